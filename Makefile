@@ -1,0 +1,42 @@
+# The verbs of development. CI calls `make test`; the README shows `make demo` and `make test`.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: venv demo test test-all check bench vectors lock clean
+
+venv: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt tools/make_venv.sh
+	PYTHON="$(PYTHON)" VENV="$(VENV)" sh tools/make_venv.sh
+	touch $(STAMP)
+
+demo: venv
+	$(BIN)/python -m tools.demo
+
+check: venv
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	PYTHONPATH=.:core $(BIN)/lint-imports
+
+test: check
+	$(BIN)/pytest
+
+test-all: check
+	sh tools/install_peers.sh
+	$(BIN)/pytest -m ""
+
+bench: venv
+	$(BIN)/python -m benchmarks
+
+# The only writer of the golden vectors.
+vectors: venv
+	$(BIN)/python -m tools.make_vectors
+
+lock: venv
+	$(BIN)/pip-compile --quiet --strip-extras --extra dev --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file constraints.txt pyproject.toml
+
+clean:
+	rm -rf $(VENV) build dist demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,283 @@
+"""The plain data that travels between the engine's steps.
+
+Arrays are int32 unless said otherwise: wide enough for every sample of 8 to 16 bits, signed or not.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int32]
+BoolArray = npt.NDArray[np.bool_]
+
+
+class Lattice(enum.IntEnum):
+    """Which pixels the carrier may change; all others are never modified."""
+
+    QUARTER = 0  #: row odd and column odd: one pixel in four
+    QUINCUNX = 1  #: row + column odd: every second pixel; twice the capacity, a blurrier view
+
+
+class Framing(enum.StrEnum):
+    """How the message is laid over the image."""
+
+    TILE = "tile"  #: one authenticated packet a tile, erasure-coded across tiles; the default
+    GLOBAL = "global"  #: one order over the whole image, for scarce capacity
+
+
+class Tier(enum.IntEnum):
+    """How much of the record travels in the pixels, biggest first."""
+
+    FULL = 0
+    CORE = 1
+    SEAL = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Rectangle:
+    """A half-open region of pixels: rows `top..bottom-1`, columns `left..right-1`."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame of an image as integer planes.
+
+    Attributes
+    ----------
+    samples : int32 [channels, rows, cols], each sample in `lo..hi`
+    lo, hi : the range that BitsStored and PixelRepresentation allow, inclusive
+    padding : inclusive range of PixelPaddingValue(/RangeLimit), or None (PS3.3 C.7.5.1.1.2)
+    number : frame number, from 1 (PS3.3 C.7.6.6)
+    forced_roi : regions that are ROI whatever the segmenter says (PS3.3 C.8.5.5 ultrasound regions)
+    """
+
+    samples: IntArray
+    lo: int
+    hi: int
+    padding: tuple[int, int] | None = None
+    number: int = 1
+    forced_roi: tuple[Rectangle, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.samples.ndim != 3 or self.samples.dtype != np.int32:
+            raise ValueError("samples must be int32 [channels, rows, cols]")
+        if self.lo >= self.hi:
+            raise ValueError("lo must be below hi")
+
+    @property
+    def channels(self) -> int:
+        return int(self.samples.shape[0])
+
+    @property
+    def rows(self) -> int:
+        return int(self.samples.shape[1])
+
+    @property
+    def cols(self) -> int:
+        return int(self.samples.shape[2])
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """Range in which embedding may move a sample: `lo..hi` without the padding values.
+
+        Padding at the low end raises the lower bound, padding at the high end lowers the upper one, so
+        that no padding sample changes and none appears.
+        """
+        if self.padding is None:
+            return self.lo, self.hi
+        low, high = self.padding
+        if low - self.lo <= self.hi - high:
+            return max(self.lo, high + 1), self.hi
+        return self.lo, min(self.hi, low - 1)
+
+    def with_samples(self, samples: IntArray) -> Frame:
+        """The same frame holding other samples of the same shape."""
+        if samples.shape != self.samples.shape:
+            raise ValueError("shape differs")
+        return replace(self, samples=samples)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a segmenter may look at: samples that embedding provably cannot change.
+
+    `samples` has the frame's shape; every lattice pixel holds the mean of its untouched neighbours.
+    """
+
+    samples: IntArray
+    lattice: Lattice
+    lo: int
+    hi: int
+    padding: tuple[int, int] | None
+
+
+class Segmenter(Protocol):
+    """Finds the region of interest of a view.
+
+    The map must depend on the view alone and be bit-identical on every machine. Two segmenters share an
+    `id` only if they give the same map for every view.
+    """
+
+    @property
+    def id(self) -> str:
+        """Name and version, `anatomy/1`; bound into the watermark."""
+
+    @property
+    def reach_px(self) -> int | None:
+        """How far a pixel can influence the map; None when it reaches everywhere."""
+
+    def roi_blocks(self, view: View) -> BoolArray:
+        """bool [rows // 8, cols // 8]: True where a block holds any ROI pixel."""
+
+
+@dataclass(frozen=True, slots=True)
+class SiteKey:
+    """The secrets that one key id stands for; see `payload.crypto` for what each is used for."""
+
+    id: int
+    secret: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.id <= 255:
+            raise ValueError("a key id is one byte")
+        if len(self.secret) != 32:
+            raise ValueError("a site key is 32 bytes")
+
+
+class KeyRing(Protocol):
+    """The keys a site holds: one to write with, all of them to read with."""
+
+    @property
+    def current(self) -> SiteKey:
+        """The key that new watermarks are written with."""
+
+    @property
+    def keys(self) -> tuple[SiteKey, ...]:
+        """Every key that may be read with, the current one first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What the watermark says about one frame.
+
+    Attributes
+    ----------
+    tier : how much of it travelled
+    pixel_digest : first 16 bytes of the SHA-256 of the original frame (`record.pixel_digest`)
+    uid_digest : first 8 bytes of the SHA-256 of the SOP Instance UID
+    frame, frames : number of this frame and how many the instance holds
+    time_s : when it was protected, seconds since 1970-01-01 UTC
+    node : id of the node that protected it
+    segmenter : id of the segmenter that drew the map
+    charset : Specific Character Set exactly as in the header, b"" if absent
+    fields : tag (group << 16 | element) -> the value bytes exactly as in the header
+    digests : one byte per cell of the localisation grid, b"" if there was no room (`record.Grid`)
+    """
+
+    tier: Tier
+    pixel_digest: bytes
+    uid_digest: bytes
+    frame: int
+    frames: int
+    time_s: int
+    node: str = ""
+    segmenter: str = ""
+    charset: bytes = field(default=b"", repr=False)
+    fields: Mapping[int, bytes] = field(default_factory=dict, repr=False)
+    digests: bytes = b""
+
+
+class Finding(enum.StrEnum):
+    """What a reader with the key can say about one frame or instance, best first."""
+
+    AUTHENTIC = "authentic"  #: record authentic, header agrees, restored pixels hash to the original
+    HEADER_ALTERED = "header-altered"  #: pixels prove original, header fields differ from the record
+    PIXELS_ALTERED = "pixels-altered"  #: the record is authentic, the pixels are not what it was made for
+    DAMAGED = "damaged"  #: packets authenticate, but too few survive to read the record
+    WRONG_KEY = "wrong-key"  #: the header says it is protected under a key that this ring lacks
+    UNMARKED = "unmarked"  #: no watermark that any key of this ring can read
+
+
+class TileState(enum.IntEnum):
+    """What one tile of a marked frame says, the alphabet of `Evidence.tiles`."""
+
+    QUIET = 0  #: no packet of its own and nothing against it
+    PACKET = 1  #: its packet authenticates its restored pixels
+    ALTERED = 2  #: its restored pixels are not the original ones
+    FOREIGN = 3  #: its packet authenticates, but belongs to another image
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a verdict rests on; one per frame.
+
+    `tiles` is uint8 [tile rows, tile cols] of `TileState`, None when nothing was found.
+    """
+
+    frame: int
+    key_id: int | None = None
+    framing: Framing | None = None
+    lattice: Lattice | None = None
+    tier: Tier | None = None
+    segmenter: str = ""
+    packets: int = 0
+    packets_needed: int = 0
+    changed_samples: int = 0
+    psnr_db: float | None = None
+    localisation: str = "none"  #: "exact" (finite reach), "indicative" (global segmenter) or "none"
+    tiles: npt.NDArray[np.uint8] | None = None
+    altered_tiles: tuple[tuple[int, int], ...] = ()
+    altered_fields: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The answer to "is this the image that was protected?", for one frame.
+
+    `restored` is the frame with the watermark removed as far as possible; it equals the original bit for
+    bit whenever `exact` is true, which the hash inside the watermark has then proven.
+    """
+
+    finding: Finding
+    evidence: Evidence
+    record: Record | None = None
+    restored: Frame | None = None
+    exact: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What embedding did to one frame."""
+
+    tier: Tier
+    framing: Framing
+    lattice: Lattice
+    segmenter: str
+    key_id: int
+    message_bits: int
+    carried_bits: int
+    capacity_bits: int
+    changed_samples: int
+    max_change: int
+    psnr_db: float
+    roi_share: float
+    localised: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A marked frame and what was done to it."""
+
+    frame: Frame
+    receipt: Receipt

@@ -1,0 +1,100 @@
+"""Everything the node can raise, with what each means to an operator, a peer and the retry policy.
+
+    NodeError                exit 1
+    ├── UsageError           exit 2      the command line is wrong
+    ├── ConfigError          exit 1      the configuration cannot be used; carries every problem at once
+    ├── InputError           exit 1      a file or data set cannot be used (truncated, not DICOM, ...)   C000
+    ├── OutputError          exit 1      a result cannot be written
+    ├── KeyFileError         exit 1      the key ring cannot be read, or is readable by others
+    ├── SpoolFull            exit 1      no room to keep another object                                  A700
+    ├── SpoolError           exit 1      the spool cannot be written or read                             A700
+    ├── LedgerError          exit 1      the ledger refuses                                              A700
+    │   └── StaleLease       exit 1      somebody else holds this job now; drop the result
+    ├── IllegalTransition    exit 1      a job was asked to move where its table does not lead
+    └── PeerError            exit 1      a peer refused, failed or vanished; `retryable` tells which
+
+A finding ("tampered", "wrong key", "no watermark") is a value (`blessmark.Verdict`), never an exception;
+commands that report findings exit with 3. No message names a patient.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+EXIT_DONE = 0
+EXIT_ERROR = 1
+EXIT_USAGE = 2
+EXIT_FINDING = 3
+
+
+class NodeError(Exception):
+    """Root of the node's errors; the message says what happened, to what, and what to do next."""
+
+    exit_code: ClassVar[int] = EXIT_ERROR
+    #: C-STORE status that answers this error (PS3.4 Table B.2-1)
+    dimse_status: ClassVar[int] = 0xC000
+    retryable: bool = False
+
+
+class UsageError(NodeError):
+    """The command line is wrong."""
+
+    exit_code = EXIT_USAGE
+
+
+class ConfigError(NodeError):
+    """The configuration cannot be used; `problems` lists every one with file, line and remedy."""
+
+    def __init__(self, problems: tuple[str, ...]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class InputError(NodeError):
+    """A file or data set cannot be used."""
+
+
+class OutputError(NodeError):
+    """A result cannot be written."""
+
+
+class KeyFileError(NodeError):
+    """The key ring cannot be read, or others can read it."""
+
+
+class SpoolFull(NodeError):  # noqa: N818 - the name a reader of the ledger sees
+    """No room to keep another object; the sender should try again later."""
+
+    dimse_status = 0xA700
+    retryable = True
+
+
+class SpoolError(NodeError):
+    """The spool cannot be written or read."""
+
+    dimse_status = 0xA700
+    retryable = True
+
+
+class LedgerError(NodeError):
+    """The ledger refuses."""
+
+    dimse_status = 0xA700
+    retryable = True
+
+
+class StaleLease(LedgerError):
+    """Somebody else holds this job now; the result must be dropped."""
+
+
+class IllegalTransition(NodeError):  # noqa: N818
+    """A job was asked to move where its table does not lead."""
+
+
+class PeerError(NodeError):
+    """A peer refused, failed or vanished."""
+
+    def __init__(self, message: str, *, status: int | None = None, retryable: bool = True) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retryable = retryable

@@ -1,0 +1,125 @@
+"""The states of an instance and of its deliveries, as tables.
+
+Rules that bind here:
+1. An instance or delivery is in exactly one state and moves only along its table.
+2. Whoever moves it out of a leased state proves by (id, token) that the lease is still its own.
+3. Every step may run twice with the same result: delivery is at least once.
+
+An instance is what arrived (one C-STORE); a delivery is one instance for one destination.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from dicom_node.errors import IllegalTransition
+
+
+class InstanceState(enum.StrEnum):
+    RECEIVED = "received"  #: bytes and row are on disk; waiting for a worker
+    WORKING = "working"  #: leased by a worker
+    READY = "ready"  #: its output is in the spool and its deliveries are queued
+    HELD = "held"  #: policy keeps it here until an operator decides
+    REJECTED = "rejected"  #: policy drops it; kept for the record
+    QUARANTINED = "quarantined"  #: it killed its worker twice
+
+
+class DeliveryState(enum.StrEnum):
+    QUEUED = "queued"  #: waiting for `next_at`
+    SENDING = "sending"  #: leased by a forwarder
+    DELIVERED = "delivered"  #: the destination answered success or a warning
+    DEAD = "dead"  #: given up, with a reason; an operator may requeue it
+
+
+INSTANCE_TRANSITIONS: dict[InstanceState, frozenset[InstanceState]] = {
+    InstanceState.RECEIVED: frozenset({InstanceState.WORKING}),
+    InstanceState.WORKING: frozenset(
+        {
+            InstanceState.READY,
+            InstanceState.HELD,
+            InstanceState.REJECTED,
+            InstanceState.QUARANTINED,
+            InstanceState.RECEIVED,  # lease expired or a retryable error
+        }
+    ),
+    InstanceState.READY: frozenset(),
+    InstanceState.HELD: frozenset({InstanceState.RECEIVED, InstanceState.REJECTED}),
+    InstanceState.REJECTED: frozenset(),
+    InstanceState.QUARANTINED: frozenset({InstanceState.RECEIVED, InstanceState.REJECTED}),
+}
+
+DELIVERY_TRANSITIONS: dict[DeliveryState, frozenset[DeliveryState]] = {
+    DeliveryState.QUEUED: frozenset({DeliveryState.SENDING, DeliveryState.DEAD}),
+    DeliveryState.SENDING: frozenset({DeliveryState.DELIVERED, DeliveryState.QUEUED, DeliveryState.DEAD}),
+    DeliveryState.DELIVERED: frozenset(),
+    DeliveryState.DEAD: frozenset({DeliveryState.QUEUED}),
+}
+
+
+def check_instance_move(before: InstanceState, after: InstanceState) -> None:
+    """Raise IllegalTransition unless the table leads from `before` to `after`."""
+    if after not in INSTANCE_TRANSITIONS[before]:
+        raise IllegalTransition(f"an instance cannot move from {before} to {after}")
+
+
+def check_delivery_move(before: DeliveryState, after: DeliveryState) -> None:
+    """Raise IllegalTransition unless the table leads from `before` to `after`."""
+    if after not in DELIVERY_TRANSITIONS[before]:
+        raise IllegalTransition(f"a delivery cannot move from {before} to {after}")
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """What the receiver knows of an object without decoding it."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    calling_ae: str
+    called_ae: str
+    route: str
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """An instance leased to a worker until `lease_until` under `token`."""
+
+    id: int
+    token: int
+    attempts: int
+    arrival: Arrival
+    #: name of the spool file: SHA-256 of its bytes, hex
+    blob: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a worker made of an instance.
+
+    `result` is a bounded word for counters (`protected`, `passed`, `held`, ...), `reason` a reason code
+    (`no-pixel-data`, `palette-colour`, ...) and never free text; `blob` is the spool file to deliver.
+    """
+
+    state: InstanceState
+    result: str
+    reason: str = ""
+    blob: str = ""
+    sop_class_uid: str = ""
+    sop_instance_uid: str = ""
+    transfer_syntax_uid: str = ""
+    destinations: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """A delivery leased to a forwarder until its lease ends under `token`."""
+
+    id: int
+    token: int
+    attempts: int
+    destination: str
+    blob: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str

@@ -29,6 +29,7 @@ class Framing(enum.StrEnum):
 
     TILE = "tile"  #: one authenticated packet a tile, erasure-coded across tiles; the default
     GLOBAL = "global"  #: one order over the whole image, for scarce capacity
+    HEADER = "header"  #: not in the pixels at all: the sealed record travels in a header element
 
 
 class Tier(enum.IntEnum):
@@ -168,6 +169,28 @@ class KeyRing(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class About:
+    """What the caller wants the watermark to say about an instance; embedding adds the rest.
+
+    Attributes
+    ----------
+    sop_instance_uid : of the original instance
+    frames : how many frames the instance holds
+    time_s : now, seconds since 1970-01-01 UTC
+    node : id of this node
+    charset : Specific Character Set exactly as in the header, b"" if absent
+    fields : tag (group << 16 | element) -> the value bytes exactly as in the header
+    """
+
+    sop_instance_uid: str
+    frames: int = 1
+    time_s: int = 0
+    node: str = ""
+    charset: bytes = field(default=b"", repr=False)
+    fields: Mapping[int, bytes] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """What the watermark says about one frame.
 
@@ -266,7 +289,6 @@ class Receipt:
     segmenter: str
     key_id: int
     message_bits: int
-    carried_bits: int
     capacity_bits: int
     changed_samples: int
     max_change: int

@@ -1,0 +1,1 @@
+"""Carriers: how bits ride on pixels, and how they are taken off again exactly."""

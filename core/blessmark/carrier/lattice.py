@@ -1,0 +1,415 @@
+"""The exact carrier: predict a lattice pixel from its untouched neighbours, shift the error, and back.
+
+Rules that bind here (docs/format/v1.md section 4):
+1. Order, prediction and eligibility of a site depend only on pixels that are no sites, and on the bounds
+   and the bands; the receiver finds them all unchanged.
+2. A site moves by at most T, and never leaves the bounds: that follows from `_up_open` and `_down_open`,
+   not from a check on the result.
+3. `insert` and `remove` walk the same sites in the same order; a change to one without the other is a bug.
+
+Everything is integer arithmetic, so the result is the same on every machine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from blessmark.jit import compiled
+from blessmark.types import BoolArray, Frame, IntArray, Lattice
+
+WordArray = npt.NDArray[np.uint32]
+IndexArray = npt.NDArray[np.int64]
+BitArray = npt.NDArray[np.uint8]
+
+#: `Bands.down` when only the upper side is used
+NO_DOWN = 127
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The half-open region `rows top..bottom-1`, `cols left..right-1` that is coded on its own."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bands:
+    """Where on the error axis bits ride; e = sample - prediction.
+
+    Upper side: k = e - up >= 0. Lower side: k = down - e >= 0. On either, k < T carries a bit,
+    T <= k < Z is shifted by T, [Z, Z + T) must be empty among the sites used, the rest stays.
+    """
+
+    up: int
+    down: int
+    expansion: int
+    z_up: int
+    z_down: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sites:
+    """The lattice pixels that may carry, in coding order.
+
+    `index` points into the frame's samples flattened, `predicted` is clipped to the frame's bounds.
+    """
+
+    index: IndexArray
+    predicted: IntArray
+
+    def values(self, samples: IntArray) -> IntArray:
+        """The samples at the sites, in coding order."""
+        return samples.reshape(-1)[self.index]
+
+
+def find_sites(
+    frame: Frame, roi: BoolArray, window: Window, lattice: Lattice, predictor: int, words: WordArray
+) -> Sites:
+    """Sites of the NROI blocks inside `window`, smoothest surroundings first, ties by the keyed words.
+
+    `roi` is bool [rows // 8, cols // 8]; `words` uint32 [rows, cols] is the keyed order.
+    """
+    lo, hi = frame.bounds
+    box = (window.top, window.left, window.bottom, window.right)
+    index, predicted, keys = _scan(
+        frame.samples, roi, words, *box, int(lattice), _NEAREST[lattice], predictor
+    )
+    order = np.argsort(keys, kind="stable")
+    return Sites(index[order], np.clip(predicted[order], lo, hi))
+
+
+def predict_again(frame: Frame, sites: Sites, lattice: Lattice, predictor: int) -> IntArray:
+    """Predictions of the same sites, in the same order, by another predictor."""
+    lo, hi = frame.bounds
+    return np.clip(_predict_at(frame.samples, sites.index, int(lattice), predictor), lo, hi)
+
+
+def fits(
+    values: IntArray, predicted: IntArray, bounds: tuple[int, int], bands: Bands, start: int, need: int
+) -> tuple[int, int, int, int]:
+    """Walk from site `start` until `need` bits would ride.
+
+    Returns (end, cost, k_up, k_down): the site after the last one used, or -1; twice the expected sum of
+    squared changes; and the error bins that violated [Z, Z + T) on either side, -1 where none did.
+    """
+    end, cost, k_up, k_down = _fits(values, predicted, *bounds, *_numbers(bands), start, need)
+    return int(end), int(cost), int(k_up), int(k_down)
+
+
+def costs(
+    values: IntArray, predicted: IntArray, bounds: tuple[int, int], bands: Bands, lengths: IndexArray
+) -> IndexArray:
+    """Twice the expected sum of squared changes for each of the ascending `lengths` in bits, -1 if too long."""
+    result: IndexArray = _costs(values, predicted, *bounds, *_numbers(bands), lengths)
+    return result
+
+
+def insert(
+    values: IntArray, predicted: IntArray, bounds: tuple[int, int], bands: Bands, start: int, bits: BitArray
+) -> int:
+    """Put `bits` on the sites from `start` on, changing `values` in place; returns the site after the last.
+
+    The caller has made sure by `fits` or `costs` that they fit; -1 says that they did not.
+    """
+    return int(_insert(values, predicted, *bounds, *_numbers(bands), start, bits))
+
+
+def remove(
+    values: IntArray, predicted: IntArray, bounds: tuple[int, int], bands: Bands, start: int, most: int
+) -> tuple[BitArray, IndexArray]:
+    """Take up to `most` bits off the sites from `start` on, restoring `values` in place.
+
+    Returns the bits and, for each, the site after the one that carried it. Sites behind the last bit are
+    restored too as long as they were walked; the caller keeps only the prefix that authenticates.
+    """
+    bits = np.empty(most, np.uint8)
+    ends = np.empty(most, np.int64)
+    count = _remove(values, predicted, *bounds, *_numbers(bands), start, bits, ends)
+    return bits[:count], ends[:count]
+
+
+def _numbers(bands: Bands) -> tuple[int, int, int, int, int]:
+    return bands.up, bands.down, bands.expansion, bands.z_up, bands.z_down
+
+
+@compiled
+def _ring(plane: IntArray, r: int, c: int, lattice: int) -> tuple[int, int, int, int, int, int]:
+    """N, E, S, W, the sum of the diagonals and the activity A of the ring of an inner lattice pixel.
+
+    The ring has eight untouched neighbours on the quarter lattice and four on the quincunx, whose
+    diagonals are lattice pixels themselves.
+    """
+    n, s = np.int64(plane[r - 1, c]), np.int64(plane[r + 1, c])
+    w, e = np.int64(plane[r, c - 1]), np.int64(plane[r, c + 1])
+    straight = abs(n - s) + abs(w - e)
+    if lattice == 1:
+        return n, e, s, w, 0, abs(n - e) + abs(e - s) + abs(s - w) + abs(w - n) + straight
+    ne, se = np.int64(plane[r - 1, c + 1]), np.int64(plane[r + 1, c + 1])
+    sw, nw = np.int64(plane[r + 1, c - 1]), np.int64(plane[r - 1, c - 1])
+    around = abs(n - ne) + abs(ne - e) + abs(e - se) + abs(se - s)
+    around += abs(s - sw) + abs(sw - w) + abs(w - nw) + abs(nw - n)
+    return n, e, s, w, ne + se + sw + nw, around + straight
+
+
+@compiled
+def _predict(n: int, e: int, s: int, w: int, diagonals: int, predictor: int) -> int:
+    """Predictors 0..5 of the format; 1, 3 and 4 need the diagonals of the quarter lattice."""
+    cross = n + s + w + e
+    if predictor == 0:
+        return (cross + 2) >> 2
+    if predictor == 1:
+        return (2 * cross - diagonals + 2) >> 2
+    if predictor == 2:
+        vertical, horizontal = abs(n - s) + 1, abs(w - e) + 1
+        total = 2 * (vertical + horizontal)
+        return ((n + s) * horizontal + (w + e) * vertical + total // 2) // total
+    if predictor == 3:
+        return (3 * cross - diagonals + 4) >> 3
+    if predictor == 4:
+        return (cross + diagonals + 4) >> 3
+    return (cross - max(max(n, s), max(w, e)) - min(min(n, s), min(w, e)) + 1) >> 1
+
+
+@compiled
+def _activities(plane: IntArray, top: int, left: int, bottom: int, right: int, lattice: int) -> IntArray:
+    """int32 [window rows, window cols]: A of every lattice pixel with its ring inside the window, else -1."""
+    result = np.full((bottom - top, right - left), -1, np.int32)
+    for r in range(top + 1, bottom - 1):
+        if lattice == 0 and r & 1 == 0:
+            continue
+        first = left + 1 + ((left + 1 + (r if lattice == 1 else 0)) & 1 ^ 1)
+        for c in range(first, right - 1, 2):
+            result[r - top, c - left] = _ring(plane, r, c, lattice)[5]
+    return result
+
+
+@compiled
+def _complexity(activities: IntArray, r: int, c: int, nearest: IndexArray) -> int:
+    """C = 2 A + floor(sum of A at the four nearest lattice pixels / 2), own A where one is missing."""
+    own = np.int64(activities[r, c])
+    rows, cols = activities.shape
+    total = np.int64(0)
+    for i in range(4):
+        rr, cc = r + nearest[i, 0], c + nearest[i, 1]
+        inside = 0 <= rr < rows and 0 <= cc < cols and activities[rr, cc] >= 0
+        total += activities[rr, cc] if inside else own
+    return 2 * own + (total >> 1)
+
+
+#: offsets of the four nearest lattice pixels, per lattice
+_NEAREST = {
+    Lattice.QUARTER: np.array([[-2, 0], [2, 0], [0, -2], [0, 2]], np.int64),
+    Lattice.QUINCUNX: np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]], np.int64),
+}
+
+
+@compiled
+def _scan(
+    samples: IntArray,
+    roi: BoolArray,
+    words: WordArray,
+    top: int,
+    left: int,
+    bottom: int,
+    right: int,
+    lattice: int,
+    nearest: IndexArray,
+    predictor: int,
+) -> tuple[IndexArray, IntArray, npt.NDArray[np.uint64]]:
+    """Flat index, prediction and sort key of every site in the window, in raster order per channel."""
+    channels, rows, cols = samples.shape
+    room = channels * ((bottom - top) * (right - left) // (4 - 2 * lattice) + bottom - top + right - left)
+    index, predicted, keys = np.empty(room, np.int64), np.empty(room, np.int32), np.empty(room, np.uint64)
+    count = 0
+    for channel in range(channels):
+        plane = samples[channel]
+        activities = _activities(plane, top, left, bottom, right, lattice)
+        for r in range(top + 1, bottom - 1):
+            if r >> 3 >= roi.shape[0]:
+                break
+            for c in range(left + 1, right - 1):
+                if activities[r - top, c - left] < 0 or c >> 3 >= roi.shape[1] or roi[r >> 3, c >> 3]:
+                    continue
+                n, e, s, w, diagonals, _ = _ring(plane, r, c, lattice)
+                complexity = _complexity(activities, r - top, c - left, nearest)
+                index[count] = (channel * rows + r) * cols + c
+                predicted[count] = _predict(n, e, s, w, diagonals, predictor)
+                keys[count] = (
+                    (np.uint64(complexity) << np.uint64(34))
+                    | (np.uint64(words[r, c] >> 2) << np.uint64(4))
+                    | np.uint64(channel)
+                )
+                count += 1
+    return index[:count], predicted[:count], keys[:count]
+
+
+@compiled
+def _predict_at(samples: IntArray, index: IndexArray, lattice: int, predictor: int) -> IntArray:
+    _, rows, cols = samples.shape
+    result = np.empty(index.size, np.int32)
+    for i in range(index.size):
+        c = index[i] % cols
+        r = (index[i] // cols) % rows
+        n, e, s, w, diagonals, _ = _ring(samples[index[i] // (rows * cols)], r, c, lattice)
+        result[i] = _predict(n, e, s, w, diagonals, predictor)
+    return result
+
+
+@compiled
+def _up_open(p: int, lo: int, hi: int, up: int, expansion: int, z_up: int) -> bool:
+    """Whether every result on the upper side of `p` stays within lo..hi."""
+    return hi - p >= up + z_up + expansion - 1 and p + up >= lo
+
+
+@compiled
+def _down_open(p: int, lo: int, hi: int, down: int, expansion: int, z_down: int) -> bool:
+    """Whether every result on the lower side of `p` stays within lo..hi."""
+    return p - lo >= z_down + expansion - 1 - down and p + down <= hi
+
+
+@compiled
+def _side(
+    x: int, p: int, lo: int, hi: int, up: int, down: int, expansion: int, z_up: int, z_down: int
+) -> tuple[int, int, int]:
+    """(sign, k, Z) of sample `x`: sign +1 above, -1 below, 0 when it takes no part."""
+    e = x - p
+    if e >= up:
+        if _up_open(p, lo, hi, up, expansion, z_up):
+            return 1, e - up, z_up
+    elif down != NO_DOWN and e <= down and _down_open(p, lo, hi, down, expansion, z_down):
+        return -1, down - e, z_down
+    return 0, 0, 0
+
+
+@compiled
+def _fits(
+    values: IntArray,
+    predicted: IntArray,
+    lo: int,
+    hi: int,
+    up: int,
+    down: int,
+    expansion: int,
+    z_up: int,
+    z_down: int,
+    start: int,
+    need: int,
+) -> tuple[int, int, int, int]:
+    cost, found = np.int64(0), 0
+    for i in range(start, values.size):
+        sign, k, z = _side(values[i], predicted[i], lo, hi, up, down, expansion, z_up, z_down)
+        if sign == 0 or k >= z + expansion:
+            continue
+        if k >= z:
+            return -1, cost, k if sign > 0 else -1, k if sign < 0 else -1
+        if k >= expansion:
+            cost += 2 * expansion * expansion
+            continue
+        cost += k * k + (k + 1) * (k + 1)
+        found += 1
+        if found == need:
+            return i + 1, cost, -1, -1
+    return -1, cost, -1, -1
+
+
+@compiled
+def _costs(
+    values: IntArray,
+    predicted: IntArray,
+    lo: int,
+    hi: int,
+    up: int,
+    down: int,
+    expansion: int,
+    z_up: int,
+    z_down: int,
+    lengths: IndexArray,
+) -> IndexArray:
+    result = np.full(lengths.size, -1, np.int64)
+    cost, found, reached = np.int64(0), 0, 0
+    for i in range(values.size):
+        sign, k, z = _side(values[i], predicted[i], lo, hi, up, down, expansion, z_up, z_down)
+        if sign == 0 or k >= z + expansion:
+            continue
+        if k >= z:
+            break
+        if k >= expansion:
+            cost += 2 * expansion * expansion
+            continue
+        cost += k * k + (k + 1) * (k + 1)
+        found += 1
+        if found == lengths[reached]:
+            result[reached] = cost
+            reached += 1
+            if reached == lengths.size:
+                break
+    return result
+
+
+@compiled
+def _insert(
+    values: IntArray,
+    predicted: IntArray,
+    lo: int,
+    hi: int,
+    up: int,
+    down: int,
+    expansion: int,
+    z_up: int,
+    z_down: int,
+    start: int,
+    bits: BitArray,
+) -> int:
+    done = 0
+    for i in range(start, values.size):
+        if done == bits.size:
+            return i
+        sign, k, z = _side(values[i], predicted[i], lo, hi, up, down, expansion, z_up, z_down)
+        if sign == 0 or k >= z + expansion:
+            continue
+        if k >= z:
+            return -1
+        if k >= expansion:
+            values[i] += sign * expansion
+        else:
+            values[i] += sign * (k + bits[done])
+            done += 1
+    return values.size if done == bits.size else -1
+
+
+@compiled
+def _remove(
+    values: IntArray,
+    predicted: IntArray,
+    lo: int,
+    hi: int,
+    up: int,
+    down: int,
+    expansion: int,
+    z_up: int,
+    z_down: int,
+    start: int,
+    bits: BitArray,
+    ends: IndexArray,
+) -> int:
+    done = 0
+    for i in range(start, values.size):
+        if done == bits.size:
+            break
+        sign, k, z = _side(values[i], predicted[i], lo, hi, up, down, expansion, z_up, z_down)
+        if sign == 0 or k >= z + expansion:
+            continue
+        if k >= 2 * expansion:
+            values[i] -= sign * expansion
+            continue
+        bits[done] = k & 1
+        values[i] -= sign * (k - (k >> 1))
+        done += 1
+        ends[done - 1] = i + 1
+    return done

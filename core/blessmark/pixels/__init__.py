@@ -1,0 +1,26 @@
+"""DICOM pixel data as integer planes, and back without losing a bit.
+
+    read   bytes or a file      -> Dataset          complete, or PixelError
+    load   Dataset              -> Image            its frames as integer planes
+                                -> Passthrough      a kind of object that is never marked, and why
+    store  Dataset, new frames  -> the Dataset      holding exactly these samples, read back before it returns
+    write  Dataset              -> bytes            untouched elements as they were
+
+Three rules hold for every image that `load` returns:
+
+* A sample is the whole pixel word: unused high bits hold only zeros or copies of the sign, so writing
+  `lo..hi` back reproduces every bit. Anything else is passed through.
+* Uncompressed pixel data are patched in place: same length, order of bytes, planes and padding.
+* Compressed pixel data are written losslessly, and decoded again before `store` lets go of them. Pixels
+  decoded from a lossy source are the truth from then on.
+
+This is the only part of the engine that knows DICOM.
+"""
+
+from blessmark.pixels.files import read, write
+from blessmark.pixels.header import Header
+from blessmark.pixels.image import Image, load
+from blessmark.pixels.reason import Passthrough, Reason
+from blessmark.pixels.store import store
+
+__all__ = ["Header", "Image", "Passthrough", "Reason", "load", "read", "store", "write"]

@@ -1,0 +1,136 @@
+"""Values of a Dataset without touching it.
+
+`ds[tag]` makes pydicom replace the bytes it read by a decoded value, which it later writes its own way.
+Everything here decodes a copy, so that elements nobody changed are written byte by byte as they came.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import DataElement, RawDataElement, convert_raw_data_element
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+
+from blessmark.errors import PixelError
+
+_UID = re.compile(r"[0-9.]{1,64}")
+
+
+def tag_of(keyword: str) -> int:
+    """The tag of a standard keyword, group << 16 | element."""
+    tag = tag_for_keyword(keyword)
+    if tag is None:
+        raise KeyError(keyword)
+    return tag
+
+
+def holds(ds: Dataset, keyword: str) -> bool:
+    """Whether the element exists, empty or not."""
+    return tag_of(keyword) in ds
+
+
+def held(ds: Dataset, tag: int) -> DataElement | RawDataElement | None:
+    """The element as it stands in the Dataset, None if absent."""
+    item: DataElement | RawDataElement | None = ds.get_item(tag, keep_deferred=True)
+    return item
+
+
+def value(ds: Dataset, tag: int, what: str) -> Any:
+    """Decoded value of one element, None if absent or empty.
+
+    Raises
+    ------
+    PixelError : the bytes are not a value of the element's type
+    """
+    item = held(ds, tag)
+    if item is None or item.value is None:
+        return None
+    try:
+        if isinstance(item, RawDataElement):
+            item = convert_raw_data_element(item, ds=ds)
+        return None if item.is_empty else item.value
+    except Exception:
+        # "from None": pydicom quotes the offending value, which a log must not repeat
+        raise PixelError(f"{what} holds bytes that are not a value of its type") from None
+
+
+def number(ds: Dataset, keyword: str) -> int | None:
+    """Value of a one-number element, None if absent or empty."""
+    return number_at(ds, tag_of(keyword), keyword)
+
+
+def number_at(ds: Dataset, tag: int, what: str) -> int | None:
+    """Value of a one-number element by its tag, None if absent or empty.
+
+    An element that may be signed or not (US or SS) comes out of implicit VR as two bytes; it is read as
+    unsigned, and its user folds it.
+    """
+    found = value(ds, tag, what)
+    if found is None:
+        return None
+    if isinstance(found, bytes) and len(found) == 2:
+        return int.from_bytes(found, "big" if ds.original_encoding[1] is False else "little")
+    if isinstance(found, (bytes, MultiValue)):
+        raise PixelError(f"{what} is not one number")
+    try:
+        return int(found)
+    except (TypeError, ValueError, OverflowError):
+        raise PixelError(f"{what} is not a number") from None
+
+
+def required(ds: Dataset, keyword: str) -> int:
+    """Value of a one-number element that every image must have."""
+    found = number(ds, keyword)
+    if found is None:
+        raise PixelError(f"{keyword} is missing")
+    return found
+
+
+def text(ds: Dataset, keyword: str) -> str:
+    """Value of a one-string element, "" if absent or empty."""
+    found = value(ds, tag_of(keyword), keyword)
+    return "" if found is None else str(found).strip(" \0")
+
+
+def pixel_element(ds: Dataset) -> DataElement | RawDataElement | None:
+    """The element Pixel Data as it stands in the Dataset."""
+    return held(ds, tag_of("PixelData"))
+
+
+def pixel_bytes(ds: Dataset) -> bytes:
+    """The value of Pixel Data: samples, or fragments with their item headers."""
+    item = pixel_element(ds)
+    content = item.value if item is not None else b""
+    return bytes(content) if isinstance(content, (bytes, bytearray)) else b""
+
+
+def transfer_syntax(ds: Dataset) -> str:
+    """The UID of the transfer syntax that the Dataset came in."""
+    meta = getattr(ds, "file_meta", None)
+    found = text(meta, "TransferSyntaxUID") if meta is not None else ""
+    if not found:
+        raise PixelError("the transfer syntax is not stated")
+    return found
+
+
+@contextmanager
+def named(ds: Dataset) -> Iterator[None]:
+    """Put the SOP Instance UID in front of every PixelError raised inside."""
+    try:
+        yield
+    except PixelError as error:
+        raise PixelError(f"instance {_instance_uid(ds)}: {error}") from error
+
+
+def _instance_uid(ds: Dataset) -> str:
+    """The UID if it is one: a malformed one could hold anything, and goes into a message."""
+    try:
+        found = text(ds, "SOPInstanceUID")
+    except PixelError:
+        found = ""
+    return found if _UID.fullmatch(found) else "without a valid UID"

@@ -1,0 +1,127 @@
+"""Whole DICOM files in and out, without believing them and without tidying them up."""
+
+from __future__ import annotations
+
+import io
+import zlib
+from pathlib import Path
+from typing import BinaryIO
+
+from pydicom import dcmread, uid
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_dataset, read_sequence
+from pydicom.tag import BaseTag
+
+from blessmark.errors import PixelError
+from blessmark.pixels import elements
+from blessmark.pixels.image import LIMIT_BYTES
+
+_UNDEFINED = 0xFFFFFFFF
+_PREFIX_END = 132
+#: tag and length of an element, and of a delimiter
+_ITEM_BYTES = 8
+_CHUNK = 1 << 20
+
+
+def read(source: bytes | Path, *, limit_bytes: int = LIMIT_BYTES) -> Dataset:
+    """A complete DICOM file (PS3.10), its values still the bytes that were read.
+
+    `source` is the file's content or its path. A deflated data set may inflate to `limit_bytes`.
+
+    Raises
+    ------
+    PixelError : not a DICOM file, broken, cut short, or larger than `limit_bytes` once inflated
+    OSError : the file cannot be opened
+    """
+    name = source.name if isinstance(source, Path) else "the object"
+    with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as file:
+        try:
+            return _parsed(file, limit_bytes)
+        except InvalidDicomError:
+            raise PixelError(f"{name} is not a DICOM file: it lacks the DICM prefix") from None
+        except PixelError as error:
+            raise PixelError(f"{name} {error}") from error
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # the disk failed; pydicom's own OSErrors carry no errno and mean a broken file
+            # "from None": pydicom quotes values, which a log must not repeat
+            raise PixelError(f"{name} cannot be parsed ({type(error).__name__})") from None
+
+
+def write(ds: Dataset, target: BinaryIO) -> None:
+    """The data set in its own transfer syntax, every untouched element as it was read.
+
+    Only retired group lengths are dropped (PS3.5 7.2): they would be wrong after any change.
+
+    Raises
+    ------
+    PixelError : an element cannot be encoded
+    OSError : `target` cannot be written
+    """
+    try:
+        ds.save_as(target, enforce_file_format=False)
+    except OSError:
+        raise
+    except Exception as error:
+        with elements.named(ds):
+            raise PixelError(f"the data set cannot be written ({type(error).__name__})") from None
+
+
+def _parsed(file: BinaryIO, limit_bytes: int) -> Dataset:
+    inflated = _inflated(file, limit_bytes)
+    file.seek(0)
+    ds = dcmread(file)
+    content = file if inflated is None else io.BytesIO(inflated)
+    size = content.seek(0, io.SEEK_END)
+    _check_complete(ds, content, size)
+    return ds
+
+
+def _inflated(file: BinaryIO, limit_bytes: int) -> bytes | None:
+    """The data set of a deflated file, None of any other; pydicom itself would inflate without limit."""
+    file.seek(_PREFIX_END)
+    meta = read_dataset(file, is_implicit_VR=False, is_little_endian=True, stop_when=_beyond_meta)
+    if elements.text(meta, "TransferSyntaxUID") != uid.DeflatedExplicitVRLittleEndian:
+        return None
+    stream = zlib.decompressobj(-zlib.MAX_WBITS)
+    inflated = stream.decompress(file.read(), limit_bytes)
+    if stream.unconsumed_tail:
+        raise PixelError(f"inflates to more than the limit of {limit_bytes} bytes")
+    return inflated
+
+
+def _beyond_meta(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+    return tag.group != 2
+
+
+def _check_complete(ds: Dataset, content: BinaryIO, size: int) -> None:
+    """Find a file that was cut short, which pydicom reads up to the last whole element without a word."""
+    last = max(_held(ds), key=_position, default=None)
+    if last is None:
+        raise PixelError("holds no data set")
+    end = _end(last, ds, content)
+    if end > size or end + _ITEM_BYTES <= size:
+        raise PixelError("is cut short or broken behind its last readable element; send it again")
+
+
+def _held(ds: Dataset) -> list[DataElement | RawDataElement]:
+    return [item for tag in ds.keys() if (item := elements.held(ds, tag)) is not None]  # noqa: SIM118
+
+
+def _position(item: DataElement | RawDataElement) -> int:
+    return (item.value_tell if isinstance(item, RawDataElement) else item.file_tell) or 0
+
+
+def _end(last: DataElement | RawDataElement, ds: Dataset, content: BinaryIO) -> int:
+    """Where an element ends in the file; a sequence of undefined length must be read again to know."""
+    start = _position(last)
+    if isinstance(last, RawDataElement):
+        if last.length != _UNDEFINED:
+            return start + last.length
+        return start + len(last.value or b"") + _ITEM_BYTES
+    content.seek(start)
+    implicit, little = ds.original_encoding
+    read_sequence(content, bool(implicit), little is not False, _UNDEFINED, "iso8859")
+    return content.tell()

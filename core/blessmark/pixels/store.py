@@ -1,0 +1,124 @@
+"""Changed samples back into their instance, losslessly and read back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+import numpy as np
+from pydicom import uid
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
+
+from blessmark.errors import PixelError
+from blessmark.pixels import codec, elements, fragments, native
+from blessmark.pixels.header import Header, read_header
+from blessmark.pixels.image import Image
+from blessmark.pixels.syntax import LOSSY, written_as
+from blessmark.types import IntArray
+
+
+def store(ds: Dataset, image: Image, frames: Iterable[IntArray]) -> None:
+    """Replace the pixels of `ds`, which `image` was loaded from, by `frames`.
+
+    `frames` are as many int32 [channels, rows, cols] as the image has, each sample in `lo..hi`; they are
+    taken one at a time. Uncompressed data change only in the bytes of changed samples. Compressed data
+    keep their lossless syntax where it has an encoder (RLE, JPEG-LS, JPEG 2000), and become JPEG-LS
+    lossless where it has none or was lossy; then the transfer syntax, the colour of decoded colour and,
+    if absent, the record of the earlier lossy compression (PS3.3 C.7.6.1.1.5) change with them.
+
+    `ds` is changed only after the last frame was found equal to what was asked for.
+
+    Raises
+    ------
+    PixelError : frames of another shape, number or range; or what was written does not read back
+    """
+    with elements.named(ds):
+        source = read_header(ds)
+        if _geometry(source) != _geometry(image.header):
+            raise PixelError("the image was not loaded from this instance")
+        wanted = _checked(frames, image)
+        if source.native:
+            _replace_value(ds, _patched(ds, source, wanted))
+        else:
+            _replace_fragments(ds, source, image.header, wanted)
+
+
+def _geometry(header: Header) -> tuple[int, ...]:
+    return header.frames, header.channels, header.rows, header.cols, header.bits_stored, header.lo
+
+
+def _checked(frames: Iterable[IntArray], image: Image) -> Iterator[IntArray]:
+    """The frames, each of the right shape and range, and exactly as many as there must be."""
+    count = 0
+    for count, samples in enumerate(frames, start=1):
+        if samples.shape != (image.channels, image.rows, image.cols) or samples.dtype != np.int32:
+            raise PixelError(f"frame {count} has another shape or type than its original")
+        if samples.min() < image.lo or samples.max() > image.hi:
+            raise PixelError(f"frame {count} holds samples outside {image.lo}..{image.hi}")
+        if count > image.frames:
+            break
+        yield samples
+    if count != image.frames:
+        raise PixelError(f"{count} frames were given for the {image.frames} of the instance")
+
+
+def _patched(ds: Dataset, header: Header, wanted: Iterable[IntArray]) -> bytes:
+    held = native.checked_bytes(ds, header)
+    patched = bytearray(native.in_sample_order(held, ds, header))
+    words = native.planes(patched, header)
+    for index, samples in enumerate(wanted):
+        words[index] = samples
+        if not np.array_equal(words[index], samples):
+            raise PixelError(f"frame {index + 1} does not read back; nothing was changed")
+    return native.in_sample_order(bytes(patched), ds, header)
+
+
+def _replace_value(ds: Dataset, patched: bytes) -> None:
+    """Put bytes of the same length in place of the old ones, VR and all."""
+    item = elements.pixel_element(ds)
+    if isinstance(item, RawDataElement):
+        ds[item.tag] = item._replace(value=patched)
+    elif item is not None:
+        item.value = patched
+
+
+def _replace_fragments(ds: Dataset, source: Header, decoded: Header, wanted: Iterable[IntArray]) -> None:
+    target = replace(decoded, syntax=written_as(source.syntax))
+    if target.syntax != source.syntax and target.channels == 3:
+        # no decoder leaves another order or colour transform behind
+        target = replace(target, planar=0, photometric=_stored_colour(target.photometric))
+    encoded = [_encoded(samples, target) for samples in wanted]
+    before = len(elements.pixel_bytes(ds))
+    fragments.replace_fragments(ds, encoded)
+    _describe(ds, source, target)
+    if source.lossy:
+        _record_loss(ds, source, before)
+
+
+def _stored_colour(photometric: str) -> str:
+    return "RGB" if photometric in ("YBR_RCT", "YBR_ICT") else photometric
+
+
+def _encoded(samples: IntArray, target: Header) -> bytes:
+    words = np.moveaxis(samples, 0, 2).astype(target.word)
+    return codec.encode(words, target)
+
+
+def _describe(ds: Dataset, source: Header, target: Header) -> None:
+    """Let the header say what the fragments are, touching only what changed."""
+    if target.syntax != source.syntax:
+        ds.file_meta.TransferSyntaxUID = uid.UID(target.syntax)
+    if target.photometric != source.photometric:
+        ds.PhotometricInterpretation = target.photometric
+    if target.planar != source.planar:
+        ds.PlanarConfiguration = target.planar
+
+
+def _record_loss(ds: Dataset, source: Header, compressed_bytes: int) -> None:
+    """Say that the pixels were lossy once, now that the transfer syntax no longer does."""
+    if elements.text(ds, "LossyImageCompression"):
+        return
+    ds.LossyImageCompression = "01"
+    ds.LossyImageCompressionRatio = f"{source.total_bytes / compressed_bytes:.2f}"
+    ds.LossyImageCompressionMethod = LOSSY[uid.UID(source.syntax)]

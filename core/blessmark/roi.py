@@ -1,0 +1,76 @@
+"""The final map: which blocks the carrier may use, whatever the segmenter."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from blessmark.errors import SegmenterError
+from blessmark.profile import V1
+from blessmark.types import BoolArray, Frame, Lattice, Rectangle, Segmenter
+from blessmark.view import invariant_view, lattice_mask
+
+_BLOCK = V1.block_px
+
+
+def block_map(segmenter: Segmenter, frame: Frame, lattice: Lattice) -> BoolArray:
+    """bool [rows // 8, cols // 8]: True where a block is region of interest; embedding does not change it.
+
+    To what the segmenter finds come the blocks that hold padding (judged by pixels that the carrier never
+    changes) and those that a forced rectangle touches.
+
+    Raises
+    ------
+    SegmenterError
+        if the segmenter answers with something else than such a map
+    """
+    shape = frame.rows // _BLOCK, frame.cols // _BLOCK
+    found = segmenter.roi_blocks(invariant_view(frame, lattice))
+    if found.shape != shape or found.dtype != np.bool_:
+        raise SegmenterError(
+            f"segmenter {segmenter.id} answered {found.dtype} {list(found.shape)} where bool {list(shape)} "
+            "was expected; the installation is broken"
+        )
+    return np.asarray(found | fixed_blocks(frame, lattice))
+
+
+def fixed_blocks(frame: Frame, lattice: Lattice) -> BoolArray:
+    """bool [rows // 8, cols // 8]: the blocks that are ROI whatever a segmenter finds."""
+    fixed = _padded_blocks(frame, lattice)
+    for region in frame.forced_roi:
+        fixed[_touched(region)] = True
+    return fixed
+
+
+def roi_share(roi: BoolArray) -> float:
+    """Share of a map's blocks that are region of interest, 0..1; 1 for a map without blocks."""
+    return float(roi.mean()) if roi.size else 1.0
+
+
+def pixel_mask(roi: BoolArray, rows: int, cols: int) -> BoolArray:
+    """bool [rows, cols]: True where a pixel belongs to an ROI block or to a partial block at the edge."""
+    mask = np.ones((rows, cols), np.bool_)
+    height, width = roi.shape
+    mask[: height * _BLOCK, : width * _BLOCK] = roi.repeat(_BLOCK, axis=0).repeat(_BLOCK, axis=1)
+    return mask
+
+
+def _padded_blocks(frame: Frame, lattice: Lattice) -> BoolArray:
+    height, width = frame.rows // _BLOCK, frame.cols // _BLOCK
+    if frame.padding is None:
+        return np.zeros((height, width), np.bool_)
+    low, high = frame.padding
+    padded = ((frame.samples >= low) & (frame.samples <= high)).any(axis=0)
+    padded &= ~lattice_mask(frame.rows, frame.cols, lattice)
+    blocks = padded[: height * _BLOCK, : width * _BLOCK].reshape(height, _BLOCK, width, _BLOCK)
+    return np.asarray(blocks.any(axis=(1, 3)))
+
+
+def _touched(region: Rectangle) -> tuple[slice, slice]:
+    """The blocks that share a pixel with a region, which may reach beyond the image."""
+    return _blocks(region.top, region.bottom), _blocks(region.left, region.right)
+
+
+def _blocks(start: int, end: int) -> slice:
+    """The blocks that hold a pixel of `start..end-1`."""
+    start = max(0, start)
+    return slice(start // _BLOCK, (end - 1) // _BLOCK + 1) if start < end else slice(0)

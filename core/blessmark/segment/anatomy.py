@@ -1,0 +1,291 @@
+"""`anatomy/1`: what is certainly outside the patient, for every modality without a trained network.
+
+Conservative by construction: a block counts as background only if it is air (or collimation, or black
+surround), is reached from the image border through air, and lies at least one block away from anything
+else. Where the border shows no plateau of air, everything is ROI. Integers only, so that the map is
+bit-identical on every machine.
+
+    view -> cells (2 x 2 sums) -> Otsu, air level and spread on the border -> blocks of air
+         -> reached from the border -> outside
+
+Many CT reconstructions fill the corners around a circular field of view with one constant. Such a fill is
+a plateau of its own, far below air, and would hide the air inside the circle. It is recognised by its
+shape, and the air level is then taken again from the pixels beside it.
+
+What grey levels alone cannot tell: an ultrasound sector whose interior is exactly black and open to the
+surround (`Frame.forced_roi` covers it), and uniform tissue that is the darkest thing in an image, fills its
+border and leaves no air (a CT reconstructed inside the body).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from blessmark.profile import V1
+from blessmark.types import BoolArray, IntArray, View
+
+_BLOCK = V1.block_px
+_CELLS = _BLOCK // 2  #: cells along a block's side
+_OTSU_BITS = 10
+#: least share of the border, and of the ring beside a circular fill, that must be air
+_AIR_PERCENT = 5
+_AIR_PERCENT_BESIDE_FILL = 25
+#: air is a plateau if the threshold is this many spreads above it
+_SPREADS_TO_THRESHOLD = 16
+_SPREADS_TO_LIMIT = 6
+_LEAST_OUTSIDE_BLOCKS = 16
+_LEAST_FILLED_BLOCKS = 64
+_DISC_TOLERANCE_BLOCKS = 2
+_BESIDE_FILL_BLOCKS = 4
+_EIGHT_NEIGHBOURS = np.ones((3, 3), np.bool_)
+
+
+class Anatomy:
+    """Body against background, from grey levels and connectivity alone; see `types.Segmenter`."""
+
+    id: str = "anatomy/1"
+    reach_px: int | None = None
+
+    def roi_blocks(self, view: View) -> BoolArray:
+        """bool [rows // 8, cols // 8]: False where every channel is certainly outside the patient."""
+        rows, cols = (side // _BLOCK for side in view.samples.shape[1:])
+        outside = np.full((rows, cols), rows * cols > 0)
+        for plane in view.samples:
+            if not outside.any():
+                break
+            outside &= _reached(_air_blocks(plane[: rows * _BLOCK, : cols * _BLOCK], view))
+        return ~outside
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """One plane, measured in cells: sums over 2 x 2 pixels, counted from the smallest one.
+
+    Attributes
+    ----------
+    cells : int32 [4 R, 4 C], 0..top where used
+    used : bool [4 R, 4 C], False where a cell holds a filled pixel or touches a cell that does
+    base : what was subtracted from every sum
+    top : the largest used cell
+    low, high : int32 [R, C], least and greatest used cell of a block; top + 1 and -1 if it has none
+    """
+
+    cells: IntArray
+    used: BoolArray
+    base: int
+    top: int
+    low: IntArray
+    high: IntArray
+
+    def mirrored(self) -> _Field:
+        """The same field with dark and bright exchanged."""
+        top = self.top
+        return _Field(top - self.cells, self.used, self.base, top, top - self.high, top - self.low)
+
+
+@dataclass(frozen=True, slots=True)
+class _Air:
+    """The level of the surround, and the level up to which a block still is surround.
+
+    They are equal if software made the surround: then only exactly constant blocks belong to it.
+    """
+
+    level: int
+    limit: int
+
+
+def _air_blocks(plane: IntArray, view: View) -> BoolArray:
+    """bool [R, C]: blocks of one plane that hold nothing but air, fill or padding, wherever they lie."""
+    padding = _padding(plane, view)
+    may_be_disc = len(view.samples) == 1 and view.hi - view.lo > 255  # a fundus or an endoscope is no CT
+    if may_be_disc and _is_disc(padding):
+        return _air_in_disc(plane, padding)
+    field = _measure(plane, padding)
+    air = _find_air(field, _border(field.used.shape), _AIR_PERCENT)
+    if air is None:
+        return _saturated_blocks(field)
+    blocks = field.high <= air.limit
+    if may_be_disc and air.level == air.limit:
+        fill = (4 * plane == air.level + field.base) | padding
+        if _is_disc(fill):
+            blocks |= _air_in_disc(plane, fill)
+    return blocks
+
+
+def _air_in_disc(plane: IntArray, fill: BoolArray) -> BoolArray:
+    """Blocks of air around a body in a circular field of view, and of the fill around that."""
+    field = _measure(plane, fill)
+    air = _find_air(field, _beside(fill), _AIR_PERCENT_BESIDE_FILL)
+    return np.zeros_like(field.high, np.bool_) if air is None else field.high <= air.limit
+
+
+def _saturated_blocks(field: _Field) -> BoolArray:
+    """Blocks of a saturated white surround, as inverted radiographs have it.
+
+    Uniform tissue may be the brightest thing in an image, so a plateau below saturation is not enough.
+    """
+    mirror = field.mirrored()
+    air = _find_air(mirror, _border(field.used.shape), _AIR_PERCENT)
+    if air is None or air.limit > 0:
+        return np.zeros_like(field.high, np.bool_)
+    return mirror.high <= 0
+
+
+def _find_air(field: _Field, ring: BoolArray, percent: int) -> _Air | None:
+    """The plateau of air among the cells of `ring`, or None if there is none to be sure of.
+
+    Spread is the median absolute deviation; medians are lower medians, so that they are levels that occur.
+    """
+    threshold = _otsu(field)
+    cells = field.cells[ring & field.used]
+    air = cells[cells < threshold]
+    if air.size == 0 or 100 * air.size < percent * np.count_nonzero(ring):
+        return None
+    level = _median(air)
+    spread = _median(np.abs(air - level))
+    contrast = threshold - level
+    if _SPREADS_TO_THRESHOLD * spread > contrast:
+        return None
+    return _Air(level, level + (max(_SPREADS_TO_LIMIT * spread, contrast // 8) if spread else 0))
+
+
+def _median(values: IntArray) -> int:
+    middle = (values.size - 1) // 2
+    return int(np.partition(values, middle)[middle])
+
+
+def _otsu(field: _Field) -> int:
+    """The level that separates the used cells best (Otsu 1979), 0 if they are all equal.
+
+    Exact: between-class variances are compared as fractions of Python integers.
+    """
+    shift = max(0, field.top.bit_length() - _OTSU_BITS)
+    counts = np.bincount(field.cells[field.used] >> shift).tolist()
+    total = sum(counts)
+    moment = sum(level * count for level, count in enumerate(counts))
+    below = below_moment = best = 0
+    best_over, threshold = 1, 0
+    for level, count in enumerate(counts[:-1]):
+        below += count
+        below_moment += level * count
+        if count == 0:
+            continue
+        gain, over = (moment * below - below_moment * total) ** 2, below * (total - below)
+        if gain * best_over > best * over:
+            best, best_over, threshold = gain, over, (level + 1) << shift
+    return threshold
+
+
+def _measure(plane: IntArray, fill: BoolArray) -> _Field:
+    """Cells and block extremes of a plane, leaving out what `fill` marks and what it bleeds into.
+
+    Lattice pixels of the view are means of their neighbours, so a cell beside a filled one may hold
+    a mixture.
+    """
+    sums = plane[0::2, 0::2] + plane[0::2, 1::2]
+    sums += plane[1::2, 0::2]
+    sums += plane[1::2, 1::2]
+    used = ~_grown(_any_of(fill, 2))
+    within = sums[used]
+    base, top = (int(within.min()), int(within.max())) if within.size else (0, 0)
+    cells = sums - base
+    top -= base
+    high = _over_blocks(np.maximum, np.where(used, cells, -1))
+    low = _over_blocks(np.minimum, np.where(used, cells, top + 1))
+    return _Field(cells, used, base, top, low, high)
+
+
+def _over_blocks(reduce: np.ufunc, cells: IntArray) -> IntArray:
+    """Combine the 4 x 4 cells of every block."""
+    for _ in range(2):
+        cells = reduce(cells[0::2], cells[1::2])
+        cells = reduce(cells[:, 0::2], cells[:, 1::2])
+    return cells
+
+
+def _padding(plane: IntArray, view: View) -> BoolArray:
+    if view.padding is None:
+        return np.zeros(plane.shape, np.bool_)
+    low, high = view.padding
+    return (plane >= low) & (plane <= high)
+
+
+def _any_of(mask: BoolArray, side: int) -> BoolArray:
+    """True where any of the side x side elements is; `side` is a power of two."""
+    while side > 1:
+        mask = mask[0::2] | mask[1::2]
+        mask = mask[:, 0::2] | mask[:, 1::2]
+        side //= 2
+    return mask
+
+
+def _grown(mask: BoolArray, steps: int = 1) -> BoolArray:
+    """True within `steps` elements of a True one, diagonals included."""
+    if not mask.any():
+        return mask
+    grown: BoolArray = ndimage.binary_dilation(mask, _EIGHT_NEIGHBOURS, steps)
+    return grown
+
+
+def _border(shape: tuple[int, int]) -> BoolArray:
+    """The cells of the outermost blocks."""
+    ring = np.ones(shape, np.bool_)
+    ring[_CELLS:-_CELLS, _CELLS:-_CELLS] = False
+    return ring
+
+
+def _beside(fill: BoolArray) -> BoolArray:
+    """The cells of blocks that hold no fill but lie near blocks that hold nothing else."""
+    solid, touched = ~_any_of(~fill, _BLOCK), _any_of(fill, _BLOCK)
+    ring = _grown(solid, _BESIDE_FILL_BLOCKS) & ~touched
+    return ring.repeat(_CELLS, 0).repeat(_CELLS, 1)
+
+
+def _is_disc(fill: BoolArray) -> bool:
+    """Whether what is not filled is a disc about the middle that reaches all sides and spares all corners."""
+    solid = ~_any_of(~fill, _BLOCK)
+    rows, cols = solid.shape
+    if not solid[np.ix_([0, -1], [0, -1])].all():
+        return False
+    if solid[:2].all() or solid[-2:].all() or solid[:, :2].all() or solid[:, -2:].all():
+        return False
+    row, col = np.ogrid[1 - rows : rows : 2, 1 - cols : cols : 2]  # twice the distance from the middle
+    distance = row**2 + col**2
+    nearest, farthest = int(distance[solid].min()), int(distance[~solid].max())
+    return math.isqrt(farthest) - math.isqrt(nearest) <= 2 * _DISC_TOLERANCE_BLOCKS
+
+
+def _reached(air: BoolArray) -> BoolArray:
+    """Blocks of air, a block away from anything else, that the border reaches and no body encloses."""
+    away = ~_grown(~air)
+    labels, count = ndimage.label(away)
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)
+    at_border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+    kept = np.zeros(count + 1, np.bool_)
+    kept[at_border] = True
+    kept &= sizes >= _LEAST_OUTSIDE_BLOCKS
+    kept[0] = False
+    return ~_filled(~kept[labels])
+
+
+def _filled(body: BoolArray) -> BoolArray:
+    """Every large part of the body, with the gaps in its rows and columns closed."""
+    labels, _ = ndimage.label(body, _EIGHT_NEIGHBOURS)
+    sizes = np.bincount(labels.ravel())
+    result = body.copy()
+    for label, window in enumerate(ndimage.find_objects(labels), start=1):
+        if sizes[label] >= _LEAST_FILLED_BLOCKS:
+            part = labels[window] == label
+            result[window] |= _spanned(part) | _spanned(part.T).T
+    return result
+
+
+def _spanned(part: BoolArray) -> BoolArray:
+    """True from the first to the last True of every row."""
+    from_left = np.logical_or.accumulate(part, axis=1)
+    from_right = np.logical_or.accumulate(part[:, ::-1], axis=1)[:, ::-1]
+    return from_left & from_right

@@ -1,0 +1,172 @@
+"""The integer networks on Keras 3: TensorFlow by default, JAX and torch with the same lines.
+
+Every layer computes float32 sums of integers below 2^23, so the logits are those of the NumPy reference,
+whatever the device, batch size, thread count or library version. `start` proves it once for the machine at
+hand, and answers with the reference runtime where it does not hold.
+
+Importing this module takes seconds: only workers do, the command line runs `integer.NumpyRuntime`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from blessmark.segment.integer import (
+    ACTIVATION_MAX,
+    INPUT,
+    Conv,
+    Images,
+    Network,
+    NumpyRuntime,
+    Op,
+    Runtime,
+    Step,
+    logits_digest,
+    scaled_kernel,
+)
+from blessmark.types import IntArray
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Where and how a network is evaluated.
+
+    Attributes
+    ----------
+    name : `cpu`, `gpu`, `gpu:1`; None leaves the choice to the library
+    memory_growth : take GPU memory as needed instead of all of it at once (TensorFlow)
+    threads : CPU threads of one operation; None leaves the choice to the library (TensorFlow)
+    batch_samples : most input samples that go through the network together; bounds its memory
+    """
+
+    name: str | None = None
+    memory_growth: bool = True
+    threads: int | None = None
+    batch_samples: int = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A runtime that passed its self-test, and why it is not the wished one."""
+
+    runtime: Runtime
+    warning: str | None = None
+
+
+class Spread(keras.layers.Layer):  # type: ignore[misc]  # Keras ships no types
+    """Depth to space by 2: four channels become 2 x 2 pixels of one."""
+
+    def call(self, values: Any) -> Any:
+        """[n, rows, cols, 4] -> [n, 2 rows, 2 cols, 1]."""
+        count, rows, cols, _ = ops.shape(values)
+        pairs = ops.transpose(ops.reshape(values, (count, rows, cols, 2, 2)), (0, 1, 3, 2, 4))
+        return ops.reshape(pairs, (count, 2 * rows, 2 * cols, 1))
+
+    def compute_output_shape(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """The shape that `call` returns, None where it is not known yet."""
+        count, rows, cols, _ = shape
+        return (count, rows and 2 * rows, cols and 2 * cols, 1)
+
+
+class KerasRuntime:
+    """One network on the Keras backend of this process."""
+
+    def __init__(self, network: Network, device: Device | None = None) -> None:
+        self.network = network
+        self.backend: str = keras.backend.backend()
+        self._device = device or Device()
+        with self._placed():
+            self._model = _model(network)
+
+    def logits(self, images: Images) -> IntArray:
+        """uint8 [n, rows, cols, channels] -> int32 [n, result rows, result cols]."""
+        with self._placed():
+            parts = [self._model.predict_on_batch(part) for part in self._batches(images)]
+        return np.concatenate(parts)[..., 0].astype(np.int32)
+
+    def _batches(self, images: Images) -> Iterator[Images]:
+        count = max(1, self._device.batch_samples // max(1, images[0].size))
+        return (images[first : first + count] for first in range(0, len(images), count))
+
+    def _placed(self) -> AbstractContextManager[Any]:
+        if self._device.name is None:
+            return nullcontext()
+        name = self._device.name
+        return keras.device(name if ":" in name else f"{name}:0")  # type: ignore[no-any-return]
+
+
+def start(network: Network, device: Device | None = None) -> Started:
+    """The network on Keras if it gives the reference's logits on this machine, on NumPy otherwise.
+
+    Never raises for want of a device or of agreement: the reference always works, only slower, and the
+    warning says what happened.
+    """
+    wished = device or Device()
+    try:
+        _configure(wished)
+        runtime = KerasRuntime(network, wished)
+        agrees = logits_digest(runtime) == network.logits_sha256
+    except Exception as error:  # whatever a driver or library raises, the reference still works
+        return Started(NumpyRuntime(network), _warning(network, f"failed ({type(error).__name__}: {error})"))
+    if not agrees:
+        return Started(NumpyRuntime(network), _warning(network, "gives other logits than the reference"))
+    return Started(runtime)
+
+
+def _warning(network: Network, what: str) -> str:
+    backend = keras.backend.backend()
+    return f"{network.id} on {backend} {what}; running on NumPy, several times slower: check the installation"
+
+
+def _configure(device: Device) -> None:
+    """Memory growth and threads can only be set before TensorFlow's first operation."""
+    if keras.backend.backend() != "tensorflow":
+        return
+    import tensorflow
+
+    if device.memory_growth:
+        for gpu in tensorflow.config.list_physical_devices("GPU"):
+            tensorflow.config.experimental.set_memory_growth(gpu, True)
+    if device.threads is not None:
+        tensorflow.config.threading.set_intra_op_parallelism_threads(device.threads)
+        tensorflow.config.threading.set_inter_op_parallelism_threads(1)
+
+
+def _model(network: Network) -> keras.Model:
+    inputs = keras.Input((None, None, network.channels), dtype="uint8", name=INPUT)
+    values: dict[str, Any] = {INPUT: ops.cast(inputs, "float32")}
+    for step in network.steps:
+        values[step.name] = _apply(step, [values[name] for name in step.sources], network)
+    model = keras.Model(inputs, values[network.steps[-1].name])
+    model.compile(jit_compile=False)
+    return model
+
+
+def _apply(step: Step, sources: list[Any], network: Network) -> Any:
+    if step.op is Op.JOIN:
+        return ops.concatenate(sources, axis=-1)
+    if step.op is Op.UP:
+        return ops.repeat(ops.repeat(sources[0], 2, axis=1), 2, axis=2)
+    if step.op is Op.POOL:
+        return ops.max_pool(sources[0], 2, data_format="channels_last")
+    if step.op is Op.SPREAD:
+        return Spread()(sources[0])
+    return _convolved(step, sources[0], network.convs[step.name])
+
+
+def _convolved(step: Step, values: Any, conv: Conv) -> Any:
+    kernel, bias = scaled_kernel(conv)
+    layer = keras.layers.Conv2D(
+        bias.size, kernel.shape[0], padding="same", dtype="float32", data_format="channels_last"
+    )
+    summed = layer(values)
+    layer.set_weights([kernel, bias])
+    whole = ops.floor(summed)
+    return whole if step.op is Op.LOGIT else ops.clip(whole, 0, ACTIVATION_MAX)

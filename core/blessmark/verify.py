@@ -1,0 +1,228 @@
+"""Extract, compare, judge: is this the image that was protected, and if not, where does it differ?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+
+import numpy as np
+import numpy.typing as npt
+
+from blessmark.carrier import tile_framing
+from blessmark.embed import allowed_change
+from blessmark.extract import Extraction, TileAt, extract, read_again
+from blessmark.fidelity import psnr_db
+from blessmark.payload import crypto, record
+from blessmark.types import (
+    Evidence,
+    Finding,
+    Frame,
+    Framing,
+    KeyRing,
+    Record,
+    Segmenter,
+    TileState,
+    Verdict,
+)
+
+
+def verify(
+    frame: Frame,
+    ring: KeyRing,
+    segmenters: Sequence[Segmenter],
+    *,
+    header: Mapping[int, bytes] | None = None,
+    sealed: bytes | None = None,
+    hinted_keys: Sequence[bytes] = (),
+) -> Verdict:
+    """Judge one frame.
+
+    Parameters
+    ----------
+    frame : as received
+    ring : every key of it is tried
+    segmenters : tried in this order; the one that drew the map must be among them
+    header : tag -> value bytes as received, for the fields of the record; None skips the comparison.
+        Tags of the record that `header` lacks count as altered.
+    sealed : the sealed record from the header element, if there is one
+    hinted_keys : key fingerprints that the header claims; a hint, never trusted for anything but telling
+        `wrong-key` from `unmarked`
+    """
+    found = extract(frame, ring, segmenters)
+    if found is not None:
+        return _judge_found(frame, found, header)
+    if sealed is not None:
+        verdict = _judge_sealed(frame, ring, sealed, header)
+        if verdict is not None:
+            return verdict
+    return Verdict(_nothing_found(ring, hinted_keys), Evidence(frame.number))
+
+
+def _nothing_found(ring: KeyRing, hinted_keys: Sequence[bytes]) -> Finding:
+    """The header may claim a key that this ring lacks, or one that it has: then the watermark is gone."""
+    if not hinted_keys:
+        return Finding.UNMARKED
+    held = {crypto.fingerprint(key) for key in ring.keys}
+    return Finding.DAMAGED if held & set(hinted_keys) else Finding.WRONG_KEY
+
+
+def _judge_found(frame: Frame, found: Extraction, header: Mapping[int, bytes] | None) -> Verdict:
+    restored = frame.with_samples(found.restored)
+    if found.record is None:
+        evidence = _evidence(frame, found, restored, _states(frame, found, altered=frozenset()), ())
+        return Verdict(Finding.DAMAGED, evidence, None, restored)
+    sent = found.record
+    if record.pixel_digest(restored) != sent.pixel_digest:
+        found = read_again(frame, found, _suspects(frame, found, sent))
+        restored = frame.with_samples(found.restored)
+    exact = record.pixel_digest(restored) == sent.pixel_digest
+    altered = frozenset() if exact else _suspects(frame, found, sent)
+    fields = altered_fields(sent, header)
+    evidence = _evidence(frame, found, restored, _states(frame, found, altered), fields)
+    return Verdict(_finding(exact, fields), evidence, sent, restored, exact)
+
+
+def _judge_sealed(
+    frame: Frame, ring: KeyRing, sealed: bytes, header: Mapping[int, bytes] | None
+) -> Verdict | None:
+    """The verdict on a frame whose record travels in the header, None when no key opens it."""
+    for key in ring.keys:
+        keys = crypto.derive(key)
+        plaintext = crypto.open_element(keys, sealed, crypto.context(frame))
+        if plaintext is None:
+            continue
+        sent = record.decode(plaintext, frame.number)
+        exact = record.pixel_digest(frame) == sent.pixel_digest
+        fields = altered_fields(sent, header)
+        states = np.zeros(tile_framing.TileGrid(frame.rows, frame.cols).shape, np.uint8)
+        altered: AbstractSet[TileAt] = (
+            set() if exact else _tiles_of_cells(frame, _wrong_cells(keys, sent, frame))
+        )
+        _mark(states, altered, TileState.ALTERED)
+        evidence = Evidence(
+            frame=frame.number,
+            key_id=key.id,
+            framing=Framing.HEADER,
+            tier=sent.tier,
+            segmenter=sent.segmenter,
+            localisation="exact",
+            tiles=states,
+            altered_tiles=tuple(sorted(altered)),
+            altered_fields=fields,
+        )
+        return Verdict(_finding(exact, fields), evidence, sent, frame, exact)
+    return None
+
+
+def _finding(exact: bool, fields: tuple[int, ...]) -> Finding:
+    if not exact:
+        return Finding.PIXELS_ALTERED
+    return Finding.HEADER_ALTERED if fields else Finding.AUTHENTIC
+
+
+def altered_fields(sent: Record, header: Mapping[int, bytes] | None) -> tuple[int, ...]:
+    """Tags of the record whose value bytes differ from the header's, padding apart (PS3.5 section 6.2)."""
+    if header is None:
+        return ()
+    return tuple(
+        tag
+        for tag, value in sorted(sent.fields.items())
+        if header.get(tag, b"").strip(b" \0") != value.strip(b" \0")
+    )
+
+
+def _suspects(frame: Frame, found: Extraction, sent: Record) -> frozenset[TileAt]:
+    """Tiles whose pixels are not the original ones.
+
+    Two witnesses: a packet belongs to another image; a cell of the localisation grid does not match, or,
+    in a record without a grid, a tile that embedding would have used is silent. A packet of this image
+    clears its own tile whatever the coarser grid says.
+    """
+    keys, restored = crypto.derive(found.key), frame.with_samples(found.restored)
+    if sent.digests or found.framing is Framing.GLOBAL:
+        suspects = _tiles_of_cells(restored, _wrong_cells(keys, sent, restored))
+    else:
+        suspects = _silent_tiles(found, restored, keys)
+    return frozenset((suspects | found.foreign) - found.authentic)
+
+
+def _silent_tiles(found: Extraction, restored: Frame, keys: crypto.DerivedKeys) -> set[TileAt]:
+    """Tiles without an authentic packet although embedding would have used them."""
+    plan = tile_framing.plan(
+        restored, found.roi, found.lattice, keys, allowed_change(restored, found.lattice)
+    )
+    usable = {divmod(tile.tile, plan.grid.shape[1]) for tile in plan.tiles}
+    return usable - found.authentic
+
+
+def _wrong_cells(keys: crypto.DerivedKeys, sent: Record, restored: Frame) -> list[int]:
+    """Cells of the localisation grid whose digest differs; none when the record had no room for digests."""
+    actual = record.cell_digests(keys, restored)
+    if len(actual) != len(sent.digests):
+        return []
+    return [cell for cell, (a, b) in enumerate(zip(actual, sent.digests, strict=True)) if a != b]
+
+
+def _tiles_of_cells(frame: Frame, cells: list[int]) -> set[TileAt]:
+    """Every tile that the given cells of the localisation grid cover."""
+    grid = record.Grid.of(frame.rows, frame.cols)
+    tiles: set[TileAt] = set()
+    for cell in cells:
+        row, col = divmod(cell, -(-grid.tile_cols // grid.step))
+        top, left = row * grid.step, col * grid.step
+        tiles |= {
+            (r, c)
+            for r in range(top, min(top + grid.step, grid.tile_rows))
+            for c in range(left, min(left + grid.step, grid.tile_cols))
+        }
+    return tiles
+
+
+def _states(frame: Frame, found: Extraction, altered: frozenset[TileAt]) -> npt.NDArray[np.uint8]:
+    states = np.zeros(tile_framing.TileGrid(frame.rows, frame.cols).shape, np.uint8)
+    _mark(states, found.authentic, TileState.PACKET)
+    _mark(states, altered, TileState.ALTERED)
+    _mark(states, found.foreign, TileState.FOREIGN)
+    return states
+
+
+def _mark(states: npt.NDArray[np.uint8], tiles: AbstractSet[TileAt], state: TileState) -> None:
+    for tile in tiles:
+        states[tile] = state
+
+
+def _evidence(
+    frame: Frame,
+    found: Extraction,
+    restored: Frame,
+    states: npt.NDArray[np.uint8],
+    fields: tuple[int, ...],
+) -> Evidence:
+    bad = np.argwhere((states == TileState.ALTERED) | (states == TileState.FOREIGN))
+    return Evidence(
+        frame=frame.number,
+        key_id=found.key.id,
+        framing=found.framing,
+        lattice=found.lattice,
+        tier=None if found.record is None else found.record.tier,
+        segmenter=found.segmenter.id,
+        packets=len(found.authentic),
+        packets_needed=found.packets_needed,
+        changed_samples=int(np.count_nonzero(restored.samples != frame.samples)),
+        psnr_db=psnr_db(restored, frame.samples),
+        localisation=_localisation(found),
+        tiles=states,
+        altered_tiles=tuple((int(row), int(col)) for row, col in bad),
+        altered_fields=fields,
+    )
+
+
+def _localisation(found: Extraction) -> str:
+    """How far the located tiles can be trusted.
+
+    With a segmenter of finite reach, damage stays where it was done. A global one may redraw its map and
+    silence tiles that nobody touched; then they are an upper bound.
+    """
+    if found.record is None:
+        return "none"
+    return "indicative" if found.segmenter.reach_px is None else "exact"

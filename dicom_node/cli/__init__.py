@@ -1,0 +1,164 @@
+"""The command line: arguments and exit codes, nothing else.
+
+Exit codes: 0 done, or everything judged authentic; 1 an error; 2 the command line is wrong; 3 a finding
+other than authentic. Commands are imported only when they run, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dicom_node import __version__
+from dicom_node.errors import EXIT_ERROR, NodeError
+
+_DEFAULT_KEYS = Path(os.environ.get("DICOM_NODE_KEYS", "/etc/dicom-node/keyring"))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    args = parser().parse_args(argv)
+    module = importlib.import_module(f"dicom_node.cli.{args.module}")
+    try:
+        return int(module.run(args))
+    except NodeError as error:
+        print(f"dicom-node: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("dicom-node: interrupted", file=sys.stderr)
+        return EXIT_ERROR
+    except BrokenPipeError:
+        # the reader (`| head`) has seen enough; keep the interpreter from complaining about it at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_ERROR
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every command and option; the manual page of the tool."""
+    top = argparse.ArgumentParser(
+        prog="dicom-node",
+        description="Hides the patient record, encrypted, in the pixels outside the region of interest, "
+        "and forwards the image; verifies and restores on the other side.",
+        epilog="Exit codes: 0 done or all authentic, 1 error, 2 usage, 3 a finding other than authentic.",
+    )
+    top.add_argument("--version", action="version", version=f"dicom-node {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_serve(commands)
+    _add_protect(commands)
+    _add_verify(commands)
+    _add_recover(commands)
+    _add_keys(commands)
+    _add_config(commands)
+    _command(commands, "selftest", "selftest", "check that this machine reproduces the packaged vectors")
+    return top
+
+
+_Commands = argparse._SubParsersAction  # argparse offers no public name for what add_subparsers returns
+
+
+def _command(
+    commands: _Commands[argparse.ArgumentParser], name: str, module: str, help_: str
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=help_, description=help_[0].upper() + help_[1:] + ".")
+    command.set_defaults(module=module)
+    return command
+
+
+def _add_serve(commands: _Commands[argparse.ArgumentParser]) -> None:
+    serve = _command(commands, "serve", "serve", "run the node: receive, protect, forward")
+    serve.add_argument("--config", type=Path, required=True, metavar="FILE", help="the YAML configuration")
+
+
+def _add_protect(commands: _Commands[argparse.ArgumentParser]) -> None:
+    protect = _command(commands, "protect", "protect", "watermark a file or a folder of files")
+    _add_in_and_out(protect)
+    _add_reading(protect)
+    protect.add_argument(
+        "--node-id", default="cli", metavar="ID", help="written into the watermark (default: cli)"
+    )
+    protect.add_argument(
+        "--max-change",
+        type=int,
+        metavar="N",
+        help="most that a sample may move, grey levels (default: 1 %% of the range in use)",
+    )
+    protect.add_argument(
+        "--on-unprotectable",
+        choices=("header", "whole-image", "pass", "reject"),
+        default="header",
+        help="when an image has nothing outside its region of interest: seal the record into a private "
+        "header element (default), embed into the whole image, copy unprotected, or skip it",
+    )
+
+
+def _add_verify(commands: _Commands[argparse.ArgumentParser]) -> None:
+    verify = _command(
+        commands, "verify", "verify", "judge files: authentic, altered (where), damaged, unmarked"
+    )
+    verify.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="files and folders")
+    _add_reading(verify)
+    verify.add_argument("--json", action="store_true", help="one JSON document instead of lines")
+    verify.add_argument(
+        "--show-record", action="store_true", help="include the fields of the record (patient data) in --json"
+    )
+
+
+def _add_recover(commands: _Commands[argparse.ArgumentParser]) -> None:
+    recover = _command(commands, "recover", "recover", "remove the watermark and restore pixels and header")
+    _add_in_and_out(recover)
+    _add_reading(recover)
+    recover.add_argument(
+        "--partial",
+        action="store_true",
+        help="also write images of which only some tiles can be restored (never called authentic)",
+    )
+
+
+def _add_keys(commands: _Commands[argparse.ArgumentParser]) -> None:
+    keys = commands.add_parser(
+        "keys", help="make and list the keys of this site", description="The key ring."
+    )
+    actions = keys.add_subparsers(dest="action", required=True, metavar="ACTION")
+    new = _command(actions, "new", "keys", "make a new current key, keeping the old ones for reading")
+    listing = _command(actions, "list", "keys", "list key ids and ages, never the keys")
+    for action in (new, listing):
+        _add_ring(action)
+
+
+def _add_config(commands: _Commands[argparse.ArgumentParser]) -> None:
+    config = commands.add_parser("config", help="check a configuration", description="The configuration.")
+    actions = config.add_subparsers(dest="action", required=True, metavar="ACTION")
+    check = _command(actions, "check", "config", "report every problem of a configuration at once")
+    check.add_argument("--config", type=Path, required=True, metavar="FILE", help="the YAML configuration")
+    _command(actions, "schema", "config", "print the JSON schema for editors")
+
+
+def _add_in_and_out(command: argparse.ArgumentParser) -> None:
+    command.add_argument("source", type=Path, metavar="IN", help="a DICOM file, or a folder of them")
+    command.add_argument(
+        "--out", type=Path, required=True, metavar="OUT", help="a file, or a folder that mirrors IN"
+    )
+
+
+def _add_reading(command: argparse.ArgumentParser) -> None:
+    _add_ring(command)
+    command.add_argument(
+        "--segmenter",
+        default="anatomy",
+        metavar="NAME",
+        help="what draws the region of interest (default: anatomy)",
+    )
+
+
+def _add_ring(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--keys",
+        type=Path,
+        default=_DEFAULT_KEYS,
+        metavar="FILE",
+        help="the key ring (default: $DICOM_NODE_KEYS or /etc/dicom-node/keyring)",
+    )

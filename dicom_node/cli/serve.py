@@ -1,0 +1,12 @@
+"""`dicom-node serve --config FILE`"""
+
+from __future__ import annotations
+
+import argparse
+
+from dicom_node import config, service
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the node until it is told to stop."""
+    return service.serve(config.load(args.config))

@@ -1,0 +1,203 @@
+"""What the node says about itself: one canonical line per unit of work, and nothing about patients.
+
+Rules that bind here:
+1. A line is an event name and fields from `FIELDS`. A field of another name is left out; only its name is
+   shown, under `refused`.
+2. UIDs appear as `uid_hash`, the same at one site for ever and different at every other.
+3. Of a library's line only where it came from is shown: its text may quote a data set. Of a plain line of our
+   own the text is shown, with numbers and our own errors filled in and everything else as its type.
+4. Of an exception the type and the place are shown; its message only if it is one of ours, which never name
+   a patient.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import logging
+import sys
+import traceback
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TextIO
+
+#: every field that a line may carry, and what it holds
+FIELDS: Mapping[str, str] = {
+    "job": "number of the instance in the ledger",
+    "delivery": "number of the delivery in the ledger",
+    "uid": "uid_hash of the SOP Instance UID",
+    "sop_class": "SOP Class UID (a constant of the standard)",
+    "transfer_syntax": "Transfer Syntax UID (a constant of the standard)",
+    "route": "name of the route",
+    "role": "what the route does",
+    "destination": "name of the destination",
+    "worker": "name of the worker",
+    "calling_ae": "AE title of the peer",
+    "called_ae": "AE title the peer asked for",
+    "peer": "address of the peer",
+    "port": "port",
+    "state": "state the job is in now",
+    "result": "what became of the instance",
+    "reason": "reason code",
+    "status": "DIMSE status, 4 hex digits",
+    "error": "message of one of our own errors",
+    "attempts": "attempts so far",
+    "retry_in_s": "seconds until the next attempt",
+    "duplicate": "whether the same bytes were here already",
+    "conflict": "whether the UID had come with other content",
+    "bytes": "size of the object",
+    "count": "how many",
+    "frames": "frames of the image",
+    "modality": "modality",
+    "segmenter": "id of the segmenter",
+    "tier": "how much of the record travels",
+    "framing": "how the message is laid out",
+    "key_id": "id of the key",
+    "psnr_db": "quality of the marked image",
+    "changed": "samples changed",
+    "finding": "verdict",
+    "receive_s": "seconds to receive",
+    "decode_s": "seconds to decode",
+    "segment_s": "seconds to find the region of interest",
+    "embed_s": "seconds to embed or extract",
+    "encode_s": "seconds to encode",
+    "send_s": "seconds to send",
+    "total_s": "seconds in all",
+    "ms": "milliseconds in all",
+    "version": "version of this software",
+    "node": "id of this node",
+    "pid": "process id",
+    "signal": "signal received",
+    "exit_code": "exit status of a process",
+}
+
+#: by name, because importing the engine for its errors would load the engine
+_OUR_ERRORS = frozenset({"dicom_node.errors", "blessmark.errors"})
+_OUR_LOGGERS = frozenset({"dicom_node", "blessmark"})
+_HASH_DIGITS = 12
+_MARK = "dicom_node_event"
+_salt = b""
+
+
+def setup(format: str, level: str, *, salt: bytes = b"", stream: TextIO | None = None) -> None:
+    """Send every line of this process to `stream` (standard error).
+
+    Parameters
+    ----------
+    format : "text" (one line of key=value) or "json" (one object a line)
+    level : "debug", "info", "warning" or "error"
+    salt : makes `uid_hash` this site's own; give every process the same
+    """
+    global _salt
+    _salt = salt
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(_Json() if format == "json" else _Text())
+    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+
+
+def event(
+    logger: logging.Logger,
+    name: str,
+    *,
+    level: int = logging.INFO,
+    error: BaseException | str | None = None,
+    **fields: object,
+) -> None:
+    """Write the canonical line of one unit of work; see `FIELDS` for the names that it may carry.
+
+    `error` as an exception adds its type and place, and its message if it is one of ours; as text it is
+    shown as it is, so it must be one of ours.
+    """
+    if not logger.isEnabledFor(level):
+        return
+    raised = error if isinstance(error, BaseException) else None
+    told = {} if error is raised else {"error": error}
+    logger.log(level, name, extra={_MARK: fields | told}, exc_info=raised, stacklevel=2)
+
+
+def uid_hash(uid: str) -> str:
+    """The 12 hex digits under which a UID appears in the log; only who knows the salt can check a guess."""
+    return hmac.new(_salt, uid.encode("utf-8", "replace"), hashlib.sha256).hexdigest()[:_HASH_DIGITS]
+
+
+def line(record: logging.LogRecord) -> dict[str, object]:
+    """What may be shown of a log record, in order: time, level, event, fields."""
+    shown: dict[str, object] = {
+        "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+        "level": record.levelname.lower(),
+    }
+    fields = getattr(record, _MARK, None)
+    if fields is not None:
+        shown |= {"event": record.msg} | _allowed(fields)
+    elif record.name.split(".", 1)[0] in _OUR_LOGGERS:
+        shown |= {"event": "note", "text": _own_text(record)}
+    else:
+        shown |= {"event": "library", "logger": record.name, "place": f"{record.module}:{record.lineno}"}
+    if record.exc_info and record.exc_info[1] is not None:
+        shown |= _exception(record.exc_info[1])
+    return shown
+
+
+def _allowed(fields: Mapping[str, object]) -> dict[str, object]:
+    shown = {name: _plain(value) for name, value in fields.items() if name in FIELDS and value is not None}
+    refused = sorted(name for name in fields if name not in FIELDS)
+    return shown | ({"refused": refused} if refused else {})
+
+
+def _own_text(record: logging.LogRecord) -> str:
+    """The line with its harmless arguments filled in."""
+    if not isinstance(record.args, tuple) or not record.args:
+        return str(record.msg)
+    try:
+        return str(record.msg) % tuple(_harmless(value) for value in record.args)
+    except (TypeError, ValueError):  # a conversion other than %s meant for what is not shown
+        return str(record.msg)
+
+
+def _harmless(value: object) -> object:
+    if isinstance(value, int | float):
+        return value
+    return str(value) if _is_our_error(value) else f"<{type(value).__name__}>"
+
+
+def _is_our_error(value: object) -> bool:
+    return any(kind.__module__ in _OUR_ERRORS for kind in type(value).__mro__)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, float):
+        return round(value, 4)
+    return value if isinstance(value, bool | int) else str(value)
+
+
+def _exception(error: BaseException) -> dict[str, object]:
+    """Type, place and, if it is ours, message; of the causes the types."""
+    frames = traceback.extract_tb(error.__traceback__)
+    shown: dict[str, object] = {"exception": type(error).__name__}
+    if frames:
+        shown["place"] = f"{frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno}"
+    if _is_our_error(error):
+        shown["error"] = str(error)
+    if error.__cause__ is not None:
+        shown["cause"] = type(error.__cause__).__name__
+    return shown
+
+
+class _Json(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return json.dumps(line(record), ensure_ascii=True)
+
+
+class _Text(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        shown = line(record)
+        head = [str(shown.pop("time")), str(shown.pop("level")), str(shown.pop("event"))]
+        return " ".join(head + [f"{name}={_word(value)}" for name, value in shown.items()])
+
+
+def _word(value: object) -> str:
+    """A value as one word; what could break the line or forge another is quoted."""
+    text = str(value)
+    plain = text.isascii() and text.isprintable() and text and not set(text) & set(' "=')
+    return text if plain else json.dumps(text)

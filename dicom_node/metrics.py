@@ -1,0 +1,226 @@
+"""Every metric, declared once, and the collector that fills them.
+
+The ledger is the only memory: figures are read from it when somebody asks, so they survive a crash, count
+every process and can never disagree with what the queue commands show.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+
+class Kind(enum.StrEnum):
+    """How a figure moves."""
+
+    COUNTER = "counter"  #: only up; exported with `_total`
+    GAUGE = "gauge"  #: up and down
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """One metric: its exported name without `_total`, how it moves, its unit, its labels, what it says."""
+
+    name: str
+    kind: Kind
+    unit: str
+    labels: tuple[str, ...]
+    help: str
+
+
+INSTANCES = Declaration(
+    "dicom_node_instances",
+    Kind.GAUGE,
+    "",
+    ("state", "result", "reason"),
+    "Instances received, by where they are now and what became of them.",
+)
+DELIVERIES = Declaration(
+    "dicom_node_deliveries",
+    Kind.GAUGE,
+    "",
+    ("destination", "state"),
+    "Deliveries (one instance for one destination), by where they are now.",
+)
+ATTEMPTS = Declaration(
+    "dicom_node_delivery_attempts",
+    Kind.COUNTER,
+    "",
+    ("destination",),
+    "Attempts to deliver, successful or not.",
+)
+QUEUE_OLDEST = Declaration(
+    "dicom_node_queue_oldest_seconds",
+    Kind.GAUGE,
+    "seconds",
+    ("destination",),
+    "How long the oldest undelivered instance has been waiting for this destination.",
+)
+UNPROCESSED_OLDEST = Declaration(
+    "dicom_node_unprocessed_oldest_seconds",
+    Kind.GAUGE,
+    "seconds",
+    (),
+    "How long the oldest instance that no worker has finished has been waiting.",
+)
+REPEATS = Declaration(
+    "dicom_node_repeated_arrivals",
+    Kind.COUNTER,
+    "",
+    (),
+    "Arrivals acknowledged without effect because the same bytes were here already.",
+)
+CONFLICTS = Declaration(
+    "dicom_node_conflicting_arrivals",
+    Kind.COUNTER,
+    "",
+    (),
+    "Arrivals whose SOP Instance UID had come before with other content.",
+)
+LOST = Declaration(
+    "dicom_node_lost_leases",
+    Kind.COUNTER,
+    "",
+    (),
+    "Instances whose worker died or fell silent.",
+)
+SPOOL_BYTES = Declaration("dicom_node_spool_bytes", Kind.GAUGE, "bytes", (), "Bytes of all kept objects.")
+SPOOL_FREE = Declaration(
+    "dicom_node_spool_free_bytes",
+    Kind.GAUGE,
+    "bytes",
+    (),
+    "Bytes free on the file system of the spool.",
+)
+
+DECLARATIONS = (
+    INSTANCES,
+    DELIVERIES,
+    ATTEMPTS,
+    QUEUE_OLDEST,
+    UNPROCESSED_OLDEST,
+    REPEATS,
+    CONFLICTS,
+    LOST,
+    SPOOL_BYTES,
+    SPOOL_FREE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceTally:
+    """How many instances are in a state with a result and reason."""
+
+    state: str
+    result: str
+    reason: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryTally:
+    """How many deliveries to a destination are in a state, and how often they were tried."""
+
+    destination: str
+    state: str
+    count: int
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueueAge:
+    """How long the oldest undelivered object of a destination has been waiting, seconds."""
+
+    destination: str
+    oldest_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The ledger at one moment, as bounded figures: no UID, no AE title, no path."""
+
+    instances: tuple[InstanceTally, ...]
+    deliveries: tuple[DeliveryTally, ...]
+    ages: tuple[QueueAge, ...]
+    #: age of the oldest instance that no worker has finished, seconds
+    oldest_unprocessed_s: float
+    #: arrivals of bytes that were here already
+    repeats: int
+    #: instances whose UID had come before with other content
+    conflicts: int
+    #: leases lost by workers
+    lost: int
+
+
+class LedgerFigures(Protocol):
+    """What the collector asks of the ledger."""
+
+    def snapshot(self) -> Snapshot:
+        """The ledger at this moment."""
+
+
+class SpoolFigures(Protocol):
+    """What the collector asks of the spool."""
+
+    def used_bytes(self) -> int:
+        """Bytes of all objects."""
+
+    def free_bytes(self) -> int:
+        """Bytes still free."""
+
+
+Sample = tuple[tuple[str, ...], float]
+
+
+class LedgerCollector(Collector):
+    """Reads ledger and spool whenever somebody scrapes; keeps nothing itself."""
+
+    def __init__(self, ledger: LedgerFigures, spool: SpoolFigures) -> None:
+        self._ledger = ledger
+        self._spool = spool
+
+    def describe(self) -> Iterable[Metric]:
+        """The declarations without samples, so that registering opens no database."""
+        return [_family(declaration, ()) for declaration in DECLARATIONS]
+
+    def collect(self) -> Iterator[Metric]:
+        """One family for each declaration."""
+        snapshot = self._ledger.snapshot()
+        yield _family(INSTANCES, _instance_samples(snapshot))
+        yield _family(DELIVERIES, _delivery_samples(snapshot))
+        yield _family(ATTEMPTS, _attempt_samples(snapshot))
+        yield _family(QUEUE_OLDEST, [((age.destination,), age.oldest_s) for age in snapshot.ages])
+        yield _family(UNPROCESSED_OLDEST, [((), snapshot.oldest_unprocessed_s)])
+        yield _family(REPEATS, [((), snapshot.repeats)])
+        yield _family(CONFLICTS, [((), snapshot.conflicts)])
+        yield _family(LOST, [((), snapshot.lost)])
+        yield _family(SPOOL_BYTES, [((), self._spool.used_bytes())])
+        yield _family(SPOOL_FREE, [((), self._spool.free_bytes())])
+
+
+def _instance_samples(snapshot: Snapshot) -> list[Sample]:
+    return [((tally.state, tally.result, tally.reason), tally.count) for tally in snapshot.instances]
+
+
+def _delivery_samples(snapshot: Snapshot) -> list[Sample]:
+    return [((tally.destination, tally.state), tally.count) for tally in snapshot.deliveries]
+
+
+def _attempt_samples(snapshot: Snapshot) -> list[Sample]:
+    attempts: dict[str, int] = {}
+    for tally in snapshot.deliveries:
+        attempts[tally.destination] = attempts.get(tally.destination, 0) + tally.attempts
+    return [((destination,), count) for destination, count in attempts.items()]
+
+
+def _family(declaration: Declaration, samples: Iterable[Sample]) -> Metric:
+    kind = CounterMetricFamily if declaration.kind is Kind.COUNTER else GaugeMetricFamily
+    family = kind(declaration.name, declaration.help, labels=declaration.labels, unit=declaration.unit)
+    for labels, value in samples:
+        family.add_metric(labels, value)
+    return family

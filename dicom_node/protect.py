@@ -1,0 +1,239 @@
+"""THE forward sentence: what happens to an image between arriving and leaving.
+
+    load the pixels, describe the patient record, embed it frame by frame, store the pixels, label the header
+
+An image that cannot carry its record goes by the route's policy, and says so in its result and reason.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pydicom.dataset import Dataset
+
+from blessmark import pixels
+from blessmark.embed import embed, seal_for_header
+from blessmark.errors import CapacityError
+from blessmark.payload import crypto
+from blessmark.segment import segmenter
+from blessmark.segment.whole import Whole
+from blessmark.types import About, Frame, IntArray, KeyRing, Receipt, Segmenter
+from blessmark.verify import verify
+from dicom_node import __version__, header, label
+from dicom_node.config import Config, OnUnprotectable, Route, record_tag
+from dicom_node.errors import InputError
+from dicom_node.jobs import InstanceState, Outcome, Work
+from dicom_node.spool import Spool
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What a node brings to every image: who it is, its keys, and how it marks."""
+
+    node: str
+    ring: KeyRing
+    segmenter: Segmenter
+    record_tags: tuple[int, ...]
+    max_change: int | None = None
+    on_unprotectable: OnUnprotectable = OnUnprotectable.HEADER
+
+
+@dataclass(frozen=True, slots=True)
+class FrameMark:
+    """How one frame is protected: by pixels (`receipt`) or by the header (`sealed`)."""
+
+    frame: int
+    receipt: Receipt | None = None
+    sealed: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Protection:
+    """What became of an instance; `result` and `reason` are bounded words for counters and logs.
+
+    `result` is `protected`, `protected-header` (a record that some frame's pixels could not carry travels
+    sealed in the header), `protected-whole-image`, `passed`, `held` or `rejected`. Only the first three
+    changed the data set.
+    """
+
+    result: str
+    reason: str = ""
+    frames: tuple[FrameMark, ...] = ()
+
+    @property
+    def changed(self) -> bool:
+        return bool(self.frames)
+
+
+def protect(ds: Dataset, site: Site, time_s: int) -> Protection:
+    """Hide the patient record of `ds` in its pixels and label it; `ds` changes only if that succeeds.
+
+    `time_s`, seconds since 1970-01-01 UTC, is when the instance arrived: doing it again gives the same bytes.
+
+    Raises
+    ------
+    PixelError, RecordError, WatermarkError
+        the instance is broken, or marking it failed its read-back
+    InputError
+        it has no SOP Instance UID
+    """
+    image = pixels.load(ds)
+    if isinstance(image, pixels.Passthrough):
+        return Protection("passed", str(image.reason))
+    if _is_protected(ds, image, site):
+        return Protection("passed", "already-protected")
+    about = _describe(ds, image, site, time_s)
+    replaced = label.originals(ds)
+    marks: list[FrameMark] = []
+    try:
+        pixels.store(ds, image, _embed_frames(image, about, site, marks))
+    except _Unprotectable:
+        return Protection(_WITHOUT_ROOM[site.on_unprotectable], "no-room")
+    _label(ds, site, marks, replaced, time_s)
+    return Protection(_result(marks), "", tuple(marks))
+
+
+class Protector:
+    """Protects instances of one route from the spool into the spool; see `jobs` for its place."""
+
+    def __init__(self, config: Config, route: Route, ring: KeyRing, spool: Spool) -> None:
+        self._route, self._spool = route, spool
+        self._site = site_of(config, route.on_unprotectable, ring)
+
+    def __call__(self, work: Work) -> Outcome:
+        path = self._spool.path(work.blob)
+        ds = pixels.read(path)
+        done = protect(ds, self._site, int(path.stat().st_mtime))
+        if done.result in _ENDS:
+            return Outcome(_ENDS[done.result], done.result, done.reason)
+        blob = self._spool.put([written(ds)]).name if done.changed else work.blob
+        return Outcome(
+            InstanceState.READY,
+            done.result,
+            done.reason,
+            blob,
+            work.arrival.sop_class_uid,
+            work.arrival.sop_instance_uid,
+            str(ds.file_meta.TransferSyntaxUID),
+            self._route.destinations,
+        )
+
+
+def site_of(config: Config, on_unprotectable: OnUnprotectable, ring: KeyRing) -> Site:
+    """The site that a configuration describes."""
+    tags = tuple(tag for tag in map(record_tag, config.watermark.record) if tag is not None)
+    cap = config.watermark.max_change
+    return Site(
+        node=config.node.id,
+        ring=ring,
+        segmenter=segmenter(config.watermark.segmenter),
+        record_tags=tags,
+        max_change=None if cap == "auto" else cap,
+        on_unprotectable=on_unprotectable,
+    )
+
+
+def written(ds: Dataset) -> bytes:
+    """`ds` as a DICOM file."""
+    buffer = io.BytesIO()
+    pixels.write(ds, buffer)
+    return buffer.getvalue()
+
+
+class _Unprotectable(Exception):  # noqa: N818 - ends the walk over the frames, never leaves this module
+    """A frame has no room, and the policy decides for the whole instance."""
+
+
+_WITHOUT_ROOM = {
+    OnUnprotectable.PASS: "passed",
+    OnUnprotectable.HOLD: "held",
+    OnUnprotectable.REJECT: "rejected",
+}
+_ENDS = {"held": InstanceState.HELD, "rejected": InstanceState.REJECTED}
+
+
+def _is_protected(ds: Dataset, image: pixels.Image, site: Site) -> bool:
+    """Whether this ring already reads a record in the first frame; a label alone proves nothing."""
+    mark = label.read_mark(ds)
+    if mark is None:
+        return False
+    sealed = dict(mark.sealed_records).get(1)
+    return verify(image.frame(1), site.ring, (site.segmenter, Whole()), sealed=sealed).record is not None
+
+
+def _describe(ds: Dataset, image: pixels.Image, site: Site, time_s: int) -> About:
+    uid = (header.value_bytes(ds, 0x00080018) or b"").decode("ascii", "replace").strip(" \0")
+    if not uid:
+        raise InputError("the data set has no SOP Instance UID (0008,0018); it cannot be protected")
+    return About(
+        sop_instance_uid=uid,
+        frames=image.frames,
+        time_s=time_s,
+        node=site.node,
+        charset=header.value_bytes(ds, header.SPECIFIC_CHARACTER_SET) or b"",
+        fields=header.read_fields(ds, site.record_tags),
+    )
+
+
+def _embed_frames(
+    image: pixels.Image, about: About, site: Site, marks: list[FrameMark]
+) -> Iterator[IntArray]:
+    """The samples of every frame, marked where they have room; notes in `marks` what was done."""
+    for frame in image:
+        marked, mark = _embed_frame(frame, about, site)
+        marks.append(mark)
+        yield marked.samples
+
+
+def _embed_frame(frame: Frame, about: About, site: Site) -> tuple[Frame, FrameMark]:
+    for chosen in _segmenters(site):
+        try:
+            done = embed(frame, about, site.ring, chosen, max_change=site.max_change)
+        except CapacityError:
+            continue
+        return done.frame, FrameMark(frame.number, done.receipt)
+    if site.on_unprotectable in _WITHOUT_ROOM:
+        raise _Unprotectable
+    return frame, FrameMark(frame.number, None, seal_for_header(frame, about, site.ring, site.segmenter))
+
+
+def _segmenters(site: Site) -> tuple[Segmenter, ...]:
+    """The map to embed by, and the explicit opt-in to embed without one."""
+    whole = site.on_unprotectable is OnUnprotectable.WHOLE_IMAGE
+    return (site.segmenter, Whole()) if whole else (site.segmenter,)
+
+
+def _result(marks: list[FrameMark]) -> str:
+    """The weakest protection of any frame names that of the instance."""
+    if any(mark.receipt is None for mark in marks):
+        return "protected-header"
+    whole = any(mark.receipt is not None and mark.receipt.segmenter == Whole.id for mark in marks)
+    return "protected-whole-image" if whole else "protected"
+
+
+def _label(ds: Dataset, site: Site, marks: list[FrameMark], replaced: bytes, time_s: int) -> None:
+    key = site.ring.current
+    sealed = crypto.seal_element(crypto.derive(key), replaced, label.ORIGINALS_CONTEXT)
+    records = tuple((mark.frame, mark.sealed) for mark in marks if mark.sealed)
+    label.mark(
+        ds,
+        label.Mark(crypto.fingerprint(key), records, sealed),
+        node=site.node,
+        version=__version__,
+        time_s=time_s,
+        description=_description(marks),
+    )
+
+
+def _description(marks: list[FrameMark]) -> str:
+    """What the Derivation Description says: what was done, where, and how far a sample moved at most."""
+    receipts = [mark.receipt for mark in marks if mark.receipt is not None]
+    if not receipts:
+        return f"Record sealed in header ({label.FORMAT_NAME}); pixels unchanged"
+    whole = any(receipt.segmenter == Whole.id for receipt in receipts)
+    where = "Whole-image watermark" if whole else "NROI watermark"
+    kept = "" if whole else "ROI bit-identical; "
+    change = max(receipt.max_change for receipt in receipts)
+    return f"{where} {label.FORMAT_NAME}; {kept}reversible; max change {change}"

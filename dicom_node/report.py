@@ -1,0 +1,145 @@
+"""What a review found, as text for people and as JSON for programs (docs/verify.schema.json).
+
+Values of the record are patient data: they appear only where the caller asks for them by name.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+SCHEMA = "dicom-node/verify/1"
+
+
+@dataclass(frozen=True, slots=True)
+class FrameReport:
+    """One frame's verdict without any patient data; tiles are (row, column) of the 64 x 64 grid."""
+
+    frame: int
+    finding: str
+    exact: bool
+    framing: str | None
+    lattice: str | None
+    tier: str | None
+    segmenter: str
+    key_id: int | None
+    packets: int
+    packets_needed: int
+    changed_samples: int
+    psnr_db: float | None
+    localisation: str
+    altered_tiles: tuple[tuple[int, int], ...] = ()
+    altered_fields: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceReport:
+    """One instance's verdict: the worst of its frames, or why it holds nothing to judge.
+
+    `reason` is a reason code for objects without embeddable pixels; `record` holds the fields of the record
+    as keyword -> text and is filled only on request.
+    """
+
+    source: str
+    finding: str
+    reason: str = ""
+    protected_at: str = ""
+    node: str = ""
+    frames_expected: int = 0
+    frames: tuple[FrameReport, ...] = ()
+    record: dict[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorReport:
+    """A source that could not be judged at all."""
+
+    source: str
+    error: str
+
+
+def line(report: InstanceReport | ErrorReport) -> str:
+    """One line for a person: finding, how it was carried, what differs, source."""
+    if isinstance(report, ErrorReport):
+        return f"{'error':<16} {report.source}: {report.error}"
+    return f"{report.finding:<16} {_detail(report):<44} {report.source}".rstrip()
+
+
+def summary(reports: Iterable[InstanceReport | ErrorReport]) -> str:
+    """How many of each finding, most frequent first."""
+    counts = Counter("error" if isinstance(r, ErrorReport) else r.finding for r in reports)
+    return ", ".join(f"{count} {finding}" for finding, count in counts.most_common()) or "nothing to judge"
+
+
+def to_json(reports: Sequence[InstanceReport | ErrorReport]) -> str:
+    """All reports as one JSON document."""
+    document = {
+        "schema": SCHEMA,
+        "instances": [_instance(r) for r in reports if isinstance(r, InstanceReport)],
+        "errors": [{"source": r.source, "error": r.error} for r in reports if isinstance(r, ErrorReport)],
+    }
+    return json.dumps(document, indent=2, ensure_ascii=False)
+
+
+def _detail(report: InstanceReport) -> str:
+    if report.reason:
+        return report.reason
+    if not report.frames:
+        return ""
+    parts = [_carried(report.frames[0])] if report.frames[0].framing else []
+    levels = [f.psnr_db for f in report.frames if f.psnr_db is not None and math.isfinite(f.psnr_db)]
+    if levels:
+        parts.append(f"{min(levels):.1f} dB")
+    if len(report.frames) > 1:
+        parts.append(f"{len(report.frames)} frames")
+    tiles = sum(len(f.altered_tiles) for f in report.frames)
+    if tiles:
+        parts.append(f"{tiles} tiles altered")
+    fields = {name for f in report.frames for name in f.altered_fields}
+    if fields:
+        parts.append("altered: " + " ".join(sorted(fields)))
+    return ", ".join(parts)
+
+
+def _carried(frame: FrameReport) -> str:
+    where = f"{frame.framing}/{frame.lattice}" if frame.lattice else f"{frame.framing}"
+    return f"{frame.tier} {where}" if frame.tier else where
+
+
+def _instance(report: InstanceReport) -> dict[str, object]:
+    result: dict[str, object] = {
+        "source": report.source,
+        "finding": report.finding,
+        "reason": report.reason,
+        "node": report.node,
+        "protected_at": report.protected_at,
+        "frames_expected": report.frames_expected,
+        "frames": [_frame(frame) for frame in report.frames],
+    }
+    if report.record:
+        result["record"] = report.record
+    return result
+
+
+def _frame(frame: FrameReport) -> dict[str, object]:
+    psnr = frame.psnr_db if frame.psnr_db is not None and math.isfinite(frame.psnr_db) else None
+    return {
+        "frame": frame.frame,
+        "finding": frame.finding,
+        "exact": frame.exact,
+        "framing": frame.framing,
+        "lattice": frame.lattice,
+        "tier": frame.tier,
+        "segmenter": frame.segmenter,
+        "key_id": frame.key_id,
+        "packets": frame.packets,
+        "packets_needed": frame.packets_needed,
+        "changed_samples": frame.changed_samples,
+        "psnr_db": psnr,
+        "localisation": frame.localisation,
+        "altered_tiles": [list(tile) for tile in frame.altered_tiles],
+        "altered_fields": list(frame.altered_fields),
+    }

@@ -1,0 +1,118 @@
+"""What to do after an attempt to deliver; pure: the clock and the dice are arguments.
+
+Answers of a peer fall into four classes (PS3.7 annex C, PS3.4 table B.2-1):
+
+    class      statuses                                        meaning for the delivery
+    done       0000                                            delivered
+    warning    Bxxx, 0001, 0107, 0111, 0116                    delivered; the status is kept
+    transient  A7xx, 0110, 0213, no answer, abort, busy        try again, as often as `give_up_after` allows
+    refused    anything else, no presentation context          dead letter after `refusals` attempts
+
+0110 (processing failure) and 0213 (resource limitation) say nothing against the object, so they are
+transient. Some archives answer A700 or C000 to everything; both limits are therefore settings.
+"""
+
+from __future__ import annotations
+
+import enum
+import random
+from dataclasses import dataclass
+
+from dicom_node.config import RetryPolicy
+from dicom_node.errors import PeerError
+
+_WARNINGS = frozenset({0x0001, 0x0107, 0x0111, 0x0116})
+_TRANSIENT = frozenset({0x0110, 0x0213})
+#: beyond this many doublings every sensible policy has reached its cap; keeps factor ** n finite
+_MAX_STEPS = 64
+
+
+class Answer(enum.StrEnum):
+    """The class of a peer's answer; see the table above."""
+
+    DONE = "done"
+    WARNING = "warning"
+    TRANSIENT = "transient"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class RetryAt:
+    """Try again at `at` (seconds since 1970); `reason` is a bounded word for the ledger."""
+
+    at: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """To the dead letters; `reason` is a bounded word for the ledger."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Delivered; `warning` tells whether the peer had something to say about it."""
+
+    status: int
+    warning: bool
+
+
+Decision = RetryAt | GiveUp | Done
+
+
+def classify(status: int) -> Answer:
+    """The class of a C-STORE status, 0..0xFFFF."""
+    if status == 0:
+        return Answer.DONE
+    if status >> 12 == 0xB or status in _WARNINGS:
+        return Answer.WARNING
+    if status >> 8 == 0xA7 or status in _TRANSIENT:
+        return Answer.TRANSIENT
+    return Answer.REFUSED
+
+
+def decide(
+    policy: RetryPolicy, attempts: int, error: PeerError | int, now: float, rng: random.Random
+) -> Decision:
+    """What follows attempt number `attempts` (from 1), which ended in a status or an error.
+
+    Parameters
+    ----------
+    policy : the destination's retry settings
+    attempts : attempts made so far, this one included
+    error : the C-STORE status, or the error that took its place
+    now : seconds since 1970-01-01 UTC
+    rng : source of the jitter
+    """
+    status = error.status if isinstance(error, PeerError) else error
+    answer = _answer(error, status)
+    if answer in (Answer.DONE, Answer.WARNING):
+        assert status is not None
+        return Done(status, warning=answer is Answer.WARNING)
+    limit = policy.give_up_after if answer is Answer.TRANSIENT else policy.refusals
+    reason = _reason(answer, status)
+    if limit is not None and attempts >= limit:
+        return GiveUp(reason)
+    return RetryAt(now + delay_s(policy, attempts, rng), reason)
+
+
+def delay_s(policy: RetryPolicy, attempts: int, rng: random.Random) -> float:
+    """Seconds to wait after attempt `attempts` (from 1): geometric, capped, then spread by +-jitter."""
+    steps = min(max(attempts - 1, 0), _MAX_STEPS)
+    plain = min(policy.cap_s, policy.first_s * policy.factor**steps)
+    return plain * (1.0 + policy.jitter * rng.uniform(-1.0, 1.0))
+
+
+def _answer(error: PeerError | int, status: int | None) -> Answer:
+    if status is not None:
+        return classify(status)
+    assert isinstance(error, PeerError)
+    return Answer.TRANSIENT if error.retryable else Answer.REFUSED
+
+
+def _reason(answer: Answer, status: int | None) -> str:
+    if status is not None:
+        return f"status-{status:04x}"
+    return "no-answer" if answer is Answer.TRANSIENT else "refused"

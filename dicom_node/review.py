@@ -1,0 +1,197 @@
+"""THE backward sentence: what a reader with the key makes of an instance, and how it is given back.
+
+load the pixels, verify them frame by frame against record and header, and, to recover,
+store the restored pixels, take the labels off, put the record back into the header
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pydicom.charset import convert_encodings, decode_bytes
+from pydicom.datadict import keyword_for_tag
+from pydicom.dataset import Dataset
+
+from blessmark import pixels
+from blessmark.payload import crypto
+from blessmark.types import Finding, IntArray, KeyRing, Record, Segmenter, Verdict
+from blessmark.verify import verify
+from dicom_node import header, label
+from dicom_node.report import FrameReport, InstanceReport
+
+_SEVERITY = {finding: place for place, finding in enumerate(Finding)}
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """The verdict on an instance; `restored` tells whether `recover` put the original back into it."""
+
+    report: InstanceReport
+    finding: Finding
+    restored: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """What a reader brings: keys, and the segmenters that may have drawn the map."""
+
+    ring: KeyRing
+    segmenters: Sequence[Segmenter]
+
+
+def review(ds: Dataset, source: str, reader: Reader, *, show_record: bool = False) -> Review:
+    """Judge an instance; `ds` is not changed.
+
+    Raises
+    ------
+    PixelError
+        the instance is broken
+    """
+    image = pixels.load(ds)
+    if isinstance(image, pixels.Passthrough):
+        return _without_pixels(source, str(image.reason))
+    verdicts = [_without_samples(verdict) for verdict in _verdicts(ds, image, reader)]
+    return _concluded(source, verdicts, image.frames, show_record=show_record)
+
+
+def recover(ds: Dataset, source: str, reader: Reader, *, partial: bool = False) -> Review:
+    """Judge an instance and put the original back into `ds`: pixels, labels, record.
+
+    `ds` changes only when every frame is proven exact by the hash in its record, or, with `partial`, when
+    there is anything to restore at all.
+    """
+    image = pixels.load(ds)
+    if isinstance(image, pixels.Passthrough):
+        return _without_pixels(source, str(image.reason))
+    verdicts: list[Verdict] = []
+    try:
+        pixels.store(ds, image, _restored(ds, image, reader, verdicts, partial=partial))
+    except _NotRestorable:
+        rest = range(len(verdicts) + 1, image.frames + 1)
+        verdicts += [_without_samples(v) for v in _verdicts(ds, image, reader, rest)]
+        return _concluded(source, verdicts, image.frames)
+    _restore_header(ds, reader.ring, verdicts)
+    return _concluded(source, verdicts, image.frames, restored=True)
+
+
+class _NotRestorable(Exception):  # noqa: N818 - ends the walk over the frames, never leaves this module
+    """A frame cannot be restored as far as was asked for."""
+
+
+def _verdicts(
+    ds: Dataset, image: pixels.Image, reader: Reader, numbers: range | None = None
+) -> Iterator[Verdict]:
+    mark = label.read_mark(ds)
+    sealed = dict(mark.sealed_records) if mark is not None else {}
+    hints = [mark.fingerprint] if mark is not None else []
+    fields = header.HeaderFields(ds)
+    for number in numbers if numbers is not None else range(1, image.frames + 1):
+        frame = image.frame(number)
+        yield verify(
+            frame, reader.ring, reader.segmenters, header=fields, sealed=sealed.get(number), hinted_keys=hints
+        )
+
+
+def _restored(
+    ds: Dataset, image: pixels.Image, reader: Reader, verdicts: list[Verdict], *, partial: bool
+) -> Iterator[IntArray]:
+    """The restored samples of every frame; what was judged is noted in `verdicts`."""
+    for verdict in _verdicts(ds, image, reader):
+        verdicts.append(_without_samples(verdict))
+        if verdict.restored is None or not (verdict.exact or partial):
+            raise _NotRestorable
+        yield verdict.restored.samples
+
+
+def _restore_header(ds: Dataset, ring: KeyRing, verdicts: Sequence[Verdict]) -> None:
+    mark = label.read_mark(ds)
+    if mark is not None:
+        for key in ring.keys:
+            kept = crypto.open_element(crypto.derive(key), mark.sealed_originals, label.ORIGINALS_CONTEXT)
+            if kept is not None:
+                label.unmark(ds, kept)
+                break
+    fullest = min((v.record for v in verdicts if v.record is not None), key=lambda r: r.tier, default=None)
+    if fullest is not None:
+        header.restore_fields(ds, fullest.fields)
+
+
+def _without_samples(verdict: Verdict) -> Verdict:
+    """The verdict without its restored frame: a cine of thousands of frames must fit into memory."""
+    return Verdict(verdict.finding, verdict.evidence, verdict.record, None, verdict.exact)
+
+
+def _without_pixels(source: str, reason: str) -> Review:
+    return Review(InstanceReport(source, str(Finding.UNMARKED), reason), Finding.UNMARKED)
+
+
+def _concluded(
+    source: str,
+    verdicts: Sequence[Verdict],
+    frames: int,
+    *,
+    show_record: bool = False,
+    restored: bool = False,
+) -> Review:
+    record = next((v.record for v in verdicts if v.record is not None), None)
+    finding = _instance_finding(verdicts, frames)
+    report = InstanceReport(
+        source=source,
+        finding=str(finding),
+        protected_at="" if record is None or not record.time_s else _moment(record.time_s),
+        node="" if record is None else record.node,
+        frames_expected=0 if record is None else record.frames,
+        frames=tuple(_frame_report(verdict) for verdict in verdicts),
+        record=_readable(record) if show_record and record is not None else {},
+    )
+    return Review(report, finding, restored)
+
+
+def _instance_finding(verdicts: Sequence[Verdict], frames: int) -> Finding:
+    """The worst frame decides; missing frames, and unmarked among marked ones, are alterations."""
+    marked = any(verdict.record is not None for verdict in verdicts)
+    findings = [verdict.finding for verdict in verdicts]
+    if marked:
+        findings = [Finding.PIXELS_ALTERED if f is Finding.UNMARKED else f for f in findings]
+        expected = {verdict.record.frames for verdict in verdicts if verdict.record is not None}
+        if any(count not in (0, frames) for count in expected):
+            findings.append(Finding.PIXELS_ALTERED)
+    return max(findings, key=_SEVERITY.__getitem__)
+
+
+def _frame_report(verdict: Verdict) -> FrameReport:
+    evidence = verdict.evidence
+    return FrameReport(
+        frame=evidence.frame,
+        finding=str(verdict.finding),
+        exact=verdict.exact,
+        framing=None if evidence.framing is None else str(evidence.framing),
+        lattice=None if evidence.lattice is None else evidence.lattice.name.lower(),
+        tier=None if evidence.tier is None else evidence.tier.name.lower(),
+        segmenter=evidence.segmenter,
+        key_id=evidence.key_id,
+        packets=evidence.packets,
+        packets_needed=evidence.packets_needed,
+        changed_samples=evidence.changed_samples,
+        psnr_db=evidence.psnr_db,
+        localisation=evidence.localisation,
+        altered_tiles=evidence.altered_tiles,
+        altered_fields=tuple(keyword_for_tag(tag) or f"{tag:08X}" for tag in evidence.altered_fields),
+    )
+
+
+def _moment(time_s: int) -> str:
+    return datetime.fromtimestamp(time_s, UTC).isoformat().replace("+00:00", "Z")
+
+
+def _readable(record: Record) -> dict[str, str]:
+    """The record's fields as text, decoded by the character set that travelled with them."""
+    names = record.charset.decode("ascii", "replace").strip(" \0").split("\\")
+    encodings = convert_encodings(names if names != [""] else None)
+    delimiters = {ord(delimiter) for delimiter in "\\^="}
+    return {
+        keyword_for_tag(tag) or f"{tag:08X}": decode_bytes(value.strip(b" \0"), encodings, delimiters)
+        for tag, value in record.fields.items()
+    }

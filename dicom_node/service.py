@@ -1,0 +1,234 @@
+"""The composition root: builds every part from the configuration, starts it, stops it.
+
+    storage -> self-test -> workers -> forwarders -> receiver -> http        and back
+
+So nothing is accepted that could not be kept, worked on and sent; and what was accepted is finished or safely
+on disk before the process ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import signal
+import socket
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from dicom_node import __version__, log
+from dicom_node.config import Config
+from dicom_node.dimse.scp import Receiver
+from dicom_node.errors import EXIT_DONE, NodeError, SpoolError
+from dicom_node.forwarder import Forwarder
+from dicom_node.http import HttpServer
+from dicom_node.ledger import Ledger
+from dicom_node.metrics import LedgerCollector
+from dicom_node.spool import Spool
+from dicom_node.worker import Bells, Factory, Workers, build_processor
+
+_LOG = logging.getLogger(__name__)
+#: seconds between two looks for objects that nobody needs any more
+_CLEANING_S = 300.0
+_SALT_BYTES = 32
+
+
+class Service:
+    """A whole node in this process and its workers.
+
+    Parameters
+    ----------
+    config : everything it is to be
+    self_test : raises when this machine does not compute what it should; nothing is accepted then
+    factory : makes what the workers do
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        self_test: Callable[[], object] = lambda: None,
+        factory: Factory = build_processor,
+    ) -> None:
+        self._config = config
+        self._self_test = self_test
+        self._factory = factory
+        self._undo = contextlib.ExitStack()
+
+    def start(self) -> None:
+        """Start every part; if one fails, stop those before it and raise what it raised."""
+        with contextlib.ExitStack() as undo:
+            self._start(undo)
+            self._undo = undo.pop_all()
+
+    def stop(self) -> None:
+        """Stop every part, last started first; each is given time to finish what it has in hand."""
+        self._undo.close()
+
+    def problems(self) -> list[str]:
+        """What keeps the node from doing its work at this moment, one word each."""
+        checks: dict[str, Callable[[], object]] = {
+            "receiver": lambda: self.receiver.listening,
+            "workers": lambda: self.workers.alive,
+            "forwarder": lambda: self.forwarder.alive,
+            "spool": self._has_room,
+            "ledger": self._answers,
+        }
+        return [name for name, check in checks.items() if not check()]
+
+    def _start(self, undo: contextlib.ExitStack) -> None:
+        config = self._config
+        self.spool = Spool(config.storage.spool_dir, config.storage.reserve_bytes)
+        self.spool.sweep()
+        self.ledger = Ledger(config.storage.ledger_path)
+        undo.callback(self.ledger.close)
+        self.ledger.recover()
+        self._self_test()
+        salt = log_salt(config)
+        bells = Bells(config.destinations)
+        self.workers = Workers(config, self.ledger, bells, factory=self._factory, log_salt=salt)
+        _run(self.workers, undo)
+        self.forwarder = Forwarder(
+            config, self.spool, self.ledger, rest=bells.rest_sends, wake=bells.ring_sends
+        )
+        _run(self.forwarder, undo)
+        undo.enter_context(_cleaning(self.spool, self.ledger))
+        self.receiver = Receiver(config, self.spool, self.ledger, on_arrival=bells.ring_work)
+        _run(self.receiver, undo)
+        if config.http.port is not None:
+            collector = LedgerCollector(self.ledger, self.spool)
+            self.http = HttpServer(config.http.bind, config.http.port, collector, self.problems)
+            _run(self.http, undo)
+
+    def _has_room(self) -> bool:
+        try:
+            self.spool.check_room()
+        except NodeError:
+            return False
+        return True
+
+    def _answers(self) -> bool:
+        try:
+            self.ledger.counts()
+        except NodeError:
+            return False
+        return True
+
+
+def serve(
+    config: Config, *, self_test: Callable[[], object] = lambda: None, factory: Factory = build_processor
+) -> int:
+    """Run a node until SIGTERM or SIGINT; the exit status.
+
+    Raises NodeError when a part cannot be started.
+    """
+    log.setup(config.log.format, config.log.level, salt=log_salt(config))
+    # they quote values off the wire
+    warnings.filterwarnings("ignore", module=r"pydicom|pynetdicom")
+    service = Service(config, self_test=self_test, factory=factory)
+    with _signals() as asked_to_stop:
+        service.start()
+        log.event(
+            _LOG,
+            "ready",
+            node=config.node.id,
+            port=service.receiver.port,
+            called_ae=config.node.ae_title,
+            count=service.workers.alive,
+            version=__version__,
+        )
+        notify("READY=1")
+        try:
+            asked_to_stop.wait()
+        finally:
+            notify("STOPPING=1")
+            service.stop()
+    log.event(_LOG, "stopped", node=config.node.id)
+    return EXIT_DONE
+
+
+def notify(state: str) -> None:
+    """Tell the service manager (sd_notify(3)); without one, do nothing."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        # a leading @ stands for the zero byte of Linux's abstract names
+        sock.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
+
+
+def log_salt(config: Config) -> bytes:
+    """The secret behind the UID hashes of this node's log; made on first use, the same ever after.
+
+    Raises SpoolError when the folder cannot be written.
+    """
+    path = config.storage.folder / "log-salt"
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            _create(path, secrets.token_bytes(_SALT_BYTES))
+        return path.read_bytes()
+    except OSError as error:
+        raise SpoolError(
+            f"{path} cannot be written or read: {error.strerror}; check storage.folder"
+        ) from error
+
+
+def _create(path: Path, content: bytes) -> None:
+    """Make a file whole or not at all; FileExistsError if it is there."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
+    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        os.write(handle, content)
+        os.link(part, path)
+    finally:
+        os.close(handle)
+        part.unlink()
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[threading.Event]:
+    """An event that SIGTERM and SIGINT set; what they did before is put back at the end."""
+    asked = threading.Event()
+
+    def ask(number: int, _frame: object) -> None:
+        log.event(_LOG, "stopping", signal=signal.Signals(number).name)
+        asked.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _run(part: Workers | Forwarder | Receiver | HttpServer, undo: contextlib.ExitStack) -> None:
+    part.start()
+    undo.callback(part.stop)
+
+
+@contextlib.contextmanager
+def _cleaning(spool: Spool, ledger: Ledger) -> Iterator[None]:
+    """Remove from the spool, now and then, what has been delivered everywhere."""
+    stopping = threading.Event()
+    thread = threading.Thread(target=_clean, args=(spool, ledger, stopping), name="cleaner", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopping.set()
+        thread.join()
+
+
+def _clean(spool: Spool, ledger: Ledger, stopping: threading.Event) -> None:
+    while not stopping.wait(_CLEANING_S):
+        try:
+            removed = spool.discard(ledger.needed)
+        except NodeError as error:
+            log.event(_LOG, "cleaning-failed", level=logging.ERROR, error=error)
+        else:
+            log.event(_LOG, "cleaned", level=logging.DEBUG, count=removed)

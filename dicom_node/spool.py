@@ -1,0 +1,302 @@
+"""The bytes of every object, in files that never change, named by what they hold.
+
+Rules that bind here:
+1. A file under its final name is complete, on disk, and its name is the SHA-256 of its bytes.
+2. No file name comes from the wire: a peer may claim `../../x`.
+3. A name that `put` returned stays valid for at least `keep_s`, referenced or not: time to write its row.
+   Afterwards `remove` may take it away, for a caller who has seen that no row of the ledger needs it.
+
+    <folder>/ab/ab12...   objects, spread over 256 folders by the first byte of their hash
+    <folder>/tmp/         what is being written; left-overs are swept when the service starts
+    <folder>/reserve      space set aside so that the ledger can still commit on a full disk
+    <folder>/lock         held shared to publish a name, exclusively to remove one
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import itertools
+import os
+import re
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from dicom_node.errors import SpoolError, SpoolFull
+
+Chunk = bytes | bytearray | memoryview
+
+_NAME = re.compile(r"[0-9a-f]{64}")
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_READ_BYTES = 1 << 20
+#: SQLite needs a few pages of its write-ahead log for every commit; this holds thousands
+_RESERVE_FILE_BYTES = 16_000_000
+_SPARE_INODES = 256
+_BATCH = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A kept object: the SHA-256 of its bytes as 64 hex digits, and how many bytes there are."""
+
+    name: str
+    size: int
+
+
+class Spool:
+    """A folder of immutable objects, shared by every thread and process of the node.
+
+    Parameters
+    ----------
+    folder : made if absent, readable by this user only
+    reserve_bytes : free space below which `check_room` refuses
+    keep_s : seconds for which `remove` leaves a file alone after it was put
+
+    Raises
+    ------
+    SpoolError : the folder cannot be made or written
+    """
+
+    def __init__(self, folder: Path, reserve_bytes: int, *, keep_s: float = 3600.0) -> None:
+        self.folder = folder
+        self.reserve_bytes = reserve_bytes
+        self._keep_s = keep_s
+        self._started = time.time()
+        self._counter = itertools.count()
+        # process ids repeat (in a container the first is always 1), so they alone do not make a name unique
+        self._run = secrets.token_hex(4)
+        with self._failures():
+            self._make_folders()
+        self._take_reserve()
+
+    def put(self, chunks: Iterable[Chunk]) -> Blob:
+        """Keep the concatenation of `chunks`; on return it survives a power cut.
+
+        The same content again gives the same blob. Nothing half-written remains, whatever happens; an error
+        of the iterator itself passes through as it is.
+
+        Raises
+        ------
+        SpoolFull : no space, no quota or no inode is left
+        SpoolError : the disk failed
+        """
+        part = self.folder / "tmp" / self._part_name()
+        try:
+            blob = self._write(part, chunks)
+            with self._failures():
+                self._publish(part, blob.name)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise
+        return blob
+
+    def path(self, name: str) -> Path:
+        """Where the object of this name is, or would be."""
+        if not _NAME.fullmatch(name):
+            raise SpoolError("a spool name is 64 hex digits; the ledger holds something else")
+        return self.folder / name[:2] / name
+
+    def open(self, name: str) -> BinaryIO:
+        """The object for reading; its bytes are not checked, see `verify`."""
+        path = self.path(name)
+        with self._failures(f"object {name}"):
+            return path.open("rb")
+
+    def verify(self, name: str) -> None:
+        """Raise SpoolError unless the bytes still have the hash that is their name."""
+        digest = hashlib.sha256()
+        with self.open(name) as file, self._failures(f"object {name}"):
+            while chunk := file.read(_READ_BYTES):
+                digest.update(chunk)
+        if digest.hexdigest() != name:
+            raise SpoolError(f"object {name} has changed on disk; check the disk, send the object again")
+
+    def remove(self, name: str) -> bool:
+        """Remove an object that no row needs; False if it is absent or was put too recently to be sure."""
+        path = self.path(name)
+        with self._failures(f"object {name}"), self._lock(fcntl.LOCK_EX):
+            try:
+                age_s = time.time() - path.stat().st_mtime
+            except FileNotFoundError:
+                return False
+            if age_s < self._keep_s:
+                return False
+            path.unlink()
+            return True
+
+    def discard(self, needed: Callable[[list[str]], frozenset[str]]) -> int:
+        """Remove every object older than `keep_s` that `needed` does not claim; returns how many.
+
+        `needed` is the ledger's: of the names it is given, those that must stay.
+        """
+        removed = 0
+        aged = iter(self._aged())
+        while batch := list(itertools.islice(aged, _BATCH)):
+            removed += sum(self.remove(name) for name in set(batch) - needed(batch))
+        return removed
+
+    def sweep(self) -> int:
+        """Remove what crashed writers left in `tmp`; returns how many files. Call once, at start."""
+        removed = 0
+        with self._failures():
+            for part in (self.folder / "tmp").iterdir():
+                if self._orphaned(part):
+                    part.unlink(missing_ok=True)
+                    removed += 1
+        return removed
+
+    def check_room(self) -> None:
+        """Raise SpoolFull if less than the reserve is free, so that arrivals stop before work does."""
+        with self._failures():
+            stat = os.statvfs(self.folder)
+        free = stat.f_bavail * stat.f_frsize
+        if free < self.reserve_bytes:
+            raise SpoolFull(
+                f"{free} bytes free in {self.folder}, the reserve is {self.reserve_bytes}; make room"
+            )
+        if stat.f_files and stat.f_favail < _SPARE_INODES:
+            raise SpoolFull(f"no inodes free in {self.folder}; make room")
+        if free > 2 * self.reserve_bytes:
+            self._take_reserve()
+
+    def free_bytes(self) -> int:
+        """Bytes that this user may still write on the spool's file system."""
+        with self._failures():
+            stat = os.statvfs(self.folder)
+        return stat.f_bavail * stat.f_frsize
+
+    def used_bytes(self) -> int:
+        """Bytes of all objects; looks at every file, about 3 microseconds each."""
+        with self._failures():
+            return sum(stat.st_size for _, stat in self._objects())
+
+    def release_reserve(self) -> None:
+        """Give the space of the reserve file back, so that the ledger can commit on a full disk."""
+        with contextlib.suppress(OSError):
+            (self.folder / "reserve").unlink(missing_ok=True)
+
+    def _make_folders(self) -> None:
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (self.folder / "lock").touch(mode=0o600)
+        missing = [name for name in _folder_names() if not (self.folder / name).is_dir()]
+        for name in missing:
+            (self.folder / name).mkdir(mode=0o700, exist_ok=True)
+        if missing:
+            _sync_folder(self.folder)
+            _sync_folder(self.folder.parent)
+
+    def _take_reserve(self) -> None:
+        """Best effort: without room for the reserve, `check_room` refuses anyway."""
+        size = min(_RESERVE_FILE_BYTES, self.reserve_bytes // 4)
+        if not size:
+            return
+        try:
+            handle = os.open(self.folder / "reserve", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except OSError:
+            return  # it exists already
+        try:
+            os.posix_fallocate(handle, 0, size)
+        except OSError:
+            self.release_reserve()
+        finally:
+            os.close(handle)
+
+    def _part_name(self) -> str:
+        return f"{os.getpid()}-{threading.get_ident()}-{next(self._counter)}-{self._run}"
+
+    def _write(self, part: Path, chunks: Iterable[Chunk]) -> Blob:
+        digest, size = hashlib.sha256(), 0
+        with self._failures():
+            handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)  # tells the sweep that somebody is alive behind this file
+            for chunk in chunks:
+                data = memoryview(chunk).cast("B")
+                digest.update(data)
+                size += len(data)
+                with self._failures():
+                    _write_all(handle, data)
+            with self._failures():
+                os.fdatasync(handle)
+        finally:
+            os.close(handle)
+        return Blob(digest.hexdigest(), size)
+
+    def _publish(self, part: Path, name: str) -> None:
+        final = self.path(name)
+        with self._lock(fcntl.LOCK_SH):
+            part.rename(final)
+        _sync_folder(final.parent)
+
+    def _orphaned(self, part: Path) -> bool:
+        try:
+            if part.stat().st_mtime >= self._started:
+                return False
+            handle = os.open(part, os.O_RDONLY)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        finally:
+            os.close(handle)
+        return True
+
+    def _aged(self) -> Iterator[str]:
+        limit = time.time() - self._keep_s
+        with self._failures():
+            yield from (name for name, stat in self._objects() if stat.st_mtime <= limit)
+
+    def _objects(self) -> Iterator[tuple[str, os.stat_result]]:
+        for folder in _folder_names()[1:]:
+            with os.scandir(self.folder / folder) as entries:
+                for entry in entries:
+                    with contextlib.suppress(FileNotFoundError):
+                        yield entry.name, entry.stat()
+
+    @contextlib.contextmanager
+    def _lock(self, kind: int) -> Iterator[None]:
+        # a lock belongs to the open file, so every use opens its own
+        handle = os.open(self.folder / "lock", os.O_RDWR)
+        try:
+            fcntl.flock(handle, kind)
+            yield
+        finally:
+            os.close(handle)
+
+    @contextlib.contextmanager
+    def _failures(self, what: str = "the spool") -> Iterator[None]:
+        """Turn what the operating system says into what the operator and the sender can act on."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                self.release_reserve()
+                raise SpoolFull(f"no room left in {self.folder}: {error.strerror}; make room") from error
+            raise SpoolError(f"{what} failed in {self.folder}: {error.strerror}; check the disk") from error
+
+
+def _folder_names() -> list[str]:
+    return ["tmp", *(f"{number:02x}" for number in range(256))]
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _write_all(handle: int, data: memoryview) -> None:
+    while data:
+        data = data[os.write(handle, data) :]

@@ -1,0 +1,416 @@
+"""The processes that do the work, and the thread that keeps them alive.
+
+Rules that bind here:
+1. A worker holds a lease on what it works on, beats while it works, and proves the lease when it is done.
+2. What goes wrong with one instance ends in an outcome of that instance; it ends neither worker nor node.
+3. A worker may be killed at any moment. What it held is taken back at once, and another takes its place.
+4. A worker outlives its node by no more than the instance in hand: it listens at a pipe that closes with it.
+
+Workers are spawned, not forked: the node has threads and locks, and TensorFlow survives no fork.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from multiprocessing.synchronize import Semaphore
+
+from blessmark.errors import WatermarkError
+from dicom_node import log
+from dicom_node.config import Config, OnError, Role, Route
+from dicom_node.errors import ConfigError, NodeError, StaleLease
+from dicom_node.jobs import InstanceState, Outcome, Work
+from dicom_node.keys import FileKeyRing
+from dicom_node.ledger import Ledger
+from dicom_node.spool import Spool
+
+_LOG = logging.getLogger(__name__)
+
+#: instances claimed at a time; the commit is shared, and so is the suspicion if the worker dies
+BATCH = 4
+#: nobody rings when a released instance falls due, so workers also look by themselves this often, seconds
+POLL_S = 1.0
+#: attempts after which even an error that may pass is treated as one that does not
+PATIENCE = 8
+#: a worker that lived this long, in seconds, starts with a clean record
+_PROVEN_S = 60.0
+
+Processor = Callable[[Work], Outcome]
+Factory = Callable[[Config], Processor]
+
+
+class Bells:
+    """Tells workers and forwarders, across processes, that there is something to do.
+
+    Semaphores, not events: a process killed while it touches an event takes the event's lock with it.
+    """
+
+    def __init__(self, destinations: Mapping[str, object]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._work = context.Semaphore(0)
+        self._sends = {name: context.Semaphore(0) for name in destinations}
+
+    def ring_work(self) -> None:
+        """Wake one resting worker."""
+        self._work.release()
+
+    def rest_work(self, seconds: float) -> None:
+        """Wait until somebody rings for work, at most `seconds`."""
+        _rest(self._work, seconds)
+
+    def ring_sends(self, destination: str) -> None:
+        """Wake one resting lane of a destination; a name that is not configured has none."""
+        if destination in self._sends:
+            self._sends[destination].release()
+
+    def rest_sends(self, destination: str, seconds: float) -> None:
+        """Wait until somebody rings for a destination, at most `seconds`."""
+        _rest(self._sends[destination], seconds)
+
+
+def _rest(bell: Semaphore, seconds: float) -> None:
+    if bell.acquire(timeout=seconds):
+        while bell.acquire(block=False):  # rung for each of a batch that one claim takes
+            pass
+
+
+def build_processor(config: Config) -> Processor:
+    """What this process does with an instance, by its route.
+
+    Raises ConfigError when a route asks for what this installation cannot do.
+    """
+    spool = Spool(config.storage.spool_dir, config.storage.reserve_bytes)
+    processors = {route.name: _ROLES[route.role](config, route, spool) for route in config.routes}
+    return lambda work: processors[work.arrival.route](work)
+
+
+def _pass_on(_config: Config, route: Route, _spool: Spool) -> Processor:
+    return lambda work: passed(work, route, "passed")
+
+
+def _protect(config: Config, route: Route, spool: Spool) -> Processor:
+    from dicom_node import protect  # the engine's libraries take seconds to load, and only here
+
+    processor: Processor = protect.Protector(route, FileKeyRing.load(config.keys.ring), spool)
+    return processor
+
+
+def _not_yet(_config: Config, route: Route, _spool: Spool) -> Processor:
+    raise ConfigError((f"route {route.name}: the role {route.role} is not available in this version",))
+
+
+_ROLES: Mapping[Role, Callable[[Config, Route, Spool], Processor]] = {
+    Role.PASS: _pass_on,
+    Role.PROTECT: _protect,
+    Role.RECOVER: _not_yet,
+    Role.VERIFY: _not_yet,
+}
+
+
+def passed(work: Work, route: Route, result: str, reason: str = "") -> Outcome:
+    """The outcome that hands an instance on exactly as it came."""
+    return Outcome(
+        InstanceState.READY,
+        result,
+        reason,
+        work.blob,
+        work.arrival.sop_class_uid,
+        work.arrival.sop_instance_uid,
+        work.arrival.transfer_syntax_uid,
+        route.destinations,
+    )
+
+
+def failed(work: Work, route: Route | None, reason: str) -> Outcome:
+    """The outcome of an instance that could not be processed, as its route wants it; hold without a route."""
+    policy = OnError.HOLD if route is None else route.on_error
+    if route is not None and policy is OnError.PASS:
+        return passed(work, route, "passed-on-error", reason)
+    if policy is OnError.REJECT:
+        return Outcome(InstanceState.REJECTED, "rejected", reason)
+    return Outcome(InstanceState.HELD, "held", reason)
+
+
+def restart_delay_s(failures: int) -> float:
+    """Seconds before a worker is started again after so many deaths in a row: 0, 1, 2, 4 .. 60."""
+    return 0.0 if failures <= 1 else min(60.0, 2.0 ** (failures - 2))
+
+
+class Worker:
+    """The loop of one worker process: claim, process, finish.
+
+    Parameters
+    ----------
+    name : under which leases are held; one name, one living process
+    config : lease and policies
+    ledger, bells : shared with the other processes
+    process : what to do with an instance
+    """
+
+    def __init__(self, name: str, config: Config, ledger: Ledger, bells: Bells, process: Processor) -> None:
+        self.name = name
+        self.stopping = threading.Event()
+        self._config = config
+        self._lease_s = config.workers.lease_s
+        self._ledger = ledger
+        self._bells = bells
+        self._process = process
+
+    def run(self) -> None:
+        """Work until told to stop; a ledger that refuses is asked again later."""
+        while not self.stopping.is_set():
+            try:
+                if not self.turn():
+                    self._bells.rest_work(POLL_S)
+            except NodeError as error:
+                log.event(_LOG, "worker-fault", level=logging.ERROR, error=error, worker=self.name)
+                self.stopping.wait(POLL_S)
+
+    def turn(self) -> int:
+        """Claim a batch and bring every instance of it to an end; returns how many there were."""
+        works = self._ledger.claim_work(self.name, BATCH, self._lease_s)
+        with self._beating(works) as held:
+            for work in works:
+                if self.stopping.is_set():
+                    self._ledger.release(work, time.time(), "stopping")
+                else:
+                    self._handle(work)
+                held.discard(work)
+        return len(works)
+
+    def _handle(self, work: Work) -> None:
+        started = time.monotonic()
+        error: Exception | None = None
+        try:
+            outcome = self._process(work)
+        except Exception as caught:
+            error = caught
+            outcome = failed(work, self._config.route(work.arrival.route), _reason(caught))
+        try:
+            self._conclude(work, outcome, error)
+        except StaleLease as stale:
+            log.event(_LOG, "lease-lost", level=logging.WARNING, error=stale, job=work.id, worker=self.name)
+        else:
+            self._report(work, outcome, error, time.monotonic() - started)
+
+    def _conclude(self, work: Work, outcome: Outcome, error: Exception | None) -> None:
+        if isinstance(error, NodeError) and error.retryable and work.attempts < PATIENCE:
+            self._ledger.release(work, time.time() + 2.0**work.attempts, outcome.reason)
+            return
+        self._ledger.finish(work, outcome)
+        for destination in outcome.destinations:
+            self._bells.ring_sends(destination)
+
+    def _report(self, work: Work, outcome: Outcome, error: Exception | None, total_s: float) -> None:
+        log.event(
+            _LOG,
+            "processed",
+            level=logging.INFO if error is None else logging.ERROR,
+            error=error,
+            job=work.id,
+            uid=log.uid_hash(work.arrival.sop_instance_uid),
+            route=work.arrival.route,
+            worker=self.name,
+            state=outcome.state,
+            result=outcome.result,
+            reason=outcome.reason,
+            attempts=work.attempts,
+            total_s=total_s,
+        )
+
+    @contextlib.contextmanager
+    def _beating(self, works: list[Work]) -> Iterator[set[Work]]:
+        """Keep the leases of a batch alive from another thread; what is done is taken out of the set."""
+        held, done = set(works), threading.Event()
+        heart = threading.Thread(target=self._beat, args=(held, done), name="heart", daemon=True)
+        if works:
+            heart.start()
+        try:
+            yield held
+        finally:
+            done.set()
+
+    def _beat(self, held: set[Work], done: threading.Event) -> None:
+        while not done.wait(self._lease_s / 3):
+            for work in tuple(held):
+                # a lost lease shows when the work is finished; a refusing ledger is asked again next time
+                with contextlib.suppress(NodeError):
+                    self._ledger.beat(work, self._lease_s)
+
+
+def _reason(error: Exception) -> str:
+    """A bounded word for an error: its class if it is one of ours, else that it was unexpected."""
+    return type(error).__name__ if isinstance(error, NodeError | WatermarkError) else "unexpected-error"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Everything that a worker process is told when it is spawned."""
+
+    name: str
+    config: Config
+    bells: Bells
+    factory: Factory
+    log_salt: bytes
+
+
+def run_process(order: Order, lifeline: Connection) -> None:
+    """The body of a worker process; ends with status 1 when it cannot work."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # they reach the whole group; the node itself says when to stop
+    log.setup(order.config.log.format, order.config.log.level, salt=order.log_salt)
+    try:
+        _work(order, lifeline)
+    except Exception as error:
+        # a bare traceback would quote whatever the exception quotes
+        log.event(_LOG, "worker-failed", level=logging.CRITICAL, error=error, worker=order.name)
+        sys.exit(1)
+
+
+def _work(order: Order, lifeline: Connection) -> None:
+    ledger = Ledger(order.config.storage.ledger_path)
+    worker = Worker(order.name, order.config, ledger, order.bells, order.factory(order.config))
+    threading.Thread(target=_listen, args=(lifeline, worker), name="lifeline", daemon=True).start()
+    worker.run()
+    ledger.close()
+
+
+def _listen(lifeline: Connection, worker: Worker) -> None:
+    with contextlib.suppress(EOFError, OSError):
+        lifeline.recv()
+    worker.stopping.set()
+
+
+@dataclass(slots=True)
+class _Slot:
+    """One place for a worker: who sits there now, and how often it was left in a hurry."""
+
+    name: str
+    process: SpawnProcess | None = None
+    lifeline: Connection | None = None
+    failures: int = 0
+    started_at: float = 0.0
+    start_at: float = 0.0
+
+
+class Workers:
+    """Keeps the configured number of worker processes alive.
+
+    Parameters
+    ----------
+    config : how many, and everything that they are told
+    ledger : where the instances of dead workers are taken back
+    bells : rung when the workers are to stop
+    factory : makes the processor, inside the worker process; must be importable there
+    """
+
+    def __init__(
+        self, config: Config, ledger: Ledger, bells: Bells, *, factory: Factory, log_salt: bytes = b""
+    ) -> None:
+        self._order = Order("", config, bells, factory, log_salt)
+        self._ledger = ledger
+        self._bells = bells
+        self._context = multiprocessing.get_context("spawn")
+        self._slots = [_Slot(f"worker-{number}") for number in range(worker_count(config))]
+        self._stopping = threading.Event()
+        self._watch = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
+
+    @property
+    def alive(self) -> int:
+        """How many workers are running."""
+        return sum(slot.process is not None and slot.process.is_alive() for slot in self._slots)
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The process ids of the running workers."""
+        running = [slot.process for slot in self._slots if slot.process is not None]
+        return tuple(process.pid for process in running if process.pid is not None and process.is_alive())
+
+    def start(self) -> None:
+        """Start the workers and the thread that watches them; returns at once."""
+        for slot in self._slots:
+            self._start(slot)
+        self._watch.start()
+
+    def stop(self, drain_s: float = 30.0) -> None:
+        """Let every worker finish the instance in hand; after `drain_s` seconds kill it."""
+        self._stopping.set()
+        self._watch.join()
+        for slot in self._slots:
+            if slot.lifeline is not None:
+                slot.lifeline.close()
+            self._bells.ring_work()
+        deadline = time.monotonic() + drain_s
+        for slot in self._slots:
+            if slot.process is not None:
+                slot.process.join(max(0.0, deadline - time.monotonic()))
+                self._bury(slot, kill=True)
+
+    def _supervise(self) -> None:
+        while not self._stopping.wait(0.05):
+            sentinels = [slot.process.sentinel for slot in self._slots if slot.process is not None]
+            wait(sentinels, timeout=0.2)
+            for slot in self._slots:
+                try:
+                    self._look_after(slot)
+                except NodeError as error:
+                    log.event(_LOG, "supervisor-fault", level=logging.ERROR, error=error, worker=slot.name)
+
+    def _look_after(self, slot: _Slot) -> None:
+        if slot.process is None:
+            if time.monotonic() >= slot.start_at:
+                self._start(slot)
+        elif not slot.process.is_alive():
+            lived_s = time.monotonic() - slot.started_at
+            slot.failures = 1 if lived_s > _PROVEN_S else slot.failures + 1
+            slot.start_at = time.monotonic() + restart_delay_s(slot.failures)
+            self._bury(slot, kill=False)
+
+    def _start(self, slot: _Slot) -> None:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(
+            target=run_process,
+            args=(replace(self._order, name=slot.name), theirs),
+            name=slot.name,
+            daemon=True,
+        )
+        process.start()
+        theirs.close()
+        slot.process, slot.lifeline, slot.started_at = process, ours, time.monotonic()
+
+    def _bury(self, slot: _Slot, *, kill: bool) -> None:
+        """Take back what a dead worker held, and forget it."""
+        process, slot.process = slot.process, None
+        assert process is not None
+        if kill and process.is_alive():
+            process.kill()
+            process.join()
+        if slot.lifeline is not None:
+            slot.lifeline.close()
+        taken_back = self._ledger.worker_died(slot.name)
+        if process.exitcode or taken_back:
+            log.event(
+                _LOG,
+                "worker-died",
+                level=logging.ERROR,
+                worker=slot.name,
+                exit_code=process.exitcode,
+                count=taken_back,
+            )
+            self._bells.ring_work()
+
+
+def worker_count(config: Config) -> int:
+    """How many workers to run; `auto` is one per core that this process may use."""
+    count = config.workers.count
+    return len(os.sched_getaffinity(0)) if count == "auto" else count

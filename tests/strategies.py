@@ -1,0 +1,97 @@
+"""Hypothesis strategies for frames, maps and keys: every depth, sign, size and nasty content."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import strategies as st
+
+from blessmark.types import About, BoolArray, Frame, SiteKey
+
+KEY = SiteKey(7, bytes(range(32)))
+OTHER_KEY = SiteKey(8, bytes(range(1, 33)))
+
+
+class Ring:
+    """A key ring in memory."""
+
+    def __init__(self, *keys: SiteKey) -> None:
+        self.keys = keys
+
+    @property
+    def current(self) -> SiteKey:
+        return self.keys[0]
+
+
+RING = Ring(KEY)
+ABOUT = About(
+    sop_instance_uid="2.25.1234567890",
+    frames=1,
+    time_s=1_790_000_000,
+    node="test",
+    charset=b"ISO_IR 192",
+    fields={0x00100010: b"Phantom^Test", 0x00100020: b"P-0001", 0x00080018: b"2.25.1234567890"},
+)
+
+
+class Drawn:
+    """A segmenter whose map was drawn by the test; the view is not looked at."""
+
+    id = "drawn/1"
+    reach_px = 0
+
+    def __init__(self, roi: BoolArray) -> None:
+        self._roi = roi
+
+    def roi_blocks(self, view: object) -> BoolArray:
+        return self._roi
+
+
+def _content(
+    rng: np.random.Generator, kind: str, shape: tuple[int, int, int], lo: int, hi: int
+) -> np.ndarray:
+    middle = (lo + hi) / 2
+    if kind == "noise":
+        return rng.integers(lo, hi + 1, shape)
+    if kind == "low":
+        return np.full(shape, lo)
+    if kind == "high":
+        return np.full(shape, hi)
+    if kind == "salt and pepper":
+        return np.where(rng.random(shape) < 0.1, hi, lo)
+    if kind == "near the floor":
+        return np.clip(lo + np.abs(rng.normal(0, 1.5, shape)).round(), lo, hi)
+    if kind == "soft":
+        return np.clip(rng.normal(middle, max(1.0, (hi - lo) / 200), shape).round(), lo, hi)
+    ramp = np.add.outer(np.arange(shape[1]), np.arange(shape[2])) % (hi - lo + 1)
+    return np.clip(lo + ramp + rng.integers(-1, 2, shape), lo, hi)
+
+
+CONTENTS = ("noise", "low", "high", "salt and pepper", "near the floor", "soft", "ramp")
+
+
+@st.composite
+def frames(draw: st.DrawFn, min_side: int = 1, max_side: int = 150) -> Frame:
+    """Frames of 8 to 16 bits, signed or not, grey or colour, odd sizes, with or without padding."""
+    bits = draw(st.integers(8, 16))
+    lo = draw(st.sampled_from((0, -(1 << (bits - 1)))))
+    hi = lo + (1 << bits) - 1
+    shape = (
+        draw(st.sampled_from((1, 1, 3))),
+        draw(st.integers(min_side, max_side)),
+        draw(st.integers(min_side, max_side)),
+    )
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    samples = _content(rng, draw(st.sampled_from(CONTENTS)), shape, lo, hi).astype(np.int32)
+    padding = None
+    if draw(st.booleans()):
+        value = draw(st.sampled_from((lo, hi, lo + 5, int(samples[0, 0, 0]))))
+        padding = (value, min(hi, value + draw(st.sampled_from((0, 3)))))
+        samples[:, : shape[1] // 3, : shape[2] // 2] = value
+    return Frame(samples, lo, hi, padding, number=draw(st.integers(1, 500)))
+
+
+@st.composite
+def maps(draw: st.DrawFn, frame: Frame) -> BoolArray:
+    """bool [rows // 8, cols // 8] with a random share of ROI blocks."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    return rng.random((frame.rows // 8, frame.cols // 8)) < draw(st.sampled_from((0.0, 0.2, 0.7)))

@@ -1,0 +1,49 @@
+"""Looking segmenters up."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from blessmark.errors import SegmenterError
+from blessmark.segment import known, segmenter
+from blessmark.types import Lattice
+from blessmark.view import invariant_view
+from tests.phantoms import body_in_air, frame
+
+
+@pytest.mark.parametrize("name", ["anatomy", "whole"])
+def test_name_and_id_give_the_same_segmenter(name):
+    assert segmenter(name) is segmenter(segmenter(name).id)
+    assert segmenter(name).id.startswith(f"{name}/")
+
+
+def test_every_known_id_is_what_its_segmenter_says():
+    assert [segmenter(id_).id for id_ in known()] == list(known())
+
+
+@pytest.mark.parametrize("name", ["", "anatomy/2", "Anatomy", "vessel"])
+def test_unknown_name_lists_the_known_ones(name):
+    with pytest.raises(SegmenterError, match=r"anatomy/1.*whole/1"):
+        segmenter(name)
+
+
+def test_whole_leaves_nothing_out():
+    view = invariant_view(frame(body_in_air((131, 70))), Lattice.QUINCUNX)
+
+    roi = segmenter("whole").roi_blocks(view)
+
+    assert roi.shape == (16, 8)
+    assert roi.dtype == np.bool_
+    assert not roi.any()
+    assert segmenter("whole").reach_px == 0
+
+
+def test_nothing_heavy_is_imported_before_it_is_asked_for():
+    """The command line names segmenters long before it needs one."""
+    code = "import sys; import blessmark.segment; sys.exit('scipy.ndimage' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

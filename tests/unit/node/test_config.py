@@ -1,0 +1,278 @@
+"""Every key has a default that the manual tells; every mistake is found, all at once, on its line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from dicom_node import config
+from dicom_node.config import Config, Role
+from dicom_node.errors import ConfigError
+
+_CONFIG_FOLDER = Path(__file__).resolve().parents[3] / "config"
+_EXAMPLE = _CONFIG_FOLDER / "dicom-node.example.yaml"
+
+_MINIMAL = """\
+node: {id: n, ae_title: NODE}
+storage: {folder: data}
+destinations:
+  pacs: {ae_title: PACS, host: localhost, port: 104}
+routes:
+  - {name: all, role: protect, destinations: [pacs]}
+"""
+
+
+def parse(text: str) -> Config:
+    return config.parse(text, Path("/etc/node/node.yaml"))
+
+
+def problems(text: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        parse(text)
+    return [problem.removeprefix("/etc/node/node.yaml:") for problem in caught.value.problems]
+
+
+def with_node(extra: str) -> str:
+    return _MINIMAL.replace("ae_title: NODE", f"ae_title: NODE, {extra}")
+
+
+def test_the_example_loads_and_shows_only_defaults() -> None:
+    example = config.load(_EXAMPLE)
+    required: dict[str, Any] = {
+        "node": {"id": "node-1", "ae_title": "DICOMNODE"},
+        "storage": {"folder": "/var/lib/dicom-node"},
+        "destinations": {"archive": {"ae_title": "ARCHIVE", "host": "archive.example", "port": 11112}},
+        "routes": [{"name": "protect-all", "role": "protect", "destinations": ["archive"]}],
+    }
+    assert example == parse(json.dumps(required))
+
+
+def test_the_example_names_every_key() -> None:
+    written = yaml.safe_load(_EXAMPLE.read_text("utf-8"))
+
+    def keys(value: object) -> set[str]:
+        if isinstance(value, dict):
+            return set(value) | set().union(*(keys(inner) for inner in value.values()))
+        return set().union(*(keys(inner) for inner in value)) if isinstance(value, list) else set()
+
+    declared = {name for section in config.Section.__subclasses__() for name in section.model_fields}
+    assert declared <= keys(written)
+
+
+def test_the_schema_in_the_repository_is_fresh() -> None:
+    path = _CONFIG_FOLDER / "dicom-node.schema.json"
+    assert path.read_text("utf-8") == config.json_schema(), f"write {path} anew: dicom-node config schema"
+
+
+def test_a_minimal_file_is_enough() -> None:
+    loaded = parse(_MINIMAL)
+    assert loaded.node.port == 11112
+    assert loaded.destinations["pacs"].retry.cap_s == 900.0
+    assert loaded.watermark.record == tuple(config.RECORD_FIELDS)
+
+
+def test_relative_paths_start_at_the_file() -> None:
+    loaded = parse(_MINIMAL + "keys: {ring: ring.txt}\n")
+    assert loaded.storage.folder == Path("/etc/node/data")
+    assert loaded.storage.spool_dir == Path("/etc/node/data/spool")
+    assert loaded.storage.ledger_path == Path("/etc/node/data/ledger.sqlite")
+    assert loaded.keys.ring == Path("/etc/node/ring.txt")
+
+
+def test_values_are_frozen() -> None:
+    loaded = parse(_MINIMAL)
+    with pytest.raises(ValueError, match="frozen"):
+        setattr(loaded.node, "port", 1)  # noqa: B010 - what mypy forbids must fail at run time too
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("port", "0104"),
+        ("port", "12:30"),
+        ("port", "0x10"),
+        ("port", "0b1"),
+        ("port", "1_000"),
+        ("bind", "NO"),
+        ("bind", "off"),
+        ("bind", "True"),
+        ("bind", "2026-01-31"),
+        ("bind", ".inf"),
+        ("bind", "1."),
+        ("bind", "="),
+    ],
+)
+def test_what_yaml_would_guess_at_is_refused_with_line_value_and_remedy(key: str, value: str) -> None:
+    found = problems(
+        _MINIMAL.replace("{id: n, ae_title: NODE}", f"\n  id: n\n  ae_title: NODE\n  {key}: {value}")
+    )
+    assert len(found) == 1
+    assert found[0].startswith(f"4: node.{key}: YAML reads {value} as ")
+    assert found[0].endswith(f"quote it: '{value}'")
+
+
+def test_quoted_traps_are_text() -> None:
+    loaded = parse(_MINIMAL.replace("id: n,", "id: 'NO',").replace("ae_title: NODE", 'ae_title: "0104"'))
+    assert (loaded.node.id, loaded.node.ae_title) == ("NO", "0104")
+
+
+def test_a_key_given_twice_is_refused() -> None:
+    assert problems(_MINIMAL + "storage: {folder: other}\n") == [
+        "2: storage: is there twice, first on line 2, again on line 7"
+    ]
+
+
+def test_aliases_are_refused() -> None:
+    text = _MINIMAL.replace("host: localhost", "host: &h localhost").replace(
+        "routes:", "  b: {ae_title: B, host: *h, port: 1}\nroutes:"
+    )
+    assert [problem.split(": ")[1] for problem in problems(text)] == ["destinations.b.host"]
+
+
+def test_every_problem_is_reported_at_once_in_the_order_of_the_file() -> None:
+    text = """\
+node: {id: "a b", ae_title: " X", port: 70000, bidn: 1}
+storage: {}
+workers:
+  count: 0
+  lease_s: "5"
+watermark: {record: [PatientName, Nonsense]}
+destinations:
+  a: {ae_title: A, host: h, port: 1, retry: {first_s: 9.0, cap_s: 1.0, jitter: yes}}
+routes:
+  - {name: x, role: protect, destinations: [nowhere]}
+  - {name: x, role: pass}
+  - {name: y, role: protekt, match: {calling_ae: []}}
+loging: {}
+"""
+    places = [problem.split(": ")[0:2] for problem in problems(text)]
+    assert sorted(map(tuple, places)) == sorted(
+        [
+            ("1", "node.id"),
+            ("1", "node.ae_title"),
+            ("1", "node.port"),
+            ("1", "node.bidn"),
+            ("2", "storage.folder"),
+            ("4", "workers.count"),
+            ("5", "workers.lease_s"),
+            ("6", "watermark.record[1]"),
+            ("8", "destinations.a.retry.jitter"),
+            ("10", "routes[0].destinations[0]"),
+            ("11", "routes[1].name"),
+            ("11", "routes[1].match"),
+            ("11", "routes[1].destinations"),
+            ("12", "routes[2].match"),
+            ("12", "routes[2].match.calling_ae"),
+            ("12", "routes[2].role"),
+            ("13", "loging"),
+        ]
+    )
+    assert [int(line) for line, _ in places] == sorted(int(line) for line, _ in places)
+
+
+def test_a_cap_below_the_first_delay_is_refused() -> None:
+    text = _MINIMAL.replace("port: 104", "port: 104, retry: {first_s: 9.0, cap_s: 1.0}")
+    assert problems(text) == [
+        "4: destinations.pacs.retry: cap_s is below first_s; the cap is the longest delay"
+    ]
+
+
+def test_a_misspelled_key_is_answered_with_the_right_one() -> None:
+    assert problems(with_node("max_asociations: 5")) == [
+        "1: node.max_asociations: is unknown here; did you mean max_associations?"
+    ]
+
+
+@pytest.mark.parametrize("text", ["a: [", "node: a\n  b: c", "\tx: 1"])
+def test_broken_yaml_is_one_problem_with_its_line(text: str) -> None:
+    found = problems(text)
+    assert len(found) == 1
+    assert found[0].split(":")[0].isdigit()
+
+
+@pytest.mark.parametrize("text", ["", "5", "- node", "~"])
+def test_a_file_that_is_no_mapping_is_a_problem(text: str) -> None:
+    assert problems(text)
+
+
+def test_unreadable_files_are_problems(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        config.load(tmp_path / "absent.yaml")
+    (tmp_path / "latin.yaml").write_bytes(b"node: \xe9")
+    with pytest.raises(ConfigError, match="UTF-8"):
+        config.load(tmp_path / "latin.yaml")
+
+
+@pytest.mark.parametrize("title", ["A" * 17, "A\\B", "A\tB", "", "Ä"])
+def test_impossible_ae_titles_are_refused(title: str) -> None:
+    assert problems(_MINIMAL.replace("ae_title: NODE", f"ae_title: {json.dumps(title)}"))
+
+
+def test_unlimited_pdus_are_refused() -> None:
+    assert problems(with_node("max_pdu: 0"))
+
+
+def test_any_keyword_of_the_dictionary_may_be_recorded() -> None:
+    loaded = parse(_MINIMAL + "watermark: {record: [PatientID, StudyDescription]}\n")
+    assert [config.record_tag(keyword) for keyword in loaded.watermark.record] == [0x00100020, 0x00081030]
+
+
+def test_the_default_record_is_pydicoms_spelling_of_the_tags() -> None:
+    from pydicom.datadict import tag_for_keyword
+
+    assert {keyword: tag_for_keyword(keyword) for keyword in config.RECORD_FIELDS} == config.RECORD_FIELDS
+
+
+def test_the_default_record_is_what_the_engine_expects_of_a_full_one() -> None:
+    from blessmark.payload.record import FULL_FIELDS
+
+    assert tuple(config.RECORD_FIELDS.values()) == FULL_FIELDS
+
+
+_ROUTES = (
+    _MINIMAL.split("routes:", maxsplit=1)[0]
+    + """\
+routes:
+  - {name: ct, role: protect, destinations: [pacs], match: {calling_ae: ["CT*", "MR?"]}}
+  - {name: back, role: recover, destinations: [pacs], match: {called_ae: [RECOVER]}}
+  - {name: audit, role: verify, match: {calling_ae: ["AUDIT"]}}
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("calling", "called", "name"),
+    [
+        ("CT1", "NODE", "ct"),
+        ("CT1", "RECOVER", "ct"),
+        ("MR1", "NODE", "ct"),
+        ("MR12", "RECOVER", "back"),
+        ("ct1", "NODE", None),
+        ("AUDIT ", "NODE", "audit"),
+        ("OTHER", "NODE", None),
+    ],
+)
+def test_the_first_matching_route_takes_an_association(calling: str, called: str, name: str | None) -> None:
+    route = parse(_ROUTES).route_for(calling, called)
+    assert (route and route.name) == name
+
+
+def test_a_route_is_found_by_name() -> None:
+    loaded = parse(_ROUTES)
+    route = loaded.route("back")
+    assert route is not None
+    assert route.role is Role.RECOVER
+    assert loaded.route("gone") is None
+
+
+def test_importing_is_cheap() -> None:
+    heavy = "{'numpy', 'pydicom', 'sqlalchemy'}"
+    code = f"import sys, dicom_node.config; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

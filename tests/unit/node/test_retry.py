@@ -1,0 +1,123 @@
+"""Every answer of a peer has one consequence, and waiting times grow, are capped and are spread."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dicom_node.config import RetryPolicy
+from dicom_node.errors import PeerError
+from dicom_node.retry import Answer, Done, GiveUp, RetryAt, classify, decide, delay_s
+
+_STEADY = RetryPolicy(jitter=0.0)
+_NOW = 1000.0
+
+
+def after(error: PeerError | int, attempts: int = 1, policy: RetryPolicy = _STEADY) -> object:
+    return decide(policy, attempts, error, _NOW, random.Random(1))
+
+
+@pytest.mark.parametrize(
+    ("status", "answer"),
+    [
+        (0x0000, Answer.DONE),
+        (0xB000, Answer.WARNING),
+        (0xB006, Answer.WARNING),
+        (0xB007, Answer.WARNING),
+        (0xBFFF, Answer.WARNING),
+        (0x0001, Answer.WARNING),
+        (0x0107, Answer.WARNING),
+        (0x0111, Answer.WARNING),
+        (0x0116, Answer.WARNING),
+        (0xA700, Answer.TRANSIENT),
+        (0xA7FF, Answer.TRANSIENT),
+        (0x0110, Answer.TRANSIENT),
+        (0x0213, Answer.TRANSIENT),
+        (0xA900, Answer.REFUSED),
+        (0xA800, Answer.REFUSED),
+        (0xC000, Answer.REFUSED),
+        (0xC123, Answer.REFUSED),
+        (0x0117, Answer.REFUSED),
+        (0x0122, Answer.REFUSED),
+        (0x0124, Answer.REFUSED),
+        (0xFE00, Answer.REFUSED),
+    ],
+)
+def test_statuses_fall_into_their_class(status: int, answer: Answer) -> None:
+    assert classify(status) is answer
+
+
+def test_success_is_done_and_a_warning_is_done_with_a_warning() -> None:
+    assert after(0x0000) == Done(0x0000, warning=False)
+    assert after(0xB007) == Done(0xB007, warning=True)
+    assert after(PeerError("coerced", status=0xB000, retryable=False)) == Done(0xB000, warning=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (0xA700, "status-a700"),
+        (PeerError("busy", status=0xA700, retryable=False), "status-a700"),
+        (PeerError("gone"), "no-answer"),
+    ],
+)
+def test_a_busy_or_silent_peer_is_tried_for_ever_by_default(error: PeerError | int, reason: str) -> None:
+    assert after(error, 1) == RetryAt(_NOW + 5.0, reason)
+    assert after(error, 2) == RetryAt(_NOW + 10.0, reason)
+    assert after(error, 100_000) == RetryAt(_NOW + 900.0, reason)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (0xC000, "status-c000"),
+        (0x0122, "status-0122"),
+        (PeerError("no presentation context", retryable=False), "refused"),
+    ],
+)
+def test_a_refused_object_becomes_a_dead_letter_after_its_chances(
+    error: PeerError | int, reason: str
+) -> None:
+    assert after(error, 1) == RetryAt(_NOW + 5.0, reason)
+    assert after(error, 2) == RetryAt(_NOW + 10.0, reason)
+    assert after(error, 3) == GiveUp(reason)
+    assert after(error, 1, RetryPolicy(refusals=1)) == GiveUp(reason)
+
+
+def test_outages_end_too_if_the_policy_says_so() -> None:
+    policy = RetryPolicy(give_up_after=2)
+    assert isinstance(after(0xA700, 1, policy), RetryAt)
+    assert after(0xA700, 2, policy) == GiveUp("status-a700")
+    assert isinstance(after(0xC000, 2, policy), RetryAt)
+
+
+policies = st.builds(
+    RetryPolicy,
+    first_s=st.floats(0.1, 60.0),
+    factor=st.floats(1.0, 10.0),
+    cap_s=st.floats(60.0, 86400.0),
+    jitter=st.floats(0.0, 0.9),
+)
+
+
+@given(policies, st.integers(0, 10**9), st.integers())
+def test_a_delay_stays_within_cap_and_jitter(policy: RetryPolicy, attempts: int, seed: int) -> None:
+    plain = delay_s(policy.model_copy(update={"jitter": 0.0}), attempts, random.Random(0))
+    spread = delay_s(policy, attempts, random.Random(seed))
+    assert policy.first_s <= plain <= policy.cap_s
+    assert abs(spread - plain) <= policy.jitter * plain * (1 + 1e-9)
+
+
+@given(policies, st.integers(1, 200))
+def test_delays_never_shrink(policy: RetryPolicy, attempts: int) -> None:
+    steady = policy.model_copy(update={"jitter": 0.0})
+    assert delay_s(steady, attempts, random.Random(0)) <= delay_s(steady, attempts + 1, random.Random(0))
+
+
+@given(st.integers(0, 0xFFFF), st.integers(1, 1000), st.booleans())
+def test_every_status_has_a_consequence(status: int, attempts: int, retryable: bool) -> None:
+    wrapped = PeerError("said so", status=status, retryable=retryable)
+    assert after(status, attempts) == after(wrapped, attempts)

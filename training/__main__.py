@@ -1,0 +1,49 @@
+"""`python -m training train|evaluate|export --data DIR`: see docs/networks.md."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from training.photos import DataError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; 0 if it did its work, 2 if the data are not what it reads."""
+    chosen = _parser().parse_args(arguments)
+    _quiet_and_single_threaded(chosen.threads)
+    from training import commands  # Keras reads the environment when it is imported
+
+    try:
+        report = getattr(commands, chosen.command)(chosen.network, chosen.data, chosen.out)
+    except DataError as error:
+        print(f"training: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(report, indent=1))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m training", description="Make the packaged networks.")
+    parser.add_argument("command", choices=["train", "evaluate", "export"])
+    parser.add_argument("--data", type=Path, required=True, help="folder of a data set, or of several")
+    parser.add_argument("--network", default="vessels", help="vessels (default), blessmark-block-8, anatomy-net")
+    parser.add_argument(
+        "--out", type=Path, default=Path("build/training"), help="checkpoints and weights (default %(default)s)"
+    )
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads; the seed fixes the result for 1")
+    return parser
+
+
+def _quiet_and_single_threaded(threads: int) -> None:
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
+        os.environ[name] = str(threads)
+    os.environ["TF_NUM_INTEROP_THREADS"] = "1"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -12,6 +12,7 @@ import logging
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 
 from dicom_node import log
@@ -116,15 +117,14 @@ class _Lane(threading.Thread):
     def _turn(self) -> None:
         claimed_at = time.monotonic()
         limit = BATCH if self.sender.connected else 1  # whoever does not answer holds up one object, not many
-        sends = self._ledger.claim_sends(self.destination_name, limit, LEASE_S)
-        for position, send in enumerate(sends):
-            if self.stopping.is_set() or not self._deliver(send, claimed_at):
-                tried = position if self.stopping.is_set() else position + 1
-                for untried in sends[tried:]:
-                    self._ledger.put_back(untried)
-                return
+        sends = deque(self._ledger.claim_sends(self.destination_name, limit, LEASE_S))
         if not sends:
             self._idle()
+        while sends and not self.stopping.is_set():
+            if not self._deliver(sends.popleft(), claimed_at):
+                break
+        for untried in sends:
+            self._ledger.put_back(untried)
 
     def _idle(self) -> None:
         if self.sender.connected and time.monotonic() - self._last_used > IDLE_CLOSE_S:

@@ -2,13 +2,16 @@
 
 Copying bytes instead of text is what keeps every character set intact (PS3.5 section 6.1.2.3): a value
 is only right together with the Specific Character Set beside it, and both travel untouched.
+
+Numbers are the one exception: they are given in little endian whatever the data set is stored in, so that
+an instance that was re-coded on its way still agrees with its record.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from pydicom.datadict import dictionary_VR
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
@@ -18,6 +21,13 @@ from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
 SPECIFIC_CHARACTER_SET = 0x00080005
 
+#: bytes of one number of a VR; values of every other VR are the same in either byte order
+_WORD_BYTES = {
+    **dict.fromkeys(("US", "SS", "OW", "AT", "US or SS", "US or OW", "US or SS or OW"), 2),
+    **dict.fromkeys(("UL", "SL", "FL", "OL", "OF"), 4),
+    **dict.fromkeys(("UV", "SV", "FD", "OV", "OD"), 8),
+}
+
 
 def value_bytes(ds: Dataset, tag: int) -> bytes | None:
     """The value field of one element as it stands in the data set, None when it is absent."""
@@ -25,12 +35,26 @@ def value_bytes(ds: Dataset, tag: int) -> bytes | None:
     if element is None:
         return None
     if isinstance(element, RawDataElement):
-        return bytes(element.value or b"")
+        value = bytes(element.value or b"")
+        return value if element.is_little_endian else _swapped(value, value_representation(ds, tag))
     buffer = DicomBytesIO()
     buffer.is_little_endian, buffer.is_implicit_VR = True, False
     write_data_element(buffer, element, ds.get("SpecificCharacterSet") or None)
     prefix = 12 if element.VR in EXPLICIT_VR_LENGTH_32 else 8
     return bytes(buffer.getvalue()[prefix:])
+
+
+def value_representation(ds: Dataset, tag: int) -> str:
+    """The VR of an element, two letters: what the data set says, else what the dictionary does, else UN.
+
+    What the dictionary leaves to the sign of the pixels (PS3.6, "US or SS") is decided by it.
+    """
+    element = ds.get_item(tag)
+    stated = element.VR if element is not None else None
+    vr = stated or (dictionary_VR(tag) if dictionary_has_tag(tag) else "UN")
+    if len(vr) == 2:
+        return vr
+    return "SS" if vr == "US or SS" and ds.get("PixelRepresentation") == 1 else "US"
 
 
 def read_fields(ds: Dataset, tags: Iterable[int]) -> dict[int, bytes]:
@@ -39,15 +63,43 @@ def read_fields(ds: Dataset, tags: Iterable[int]) -> dict[int, bytes]:
     return {tag: value for tag, value in values.items() if value is not None}
 
 
-def restore_fields(ds: Dataset, fields: Mapping[int, bytes]) -> None:
-    """Write value bytes back; an element that already holds them is left exactly as it is."""
+def restore_fields(ds: Dataset, fields: Mapping[int, bytes], charset: bytes) -> None:
+    """Write value bytes back; an element that already holds them is left exactly as it is.
+
+    `charset` is the Specific Character Set that belongs to `fields`, b"" if there was none. Where the data
+    set was re-coded into another one, all its text goes back to `charset`, or values would change meaning.
+    """
+    if _stripped(value_bytes(ds, SPECIFIC_CHARACTER_SET)) != _stripped(charset):
+        _use_charset(ds, charset)
     for tag, value in fields.items():
         if value_bytes(ds, tag) != value:
-            ds[tag] = _raw(tag, value)
+            put_bytes(ds, tag, value_representation(ds, tag), value)
 
 
-def _raw(tag: int, value: bytes) -> RawDataElement:
-    return RawDataElement(Tag(tag), dictionary_VR(tag), len(value), value, 0, False, True)
+def put_bytes(ds: Dataset, tag: int, vr: str, value: bytes) -> None:
+    """Set an element to value bytes as `value_bytes` gives them; not for sequences."""
+    little = ds.original_encoding[1] is not False
+    stored = value if little else _swapped(value, vr)
+    ds[tag] = RawDataElement(Tag(tag), vr, len(stored), stored, 0, False, little)
+
+
+def _use_charset(ds: Dataset, charset: bytes) -> None:
+    """Decode every text by the character set that `ds` claims now, and have it written in `charset`."""
+    ds.decode()
+    if charset:
+        put_bytes(ds, SPECIFIC_CHARACTER_SET, "CS", charset)
+    elif SPECIFIC_CHARACTER_SET in ds:
+        del ds[SPECIFIC_CHARACTER_SET]
+
+
+def _stripped(value: bytes | None) -> bytes:
+    return (value or b"").strip(b" \0")
+
+
+def _swapped(value: bytes, vr: str) -> bytes:
+    """The value in the other byte order."""
+    step = _WORD_BYTES.get(vr, 1)
+    return b"".join(value[at : at + step][::-1] for at in range(0, len(value), step))
 
 
 class HeaderFields(Mapping[int, bytes]):

@@ -13,13 +13,19 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset
-from pydicom.filewriter import write_dataset
+from pydicom.filewriter import write_data_element
+from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.tag import Tag
+
+from dicom_node import header
+from dicom_node.errors import InputError
 
 _GROUP, _CREATOR = 0x0099, "DICOM-NODE"
 _FORMAT, _KEYS, _RECORDS, _ORIGINALS = 0x01, 0x02, 0x03, 0x04
@@ -34,10 +40,13 @@ _TOUCHED = (
     0x00280107,  # LargestImagePixelValue
 )
 _STALE = (0x00280106, 0x00280107)
+_FINGERPRINT_BYTES = 4
 
 FORMAT_NAME = "blessmark/1"
 #: what the sealed copy of the replaced elements is bound to
 ORIGINALS_CONTEXT = b"blessmark originals"
+#: first byte of that copy, so that it is never empty: an instance may have none of the elements
+_ORIGINALS_VERSION = b"\x01"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,28 +63,43 @@ class Mark:
 
 
 def originals(ds: Dataset) -> bytes:
-    """The elements that `mark` is about to replace, encoded in Explicit VR Little Endian.
+    """A version byte and the elements that `mark` is about to replace, in Explicit VR Little Endian.
 
-    An earlier node's private block is among them, so that marks nest.
+    Values are the bytes that the data set holds. An earlier node's private block is among them, so that
+    marks nest.
+
+    Raises
+    ------
+    InputError
+        an element that must be kept cannot be read
     """
-    kept = Dataset()
-    for tag in (*_TOUCHED, *_block_tags(ds)):
-        if tag in ds:
-            kept.add(ds[tag])
     buffer = DicomBytesIO()
     buffer.is_little_endian, buffer.is_implicit_VR = True, False
-    write_dataset(buffer, kept, ds.get("SpecificCharacterSet") or "iso8859")
+    buffer.write(_ORIGINALS_VERSION)
+    for tag in sorted((*_TOUCHED, *_block_tags(ds))):
+        if tag in ds:
+            write_data_element(buffer, _kept(ds, tag), ds.get("SpecificCharacterSet") or None)
     return bytes(buffer.getvalue())
 
 
 def mark(ds: Dataset, mark: Mark, *, node: str, version: str, time_s: int, description: str) -> None:
-    """Label `ds` as changed by this node; `time_s` is seconds since 1970-01-01 UTC."""
+    """Label `ds` as changed by this node; `time_s` is seconds since 1970-01-01 UTC.
+
+    Raises
+    ------
+    InputError
+        an element that must be changed cannot be read; `ds` was not changed
+    """
     when = datetime.fromtimestamp(time_s, UTC).strftime("%Y%m%d%H%M%S+0000")
-    image_type = list(ds.get("ImageType") or ["ORIGINAL", "PRIMARY"])
+    image_type = _values(_read(ds, 0x00080008)) or ["ORIGINAL", "PRIMARY"]
+    earlier = _read(ds, 0x00082111)
+    contributors = _read(ds, 0x0018A001) or []
     ds.ImageType = ["DERIVED", *image_type[1:]]
-    ds.DerivationDescription = _appended(ds.get("DerivationDescription"), description)
+    ds.DerivationDescription = _appended(str(earlier or ""), description)
     ds.InstanceCoercionDateTime = when
-    _append_equipment(ds, node, version, when, description)
+    ds.ContributingEquipmentSequence = DicomSequence(
+        [*contributors, _equipment(node, version, when, description)]
+    )
     for tag in _STALE:
         if tag in ds:
             del ds[tag]
@@ -84,34 +108,77 @@ def mark(ds: Dataset, mark: Mark, *, node: str, version: str, time_s: int, descr
 
 def read_mark(ds: Dataset) -> Mark | None:
     """The private block, None when there is none or it is malformed; a hint, not evidence."""
-    try:
-        block = ds.private_block(_GROUP, _CREATOR)
-        fingerprint = bytes(block[_KEYS].value)
-        records = bytes(block[_RECORDS].value) if _RECORDS in block else b""
-        sealed = bytes(block[_ORIGINALS].value) if _ORIGINALS in block else b""
-    except (KeyError, TypeError, ValueError):
+    block = _own_block(ds)
+    if block is None:
         return None
-    sealed_originals = next((value for _, value in _split(sealed)), b"")
-    return Mark(fingerprint[:4], _split(records), sealed_originals)
+    fingerprint, records, sealed = (
+        header.value_bytes(ds, block | element) or b"" for element in (_KEYS, _RECORDS, _ORIGINALS)
+    )
+    if len(fingerprint) != _FINGERPRINT_BYTES:
+        return None
+    return Mark(fingerprint, _split(records), next((value for _, value in _split(sealed)), b""))
 
 
 def unmark(ds: Dataset, kept: bytes) -> None:
-    """Undo `mark`: `kept` is what `originals` returned, unsealed."""
+    """Undo `mark`: `kept` is what `originals` returned, unsealed.
+
+    Raises
+    ------
+    InputError
+        `kept` is of a later version
+    """
+    if kept[:1] != _ORIGINALS_VERSION:
+        raise InputError(
+            "the labels were sealed by a newer dicom-node; recover the instance with that version"
+        )
     for tag in (*_TOUCHED, *_block_tags(ds)):
         if tag in ds:
             del ds[tag]
-    restored = read_dataset(io.BytesIO(kept), is_implicit_VR=False, is_little_endian=True)
-    for element in restored:
-        ds[element.tag] = element
+    restored = read_dataset(io.BytesIO(kept[1:]), is_implicit_VR=False, is_little_endian=True)
+    for tag in list(restored.keys()):
+        vr = header.value_representation(restored, tag)
+        if vr == "SQ":
+            ds[tag] = restored[tag]
+        else:
+            header.put_bytes(ds, tag, vr, header.value_bytes(restored, tag) or b"")
 
 
-def _appended(text: str | None, addition: str) -> str:
+def _kept(ds: Dataset, tag: int) -> DataElement | RawDataElement:
+    """One element as `originals` keeps it: sequences decoded, everything else as raw bytes."""
+    vr = header.value_representation(ds, tag)
+    if vr == "SQ":
+        _read(ds, tag)
+        return ds[tag]
+    value = header.value_bytes(ds, tag) or b""
+    return RawDataElement(Tag(tag), vr, len(value), value, 0, False, True)
+
+
+def _read(ds: Dataset, tag: int) -> Any:
+    """The decoded value of an element, None when it is absent."""
+    try:
+        return ds[tag].value if tag in ds else None
+    except Exception:
+        # "from None": pydicom quotes values, which a log must not repeat
+        raise InputError(
+            f"element ({tag >> 16:04X},{tag & 0xFFFF:04X}) holds bytes that are not a value of its type; "
+            "correct or remove it at the source"
+        ) from None
+
+
+def _values(value: Any) -> list[str]:
+    """The values of a text element, one or several."""
+    if not value:
+        return []
+    return list(value) if isinstance(value, MultiValue) else [str(value)]
+
+
+def _appended(text: str, addition: str) -> str:
     """`text; addition`, within the 1 024 characters of an ST."""
     return (f"{text}; {addition}" if text else addition)[:1024]
 
 
-def _append_equipment(ds: Dataset, node: str, version: str, when: str, description: str) -> None:
-    """Add an item (109103, DCM, "Modifying Equipment"); earlier contributors stay (PS3.3 C.12.1.1.5)."""
+def _equipment(node: str, version: str, when: str, description: str) -> Dataset:
+    """An item (109103, DCM, "Modifying Equipment") for the earlier contributors (PS3.3 C.12.1.1.5)."""
     purpose = Dataset()
     purpose.CodeValue, purpose.CodingSchemeDesignator = "109103", "DCM"
     purpose.CodeMeaning = "Modifying Equipment"
@@ -120,29 +187,52 @@ def _append_equipment(ds: Dataset, node: str, version: str, when: str, descripti
     item.Manufacturer, item.ManufacturerModelName = "dicom-node", "dicom-node"
     item.StationName, item.SoftwareVersions = node, version
     item.ContributionDateTime, item.ContributionDescription = when, description
-    earlier = list(ds.get("ContributingEquipmentSequence") or [])
-    ds.ContributingEquipmentSequence = DicomSequence([*earlier, item])
+    return item
 
 
 def _write_block(ds: Dataset, mark: Mark) -> None:
-    block = ds.private_block(_GROUP, _CREATOR, create=True)
-    block.add_new(_FORMAT, "LO", FORMAT_NAME)
-    block.add_new(_KEYS, "OB", mark.fingerprint)
+    block = _own_block(ds)
+    if block is None:
+        block = _claim_block(ds)
+    for tag in _block_tags(ds):
+        if tag & 0xFFFF >= 0x1000:
+            del ds[tag]
+    ds.add_new(block | _FORMAT, "LO", FORMAT_NAME)
+    ds.add_new(block | _KEYS, "OB", mark.fingerprint)
     if mark.sealed_records:
-        block.add_new(_RECORDS, "OB", _join(mark.sealed_records))
+        ds.add_new(block | _RECORDS, "OB", _join(mark.sealed_records))
     if mark.sealed_originals:
-        block.add_new(_ORIGINALS, "OB", _join(((1, mark.sealed_originals),)))
+        ds.add_new(block | _ORIGINALS, "OB", _join(((1, mark.sealed_originals),)))
+
+
+def _creators(ds: Dataset) -> list[int]:
+    """Private creator elements of the group that name this program (PS3.5 section 7.8.1)."""
+    places = (_GROUP << 16 | slot for slot in range(0x10, 0x100))
+    return [tag for tag in places if (header.value_bytes(ds, tag) or b"").strip(b" \0") == _CREATOR.encode()]
+
+
+def _own_block(ds: Dataset) -> int | None:
+    """First tag of the block that this program owns, None when it has none."""
+    return next((_block_of(creator) for creator in _creators(ds)), None)
+
+
+def _claim_block(ds: Dataset) -> int:
+    """First tag of a free block, now owned."""
+    creator = next(tag for slot in range(0x10, 0x100) if (tag := _GROUP << 16 | slot) not in ds)
+    ds.add_new(creator, "LO", _CREATOR)
+    return _block_of(creator)
+
+
+def _block_of(creator: int) -> int:
+    return creator & 0xFFFF0000 | (creator & 0xFF) << 8
 
 
 def _block_tags(ds: Dataset) -> list[int]:
-    return [element.tag for element in ds.group_dataset(_GROUP) if _is_ours(ds, int(element.tag))]
-
-
-def _is_ours(ds: Dataset, tag: int) -> bool:
-    element = tag & 0xFFFF
-    creator = element if element < 0x100 else element >> 8
-    owner = ds.get(Tag(_GROUP, creator))
-    return owner is not None and bool(owner.value == _CREATOR)
+    """Every element of this program: private creators and what lies in their blocks."""
+    creators = _creators(ds)
+    blocks = {_block_of(creator) for creator in creators}
+    inside = [int(tag) for tag in ds.keys() if int(tag) & 0xFFFFFF00 in blocks]  # noqa: SIM118
+    return [*creators, *inside]
 
 
 def _join(parts: tuple[tuple[int, bytes], ...]) -> bytes:

@@ -114,8 +114,8 @@ def _restore_header(ds: Dataset, ring: KeyRing, verdicts: Sequence[Verdict]) -> 
                 label.unmark(ds, kept)
                 break
     fullest = min((v.record for v in verdicts if v.record is not None), key=lambda r: r.tier, default=None)
-    if fullest is not None:
-        header.restore_fields(ds, fullest.fields)
+    if fullest is not None and fullest.fields:
+        header.restore_fields(ds, fullest.fields, fullest.charset)
 
 
 def _without_samples(verdict: Verdict) -> Verdict:

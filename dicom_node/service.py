@@ -126,10 +126,11 @@ def serve(
     Raises NodeError when a part cannot be started.
     """
     log.setup(config.log.format, config.log.level, salt=log_salt(config))
-    # they quote values off the wire
+    # both would print values off the wire
     warnings.filterwarnings("ignore", module=r"pydicom|pynetdicom")
+    threading.excepthook = _thread_failed
     service = Service(config, self_test=self_test, factory=factory)
-    with _signals() as asked_to_stop:
+    with _signals() as next_signal:
         service.start()
         log.event(
             _LOG,
@@ -142,12 +143,16 @@ def serve(
         )
         notify("READY=1")
         try:
-            asked_to_stop.wait()
+            log.event(_LOG, "stopping", signal=next_signal().name)
         finally:
             notify("STOPPING=1")
             service.stop()
     log.event(_LOG, "stopped", node=config.node.id)
     return EXIT_DONE
+
+
+def _thread_failed(failure: threading.ExceptHookArgs) -> None:
+    log.event(_LOG, "thread-failed", level=logging.ERROR, error=failure.exc_value)
 
 
 def notify(state: str) -> None:
@@ -190,20 +195,25 @@ def _create(path: Path, content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set; what they did before is put back at the end."""
-    asked = threading.Event()
+def _signals() -> Iterator[Callable[[], signal.Signals]]:
+    """A function that waits for SIGTERM or SIGINT; what they did before is put back at the end.
 
-    def ask(number: int, _frame: object) -> None:
-        log.event(_LOG, "stopping", signal=signal.Signals(number).name)
-        asked.set()
+    A handler runs between any two steps of the main thread, so it may want no lock that is held there, not
+    even an event's or the log's: it writes a byte.
+    """
+    hear, tell = os.pipe()
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    def caught(number: int, _frame: object) -> None:
+        os.write(tell, bytes([number]))
+
+    before = {number: signal.signal(number, caught) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield asked
+        yield lambda: signal.Signals(os.read(hear, 1)[0])
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        os.close(hear)
+        os.close(tell)
 
 
 def _run(part: Workers | Forwarder | Receiver | HttpServer, undo: contextlib.ExitStack) -> None:

@@ -101,7 +101,7 @@ def _pass_on(_config: Config, route: Route, _spool: Spool) -> Processor:
 def _protect(config: Config, route: Route, spool: Spool) -> Processor:
     from dicom_node import protect  # the engine's libraries take seconds to load, and only here
 
-    processor: Processor = protect.Protector(route, FileKeyRing.load(config.keys.ring), spool)
+    processor: Processor = protect.Protector(config, route, FileKeyRing.load(config.keys.ring), spool)
     return processor
 
 

@@ -62,15 +62,21 @@ def _content(
         return np.clip(lo + np.abs(rng.normal(0, 1.5, shape)).round(), lo, hi)
     if kind == "soft":
         return np.clip(rng.normal(middle, max(1.0, (hi - lo) / 200), shape).round(), lo, hi)
+    if kind == "fine":
+        return np.clip(rng.normal(middle, 0.8, shape).round(), lo, hi)
     ramp = np.add.outer(np.arange(shape[1]), np.arange(shape[2])) % (hi - lo + 1)
     return np.clip(lo + ramp + rng.integers(-1, 2, shape), lo, hi)
 
 
-CONTENTS = ("noise", "low", "high", "salt and pepper", "near the floor", "soft", "ramp")
+#: Contents of every kind; `ROOMY` ones usually have room for a record.
+CONTENTS = ("noise", "low", "high", "salt and pepper", "near the floor", "soft", "fine", "ramp")
+ROOMY = ("low", "high", "near the floor", "fine")
 
 
 @st.composite
-def frames(draw: st.DrawFn, min_side: int = 1, max_side: int = 150) -> Frame:
+def frames(
+    draw: st.DrawFn, min_side: int = 1, max_side: int = 150, contents: tuple[str, ...] = CONTENTS
+) -> Frame:
     """Frames of 8 to 16 bits, signed or not, grey or colour, odd sizes, with or without padding."""
     bits = draw(st.integers(8, 16))
     lo = draw(st.sampled_from((0, -(1 << (bits - 1)))))
@@ -81,7 +87,7 @@ def frames(draw: st.DrawFn, min_side: int = 1, max_side: int = 150) -> Frame:
         draw(st.integers(min_side, max_side)),
     )
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    samples = _content(rng, draw(st.sampled_from(CONTENTS)), shape, lo, hi).astype(np.int32)
+    samples = _content(rng, draw(st.sampled_from(contents)), shape, lo, hi).astype(np.int32)
     padding = None
     if draw(st.booleans()):
         value = draw(st.sampled_from((lo, hi, lo + 5, int(samples[0, 0, 0]))))
@@ -95,3 +101,36 @@ def maps(draw: st.DrawFn, frame: Frame) -> BoolArray:
     """bool [rows // 8, cols // 8] with a random share of ROI blocks."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     return rng.random((frame.rows // 8, frame.cols // 8)) < draw(st.sampled_from((0.0, 0.2, 0.7)))
+
+
+@st.composite
+def scarce_maps(draw: st.DrawFn, frame: Frame) -> BoolArray:
+    """bool [rows // 8, cols // 8]: all ROI but for at most 120 blocks, so that the ladder is walked down."""
+    shape = frame.rows // 8, frame.cols // 8
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    roi = np.ones(shape[0] * shape[1], np.bool_)
+    roi[rng.permutation(roi.size)[: draw(st.integers(0, 120))]] = False
+    return roi.reshape(shape)
+
+
+@st.composite
+def bodies(draw: st.DrawFn, min_side: int = 64, max_side: int = 200) -> Frame:
+    """Frames that show a body in air, as `anatomy` expects them: some with a fill around, some inverted."""
+    bits = draw(st.integers(8, 16))
+    lo = draw(st.sampled_from((0, -(1 << (bits - 1)))))
+    hi = lo + (1 << bits) - 1
+    shape = (
+        draw(st.sampled_from((1, 1, 3))),
+        draw(st.integers(min_side, max_side)),
+        draw(st.integers(min_side, max_side)),
+    )
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    air_noise = draw(st.sampled_from((0, 1, 3)))
+    samples = np.abs(rng.normal(0, air_noise, shape)) if air_noise else np.zeros(shape)
+    y, x = np.ogrid[-1 : 1 : shape[1] * 1j, -1 : 1 : shape[2] * 1j]
+    body = (y / draw(st.floats(0.2, 0.7))) ** 2 + (x / draw(st.floats(0.2, 0.7))) ** 2 < 1
+    texture = rng.normal((hi - lo) / 2, (hi - lo) / 40, shape)
+    values = np.clip(np.where(body, texture, samples), 0, hi - lo).astype(np.int32)
+    values = lo + (hi - lo - values if draw(st.booleans()) else values)
+    padding = draw(st.sampled_from((None, None, (lo, lo), (hi, hi))))
+    return Frame(values.astype(np.int32), lo, hi, padding, number=draw(st.integers(1, 500)))

@@ -30,9 +30,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training", description="Make the packaged networks.")
     parser.add_argument("command", choices=["train", "evaluate", "export"])
     parser.add_argument("--data", type=Path, required=True, help="folder of a data set, or of several")
-    parser.add_argument("--network", default="vessels", help="vessels (default), blessmark-block-8, anatomy-net")
+    parser.add_argument("--network", default="vessels", help="vessels, blessmark-block-{6,8,10}")
     parser.add_argument(
-        "--out", type=Path, default=Path("build/training"), help="checkpoints and weights (default %(default)s)"
+        "--out", type=Path, default=Path("build/training"), help="for checkpoints and weights"
     )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads; the seed fixes the result for 1")
     return parser

@@ -14,6 +14,7 @@ from blessmark.segment.integer import (
     Conv,
     Network,
     NumpyRuntime,
+    Op,
     definition_digest,
     dump,
     logits_by_definition,
@@ -43,6 +44,15 @@ def network(recipe: Recipe, convs: Mapping[str, Conv], card: Mapping[str, Any]) 
     return proven
 
 
+def lowered(one: Network, offset: int) -> Network:
+    """The network with its threshold lowered: every logit is greater by `offset`."""
+    name = next(step.name for step in one.steps if step.op is Op.LOGIT)
+    conv = one.convs[name]
+    convs = {**one.convs, name: replace(conv, bias=(conv.bias + offset).astype(np.int32))}
+    shifted = replace(one, convs=convs)
+    return replace(shifted, logits_sha256=definition_digest(shifted))
+
+
 def differing_logits(one: Network, images: np.typing.NDArray[np.uint8]) -> int:
     """Logits in which the NumPy runtime differs from the definition: 0."""
     return int((NumpyRuntime(one).logits(images) != logits_by_definition(one, images)).sum())
@@ -58,7 +68,7 @@ def write(one: Network, folder: Path) -> None:
 
 def commit() -> str:
     """The commit this training code was checked out at, with a mark if files differ from it."""
-    described = subprocess.run(  # noqa: S603
+    described = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--abbrev=12"],  # noqa: S607
         cwd=Path(__file__).parent,
         capture_output=True,

@@ -87,7 +87,10 @@ def quantised_model(topology: Topology, convs: Mapping[str, FloatConv]) -> keras
     def conv(step: Step, values: Any) -> Any:
         kernel = convs[step.name].kernel
         bits = INPUT_BITS if step.sources == (INPUT,) else ACTIVATION_BITS
-        return QuantisedConv(bits, weight_exponents(kernel), kernel.shape[0], step.op, step.name)(values)
+        exponents = weight_exponents(kernel)
+        if step.op is Op.LOGIT:  # one unit for all logits, so that one threshold serves them
+            exponents = np.full_like(exponents, exponents.max())
+        return QuantisedConv(bits, exponents, kernel.shape[0], step.op, step.name)(values)
 
     model = _model(topology, conv)
     for name, each in convs.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from training.samples import Augment
-from training.topologies import Topology, u_net
+from training.topologies import Topology, block_net, u_net
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,4 +35,21 @@ class Recipe:
     augment: Augment = field(default_factory=Augment)
 
 
+#: longer side of the photographs of the paper's retina set, pixels
+PAPER_PX = 584
+
 VESSELS = Recipe("vessels", 1, u_net(16, 24, 32))
+
+
+def block_recipe(side: int) -> Recipe:
+    """The paper's network for blocks of that side; crops hold a whole number of blocks."""
+    return Recipe(
+        f"blessmark-block-{side}",
+        1,
+        block_net(10, 16),
+        side=100 if side == 10 else 96,
+        batch=4,
+        float_steps=6000,
+        quantised_steps=800,
+        augment=Augment(pivot=0, dark=0, contrast=0.1, level=4, noise=1.5, blur_share=0.0),
+    )

@@ -31,17 +31,25 @@ class Plate:
     Attributes
     ----------
     cells : uint8 [rows, cols], the network's input
-    share : uint8 [2 rows, 2 cols], vessel share of every k x k pixels, 255 where all of them are
+    share : uint8 [2 rows, 2 cols], vessel share of every k x k pixels, 255 where all of them are;
+        [rows, cols] for networks with one logit a sample
     """
 
     cells: npt.NDArray[np.uint8]
     share: npt.NDArray[np.uint8]
+
+    @property
+    def fine(self) -> int:
+        """Truth pixels along one input sample."""
+        return int(self.share.shape[0] // self.cells.shape[0])
 
 
 @dataclass(frozen=True, slots=True)
 class Augment:
     """How strongly crops are varied; standard deviations unless said otherwise."""
 
+    pivot: int = 128  #: what contrast turns about
+    dark: int = 64  #: samples below are surround and keep their contrast and level
     contrast: float = 0.25  #: of the logarithm of a factor on the deviation from the surroundings
     level: float = 8.0  #: of an offset, in steps of the input
     noise: float = 4.0  #: largest standard deviation of added noise, in steps of the input
@@ -51,7 +59,7 @@ class Augment:
 
 
 def scales_for(rows: int, cols: int) -> range:
-    """Every scale from that of inference to the one at which the image is as small as the smallest cameras'."""
+    """Every scale from that of inference to the one at which the image is as small as any camera's."""
     least = scale_of(rows, cols)
     return range(least, max(least, max(rows, cols) // _SMALLEST_PX) + 1)
 
@@ -84,7 +92,7 @@ def batch(
 
     Returns
     -------
-    float32 [count, side, side, 1] in whole steps 0..255, and float32 [count, 2 side, 2 side, 1] in 0..1
+    float32 [count, side, side, 1] in whole steps 0..255; float32 [count, fine side, fine side, 1] in 0..1
     """
     rng = np.random.default_rng([seed, step])
     widths = np.array([each.cells.shape[1] for each in plates], np.float64)  # the larger, the more to see
@@ -108,8 +116,9 @@ def _straight(plate: Plate, rng: np.random.Generator, side: int) -> tuple[Float,
     rows, cols = plate.cells.shape
     top, left = rng.integers(max(1, rows - side + 1)), rng.integers(max(1, cols - side + 1))
     cells = _filled(plate.cells[top : top + side, left : left + side], side)
-    share = plate.share[2 * top : 2 * (top + side), 2 * left : 2 * (left + side)]
-    return cells, _filled(share, 2 * side)
+    fine = plate.fine
+    share = plate.share[fine * top : fine * (top + side), fine * left : fine * (left + side)]
+    return cells, _filled(share, fine * side)
 
 
 def _filled(part: npt.NDArray[np.uint8], side: int) -> Float:
@@ -125,7 +134,7 @@ def _warped(plate: Plate, rng: np.random.Generator, side: int, augment: Augment)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / zoom
     centre = np.array([rng.uniform(0, length) for length in plate.cells.shape])
     cells = _sampled(plate.cells, turn, centre, side)
-    return cells, _sampled(plate.share, turn, 2 * centre, 2 * side)
+    return cells, _sampled(plate.share, turn, plate.fine * centre, plate.fine * side)
 
 
 def _sampled(
@@ -144,8 +153,27 @@ def _sampled(
 def _vary(cells: Float, rng: np.random.Generator, augment: Augment) -> Float:
     """Contrast, level, noise and blur; the dark surround beside the field of view keeps its level."""
     factor = np.exp(rng.normal(0, augment.contrast))
-    varied = np.where(cells < 64, cells, 128 + (cells - 128) * factor + rng.normal(0, augment.level))
+    turned = augment.pivot + (cells - augment.pivot) * factor + rng.normal(0, augment.level)
+    varied = np.where(cells < augment.dark, cells, turned)
     if rng.random() < augment.blur_share:
         varied = ndimage.gaussian_filter(varied, rng.uniform(0.3, 1.0))
     varied = varied + rng.normal(0, rng.uniform(0, augment.noise), cells.shape)
     return np.clip(np.rint(varied), 0, 255).astype(np.float32)
+
+
+def reduced(photo: Photo, longer_side: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], BoolArray]:
+    """Green, vessel share (0..255) and field of a photograph reduced by the integer nearest to that size."""
+    scale = max(1, round(max(photo.vessels.shape) / longer_side))
+    rows, cols = (length // scale for length in photo.vessels.shape)
+    green = photo.rgb[: rows * scale, : cols * scale, 1].reshape(rows, scale, cols, scale)
+    mean = (green.sum(axis=(1, 3), dtype=np.uint32) + scale**2 // 2) // scale**2
+    whole = (slice(rows * scale), slice(cols * scale))
+    field = vessel_share(photo.field[whole], scale, rows, cols) >= 128
+    return mean.astype(np.uint8), vessel_share(photo.vessels[whole], scale, rows, cols), field
+
+
+def in_blocks(images: Float, side: int) -> Float:
+    """[n, rows, cols, 1] cut into [n * blocks, side, side, 1]."""
+    count, rows, cols, _ = images.shape
+    cut = images.reshape(count, rows // side, side, cols // side, side, 1)
+    return cut.swapaxes(2, 3).reshape(-1, side, side, 1)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from blessmark.profile import V1
-from blessmark.segment.vessels import Vessels, network_input, scale_of
+from blessmark.segment.integer import Runtime
+from blessmark.segment.vessels import network_input, scale_of
 from blessmark.types import BoolArray, IntArray, Lattice
 from blessmark.view import invariant_view
 from training.photos import Photo
-from training.samples import vessel_share
-
-_BLOCK = V1.block_px
+from training.recipe import PAPER_PX
+from training.samples import reduced, vessel_share
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +85,15 @@ class Score:
         return {"image": self.name, **{name: round(value, 4) for name, value in figures.items()}}
 
 
-def score(segmenter: Vessels, photo: Photo, lattice: Lattice, scale: int | None = None) -> Score:
-    """Compare the map of one photograph with its truth; another scale than the packaged rule's on request."""
+def logits_of(runtime: Runtime, photo: Photo, lattice: Lattice) -> IntArray:
+    """int32 [rows, cols]: what the network says of each k x k square of the photograph."""
     view = invariant_view(photo.frame, lattice)
-    k = scale or scale_of(*photo.vessels.shape)
-    logits = segmenter.runtime.logits(network_input(view, k)[None])[0]
+    return np.asarray(runtime.logits(network_input(view, scale_of(*photo.vessels.shape))[None])[0])
+
+
+def score(logits: IntArray, photo: Photo) -> Score:
+    """Compare the logits of one photograph with its truth; positive ones are vessel."""
+    k = scale_of(*photo.vessels.shape)
     rows, cols = photo.vessels.shape
     found = (logits > 0).repeat(k, axis=0).repeat(k, axis=1)[:rows, :cols]
     return Score(
@@ -100,9 +104,23 @@ def score(segmenter: Vessels, photo: Photo, lattice: Lattice, scale: int | None 
     )
 
 
+def score_in_blocks(runtime: Runtime, photo: Photo, side: int) -> Score:
+    """Score a network that sees isolated blocks, at the size it is made for."""
+    green, share, field = reduced(photo, PAPER_PX)
+    rows, cols = (length // side for length in green.shape)
+    whole = (slice(rows * side), slice(cols * side))
+    blocks = green[whole].reshape(rows, side, cols, side).swapaxes(1, 2).reshape(-1, side, side, 1)
+    logits = runtime.logits(blocks).reshape(rows, cols, side, side)
+    found = (logits > 0).swapaxes(1, 2).reshape(rows * side, cols * side)
+    truth, inside = share[whole] >= 128, field[whole]
+    counts = _count(found, truth, inside)
+    everywhere = _count(found, truth, np.ones_like(inside))
+    return Score(photo.name, counts, everywhere, counts, *_blocks(found, truth, side))
+
+
 def pooled(scores: Sequence[Score]) -> Score:
     """All pixels of all photographs as if they were one."""
-    total = scores[0]
+    total = replace(scores[0], name="pooled")
     for each in scores[1:]:
         total = Score(
             "pooled",
@@ -128,15 +146,15 @@ def _count(found: BoolArray, truth: BoolArray, field: BoolArray) -> Counts:
     return Counts(both, int((found & field).sum()) - both, int((truth & field).sum()) - both)
 
 
-def _blocks(found: BoolArray, vessels: BoolArray) -> tuple[int, int, int, int]:
-    roi = _by_block(found).any(axis=(1, 3))
-    of_vessels = _by_block(vessels).sum(axis=(1, 3))
+def _blocks(found: BoolArray, vessels: BoolArray, side: int = V1.block_px) -> tuple[int, int, int, int]:
+    roi = _by_block(found, side).any(axis=(1, 3))
+    of_vessels = _by_block(vessels, side).sum(axis=(1, 3))
     return int(of_vessels.sum()), int(of_vessels[roi].sum()), roi.size, int((~roi).sum())
 
 
-def _by_block(pixels: BoolArray) -> BoolArray:
-    rows, cols = (length // _BLOCK for length in pixels.shape)
-    return pixels[: rows * _BLOCK, : cols * _BLOCK].reshape(rows, _BLOCK, cols, _BLOCK)
+def _by_block(pixels: BoolArray, side: int) -> BoolArray:
+    rows, cols = (length // side for length in pixels.shape)
+    return pixels[: rows * side, : cols * side].reshape(rows, side, cols, side)
 
 
 def _ratio(part: float, whole: float) -> float:

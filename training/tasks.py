@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from bisect import bisect_left
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-
-from blessmark.segment.integer import Conv, Network, NumpyRuntime
-from blessmark.segment.vessels import Vessels
+from blessmark.segment.block import BLOCK_SIDES
+from blessmark.segment.integer import Network, NumpyRuntime
 from blessmark.types import Lattice
+from training.export import lowered
 from training.fitting import Batches
-from training.photos import find, read
-from training.recipe import VESSELS, Recipe
-from training.samples import batch, plates_of
-from training.scores import as_table, pooled, score
+from training.photos import Photo, find, read
+from training.recipe import PAPER_PX, VESSELS, Recipe, block_recipe
+from training.samples import Float, Plate, batch, in_blocks, plates_of, reduced
+from training.scores import as_table, logits_of, pooled, score, score_in_blocks
+
+#: more than any logit, so that the search always ends
+_LARGEST_OFFSET = 1 << 14
+_HRF = "HRF, images numbered 01 to 11; 13 and 15 held out"
+_HRF_LICENCE = (
+    "CC BY 4.0. Trained on the High-Resolution Fundus Image Database (HRF, CC BY 4.0): A. Budai, R. Bock, "
+    "A. Maier, J. Hornegger, G. Michelson, Robust Vessel Segmentation in Fundus Images, "
+    "International Journal of Biomedical Imaging 2013"
+)
 
 
 class Task(Protocol):
@@ -26,6 +34,14 @@ class Task(Protocol):
     @property
     def recipe(self) -> Recipe:
         """Its topology and schedule."""
+
+    @property
+    def data(self) -> str:
+        """What its packaged weights were trained on, for the card."""
+
+    @property
+    def licence(self) -> str:
+        """Of the packaged weights, with the attribution that their data ask for."""
 
     def batches(self, data: Path) -> Batches:
         """Reads the training part of the data; the result draws the crops of a step."""
@@ -42,30 +58,73 @@ class VesselTask:
     """The U-Net of `blessmark.segment.vessels`."""
 
     recipe: Recipe = VESSELS
+    data: str = _HRF
+    licence: str = _HRF_LICENCE
     #: vessel pixels of the training part that must lie in ROI blocks
-    protected: float = 0.94
+    protected: float = 0.93
 
     def batches(self, data: Path) -> Batches:
-        plates = [each for entry in find(data) if not entry.held_out for each in plates_of(read(entry))]
+        plates = [each for photo in _part(data, held_out=False) for each in plates_of(photo)]
         recipe = self.recipe
         return partial(
             batch, plates, recipe.seed, count=recipe.batch, side=recipe.side, augment=recipe.augment
         )
 
     def calibrated(self, network: Network, data: Path) -> Network:
-        photos = [read(entry) for entry in find(data) if not entry.held_out]
-        for offset in range(0, 64):
-            shifted = with_offset(network, offset)
-            segmenter = Vessels(NumpyRuntime(shifted))
-            total = pooled([score(segmenter, photo, Lattice.QUARTER) for photo in photos])
-            if total.protected >= self.protected:
-                return shifted
+        photos, runtime = _part(data, held_out=False), NumpyRuntime(network)
+        logits = [logits_of(runtime, photo, Lattice.QUARTER) for photo in photos]
+
+        def enough(offset: int) -> bool:
+            shifted = [score(each + offset, photo) for each, photo in zip(logits, photos, strict=True)]
+            return pooled(shifted).protected >= self.protected
+
+        return lowered(network, bisect_left(range(_LARGEST_OFFSET), True, key=enough))
+
+    def scores(self, network: Network, data: Path) -> dict[str, Any]:
+        photos, runtime = _part(data, held_out=True), NumpyRuntime(network)
+
+        def table(lattice: Lattice) -> list[dict[str, float | str]]:
+            return as_table([score(logits_of(runtime, photo, lattice), photo) for photo in photos])
+
+        return {lattice.name.lower(): table(lattice) for lattice in Lattice}
+
+
+@dataclass(frozen=True, slots=True)
+class BlockTask:
+    """The paper's network of `blessmark.segment.block`, on photographs of the paper's size."""
+
+    side: int
+    data: str = _HRF
+    licence: str = _HRF_LICENCE
+
+    @property
+    def recipe(self) -> Recipe:
+        return block_recipe(self.side)
+
+    def batches(self, data: Path) -> Batches:
+        plates = [Plate(*reduced(photo, PAPER_PX)[:2]) for photo in _part(data, held_out=False)]
+        recipe = self.recipe
+
+        def draw(step: int) -> tuple[Float, Float]:
+            cells, share = batch(plates, recipe.seed, step, recipe.batch, recipe.side, recipe.augment)
+            return in_blocks(cells, self.side), in_blocks(share, self.side)
+
+        return draw
+
+    def calibrated(self, network: Network, data: Path) -> Network:  # noqa: ARG002
+        """As trained: the paper's threshold is 0.5."""
         return network
 
     def scores(self, network: Network, data: Path) -> dict[str, Any]:
-        segmenter = Vessels(NumpyRuntime(network))
-        photos = [read(entry) for entry in find(data) if entry.held_out]
-        return {
-            lattice.name.lower(): as_table([score(segmenter, photo, lattice) for photo in photos])
-            for lattice in Lattice
-        }
+        photos, runtime = _part(data, held_out=True), NumpyRuntime(network)
+        return {"blocks": as_table([score_in_blocks(runtime, photo, self.side) for photo in photos])}
+
+
+def _part(data: Path, held_out: bool) -> list[Photo]:
+    return [read(entry) for entry in find(data) if entry.held_out == held_out]
+
+
+TASKS: dict[str, Task] = {
+    "vessels": VesselTask(),
+    **{f"blessmark-block-{side}": BlockTask(side) for side in BLOCK_SIDES},
+}

@@ -49,8 +49,8 @@ def embed(
     """Hide the record of `about` outside the region of interest of `frame`.
 
     The record shrinks (`full`, `core`, `seal`) until it fits one of `framings`; the digests that locate
-    tampering inside the ROI are left out where the room is needed to survive a hit. No sample moves by more than
-    `max_change`; None means 1 % of the range present in the invariant view, at least 1. The result has been
+    tampering inside the ROI are left out where the room is needed to survive a hit. No sample moves by more
+    than `max_change`; None means 1 % of the range present in the invariant view, at least 1. The result has been
     read back: it restores to `frame` bit for bit, and its ROI is untouched.
 
     Raises
@@ -224,5 +224,5 @@ def _check_read_back(
     if not (same_view and same_roi and exact):
         raise WatermarkError(
             f"frame {frame.number}: the marked image did not read back "
-            f"(view {same_view}, region of interest {same_roi}, record and pixels {exact}); it was not released"
+            f"(view {same_view}, region of interest {same_roi}, record and pixels {exact}); not released"
         )

@@ -6,17 +6,43 @@ Mirrors `embed` step by step: map, sites, packets, message, record.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol, runtime_checkable
+
+import numpy as np
 
 from blessmark.carrier import global_framing, tile_framing
 from blessmark.payload import crypto, record
 from blessmark.profile import V1
 from blessmark.roi import block_map, fixed_blocks
-from blessmark.types import BoolArray, Frame, Framing, IntArray, KeyRing, Lattice, Record, Segmenter, SiteKey
+from blessmark.types import (
+    BoolArray,
+    Frame,
+    Framing,
+    IntArray,
+    KeyRing,
+    Lattice,
+    Record,
+    Segmenter,
+    SiteKey,
+    View,
+)
+from blessmark.view import invariant_view
 
 #: (tile row, tile column)
 TileAt = tuple[int, int]
+
+
+@runtime_checkable
+class Redraws(Protocol):
+    """What a segmenter of unlimited reach may offer beside its map, so that damage stays where it was done."""
+
+    def redraw(self, view: View, hidden: BoolArray) -> Iterator[BoolArray]:
+        """Maps that the view may have had before the blocks `hidden` changed, the likeliest first.
+
+        `hidden` and the maps are bool [rows // 8, cols // 8].
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,23 +74,12 @@ def extract(frame: Frame, ring: KeyRing, segmenters: Sequence[Segmenter]) -> Ext
     opens ends the search. If none does, the image may be damaged so that its map is drawn differently now,
     and maps drawn from each tile alone are tried; the reading with most authentic packets is returned.
     """
-    maps: dict[tuple[str, Lattice], BoolArray] = {}
+    search = _Search(frame, ring, segmenters)
     partial: list[Extraction] = []
-    for framing, segmenter, lattice, key in itertools.product(
-        (Framing.TILE, Framing.GLOBAL), segmenters, Lattice, ring.keys
-    ):
-        at = (segmenter.id, lattice)
-        if at not in maps:
-            maps[at] = block_map(segmenter, frame, lattice)
-        found = read(frame, maps[at], framing, lattice, segmenter, key)
-        if found is not None and found.record is not None:
-            return found
-        partial += [found] if found is not None else []
-    for segmenter, lattice, key in itertools.product(segmenters[:1], Lattice, ring.keys):
-        found = _search(frame, maps[segmenter.id, lattice], lattice, segmenter, key)
-        if found is not None and found.record is not None:
-            return found
-        partial += [found] if found is not None else []
+    for found in itertools.chain(search.by_segmenters(), search.by_tiles()):
+        if found.record is not None:
+            return search.attributed(found)
+        partial.append(found)
     return max(partial, key=lambda found: len(found.authentic), default=None)
 
 
@@ -82,27 +97,97 @@ def read(
 
 
 def read_again(frame: Frame, found: Extraction, tiles: Iterable[TileAt]) -> Extraction:
-    """The same extraction after a search of `tiles` by local maps; for tiles that ought to hold packets."""
+    """The same extraction after a closer look at `tiles`, which ought to hold packets and gave none.
+
+    Tried are the maps that the segmenter would have drawn had it not seen these tiles, if it can tell
+    (`Redraws`), then maps drawn from each tile alone.
+    """
     if found.reader is None:
         return found
-    tile_cols = found.reader.grid.shape[1]
-    numbers = (row * tile_cols + col for row, col in sorted(tiles))
-    found.reader.search(numbers, fixed_blocks(frame, found.lattice))
+    fixed, tile_cols = fixed_blocks(frame, found.lattice), found.reader.grid.shape[1]
+    numbers = [row * tile_cols + col for row, col in sorted(tiles)]
+    if isinstance(found.segmenter, Redraws):
+        view, hidden = invariant_view(frame, found.lattice), _blocks_of(found.roi.shape, tiles)
+        for roi in found.segmenter.redraw(view, hidden):
+            found.reader.retry(roi | fixed, numbers)
+    found.reader.search(numbers, fixed)
     again = _opened(frame, found.roi, found.lattice, found.segmenter, found.key, found.reader)
     return found if again is None else again
 
 
-def _search(
-    frame: Frame, roi: BoolArray, lattice: Lattice, segmenter: Segmenter, key: SiteKey
-) -> Extraction | None:
-    """Read by the map, then as if nothing were ROI; where that finds a packet at all, search every tile."""
-    reader = tile_framing.Reader(frame, lattice, crypto.derive(key))
-    reader.read(roi)
-    fixed = fixed_blocks(frame, lattice)
-    reader.read(fixed)
-    if reader.packets:
-        reader.search(range(len(reader.grid)), fixed)
-    return _opened(frame, roi, lattice, segmenter, key, reader)
+def _blocks_of(shape: tuple[int, ...], tiles: Iterable[TileAt]) -> BoolArray:
+    """bool of `shape`, one element per block: True in the given tiles."""
+    side = V1.tile_px // V1.block_px
+    blocks = np.zeros(shape, np.bool_)
+    for row, col in tiles:
+        blocks[row * side : (row + 1) * side, col * side : (col + 1) * side] = True
+    return blocks
+
+
+class _Search:
+    """One frame's readers and maps, kept from one attempt to the next."""
+
+    def __init__(self, frame: Frame, ring: KeyRing, segmenters: Sequence[Segmenter]) -> None:
+        self._frame, self._segmenters = frame, segmenters
+        self._maps: dict[tuple[str, Lattice], BoolArray] = {}
+        self._readers = {
+            (lattice, key): tile_framing.Reader(frame, lattice, crypto.derive(key))
+            for lattice, key in itertools.product(Lattice, ring.keys)
+        }
+
+    def by_segmenters(self) -> Iterator[Extraction]:
+        """What each map shows, tile framing first."""
+        framings = (Framing.TILE, Framing.GLOBAL)
+        for framing, segmenter, at in itertools.product(framings, self._segmenters, self._readers):
+            found = self._by_map(framing, segmenter, *at)
+            if found is not None:
+                yield found
+
+    def by_tiles(self) -> Iterator[Extraction]:
+        """What maps drawn from each tile alone show, wherever a tile without ROI has a packet."""
+        for (lattice, key), reader in self._readers.items():
+            fixed = fixed_blocks(self._frame, lattice)
+            reader.read(fixed)
+            if not reader.packets:
+                continue
+            reader.search(range(len(reader.grid)), fixed)
+            segmenter = self._segmenters[0]
+            roi = self._map(segmenter, lattice)
+            found = _opened(self._frame, roi, lattice, segmenter, key, reader)
+            if found is not None:
+                yield found
+
+    def attributed(self, found: Extraction) -> Extraction:
+        """The same with the segmenter that the record names, where a damaged image was read by another map."""
+        named = [segmenter for segmenter in self._segmenters if segmenter.id == _named(found)]
+        if not named or named[0] is found.segmenter:
+            return found
+        return replace(found, segmenter=named[0], roi=self._map(named[0], found.lattice))
+
+    def _by_map(
+        self, framing: Framing, segmenter: Segmenter, lattice: Lattice, key: SiteKey
+    ) -> Extraction | None:
+        roi = self._map(segmenter, lattice)
+        if roi.all():
+            return None
+        if framing is Framing.GLOBAL:
+            return _read_global(self._frame, roi, lattice, segmenter, key)
+        reader = self._readers[lattice, key]
+        reader.read(roi)
+        return _opened(self._frame, roi, lattice, segmenter, key, reader)
+
+    def _map(self, segmenter: Segmenter, lattice: Lattice) -> BoolArray:
+        at = segmenter.id, lattice
+        if at not in self._maps:
+            self._maps[at] = block_map(segmenter, self._frame, lattice)
+        return self._maps[at]
+
+
+def _named(found: Extraction) -> str:
+    """The segmenter that drew the map: the record's word, or where it has none, whose map was read by."""
+    return (
+        found.record.segmenter if found.record is not None and found.record.segmenter else found.segmenter.id
+    )
 
 
 def _opened(

@@ -7,10 +7,16 @@ other than authentic. Commands are imported only when they run, so that `--help`
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
+import re
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dicom_node import __version__
@@ -22,19 +28,63 @@ _DEFAULT_KEYS = Path(os.environ.get("DICOM_NODE_KEYS", "/etc/dicom-node/keyring"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     args = parser().parse_args(argv)
-    module = importlib.import_module(f"dicom_node.cli.{args.module}")
     try:
-        return int(module.run(args))
+        with _terminal_manners():
+            return int(importlib.import_module(f"dicom_node.cli.{args.module}").run(args))
     except NodeError as error:
-        print(f"dicom-node: {error}", file=sys.stderr)
+        _complain(str(error))
         return error.exit_code
     except KeyboardInterrupt:
-        print("dicom-node: interrupted", file=sys.stderr)
+        _complain("interrupted; files written so far are complete, nothing is half-written")
         return EXIT_ERROR
     except BrokenPipeError:
         # the reader (`| head`) has seen enough; keep the interpreter from complaining about it at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_ERROR
+    except Exception as error:
+        _complain(unforeseen(error))
+        return EXIT_ERROR
+
+
+@contextlib.contextmanager
+def _terminal_manners() -> Iterator[None]:
+    """Be stopped by SIGTERM as by SIGINT, show file names of any bytes, keep libraries from talking.
+
+    Warnings of pydicom quote values, which may be a patient's.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    with warnings.catch_warnings(), _interruptible():
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")
+        yield
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _complain(text: str) -> None:
+    print(f"dicom-node: {text}", file=sys.stderr)
+
+
+def unforeseen(error: Exception) -> str:
+    """One line for an error that no command expects: the engine's say what it is, others may quote a patient."""
+    if type(error).__module__ == "blessmark.errors":
+        return str(error)
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return (
+        f"unexpected {type(error).__name__} in {Path(frame.filename).name}:{frame.lineno}; please report it"
+    )
 
 
 def parser() -> argparse.ArgumentParser:
@@ -78,11 +128,15 @@ def _add_protect(commands: _Commands[argparse.ArgumentParser]) -> None:
     _add_in_and_out(protect)
     _add_reading(protect)
     protect.add_argument(
-        "--node-id", default="cli", metavar="ID", help="written into the watermark (default: cli)"
+        "--node-id",
+        type=_node_id,
+        default="cli",
+        metavar="ID",
+        help="written into the watermark (default: cli)",
     )
     protect.add_argument(
         "--max-change",
-        type=int,
+        type=_grey_levels,
         metavar="N",
         help="most that a sample may move, grey levels (default: 1 %% of the range in use)",
     )
@@ -133,7 +187,7 @@ def _add_config(commands: _Commands[argparse.ArgumentParser]) -> None:
     config = commands.add_parser("config", help="check a configuration", description="The configuration.")
     actions = config.add_subparsers(dest="action", required=True, metavar="ACTION")
     check = _command(actions, "check", "config", "report every problem of a configuration at once")
-    check.add_argument("--config", type=Path, required=True, metavar="FILE", help="the YAML configuration")
+    check.add_argument("config", type=Path, metavar="FILE", help="the YAML configuration")
     _command(actions, "schema", "config", "print the JSON schema for editors")
 
 
@@ -162,3 +216,17 @@ def _add_ring(command: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="the key ring (default: $DICOM_NODE_KEYS or /etc/dicom-node/keyring)",
     )
+
+
+def _node_id(text: str) -> str:
+    """As `node.id` of the configuration."""
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,16}", text):
+        raise argparse.ArgumentTypeError("1 to 16 letters, digits, '.', '_' and '-'")
+    return text
+
+
+def _grey_levels(text: str) -> int:
+    """As `watermark.max_change` of the configuration."""
+    if not re.fullmatch(r"[0-9]{1,5}", text) or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError("a whole number from 1 to 65535")
+    return int(text)

@@ -1,4 +1,4 @@
-"""`dicom-node config check | schema`"""
+"""`dicom-node config check FILE | schema`"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dicom_node.errors import EXIT_DONE
 def run(args: argparse.Namespace) -> int:
     """Check a configuration file, or print the schema for editors."""
     if args.action == "schema":
-        print(config.json_schema())
+        print(config.json_schema(), end="")
         return EXIT_DONE
     loaded = config.load(args.config)
     routes = ", ".join(f"{route.name} ({route.role})" for route in loaded.routes)

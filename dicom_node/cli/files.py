@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import os
+import stat
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from dicom_node.errors import InputError, OutputError, UsageError
+from pydicom.dataset import Dataset
+
+from blessmark import pixels
+from blessmark.errors import PixelError, WatermarkError
+from dicom_node.cli import unforeseen
+from dicom_node.errors import InputError, NodeError, OutputError, UsageError
 
 T = TypeVar("T")
+
+#: SOP class of a DICOMDIR (PS3.10 section 8.6): an index of files, with nothing in it to protect or judge
+_MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,22 +33,33 @@ class Pair:
 
 
 def sources(paths: Iterable[Path]) -> list[Path]:
-    """Every file among `paths`, folders walked in name order, hidden files left out.
+    """Every file that `paths` name: files as given, folders walked in name order.
+
+    Below a folder, hidden files and folders are left out. A path that does not exist, or a folder that cannot
+    be listed, is among the result: reading it says what is wrong, and the files beside it are not held up.
 
     Raises
     ------
     InputError
-        a path does not exist.
+        there is no file at all.
     """
-    found: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            found += sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
-        elif path.exists():
-            found.append(path)
-        else:
-            raise InputError(f"{path}: no such file or folder")
+    given = list(paths)
+    found = [file for path in given for file in (_files_below(path) if path.is_dir() else [path])]
+    if not found:
+        raise InputError(f"{given[0]}: there is no file in this folder; name one that holds DICOM files")
     return found
+
+
+def _files_below(folder: Path) -> list[Path]:
+    found: list[Path] = []
+
+    def unlisted(error: OSError) -> None:
+        found.append(Path(error.filename))
+
+    for place, folders, names in os.walk(folder, onerror=unlisted):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(place, name) for name in names if not name.startswith(".")]
+    return sorted(found)
 
 
 def pairs(source: Path, target: Path) -> list[Pair]:
@@ -49,20 +70,49 @@ def pairs(source: Path, target: Path) -> list[Pair]:
     Raises
     ------
     UsageError
-        a file would overwrite its own source, or a folder lies inside the other.
+        a file would overwrite its own source, or one of the two folders lies inside the other.
+    InputError
+        there is no file at all.
     """
     if not source.is_dir():
-        sources([source])
         into = target / source.name if target.is_dir() else target
-        if into.exists() and into.samefile(source):
+        if into.exists() and source.exists() and into.samefile(source):
             raise UsageError(f"{into}: IN and OUT are the same file; choose another OUT")
         return [Pair(source, into)]
     if target.exists() and not target.is_dir():
         raise UsageError(f"{target}: IN is a folder, so OUT must be one too")
-    inside, outside = target.resolve(), source.resolve()
-    if inside == outside or outside in inside.parents:
-        raise UsageError(f"{target}: OUT lies inside IN; choose a folder beside it")
+    inner, outer = target.resolve(), source.resolve()
+    if inner == outer or outer in inner.parents or inner in outer.parents:
+        raise UsageError(f"{target}: of IN and OUT, one lies inside the other; choose a folder beside IN")
     return [Pair(path, target / path.relative_to(source)) for path in sources([source])]
+
+
+def instance(path: Path) -> Dataset | None:
+    """The DICOM file at `path`, or None for a DICOMDIR, which indexes files and is none of them.
+
+    Raises
+    ------
+    InputError, PixelError, OSError
+        it is no regular file, is not DICOM, is broken, or cannot be read; see `problem`.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise InputError("is neither a file nor a folder that can be listed; leave it out")
+    ds = pixels.read(path)
+    return None if ds.file_meta.get("MediaStorageSOPClassUID") == _MEDIA_DIRECTORY else ds
+
+
+def problem(path: Path, error: Exception) -> str:
+    """What is wrong with the file and what to do, on one line; never a value out of a data set."""
+    if isinstance(error, PixelError):
+        text = str(error).removeprefix(f"{path.name}: ").removeprefix(f"{path.name} ")
+        return text if "; " in text else f"{text}; correct it at its source or leave it out"
+    if isinstance(error, NodeError | WatermarkError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "needs more memory than there is; take it to a larger machine"
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot be read ({error.strerror}); check the path and its permissions"
+    return unforeseen(error)
 
 
 def write_whole(target: Path, chunks: Iterable[bytes]) -> None:
@@ -71,23 +121,31 @@ def write_whole(target: Path, chunks: Iterable[bytes]) -> None:
     Raises
     ------
     OutputError
-        the folder is read-only, the disk is full, ...; nothing is left behind.
+        the folder is read-only, the disk is full, ...; nothing is left behind, nor is after an interrupt.
     """
-    temporary: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=".dicom-node-", dir=target.parent)
-        temporary = Path(name)
+    except OSError as error:
+        raise _unwritable(target, error) from error
+    try:
         with os.fdopen(handle, "wb") as file:
             file.writelines(chunks)
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(target)
-    except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        raise OutputError(f"{target}: cannot write ({error.strerror}); nothing was written") from error
+        Path(name).chmod(0o666 & ~_umask())
+        Path(name).replace(target)
+    except BaseException as error:
+        Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _unwritable(target, error) from error
+        raise
+
+
+def _unwritable(target: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"{target} cannot be written ({error.strerror}); nothing was written, choose another OUT or make room"
+    )
 
 
 def _umask() -> int:
@@ -98,14 +156,14 @@ def _umask() -> int:
 
 
 def progress(items: Sequence[T], what: str) -> Iterator[T]:
-    """Yield `items`, with a bar on a terminal when there are several."""
-    if len(items) < 2:
+    """Yield `items`, with a bar on standard error when that is a terminal and there are several."""
+    if len(items) < 2 or not sys.stderr.isatty():
         yield from items
         return
     from rich.console import Console
-    from rich.progress import track
+    from rich.progress import Progress
 
-    console = Console(stderr=True)
-    yield from track(
-        items, description=what, console=console, disable=not console.is_terminal, transient=True
-    )
+    # lines for a terminal go above the bar; lines for a file must not, or they would end on the terminal
+    shared = sys.stdout.isatty()
+    with Progress(console=Console(stderr=True), transient=True, redirect_stdout=shared) as bar:
+        yield from bar.track(items, description=what)

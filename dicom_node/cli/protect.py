@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections import Counter
 
-from blessmark import pixels
-from blessmark.errors import WatermarkError
-from blessmark.segment import segmenter
-from dicom_node.cli.files import Pair, pairs, progress, write_whole
+from dicom_node.cli.files import Pair, instance, pairs, problem, progress, write_whole
+from dicom_node.cli.reading import ring_of, segmenter_of, tell, tell_skipped
 from dicom_node.config import RECORD_FIELDS, OnUnprotectable
-from dicom_node.errors import EXIT_DONE, EXIT_ERROR, NodeError
-from dicom_node.keys import FileKeyRing
+from dicom_node.errors import EXIT_DONE, EXIT_ERROR
 from dicom_node.protect import Protection, Site, protect, written
+from dicom_node.report import ErrorReport
 
 
 def run(args: argparse.Namespace) -> int:
@@ -22,35 +19,42 @@ def run(args: argparse.Namespace) -> int:
     site = _site(args)
     counts: Counter[str] = Counter()
     for pair in progress(pairs(args.source, args.out), "protecting"):
-        try:
-            done = _protect_file(pair, site)
-        except (NodeError, WatermarkError, OSError) as error:
+        done = _protected(pair, site)
+        if done is None:
+            counts["skipped"] += 1
+            tell_skipped(pair.source)
+        elif isinstance(done, ErrorReport):
             counts["error"] += 1
-            print(f"error            {pair.source}: {error}", file=sys.stderr)
-            continue
-        counts[done.result] += 1
-        print(f"{done.result:<16} {_detail(done):<44} {pair.source}")
-    print(", ".join(f"{count} {result}" for result, count in counts.most_common()) or "nothing to protect")
+            tell(done)
+        else:
+            counts[done.result] += 1
+            print(f"{done.result:<16} {_detail(done):<44} {pair.source}", flush=True)
+    print(", ".join(f"{count} {result}" for result, count in counts.most_common()))
     return EXIT_ERROR if counts["error"] else EXIT_DONE
 
 
 def _site(args: argparse.Namespace) -> Site:
     return Site(
         node=args.node_id,
-        ring=FileKeyRing.load(args.keys),
-        segmenter=segmenter(args.segmenter),
+        ring=ring_of(args),
+        segmenter=segmenter_of(args),
         record_tags=tuple(RECORD_FIELDS.values()),
         max_change=args.max_change,
         on_unprotectable=OnUnprotectable(args.on_unprotectable),
     )
 
 
-def _protect_file(pair: Pair, site: Site) -> Protection:
-    ds = pixels.read(pair.source)
-    done = protect(ds, site, int(time.time()))
-    if done.result != "rejected":
-        write_whole(pair.target, [written(ds) if done.changed else pair.source.read_bytes()])
-    return done
+def _protected(pair: Pair, site: Site) -> Protection | ErrorReport | None:
+    try:
+        ds = instance(pair.source)
+        if ds is None:
+            return None
+        done = protect(ds, site, int(time.time()))
+        if done.result != "rejected":
+            write_whole(pair.target, [written(ds) if done.changed else pair.source.read_bytes()])
+        return done
+    except Exception as error:
+        return ErrorReport(str(pair.source), problem(pair.source, error))
 
 
 def _detail(done: Protection) -> str:

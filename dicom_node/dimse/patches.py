@@ -10,8 +10,12 @@ waits for ever for the rest of a PDU (and so does        gives up after the netw
 copies the rest of a PDU at every partial send          sends it in slices, with the same time-out
 leaves Nagle and delayed acknowledgement on             TCP_NODELAY, TCP_QUICKACK re-armed before each read
   (measured: 5.6 s for 100 x 0.5 MB)                      (0.8-0.9 s, no change at the peer)
+looks a thousand times a second, in two threads,         fifty times a second once it has been quiet for a
+  whether there is something to do                        second (measured: 1.7 % of a core, then 0.3 %)
 answers garbage after an abort with more aborts         drops it
 leaves a socket open that the peer has reset            closes it
+loses a thread to a malformed request and keeps the     ends the association
+  connection, unwatched, for as long as the peer likes
 logs PDUs, identifiers, values off the wire             logs none: any of them may hold a patient
 """
 
@@ -23,10 +27,12 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pynetdicom
 from pynetdicom import _config, evt
+from pynetdicom.association import Association
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.transport import AddressInformation, AssociationSocket
 
@@ -43,6 +49,7 @@ _P_DATA = 0x04
 _CLOSED, _INVALID = "Evt17", "Evt19"
 _REFUSED = "_dicom_node_refused"
 _PDU_KINDS = range(0x01, 0x08)
+_POLL_S, _NAP_S, _QUIET_S = 0.001, 0.02, 1.0
 _SEND_BYTES = 1 << 17
 _DISCARD_BYTES = 1 << 16
 _lock = threading.Lock()
@@ -91,6 +98,35 @@ def largest_pdu(association: Any, kind: int) -> int:
     own = association.acceptor if association.is_acceptor else association.requestor
     announced = int(own.maximum_length or 0)
     return announced if kind == _P_DATA and announced else LARGEST_CONTROL_PDU
+
+
+class _Checkpoint(threading.Event):
+    """The gate that an association's loop passes at every turn; behind an idle one it naps."""
+
+    def __init__(self, association: Any) -> None:
+        super().__init__()
+        self.set()
+        self._association = association
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if _is_quiet(self._association.dul):
+            time.sleep(_NAP_S)
+        return super().wait(timeout)
+
+
+def nap_when_idle(association: Any) -> None:
+    """Let an established association look for work less often while there is none."""
+    if _applied:
+        association._reactor_checkpoint = _Checkpoint(association)
+
+
+def _is_quiet(dul: Any) -> bool:
+    last_read = dul._idle_timer._start_time
+    return last_read is not None and time.time() - last_read > _QUIET_S
+
+
+def _run_loop_delay(self: Any) -> float:
+    return _NAP_S if _is_quiet(self) else _POLL_S
 
 
 _stock_create_socket = AssociationSocket._create_socket
@@ -190,10 +226,28 @@ def _shutdown_socket(self: Any) -> None:
         self.socket.close()
 
 
+def _contained(run: Callable[[Any], None]) -> Callable[[Any], None]:
+    """A thread's body whose fault ends its connection too, which nobody would watch over any more."""
+
+    def contained(self: Any) -> None:
+        try:
+            run(self)
+        except Exception as error:
+            log.event(_LOG, "association-fault", level=logging.WARNING, error=error)
+            association = self if isinstance(self, Association) else self.assoc
+            association.dimse.msg_queue.put((None, None))  # whoever waits for an answer need wait no longer
+            hang_up(association)
+
+    return contained
+
+
 _REPAIRS: tuple[tuple[type, str, Any], ...] = (
     (AssociationSocket, "recv", _recv),
     (AssociationSocket, "send", _send),
     (AssociationSocket, "_create_socket", _create_socket),
     (AssociationSocket, "_shutdown_socket", _shutdown_socket),
+    (Association, "run_reactor", _contained(Association.run_reactor)),
+    (DULServiceProvider, "run_reactor", _contained(DULServiceProvider.run_reactor)),
     (DULServiceProvider, "_read_pdu_data", _read_pdu_data),
+    (DULServiceProvider, "_run_loop_delay", property(_run_loop_delay, lambda _self, _stock: None)),
 )

@@ -49,7 +49,9 @@ _LOG = logging.getLogger(__name__)
 _STORAGE_SERVICE = "1.2.840.10008.4.2"
 _IMPLICIT_LITTLE = "1.2.840.10008.1.2"
 #: connections that have not asked for an association yet, beyond `max_associations`
-_SPARE_CONNECTIONS = 64
+_SPARE_CONNECTIONS = 400
+#: seconds that such a connection may take to ask
+_ASK_S = 10.0
 _POLL_S = 0.1
 #: seconds between two collections of ended associations, which are cycles that hold buffers
 _COLLECT_S = 30.0
@@ -181,6 +183,7 @@ class Receiver:
                     (evt.EVT_REQUESTED, self._on_requested),
                     (evt.EVT_SOP_COMMON, self._on_common_extended),
                     (evt.EVT_C_STORE, self._on_store),
+                    (evt.EVT_ESTABLISHED, lambda event: patches.nap_when_idle(event.assoc)),
                     (evt.EVT_CONN_CLOSE, _on_closed),
                 ],
                 server_class=_Server,
@@ -215,6 +218,7 @@ class Receiver:
         entity.maximum_pdu_size = self._config.node.max_pdu
         entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
         entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+        entity.acse_timeout = _ASK_S
         # the library counts connections that never asked for an association; `_admit` counts associations
         entity.maximum_associations = 1_000_000
         return entity

@@ -129,6 +129,7 @@ class Sender:
         except OSError as error:
             raise self._failure(f"cannot be found at {where.host}: {error.strerror}") from error
         if association.is_established:
+            patches.nap_when_idle(association)
             return association
         if association.is_rejected:
             answer = association.acceptor.primitive

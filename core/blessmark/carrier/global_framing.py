@@ -72,7 +72,7 @@ class _Choice:
 
 
 def plan(frame: Frame, roi: BoolArray, lattice: Lattice, keys: DerivedKeys, max_change: int) -> Plan:
-    """Order the sites and find the cheapest bands for the header; no sample may move by more than `max_change`."""
+    """Order the sites and find the cheapest header bands; no sample may move by more than `max_change`."""
     sites = _all_sites(frame, roi, lattice, keys)
     values = sites.values(frame.samples)
     best: tuple[int, int, Bands] | None = None
@@ -84,18 +84,6 @@ def plan(frame: Frame, roi: BoolArray, lattice: Lattice, keys: DerivedKeys, max_
     return Plan(frame, lattice, sites, header_bands, end, max_change)
 
 
-def capacity_bits(plan: Plan) -> int:
-    """How many message bits the frame takes at the smallest expansion that the cap allows, found by doubling."""
-    low, high = 0, plan.sites.index.size
-    while high - low > 8:
-        middle = (low + high) // 2
-        if _cheapest(plan, middle) is None:
-            high = middle
-        else:
-            low = middle
-    return low
-
-
 def embed(plan: Plan, keys: DerivedKeys, message: bytes) -> IntArray | None:
     """The marked samples, or None when the message does not fit; `plan.frame` is not touched."""
     choice = _cheapest(plan, 8 * len(message))
@@ -103,7 +91,7 @@ def embed(plan: Plan, keys: DerivedKeys, message: bytes) -> IntArray | None:
         return None
     frame, sites = plan.frame, plan.sites
     values = sites.values(frame.samples)
-    header = _pack_header(frame, plan.lattice, keys, choice, 8 * len(message))
+    header = _pack_header(plan, plan.header_bands, keys, choice, 8 * len(message))
     insert(values, sites.predicted, frame.bounds, plan.header_bands, 0, np.unpackbits(header))
     predicted = predict_again(frame, sites, plan.lattice, choice.predictor)
     bits = np.unpackbits(np.frombuffer(message, np.uint8))
@@ -124,7 +112,7 @@ def read(frame: Frame, roi: BoolArray, lattice: Lattice, keys: DerivedKeys) -> R
         bits, ends = remove(values, sites.predicted, frame.bounds, bands, 0, _HEADER_BITS)
         if bits.size < _HEADER_BITS:
             continue
-        header = _unpack_header(frame, lattice, keys, np.packbits(bits))
+        header = _unpack_header(frame, lattice, bands, keys, np.packbits(bits))
         if header is not None:
             return _read_message(frame, sites, lattice, header, values, int(ends[-1]))
     return None
@@ -198,29 +186,34 @@ def _widen_until_empty(
 
 
 def _pack_header(
-    frame: Frame, lattice: Lattice, keys: DerivedKeys, choice: _Choice, bits: int
+    plan: Plan, own: Bands, keys: DerivedKeys, choice: _Choice, bits: int
 ) -> npt.NDArray[np.uint8]:
     bands = choice.bands
     fields = _HEADER.pack(
         choice.predictor, bands.up, bands.down, bands.expansion, bands.z_up, bands.z_down, bits
     )
-    packet = fields + _header_tag(frame, lattice, keys, fields)
-    return np.frombuffer(packet, np.uint8) ^ header_mask(keys, frame.number, lattice, len(packet))
+    packet = fields + _header_tag(plan.frame, plan.lattice, own, keys, fields)
+    return np.frombuffer(packet, np.uint8) ^ header_mask(keys, plan.frame.number, plan.lattice, len(packet))
 
 
 def _unpack_header(
-    frame: Frame, lattice: Lattice, keys: DerivedKeys, masked: npt.NDArray[np.uint8]
+    frame: Frame, lattice: Lattice, own: Bands, keys: DerivedKeys, masked: npt.NDArray[np.uint8]
 ) -> tuple[int, Bands, int] | None:
     packet = (masked ^ header_mask(keys, frame.number, lattice, masked.size)).tobytes()
     fields, tag = packet[: _HEADER.size], packet[_HEADER.size :]
-    if tag != _header_tag(frame, lattice, keys, fields):
+    if tag != _header_tag(frame, lattice, own, keys, fields):
         return None
     predictor, up, down, expansion, z_up, z_down, bits = _HEADER.unpack(fields)
     return predictor, Bands(up, down, expansion, z_up, z_down), bits
 
 
-def _header_tag(frame: Frame, lattice: Lattice, keys: DerivedKeys, fields: bytes) -> bytes:
+def _header_tag(frame: Frame, lattice: Lattice, own: Bands, keys: DerivedKeys, fields: bytes) -> bytes:
+    """MAC over the place, the header's own bands and its fields.
+
+    Two bands may give the same bits and still restore the sites differently, so the MAC must tell them apart.
+    """
+    place = (frame.number, frame.rows, frame.cols, frame.channels, int(lattice), own.expansion, own.z_up)
     mac = header_mac(keys)
-    mac.update(struct.pack(">IIIBB", frame.number, frame.rows, frame.cols, frame.channels, int(lattice)))
+    mac.update(struct.pack(">IIIBBHH", *place))
     mac.update(fields)
     return bytes(mac.digest())

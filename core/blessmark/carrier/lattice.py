@@ -12,6 +12,7 @@ Everything is integer arithmetic, so the result is the same on every machine.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,7 +106,7 @@ def fits(
 def costs(
     values: IntArray, predicted: IntArray, bounds: tuple[int, int], bands: Bands, lengths: IndexArray
 ) -> IndexArray:
-    """Twice the expected sum of squared changes for each of the ascending `lengths` in bits, -1 if too long."""
+    """Twice the expected sum of squared changes for each of the ascending `lengths` in bits, else -1."""
     result: IndexArray = _costs(values, predicted, *bounds, *_numbers(bands), lengths)
     return result
 
@@ -132,6 +133,22 @@ def remove(
     ends = np.empty(most, np.int64)
     count = _remove(values, predicted, *bounds, *_numbers(bands), start, bits, ends)
     return bits[:count], ends[:count]
+
+
+def table(candidates: Iterable[Bands]) -> IndexArray:
+    """int64 [n, 5]: bands as `peek` takes them."""
+    return np.array([_numbers(bands) for bands in candidates], np.int64)
+
+
+def peek(
+    values: IntArray, predicted: IntArray, bounds: tuple[int, int], bands: IndexArray, count: int
+) -> IndexArray:
+    """The first `count` (at most 62) bits under each row of `bands` (from `table`), as int64 [n].
+
+    The first bit is the highest; -1 where there are not that many.
+    """
+    heads: IndexArray = _peek(values, predicted, *bounds, bands, count)
+    return heads
 
 
 def _numbers(bands: Bands) -> tuple[int, int, int, int, int]:
@@ -413,3 +430,22 @@ def _remove(
         done += 1
         ends[done - 1] = i + 1
     return done
+
+
+@compiled
+def _peek(
+    values: IntArray, predicted: IntArray, lo: int, hi: int, bands: IndexArray, count: int
+) -> IndexArray:
+    heads = np.full(len(bands), -1, np.int64)
+    for b in range(len(bands)):
+        up, down, expansion, z_up, z_down = bands[b]
+        head, done = np.int64(0), 0
+        for i in range(values.size):
+            sign, k, _ = _side(values[i], predicted[i], lo, hi, up, down, expansion, z_up, z_down)
+            if sign == 0 or k >= 2 * expansion:
+                continue
+            head, done = 2 * head + (k & 1), done + 1
+            if done == count:
+                heads[b] = head
+                break
+    return heads

@@ -24,7 +24,9 @@ from blessmark.carrier.lattice import (
     costs,
     find_sites,
     insert,
+    peek,
     remove,
+    table,
 )
 from blessmark.payload import erasure, packets
 from blessmark.payload.crypto import DerivedKeys, order_words, packet_masks, tile_mac
@@ -40,7 +42,12 @@ _RESERVE = 2
 _PARITY = (5, 4)
 
 _LENGTHS: IndexArray = np.array([V1.packet_bits(j) for j in V1.shards_per_packet], np.int64)
+_SIZES = [int(bits) // 8 for bits in _LENGTHS]
 _UP, _DOWN = 0, -1
+#: The greatest k that a packet can claim.
+_MOST_CLAIMED = 255
+#: How many tiles a reader may try in vain, from what most of them claim downwards.
+_PATIENCE = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +71,21 @@ class TileGrid:
         top, left = row * V1.tile_px, col * V1.tile_px
         return Window(top, left, min(top + V1.tile_px, self.rows), min(left + V1.tile_px, self.cols))
 
-    def candidates(self, roi: BoolArray) -> Iterator[int]:
-        """Tiles that are large enough and hold at least one NROI block."""
+    def blocks(self, tile: int, roi: BoolArray) -> BoolArray:
+        """The part of a map that lies in tile number `tile`."""
+        row, col = divmod(tile, self.shape[1])
         blocks = V1.tile_px // V1.block_px
-        for tile in range(len(self)):
-            window = self.window(tile)
-            if min(window.bottom - window.top, window.right - window.left) < V1.min_tile_px:
-                continue
-            row, col = divmod(tile, self.shape[1])
-            if not roi[row * blocks : (row + 1) * blocks, col * blocks : (col + 1) * blocks].all():
-                yield tile
+        return roi[row * blocks : (row + 1) * blocks, col * blocks : (col + 1) * blocks]
+
+    def usable(self, tile: int, roi: BoolArray) -> bool:
+        """Whether a tile is large enough and holds at least one NROI block."""
+        window = self.window(tile)
+        shortest = min(window.bottom - window.top, window.right - window.left)
+        return shortest >= V1.min_tile_px and not self.blocks(tile, roi).all()
+
+    def candidates(self, roi: BoolArray) -> Iterator[int]:
+        """The usable tiles."""
+        return (tile for tile in range(len(self)) if self.usable(tile, roi))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +126,7 @@ class Packet:
 
 
 def plan(frame: Frame, roi: BoolArray, lattice: Lattice, keys: DerivedKeys, max_change: int) -> Plan:
-    """Find the cheapest way to carry each packet size in every tile, moving no sample by more than `max_change`."""
+    """Find the cheapest bands for each packet size in every tile; no sample moves more than `max_change`."""
     grid = TileGrid(frame.rows, frame.cols)
     words = order_words(keys, frame.number, lattice, frame.rows, frame.cols)
     tiles = []
@@ -149,7 +161,8 @@ class Reader:
     """Finds packets in a marked frame, tile by tile, by whatever map its caller proposes.
 
     A packet proves by its MAC that the map was right where it lies, so maps may simply be tried: first the
-    segmenter's, then, where an image was damaged so that its segmenter sees it differently now, local ones.
+    segmenter's, then, where an image was damaged so that its segmenter sees it differently now, others. No
+    tile is tried twice by the same map.
 
     Attributes
     ----------
@@ -160,61 +173,133 @@ class Reader:
     def __init__(self, frame: Frame, lattice: Lattice, keys: DerivedKeys) -> None:
         self.grid = TileGrid(frame.rows, frame.cols)
         self.packets: dict[int, Packet] = {}
-        self.restored = frame.samples.copy()
+        self.restored = frame.samples
         self._frame, self._lattice, self._keys = frame, lattice, keys
-        self._words = order_words(keys, frame.number, lattice, frame.rows, frame.cols)
         self._masks = packet_masks(keys, frame.number, lattice, len(self.grid))
-        self._trials = _Trials()
+        self._words: npt.NDArray[np.uint32] | None = None
+        self._tried: set[tuple[int, bytes]] = set()
+        self._order = list(range(len(_TRIALS)))
 
     def read(self, roi: BoolArray) -> None:
-        """Look for packets in every tile of `roi` that has not given one yet."""
-        for tile in self.grid.candidates(roi):
-            if tile not in self.packets:
-                self._read_tile(tile, roi, self._trials.bands)
+        """Look for packets in every tile of `roi` that has not given one yet.
+
+        Tiles of one message claim the same k, so what most tiles claim is tried first, and what hardly any
+        claims only while `_PATIENCE` lasts: without a watermark every k is claimed about as often.
+        """
+        openings = list(self._open(roi, range(len(self.grid))))
+        claimed = np.zeros((len(openings), _MOST_CLAIMED + 1), np.bool_)
+        for row, opening in enumerate(openings):
+            claimed[row, opening.claims] = True
+        patience = _PATIENCE
+        for needed in _by_claims(claimed, self._known()):
+            for row in np.flatnonzero(claimed[:, needed]).tolist():
+                if self._read_packet(openings[row], needed):
+                    claimed[row] = False
+                else:
+                    patience -= 1
+            if patience <= 0:
+                break
+        self._forget_order()
+
+    def retry(self, roi: BoolArray, tiles: Iterable[int]) -> None:
+        """Look for packets of the messages known so far in those of `tiles` that have not given one yet."""
+        known = self._known()
+        for opening in self._open(roi, tiles):
+            any(self._read_packet(opening, needed) for needed in known)
 
     def search(self, tiles: Iterable[int], fixed: BoolArray) -> None:
-        """Look for packets in `tiles` by maps drawn from each tile alone; `fixed` blocks are ROI in all of them.
+        """`retry` in `tiles` by maps drawn from each tile alone; `fixed` is ROI in all of them.
 
         Wherever a map is "darker (or brighter) than some level, one block away from anything else", one of
         the nested sets that `_local_maps` yields is that map, whatever became of the rest of the image.
         """
         view = invariant_view(self._frame, self._lattice).samples
         for tile in tiles:
-            if tile in self.packets:
-                continue
             for roi in _local_maps(view, self.grid.window(tile)):
-                if self._read_tile(tile, roi | fixed, self._trials.seen):
+                if tile in self.packets:
                     break
+                self.retry(roi | fixed, (tile,))
 
     def messages(self) -> Iterator[tuple[bytes, frozenset[int]]]:
         """Candidate messages, best evidence first, each with the tiles whose shards agree with it."""
-        for needed in _by_frequency([packet.needed for packet in self.packets.values()]):
+        for needed in self._known():
             yield from _decode([p for p in self.packets.values() if p.needed == needed], needed)
 
-    def _read_tile(self, tile: int, roi: BoolArray, candidates: Iterable[Bands]) -> bool:
-        """Try every (T, Z, length); on success keep the packet and write the tile's restored sites."""
-        frame, window = self._frame, self.grid.window(tile)
-        predictor = V1.predictor(self._lattice)
-        sites = find_sites(frame, roi, window, self._lattice, predictor, self._words)
-        if sites.index.size < _LENGTHS[0]:
+    def _known(self) -> list[int]:
+        """The k of every message that has a packet, most frequent first."""
+        return _by_frequency([packet.needed for packet in self.packets.values()])
+
+    def _open(self, roi: BoolArray, tiles: Iterable[int]) -> Iterator[_Opening]:
+        """What each of `tiles` that is usable and new under `roi` claims."""
+        frame, predictor = self._frame, V1.predictor(self._lattice)
+        for tile in tiles:
+            trial = (tile, self.grid.blocks(tile, roi).tobytes())
+            if tile in self.packets or trial in self._tried or not self.grid.usable(tile, roi):
+                continue
+            self._tried.add(trial)
+            window = self.grid.window(tile)
+            sites = find_sites(frame, roi, window, self._lattice, predictor, self._site_words())
+            if sites.index.size >= _LENGTHS[0]:
+                values = sites.values(frame.samples)
+                heads = peek(values, sites.predicted, frame.bounds, _TRIAL_TABLE, 8)
+                claims = np.where(heads < 0, 0, heads ^ self._masks[tile][0])
+                yield _Opening(tile, sites, values, claims)
+
+    def _site_words(self) -> npt.NDArray[np.uint32]:
+        if self._words is None:
+            frame = self._frame
+            self._words = order_words(self._keys, frame.number, self._lattice, frame.rows, frame.cols)
+        return self._words
+
+    def _forget_order(self) -> None:
+        """Readers without a packet are kept in numbers, and the words take four bytes a pixel."""
+        if not self.packets:
+            self._words = None
+
+    def _read_packet(self, opening: _Opening, needed: int) -> bool:
+        """Try all bands under which the tile claims `needed` and every length; on success keep the packet."""
+        trials = [trial for trial in self._order if opening.claims[trial] == needed]
+        if not trials:
             return False
-        mac = _TileMac(frame, self.grid, tile, self._lattice, sites, self._keys)
-        marked, mask = sites.values(frame.samples), self._masks[tile]
-        for bands in tuple(candidates):
-            values = marked.copy()
-            bits, ends = remove(values, sites.predicted, frame.bounds, bands, 0, int(_LENGTHS[-1]))
-            if bits.size < _LENGTHS[0] or not self._trials.plausible(int(np.packbits(bits[:8])[0] ^ mask[0])):
-                continue
-            authentic = _authenticated(mac, marked, values, bits, ends, mask)
-            if authentic is None:
-                continue
-            values, head = authentic
-            self.restored.reshape(-1)[sites.index] = values
-            needed, shards = packets.unpack(head)
-            self._trials.succeeded(bands, needed)
-            self.packets[tile] = Packet(tile, needed, shards)
-            return True
+        mac = _TileMac(self._frame, self.grid, opening.tile, self._lattice, opening.sites, self._keys)
+        for trial in trials:
+            values = opening.values.copy()
+            bits, ends = remove(
+                values, opening.sites.predicted, self._frame.bounds, _TRIALS[trial], 0, int(_LENGTHS[-1])
+            )
+            authentic = _authenticated(mac, opening.values, values, bits, ends, self._masks[opening.tile])
+            if authentic is not None:
+                self._order.insert(0, self._order.pop(self._order.index(trial)))
+                self._keep(opening, *authentic)
+                return True
         return False
+
+    def _keep(self, opening: _Opening, values: IntArray, head: npt.NDArray[np.uint8]) -> None:
+        if not self.packets:
+            self.restored = self._frame.samples.copy()
+        self.restored.reshape(-1)[opening.sites.index] = values
+        needed, shards = packets.unpack(head)
+        self.packets[opening.tile] = Packet(opening.tile, needed, shards)
+
+
+@dataclass(frozen=True, slots=True)
+class _Opening:
+    """One tile under one map: its sites, their marked values, and what each of `_TRIALS` would have it claim.
+
+    `claims` is int64 [trials] of k, 0 where a trial finds too few bits.
+    """
+
+    tile: int
+    sites: Sites
+    values: IntArray
+    claims: IndexArray
+
+
+def _by_claims(claimed: BoolArray, known: list[int]) -> list[int]:
+    """Every k that a tile claims, those of `known` first, then those that most tiles claim."""
+    counts = claimed.sum(axis=0)
+    ranked = sorted(np.flatnonzero(counts[1:]) + 1, key=lambda needed: -counts[needed])
+    return known + [int(needed) for needed in ranked if needed not in known]
 
 
 def band_candidates(max_change: int) -> list[Bands]:
@@ -225,6 +310,11 @@ def band_candidates(max_change: int) -> list[Bands]:
         if t <= max_change
         for doubling in range(V1.shift_doublings)
     ]
+
+
+#: What a reader tries.
+_TRIALS = band_candidates(V1.expansions[-1])
+_TRIAL_TABLE = table(_TRIALS)
 
 
 def _cheapest_bands(frame: Frame, sites: Sites, max_change: int) -> tuple[Bands | None, ...]:
@@ -292,7 +382,8 @@ def _embed_tile(
     assert bands is not None, "sizes come from the plan"
     values = tile.sites.values(plan.frame.samples)
     mac = _TileMac(plan.frame, plan.grid, tile.tile, plan.lattice, tile.sites, keys)
-    packet = np.concatenate([head, mac.tag(values, head)])
+    tag = mac.tag(head.tobytes(), values.astype("<u2"))
+    packet = np.concatenate([head, np.frombuffer(tag, np.uint8)])
     bits = np.unpackbits(packet ^ mask[: packet.size])
     insert(values, tile.sites.predicted, plan.frame.bounds, bands, 0, bits)
     marked.reshape(-1)[tile.sites.index] = values
@@ -314,12 +405,16 @@ class _TileMac:
         self._hash.update(place)
         self._hash.update(untouched.tobytes())
 
-    def tag(self, restored: IntArray, head: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """uint8 [4] over the place, the untouched pixels, the restored sites in coding order, and the head."""
+    def tag(self, head: bytes, *restored: npt.NDArray[np.uint16]) -> bytes:
+        """4 bytes over the place, the untouched pixels, the restored sites in coding order and the head.
+
+        `restored` is uint16, little-endian, in as many parts as the caller has.
+        """
         hash_ = self._hash.copy()
-        hash_.update(restored.astype("<u2").tobytes())
-        hash_.update(head.tobytes())
-        return np.frombuffer(hash_.digest(), np.uint8)
+        for part in restored:
+            hash_.update(part.data)
+        hash_.update(head)
+        return hash_.digest()
 
 
 def _window_without_sites(frame: Frame, window: Window, sites: Sites) -> npt.NDArray[np.uint16]:
@@ -329,38 +424,6 @@ def _window_without_sites(frame: Frame, window: Window, sites: Sites) -> npt.NDA
     row, col = np.divmod(rest, frame.cols)
     part[channel, row - window.top, col - window.left] = 0
     return part
-
-
-class _Trials:
-    """The order in which bands are tried: what the last tile used comes first, for it mostly repeats.
-
-    Once three packets agree on k, a tile that claims another k cannot belong to the same message, and is
-    not worth a MAC.
-    """
-
-    def __init__(self) -> None:
-        self.bands = band_candidates(V1.expansions[-1])
-        self._seen = 0
-        self._needed: list[int] = []
-
-    @property
-    def seen(self) -> list[Bands]:
-        """The bands that any tile has used so far, latest first; all of them before the first success."""
-        return self.bands[: self._seen] or self.bands
-
-    def plausible(self, needed: int) -> bool:
-        """Whether a packet of a `needed`-shard message may still be found here."""
-        if needed == 0:
-            return False
-        agreed = len(self._needed) >= 3 and len(set(self._needed)) == 1
-        return not agreed or needed == self._needed[0]
-
-    def succeeded(self, bands: Bands, needed: int) -> None:
-        """Remember what the tile just read used."""
-        self._needed.append(needed)
-        place = self.bands.index(bands)
-        self._seen = max(self._seen, self._seen + (place >= self._seen))
-        self.bands.insert(0, self.bands.pop(place))
 
 
 def _local_maps(view: IntArray, window: Window) -> Iterator[BoolArray]:
@@ -385,13 +448,14 @@ def _block_darkness(view: IntArray, top: int, left: int, bottom: int, right: int
     """int32 [bottom - top, right - left]: the greatest sample of the 3 x 3 blocks around each block."""
     step = V1.block_px
     rows, cols = view.shape[1] // step, view.shape[2] // step
-    t, l, b, r = max(0, top - 1), max(0, left - 1), min(rows, bottom + 1), min(cols, right + 1)
-    part = view[:, t * step : b * step, l * step : r * step].max(axis=0)
-    highest = part.reshape(b - t, step, r - l, step).max(axis=(1, 3))
+    first, last = max(0, top - 1), min(rows, bottom + 1)
+    west, east = max(0, left - 1), min(cols, right + 1)
+    part = view[:, first * step : last * step, west * step : east * step].max(axis=0)
+    highest = part.reshape(last - first, step, east - west, step).max(axis=(1, 3))
     low = int(highest.min()) if highest.size else 0
     padded = np.pad(highest, 1, constant_values=low)
     around = np.lib.stride_tricks.sliding_window_view(padded, (3, 3)).max(axis=(2, 3))
-    return np.asarray(around[top - t : bottom - t, left - l : right - l])
+    return np.asarray(around[top - first : bottom - first, left - west : right - west])
 
 
 def _authenticated(
@@ -403,15 +467,16 @@ def _authenticated(
     mask: npt.NDArray[np.uint8],
 ) -> tuple[IntArray, npt.NDArray[np.uint8]] | None:
     """(restored site values, packet head) of the one packet length whose MAC is right."""
-    for length in _LENGTHS:
+    before, after = restored.astype("<u2"), marked.astype("<u2")
+    packed = np.packbits(bits)
+    packet = (packed ^ mask[: packed.size]).tobytes()
+    for length, size in zip(_LENGTHS, _SIZES, strict=True):
         if bits.size < length:
             return None
         end = ends[length - 1]
-        values = np.concatenate([restored[:end], marked[end:]])
-        packet = np.packbits(bits[:length]) ^ mask[: length // 8]
-        head = packet[: -V1.mac_bytes]
-        if (mac.tag(values, head) == packet[-V1.mac_bytes :]).all():
-            return values, head
+        head = packet[: size - V1.mac_bytes]
+        if mac.tag(head, before[:end], after[end:]) == packet[size - V1.mac_bytes : size]:
+            return np.concatenate([restored[:end], marked[end:]]), np.frombuffer(head, np.uint8)
     return None
 
 

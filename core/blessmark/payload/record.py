@@ -330,20 +330,24 @@ def _put_others(encoder: Encoder, tags: Iterable[int], record: Record) -> None:
 def _get_others(decoder: Decoder, fields: dict[int, bytes]) -> None:
     """Add what `_put_others` wrote to `fields`."""
     while decoder.choice(_MORE_WEIGHTS):
-        tag = _get_tag(decoder)
-        value = _get(decoder, _TABLE.get(tag, Kind.OTHER))
+        tag, kind = _get_tag(decoder)
+        value = _get(decoder, kind)
         if value is None or tag in fields:
             raise RecordError(f"the record repeats or lacks field {tag:08X}")
         fields[tag] = value
 
 
-def _get_tag(decoder: Decoder) -> int:
+def _get_tag(decoder: Decoder) -> tuple[int, Kind]:
+    """A tag and the class of its value.
+
+    One that is spelled out was unknown to its writer, even where this version's longer table knows it.
+    """
     number = decoder.uniform(_TABLE_ROOM)
     if number == _TABLE_ROOM - 1:
-        return decoder.uniform(1 << 32)
+        return decoder.uniform(1 << 32), Kind.OTHER
     if number >= len(_TAGS):
         raise RecordError(f"the record holds the unknown field number {number}; a newer version may read it")
-    return _TAGS[number]
+    return _TAGS[number], _TABLE[_TAGS[number]]
 
 
 def _put_uid_digest(encoder: Encoder, record: Record) -> None:

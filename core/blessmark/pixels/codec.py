@@ -19,7 +19,7 @@ from pydicom import uid
 from pydicom.pixels.processing import convert_color_space
 
 from blessmark.errors import PixelError
-from blessmark.pixels import codestream, jpeg_lossless
+from blessmark.pixels import codestream, jpeg_lossless, run_length
 from blessmark.pixels.codestream import Codestream
 from blessmark.pixels.header import Header
 from blessmark.pixels.syntax import J2K, JPEG_LOSSLESS, JPEG_LOSSY, JPEG_LS
@@ -30,6 +30,10 @@ Samples = npt.NDArray[Any]
 _J2K_UNSPECIFIED, _J2K_RGB = 0, 1
 #: codes of JPEG-LS (ITU-T T.87 C.2.3)
 _BY_PLANE, _BY_PIXEL = 0, 2
+
+
+class EncoderRefusedError(PixelError):
+    """The encoder does not take this frame; another one may."""
 
 
 def decode(encoded: bytes, header: Header) -> Samples:
@@ -97,16 +101,10 @@ def _from_jpeg_ls(encoded: bytes, header: Header) -> Samples:
 
 
 def _from_rle(encoded: bytes, header: Header) -> Samples:
-    try:
-        content = rle.utils.decode_pixel_data(
-            encoded, version=2, rows=header.rows, columns=header.cols, bits_allocated=header.bits_allocated
-        )
-    except BaseException as error:
-        if isinstance(error, (Exception, KeyboardInterrupt, SystemExit)):
-            raise
-        # damaged runs make the Rust decoder panic, which arrives as a BaseException and would end the worker
-        raise ValueError("the RLE decoder panicked") from error
-    return _reshaped(np.frombuffer(content, header.word), header, by_plane=True)
+    planes = run_length.decode(encoded, header.rows, header.cols)
+    width = header.bits_allocated // 8
+    significant_last = planes.reshape(header.channels, width, header.rows, header.cols)[:, ::-1]
+    return np.ascontiguousarray(np.moveaxis(significant_last, (0, 1), (2, 3))).view(header.word)[..., 0]
 
 
 def _reshaped(flat: Samples, header: Header, by_plane: bool) -> Samples:
@@ -120,13 +118,14 @@ def encode(samples: Samples, header: Header) -> bytes:
 
     Raises
     ------
-    PixelError : the encoder gave up, or what it wrote is not what it was given
+    EncoderRefusedError : the encoder gave up
+    PixelError : what it wrote is not what it was given
     """
     name = uid.UID(header.syntax).name
     try:
         encoded = _encoded(np.ascontiguousarray(samples), header)
     except Exception as error:
-        raise PixelError(f"a frame cannot be encoded as {name} ({type(error).__name__})") from error
+        raise EncoderRefusedError(f"a frame cannot be encoded as {name} ({type(error).__name__})") from error
     if not np.array_equal(decode(encoded, header), samples):
         raise PixelError(f"a frame encoded as {name} does not decode to itself; nothing was changed")
     return encoded
@@ -163,7 +162,7 @@ def _to_jpeg_2000(samples: Samples, header: Header) -> bytes:
     transformed = header.photometric == "YBR_RCT"
     return bytes(
         openjpeg.utils.encode(
-            narrow if header.channels == 3 else narrow[:, :, 0],
+            np.ascontiguousarray(narrow if header.channels == 3 else narrow[:, :, 0]),
             bits_stored=header.bits_stored,
             photometric_interpretation=_J2K_RGB if transformed else _J2K_UNSPECIFIED,
             use_mct=transformed,

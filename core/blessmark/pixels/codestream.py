@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pydicom import uid
 
 from blessmark.errors import PixelError
+from blessmark.pixels import run_length
 from blessmark.pixels.header import Header
 from blessmark.pixels.syntax import J2K, JPEG_LOSSLESS, JPEG_LS, RLE
 
@@ -21,7 +22,6 @@ _JP2 = b"\x00\x00\x00\x0cjP  "
 _END = b"\xff\xd9"
 START_OF_SCAN = 0xDA
 _SOF_LOSSLESS, _SOF_LS = 0xC3, 0xF7
-_RLE_HEADER_BYTES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ def _jpeg_2000(encoded: bytes) -> Codestream:
 
 def _rle(encoded: bytes, header: Header) -> Codestream:
     """RLE (PS3.5 annex G) declares one segment for each byte of a pixel, and nothing else."""
-    declared = int.from_bytes(encoded[:4], "little")
-    if len(encoded) <= _RLE_HEADER_BYTES or declared != header.channels * header.bits_allocated // 8:
+    declared = run_length.segment_count(encoded)
+    if declared != header.channels * header.bits_allocated // 8:
         raise PixelError(f"a compressed frame holds {declared} RLE segments, which contradicts the header")
     return Codestream(header.rows, header.cols, header.channels, header.bits_allocated)

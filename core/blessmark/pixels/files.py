@@ -42,7 +42,7 @@ def read(source: bytes | Path, *, limit_bytes: int = LIMIT_BYTES) -> Dataset:
         except InvalidDicomError:
             raise PixelError(f"{name} is not a DICOM file: it lacks the DICM prefix") from None
         except PixelError as error:
-            raise PixelError(f"{name} {error}") from error
+            raise PixelError(f"{name}: {error}") from error
         except Exception as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # the disk failed; pydicom's own OSErrors carry no errno and mean a broken file
@@ -88,7 +88,7 @@ def _inflated(file: BinaryIO, limit_bytes: int) -> bytes | None:
     stream = zlib.decompressobj(-zlib.MAX_WBITS)
     inflated = stream.decompress(file.read(), limit_bytes)
     if stream.unconsumed_tail:
-        raise PixelError(f"inflates to more than the limit of {limit_bytes} bytes")
+        raise PixelError(f"the data set inflates to more than the limit of {limit_bytes} bytes")
     return inflated
 
 
@@ -100,10 +100,10 @@ def _check_complete(ds: Dataset, content: BinaryIO, size: int) -> None:
     """Find a file that was cut short, which pydicom reads up to the last whole element without a word."""
     last = max(_held(ds), key=_position, default=None)
     if last is None:
-        raise PixelError("holds no data set")
+        raise PixelError("there is no data set behind the file header; send it again")
     end = _end(last, ds, content)
     if end > size or end + _ITEM_BYTES <= size:
-        raise PixelError("is cut short or broken behind its last readable element; send it again")
+        raise PixelError("the file is cut short or broken behind its last readable element; send it again")
 
 
 def _held(ds: Dataset) -> list[DataElement | RawDataElement]:

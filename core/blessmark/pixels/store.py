@@ -14,7 +14,7 @@ from blessmark.errors import PixelError
 from blessmark.pixels import codec, elements, fragments, native
 from blessmark.pixels.header import Header, read_header
 from blessmark.pixels.image import Image
-from blessmark.pixels.syntax import LOSSY, written_as
+from blessmark.pixels.syntax import ENCODABLE, LOSSY, written_as
 from blessmark.types import IntArray
 
 
@@ -84,11 +84,7 @@ def _replace_value(ds: Dataset, patched: bytes) -> None:
 
 
 def _replace_fragments(ds: Dataset, source: Header, decoded: Header, wanted: Iterable[IntArray]) -> None:
-    target = replace(decoded, syntax=written_as(source.syntax))
-    if target.syntax != source.syntax and target.channels == 3:
-        # no decoder leaves another order or colour transform behind
-        target = replace(target, planar=0, photometric=_stored_colour(target.photometric))
-    encoded = [_encoded(samples, target) for samples in wanted]
+    encoded, target = _encoded(wanted, _target(decoded, source, written_as(source.syntax)), source)
     before = len(elements.pixel_bytes(ds))
     fragments.replace_fragments(ds, encoded)
     _describe(ds, source, target)
@@ -96,13 +92,31 @@ def _replace_fragments(ds: Dataset, source: Header, decoded: Header, wanted: Ite
         _record_loss(ds, source, before)
 
 
-def _stored_colour(photometric: str) -> str:
-    return "RGB" if photometric in ("YBR_RCT", "YBR_ICT") else photometric
+def _target(decoded: Header, source: Header, syntax: str) -> Header:
+    """What the header must say of the decoded samples in `syntax`."""
+    if syntax == source.syntax or decoded.channels == 1:
+        return replace(decoded, syntax=syntax)
+    transformed = decoded.photometric in ("YBR_RCT", "YBR_ICT")
+    photometric = "RGB" if transformed else decoded.photometric
+    return replace(decoded, syntax=syntax, planar=0, photometric=photometric)
 
 
-def _encoded(samples: IntArray, target: Header) -> bytes:
-    words = np.moveaxis(samples, 0, 2).astype(target.word)
-    return codec.encode(words, target)
+def _encoded(wanted: Iterable[IntArray], target: Header, source: Header) -> tuple[list[bytes], Header]:
+    """The frames in one syntax that takes them all: `target`'s, or after a refusal the next one."""
+    encoded: list[bytes] = []
+    for samples in wanted:
+        words = np.moveaxis(samples, 0, 2).astype(target.word)
+        while True:
+            try:
+                encoded.append(codec.encode(words, target))
+                break
+            except codec.EncoderRefusedError:
+                following = ENCODABLE[uid.UID(target.syntax)]
+                if following is None:
+                    raise
+                refused, target = target, _target(target, source, following)
+                encoded = [codec.encode(codec.decode(frame, refused), target) for frame in encoded]
+    return encoded, target
 
 
 def _describe(ds: Dataset, source: Header, target: Header) -> None:

@@ -39,9 +39,17 @@ LOSSY = MappingProxyType(
 #: every MPEG-2, MPEG-4 and HEVC transfer syntax, 1.2.840.10008.1.2.4.100 to .108
 VIDEO_PREFIX = "1.2.840.10008.1.2.4.10"
 
-_WRITABLE = NATIVE | {uid.RLELossless, uid.JPEGLSLossless, uid.JPEG2000Lossless}
+#: Lossless syntaxes that have an encoder, and what is written where that encoder refuses an image: JPEG 2000
+#: the small ones (it halves an image five times), JPEG-LS noise that grows. RLE takes everything.
+ENCODABLE = MappingProxyType(
+    {
+        uid.JPEG2000Lossless: uid.JPEGLSLossless,
+        uid.JPEGLSLossless: uid.RLELossless,
+        uid.RLELossless: None,
+    }
+)
 
 
 def written_as(syntax: str) -> str:
-    """The lossless transfer syntax in which changed pixels of a `syntax` source are written."""
-    return syntax if syntax in _WRITABLE else str(uid.JPEGLSLossless)
+    """The lossless transfer syntax that changed pixels of a compressed `syntax` source are written in."""
+    return syntax if syntax in ENCODABLE else str(uid.JPEGLSLossless)

@@ -20,9 +20,11 @@ border and leaves no air (a CT reconstructed inside the body).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 
 from blessmark.profile import V1
@@ -41,6 +43,8 @@ _LEAST_OUTSIDE_BLOCKS = 16
 _LEAST_FILLED_BLOCKS = 64
 _DISC_TOLERANCE_BLOCKS = 2
 _BESIDE_FILL_BLOCKS = 4
+#: how many levels above and below the likeliest one a redrawn map may turn on
+_STEPS_OF_LEVEL = 24
 _EIGHT_NEIGHBOURS = np.ones((3, 3), np.bool_)
 
 
@@ -59,6 +63,30 @@ class Anatomy:
                 break
             outside &= _reached(_air_blocks(plane[: rows * _BLOCK, : cols * _BLOCK], view))
         return ~outside
+
+    def redraw(self, view: View, hidden: BoolArray) -> Iterator[BoolArray]:
+        """Maps that the view may have had before the blocks `hidden` changed, the likeliest first.
+
+        Levels are taken without these blocks. What borderline blocks turn on is one level, which the rest of
+        the image fixes up to a few blocks; so there is a map for each level nearby, and for each of these one
+        map for every guess at what the hidden blocks held.
+
+        `hidden` and the maps are bool [rows // 8, cols // 8].
+        """
+        rows, cols = hidden.shape
+        planes = [_guesses(plane[: rows * _BLOCK, : cols * _BLOCK], view, hidden) for plane in view.samples]
+        if hidden.all() or not all(planes):
+            return
+        nearest = _nearest_shown(hidden)
+        for number in range(max(map(len, planes))):
+            guesses = [plane[min(number, len(plane) - 1)] for plane in planes]
+            for close in (
+                lambda air: air[nearest],
+                lambda air: air,
+                lambda air: air & ~hidden,
+                lambda air: air | hidden,
+            ):
+                yield ~np.logical_and.reduce([_reached(close(air)) for air in guesses])
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +142,82 @@ def _air_blocks(plane: IntArray, view: View) -> BoolArray:
         if _is_disc(fill):
             blocks |= _air_in_disc(plane, fill)
     return blocks
+
+
+def _guesses(plane: IntArray, view: View, hidden: BoolArray) -> list[BoolArray]:
+    """What `_air_blocks` may have found before the blocks `hidden` changed, the likeliest first."""
+    padding = _padding(plane, view)
+    may_be_disc = len(view.samples) == 1 and view.hi - view.lo > 255
+    if may_be_disc and _is_disc(padding, hidden):
+        return _nested(_Shown.of(plane, padding, hidden), _beside(padding), _AIR_PERCENT_BESIDE_FILL)
+    shown = _Shown.of(plane, padding, hidden)
+    ring = _border(shown.known.used.shape)
+    air = shown.air(ring, _AIR_PERCENT)
+    if air is None:
+        return shown.saturated(ring)
+    if not may_be_disc or air.level < air.limit:
+        return _nested(shown, ring, _AIR_PERCENT)
+    constant = shown.high <= air.limit
+    fill = (4 * plane == air.level + shown.known.base) | padding
+    if not _is_disc(fill, hidden):
+        return [constant]
+    inside = _Shown.of(plane, fill, hidden)
+    return [constant | blocks for blocks in _nested(inside, _beside(fill), _AIR_PERCENT_BESIDE_FILL)] or [
+        constant
+    ]
+
+
+def _nested(shown: _Shown, ring: BoolArray, percent: int) -> list[BoolArray]:
+    """The blocks of air for every level near the one that the ring shows, the nearest first."""
+    air = shown.air(ring, percent)
+    if air is None:
+        return []
+    levels = np.unique(shown.high[~shown.hidden])
+    here = int(np.searchsorted(levels, air.limit, "right")) - 1
+    steps = sorted(range(-_STEPS_OF_LEVEL, _STEPS_OF_LEVEL + 1), key=abs)
+    return [shown.high <= levels[here + step] for step in steps if 0 <= here + step < levels.size]
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """A plane of which some blocks are hidden.
+
+    Attributes
+    ----------
+    known : measured without the hidden blocks
+    hidden : bool [R, C]
+    low, high : as in `_Field`, of all blocks, counted from `known.base`
+    """
+
+    known: _Field
+    hidden: BoolArray
+    low: IntArray
+    high: IntArray
+
+    @classmethod
+    def of(cls, plane: IntArray, fill: BoolArray, hidden: BoolArray) -> _Shown:
+        """Measure a plane; `fill` is left out of everything."""
+        whole = _measure(plane, fill)
+        known = _measure(plane, fill | hidden.repeat(_BLOCK, 0).repeat(_BLOCK, 1))
+        higher = whole.base - known.base
+        return cls(known, hidden, whole.low + higher, whole.high + higher)
+
+    def air(self, ring: BoolArray, percent: int) -> _Air | None:
+        """The plateau of air among the cells of `ring` that are not hidden."""
+        return _find_air(self.known, self._seen(ring), percent)
+
+    def saturated(self, ring: BoolArray) -> list[BoolArray]:
+        """The blocks of a saturated white surround, if it shows on the ring."""
+        air = _find_air(self.known.mirrored(), self._seen(ring), _AIR_PERCENT)
+        return [] if air is None or air.limit > 0 else [self.low >= self.known.top]
+
+    def _seen(self, ring: BoolArray) -> BoolArray:
+        return ring & ~self.hidden.repeat(_CELLS, 0).repeat(_CELLS, 1)
+
+
+def _nearest_shown(hidden: BoolArray) -> tuple[npt.NDArray[np.int32], ...]:
+    """Row and column of the block nearest to each that is not hidden."""
+    return tuple(ndimage.distance_transform_edt(hidden, return_distances=False, return_indices=True))
 
 
 def _air_in_disc(plane: IntArray, fill: BoolArray) -> BoolArray:
@@ -245,17 +349,25 @@ def _beside(fill: BoolArray) -> BoolArray:
     return ring.repeat(_CELLS, 0).repeat(_CELLS, 1)
 
 
-def _is_disc(fill: BoolArray) -> bool:
-    """Whether what is not filled is a disc about the middle that reaches all sides and spares all corners."""
+def _is_disc(fill: BoolArray, hidden: BoolArray | None = None) -> bool:
+    """Whether what is not filled is a disc about the middle that reaches all sides and spares all corners.
+
+    Blocks that are `hidden` are taken for whatever a disc would have there.
+    """
     solid = ~_any_of(~fill, _BLOCK)
+    shown = np.ones_like(solid) if hidden is None else ~hidden
     rows, cols = solid.shape
-    if not solid[np.ix_([0, -1], [0, -1])].all():
+    if not (solid | ~shown)[np.ix_([0, -1], [0, -1])].all():
         return False
-    if solid[:2].all() or solid[-2:].all() or solid[:, :2].all() or solid[:, -2:].all():
+    open_ = ~(solid & shown)
+    if not (open_[:2].any() and open_[-2:].any() and open_[:, :2].any() and open_[:, -2:].any()):
+        return False
+    solid, body = solid & shown, ~solid & shown
+    if not (solid.any() and body.any()):
         return False
     row, col = np.ogrid[1 - rows : rows : 2, 1 - cols : cols : 2]  # twice the distance from the middle
     distance = row**2 + col**2
-    nearest, farthest = int(distance[solid].min()), int(distance[~solid].max())
+    nearest, farthest = int(distance[solid].min()), int(distance[body].max())
     return math.isqrt(farthest) - math.isqrt(nearest) <= 2 * _DISC_TOLERANCE_BLOCKS
 
 

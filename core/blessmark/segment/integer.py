@@ -171,13 +171,17 @@ class NumpyRuntime:
 
     def logits(self, images: Images) -> IntArray:
         """uint8 [n, rows, cols, channels] -> int32 [n, result rows, result cols]."""
-        return np.stack([self._one(image) for image in images])
+        count = max(1, _STRIP_PIXELS * images.shape[0] // max(1, images[..., 0].size))
+        groups = [images[first : first + count] for first in range(0, len(images), count)]
+        return np.concatenate([self._group(group) for group in groups])
 
-    def _one(self, image: Images) -> IntArray:
-        values: dict[str, Float] = {INPUT: image.astype(np.float32)}
-        for step in self.network.steps:
+    def _group(self, images: Images) -> IntArray:
+        values: dict[str, Float] = {INPUT: images.astype(np.float32)}
+        for index, step in enumerate(self.network.steps):
             sources = [values[name] for name in step.sources]
             values[step.name] = _apply(step, sources, self.network.convs)
+            needed = {name for later in self.network.steps[index + 1 :] for name in later.sources}
+            values = {name: each for name, each in values.items() if name in needed or name == step.name}
         return np.asarray(values[self.network.steps[-1].name][..., 0], np.int32)
 
 
@@ -347,22 +351,22 @@ def _move(op: Op, sources: list[npt.NDArray[Number]]) -> npt.NDArray[Number]:
     return np.moveaxis(cells, -2, -3).reshape(*batch, 2 * rows_in, 2 * cols_in, 1)
 
 
-def _conv_float(image: Float, conv: Conv) -> Float:
-    """Convolve [rows, cols, channels]; one matrix product a strip of rows, on unrolled patches."""
+def _conv_float(images: Float, conv: Conv) -> Float:
+    """Convolve [n, rows, cols, channels]; one matrix product a strip, on unrolled patches."""
     kernel, bias = scaled_kernel(conv)
-    side, _, _, channels_out = kernel.shape
-    matrix = kernel.reshape(-1, channels_out)
-    rows, cols, channels = image.shape
+    side, _, channels, width = kernel.shape
+    matrix = kernel.reshape(-1, width)
     if side == 1:
-        return (image.reshape(-1, channels) @ matrix + bias).reshape(rows, cols, channels_out)
-    padded = np.pad(image, ((side // 2,) * 2, (side // 2,) * 2, (0, 0)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (side, side), (0, 1))
-    patches = np.moveaxis(windows, 2, 4)
-    out = np.empty((rows, cols, channels_out), np.float32)
-    strip = max(1, _STRIP_PIXELS // cols)
-    for top in range(0, rows, strip):
-        part = patches[top : top + strip].reshape(-1, matrix.shape[0])
-        out[top : top + strip] = (part @ matrix + bias).reshape(-1, cols, channels_out)
+        return (images.reshape(-1, channels) @ matrix + bias).reshape(*images.shape[:3], width)
+    margin = (side // 2,) * 2
+    padded = np.pad(images, ((0, 0), margin, margin, (0, 0)))
+    patches = np.moveaxis(np.lib.stride_tricks.sliding_window_view(padded, (side, side), (1, 2)), 3, 5)
+    out = np.empty((*images.shape[:3], width), np.float32)
+    strip = max(1, _STRIP_PIXELS // (images.shape[0] * images.shape[2]))
+    for top in range(0, images.shape[1], strip):
+        part = patches[:, top : top + strip]
+        summed = part.reshape(-1, matrix.shape[0]) @ matrix + bias
+        out[:, top : top + strip] = summed.reshape(*part.shape[:3], width)
     return out
 
 

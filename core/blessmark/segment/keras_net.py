@@ -43,12 +43,14 @@ class Device:
     name : `cpu`, `gpu`, `gpu:1`; None leaves the choice to the library
     memory_growth : take GPU memory as needed instead of all of it at once (TensorFlow)
     threads : CPU threads of one operation; None leaves the choice to the library (TensorFlow)
+    xla : compile the whole network with XLA (TensorFlow; JAX always does)
     batch_samples : most input samples that go through the network together; bounds its memory
     """
 
     name: str | None = None
     memory_growth: bool = True
     threads: int | None = None
+    xla: bool = False
     batch_samples: int = 1 << 18
 
 
@@ -84,6 +86,7 @@ class KerasRuntime:
         self._device = device or Device()
         with self._placed():
             self._model = _model(network)
+            self._model.compile(jit_compile=self._device.xla or self.backend == "jax")
 
     def logits(self, images: Images) -> IntArray:
         """uint8 [n, rows, cols, channels] -> int32 [n, result rows, result cols]."""
@@ -144,9 +147,7 @@ def _model(network: Network) -> keras.Model:
     values: dict[str, Any] = {INPUT: ops.cast(inputs, "float32")}
     for step in network.steps:
         values[step.name] = _apply(step, [values[name] for name in step.sources], network)
-    model = keras.Model(inputs, values[network.steps[-1].name])
-    model.compile(jit_compile=False)
-    return model
+    return keras.Model(inputs, values[network.steps[-1].name])
 
 
 def _apply(step: Step, sources: list[Any], network: Network) -> Any:

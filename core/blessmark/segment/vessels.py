@@ -19,7 +19,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from blessmark.errors import SegmenterError
 from blessmark.profile import V1
 from blessmark.segment.integer import Images, NumpyRuntime, Runtime, load
 from blessmark.types import BoolArray, IntArray, View
@@ -34,8 +33,6 @@ _FIELD_RADIUS = 32
 _DARK_SHIFT = 4
 #: what a cell as bright as its surroundings becomes
 _LEVEL = 128
-#: channels -> the one that is looked at: blood absorbs green, which luma dilutes
-_CHANNEL = {1: 0, 3: 1}
 
 Wide = npt.NDArray[np.int64]
 
@@ -60,13 +57,7 @@ class Vessels:
         return self._reach(scale_of(rows, cols))
 
     def roi_blocks(self, view: View) -> BoolArray:
-        """bool [rows // 8, cols // 8]: True where a block overlaps a vessel.
-
-        Raises
-        ------
-        SegmenterError
-            the view has neither one nor three channels
-        """
+        """bool [rows // 8, cols // 8]: True where a block overlaps a vessel."""
         return self.roi_blocks_of([view])[0]
 
     def roi_blocks_of(self, views: Sequence[View]) -> list[BoolArray]:
@@ -98,17 +89,18 @@ def scale_of(rows: int, cols: int) -> int:
 def network_input(view: View, scale: int) -> Images:
     """uint8 [cell rows, cell cols, 1]: the flat-fielded cells, padded to what the network can halve twice."""
     full_scale = (view.hi - view.lo + 1) * 4 * scale * scale
-    cells = flat_field(grey_cells(view, 2 * scale), full_scale >> _DARK_SHIFT)
+    cells = flat_field(grey_cells(view, 2 * scale), max(1, full_scale >> _DARK_SHIFT))
     rows, cols = cells.shape
     return np.pad(cells, ((0, -rows % 4), (0, -cols % 4)), mode="edge")[..., None]
 
 
 def grey_cells(view: View, side: int) -> Wide:
-    """int64 [ceil(rows / side), ceil(cols / side)]: grey or green above `lo`, summed over each cell."""
-    channels = view.samples.shape[0]
-    if channels not in _CHANNEL:
-        raise SegmenterError(f"the vessel network takes 1 or 3 channels, not {channels}; choose another")
-    return _cell_sums(view.samples[_CHANNEL[channels]], side) - view.lo * side * side
+    """int64 [ceil(rows / side), ceil(cols / side)]: samples above `lo`, summed over each cell.
+
+    Of a colour image only the middle channel is looked at: blood absorbs green, which luma dilutes.
+    """
+    middle = view.samples[view.samples.shape[0] // 2]
+    return _cell_sums(middle, side) - view.lo * side * side
 
 
 def flat_field(grey: Wide, dark: int) -> npt.NDArray[np.uint8]:

@@ -206,6 +206,21 @@ def test_repeated_unknown_and_absent_extra_fields_are_errors() -> None:
             decode(content, 1)
 
 
+def test_a_tag_that_is_spelled_out_reads_the_same_when_the_table_has_grown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its writer did not know the tag, so its value was coded as `OTHER`; an appended row must not change that."""
+    sent = with_fields({**FIELDS, 0x00091001: b"1.2.840.10008.1\0"})
+    plaintext = encode(sent)
+    table = {**record._TABLE, 0x00091001: record.Kind.UID}
+    monkeypatch.setattr(record, "_TABLE", table)
+    monkeypatch.setattr(record, "_TAGS", tuple(table))
+    monkeypatch.setattr(record, "_NUMBERS", {tag: number for number, tag in enumerate(table)})
+    assert decode(plaintext, 2) == sent
+    assert decode(encode(sent), 2) == sent
+    assert encode(sent) != plaintext
+
+
 def test_reduce_keeps_what_the_tier_says() -> None:
     core = reduce(RECORD, Tier.CORE)
     assert core.fields.keys() == set(CORE_FIELDS)

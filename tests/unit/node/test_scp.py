@@ -348,6 +348,53 @@ def test_garbage_costs_its_own_connection(site: Site, payload: bytes) -> None:
         assert association.send_c_echo().Status == 0x0000
 
 
+def request(*contexts: bytes) -> bytes:
+    """An A-ASSOCIATE-RQ with these presentation context items (PS3.8 table 9-11)."""
+    application = _item(0x10, b"1.2.840.10008.3.1.1.1")
+    user = _item(0x50, _item(0x51, struct.pack(">I", 16384)) + _item(0x52, b"1.2.3"))
+    titles = b"NODE".ljust(16) + b"MODALITY".ljust(16)
+    body = struct.pack(">Hxx", 1) + titles + bytes(32) + application + b"".join(contexts) + user
+    return struct.pack(">BxL", 1, len(body)) + body
+
+
+def _item(kind: int, body: bytes) -> bytes:
+    return struct.pack(">BxH", kind, len(body)) + body
+
+
+@pytest.mark.parametrize(
+    "context",
+    [
+        b"\1\0\0\0" + _item(0x30, CT.encode()),
+        b"\1\0\0\0" + _item(0x40, EXPLICIT.encode()),
+        b"\2\0\0\0" + _item(0x30, CT.encode()) + _item(0x40, EXPLICIT.encode()),
+        b"\1\0\0\0" + _item(0x30, b"1" * 80) + _item(0x40, EXPLICIT.encode()),
+    ],
+    ids=["no transfer syntax", "no class", "even id", "endless uid"],
+)
+def test_a_malformed_proposal_ends_its_connection(site: Site, context: bytes) -> None:
+    answer = raw(site, request(_item(0x20, context)))
+    assert not answer or answer[0] == A_ABORT
+    assert raw_accepts(site)
+
+
+def raw_accepts(site: Site) -> bool:
+    """Whether a well-formed request is still accepted."""
+    context = b"\1\0\0\0" + _item(0x30, CT.encode()) + _item(0x40, EXPLICIT.encode())
+    with socket.create_connection(("127.0.0.1", site.receiver.port), timeout=5) as connection:
+        connection.sendall(request(_item(0x20, context)))
+        return connection.recv(1) == b"\2"
+
+
+def test_a_quiet_association_still_answers(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patches, "_QUIET_S", 0.0)
+    with associated(site) as association:
+        time.sleep(0.05)
+        assert association.send_c_store(part10(tmp_path)).Status == 0x0000
+    assert len(site.kept()) == 1
+
+
 def test_a_pdu_longer_than_announced_aborts_the_association(site: Site) -> None:
     with associated(site) as association:
         assert association.acceptor.maximum_length == 131072

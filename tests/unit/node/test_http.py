@@ -1,0 +1,91 @@
+"""Metrics and health, asked over HTTP."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable, Iterator
+from http.client import HTTPConnection
+
+import pytest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from dicom_node.errors import LedgerError, OutputError
+from dicom_node.http import HttpServer
+
+
+class Gauge(Collector):
+    """One metric, or an error."""
+
+    error: Exception | None = None
+
+    def collect(self) -> Iterable[Metric]:
+        if self.error is not None:
+            raise self.error
+        yield GaugeMetricFamily("dicom_node_test", "A test.", value=3)
+
+
+class Site:
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+        self.gauge = Gauge()
+        self.server = HttpServer("127.0.0.1", 0, self.gauge, lambda: self.problems)
+        self.server.start()
+
+    def get(self, path: str, method: str = "GET") -> tuple[int, str]:
+        connection = HTTPConnection("127.0.0.1", self.server.port, timeout=5)
+        try:
+            connection.request(method, path)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        finally:
+            connection.close()
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    made = Site()
+    yield made
+    made.server.stop()
+
+
+def test_metrics(site: Site) -> None:
+    status, body = site.get("/metrics?x=1")
+    assert status == 200
+    assert "dicom_node_test 3.0" in body
+
+
+def test_alive_even_when_not_ready(site: Site) -> None:
+    site.problems = ["spool", "workers"]
+    assert site.get("/healthz") == (200, "alive\n")
+    assert site.get("/readyz") == (503, "spool\nworkers\n")
+
+
+def test_ready(site: Site) -> None:
+    assert site.get("/readyz") == (200, "ready\n")
+
+
+@pytest.mark.parametrize("path", ["/", "/metrics/", "/../etc/passwd", "/admin"])
+def test_nothing_else_is_served(site: Site, path: str) -> None:
+    assert site.get(path)[0] == 404
+
+
+def test_nothing_can_be_changed(site: Site) -> None:
+    assert site.get("/metrics", "POST")[0] == 501
+
+
+def test_a_ledger_that_refuses_is_a_500_and_not_the_end(site: Site) -> None:
+    site.gauge.error = LedgerError("locked")
+    status, body = site.get("/metrics")
+    assert status == 500
+    assert "locked" not in body
+    site.gauge.error = None
+    assert site.get("/metrics")[0] == 200
+
+
+def test_a_port_that_is_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        server = HttpServer("127.0.0.1", taken.getsockname()[1], Gauge(), list)
+        with pytest.raises(OutputError, match="cannot serve HTTP"):
+            server.start()
+    server.stop()

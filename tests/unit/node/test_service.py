@@ -1,0 +1,195 @@
+"""The whole node: what is started, in which order it ends, and what it tells the service manager."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import stat
+import threading
+import time
+from collections.abc import Callable
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dicom_node import service
+from dicom_node.config import Config
+from dicom_node.errors import NodeError, OutputError
+from dicom_node.service import Service, log_salt, notify, serve
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def config(folder: Path, **sections: Any) -> Config:
+    return Config.model_validate(
+        {
+            "node": {"id": "n", "ae_title": "NODE", "bind": "127.0.0.1", "port": free_port()},
+            "storage": {"folder": folder, "reserve_mb": 16},
+            "workers": {"count": 1},
+            "routes": ({"name": "all", "role": "pass"},),
+            "http": {"port": free_port()},
+        }
+        | sections,
+        strict=False,
+    )
+
+
+def get(port: int, path: str) -> tuple[int, str]:
+    connection = HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+    finally:
+        connection.close()
+
+
+def is_open(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_a_node_starts_answers_and_stops(tmp_path: Path) -> None:
+    made = config(tmp_path)
+    assert made.http.port is not None
+    node = Service(made)
+    node.start()
+    try:
+        assert node.problems() == []
+        assert is_open(made.node.port)
+        assert get(made.http.port, "/readyz") == (200, "ready\n")
+        assert "dicom_node_spool_free_bytes" in get(made.http.port, "/metrics")[1]
+        node.spool.reserve_bytes = 1 << 60
+        assert get(made.http.port, "/readyz") == (503, "spool\n")
+    finally:
+        node.stop()
+    assert not is_open(made.node.port)
+    assert not is_open(made.http.port)
+    assert node.workers.alive == 0
+
+
+def test_nothing_is_accepted_when_the_self_test_fails(tmp_path: Path) -> None:
+    made = config(tmp_path)
+
+    def fail() -> None:
+        raise NodeError("this machine computes something else")
+
+    with pytest.raises(NodeError, match="computes something else"):
+        Service(made, self_test=fail).start()
+    assert not is_open(made.node.port)
+
+
+def test_what_was_started_is_stopped_when_a_later_part_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped: list[str] = []
+    for name in ("Workers", "Forwarder", "Receiver"):
+        part = getattr(service, name)
+        monkeypatch.setattr(part, "start", lambda _self: None)
+        monkeypatch.setattr(part, "stop", lambda _self, name=name: stopped.append(name))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        made = config(tmp_path, http={"port": taken.getsockname()[1]})
+        with pytest.raises(OutputError, match="cannot serve HTTP"):
+            Service(made).start()
+    assert stopped == ["Receiver", "Forwarder", "Workers"]
+
+
+def test_http_can_be_switched_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service.Workers, "start", lambda _self: None)
+    monkeypatch.setattr(service.Workers, "stop", lambda _self: None)
+    node = Service(config(tmp_path, http={"port": None}))
+    node.start()
+    assert not hasattr(node, "http")
+    assert node.problems() == ["workers"]
+    node.stop()
+
+
+def test_leases_of_a_crash_are_taken_back_at_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recovered: list[object] = []
+    recover = service.Ledger.recover
+    monkeypatch.setattr(service.Ledger, "recover", lambda self: recovered.append(self) or recover(self))
+    monkeypatch.setattr(service.Workers, "start", lambda self: recovered.append(self))
+    monkeypatch.setattr(service.Workers, "stop", lambda _self: None)
+    node = Service(config(tmp_path, http={"port": None}))
+    node.start()
+    node.stop()
+    assert [type(item).__name__ for item in recovered] == ["Ledger", "Workers"]
+
+
+def test_what_nobody_needs_is_cleaned_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "_CLEANING_S", 0.02)
+    cleaned = threading.Event()
+    monkeypatch.setattr(service.Spool, "discard", lambda _self, _needed: cleaned.set() or 0)
+    spool = service.Spool(tmp_path / "spool", 0)
+    ledger = service.Ledger(tmp_path / "ledger.sqlite")
+    with service._cleaning(spool, ledger):
+        assert cleaned.wait(5)
+    ledger.close()
+
+
+def test_the_service_manager_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(5)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        notify("READY=1")
+        assert manager.recv(100) == b"READY=1"
+
+
+def test_abstract_names_of_the_service_manager(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"dicom-node-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind("\0" + name)
+        manager.settimeout(5)
+        monkeypatch.setenv("NOTIFY_SOCKET", "@" + name)
+        notify("STOPPING=1")
+        assert manager.recv(100) == b"STOPPING=1"
+
+
+def test_without_a_service_manager_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    notify("READY=1")
+
+
+def test_the_salt_of_the_log_is_made_once_and_kept_to_ourselves(tmp_path: Path) -> None:
+    made = config(tmp_path)
+    salt = log_salt(made)
+    assert len(salt) == 32
+    assert log_salt(made) == salt
+    assert log_salt(config(tmp_path / "other")) != salt
+    assert stat.S_IMODE((tmp_path / "log-salt").stat().st_mode) == 0o600
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["log-salt"]
+
+
+def test_serve_ends_with_sigterm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(service, "notify", told.append)
+    monkeypatch.setattr(service.log, "setup", lambda *_arguments, **_options: None)
+    monkeypatch.setattr(service.warnings, "filterwarnings", lambda *_arguments, **_options: None)
+    monkeypatch.setattr(service.Workers, "start", lambda _self: None)
+    monkeypatch.setattr(service.Workers, "stop", lambda _self: None)
+    monkeypatch.setattr(service.threading, "excepthook", threading.excepthook)
+    before = signal.getsignal(signal.SIGTERM)
+    _when(lambda: told == ["READY=1"], lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert serve(config(tmp_path, http={"port": None})) == 0
+    assert told == ["READY=1", "STOPPING=1"]
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def _when(ready: Callable[[], bool], act: Callable[[], None]) -> None:
+    def wait() -> None:
+        deadline = time.monotonic() + 10
+        while not ready() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        act()
+
+    threading.Thread(target=wait, daemon=True).start()

@@ -1,0 +1,300 @@
+"""One worker's loop with a real ledger; and the processes around it, killed and all."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blessmark.errors import WatermarkError
+from dicom_node import log
+from dicom_node.config import Config
+from dicom_node.errors import ConfigError, InputError, SpoolFull
+from dicom_node.jobs import Arrival, InstanceState, Outcome, Work
+from dicom_node.ledger import Ledger
+from dicom_node.spool import Spool
+from dicom_node.worker import (
+    PATIENCE,
+    Bells,
+    Processor,
+    Worker,
+    Workers,
+    build_processor,
+    failed,
+    passed,
+    restart_delay_s,
+    worker_count,
+)
+
+
+def config(folder: Path, role: str = "pass", on_error: str = "hold", count: int = 1) -> Config:
+    return Config.model_validate(
+        {
+            "node": {"id": "n", "ae_title": "NODE"},
+            "storage": {"folder": folder, "reserve_mb": 16},
+            "workers": {"count": count, "lease_s": 60.0},
+            "destinations": {
+                name: {"ae_title": "X", "host": "127.0.0.1", "port": 104} for name in ("a", "b")
+            },
+            "routes": ({"name": "all", "role": role, "destinations": ("a", "b"), "on_error": on_error},),
+        },
+        strict=False,
+    )
+
+
+class Site:
+    """A spool, a ledger and a worker that lives in this process."""
+
+    def __init__(self, folder: Path, process: Processor | None = None, on_error: str = "hold") -> None:
+        self.config = config(folder, on_error=on_error)
+        self.spool = Spool(self.config.storage.spool_dir, 1_000_000)
+        self.ledger = Ledger(self.config.storage.ledger_path)
+        self.bells = Bells(self.config.destinations)
+        self.worker = Worker(
+            "w", self.config, self.ledger, self.bells, process or build_processor(self.config)
+        )
+
+    def arrive(self, count: int = 1, route: str = "all") -> None:
+        for number in range(count):
+            blob = self.spool.put([f"{time.monotonic_ns()}".encode()])
+            arrival = Arrival("1.2", f"1.2.{number}.{time.monotonic_ns()}", "1.2.3", "A", "B", route)
+            self.ledger.add(arrival, blob.name, blob.size)
+
+    def states(self) -> dict[tuple[str, str, str], int]:
+        """Instances by (state, result, reason)."""
+        return {(row.state, row.result, row.reason): row.count for row in self.ledger.snapshot().instances}
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Iterator[Callable[..., Site]]:
+    sites: list[Site] = []
+
+    def make(**options: Any) -> Site:
+        sites.append(Site(tmp_path, **options))
+        return sites[-1]
+
+    yield make
+    for site in sites:
+        site.ledger.close()
+
+
+def raises(error: Exception) -> Processor:
+    def process(_work: Work) -> Outcome:
+        raise error
+
+    return process
+
+
+def test_passing_on_queues_the_object_as_it_came_for_every_destination(made: Callable[..., Site]) -> None:
+    site = made()
+    site.arrive(3)
+    assert site.worker.turn() == 3
+    assert site.worker.turn() == 0
+    assert site.states() == {("ready", "passed", ""): 3}
+    for name in ("a", "b"):
+        sends = site.ledger.claim_sends(name, 10, 60.0)
+        assert len(sends) == 3
+        assert all(site.spool.path(send.blob).is_file() for send in sends)
+        assert {send.transfer_syntax_uid for send in sends} == {"1.2.3"}
+
+
+@pytest.mark.parametrize(
+    ("on_error", "state", "result"),
+    [("hold", "held", "held"), ("pass", "ready", "passed-on-error"), ("reject", "rejected", "rejected")],
+)
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (InputError("truncated"), "InputError"),
+        (WatermarkError("no"), "WatermarkError"),
+        (ZeroDivisionError(), "unexpected-error"),
+        (MemoryError(), "unexpected-error"),
+    ],
+)
+def test_what_fails_ends_as_its_route_wants_it(
+    made: Callable[..., Site], on_error: str, state: str, result: str, error: Exception, reason: str
+) -> None:
+    site = made(process=raises(error), on_error=on_error)
+    site.arrive(2)
+    site.worker.turn()
+    assert site.states() == {(state, result, reason): 2}
+    assert len(site.ledger.claim_sends("a", 10, 60.0)) == (2 if on_error == "pass" else 0)
+
+
+def test_an_unexpected_error_quotes_nothing_in_the_log(
+    made: Callable[..., Site], caplog: pytest.LogCaptureFixture
+) -> None:
+    site = made(process=raises(ValueError("Invalid value for VR PN: 'Doe^Jane'")))
+    site.arrive()
+    site.worker.turn()
+    assert caplog.records
+    assert not any("Doe" in str(log.line(record)) for record in caplog.records)
+
+
+def test_an_error_that_may_pass_is_tried_again(made: Callable[..., Site]) -> None:
+    site = made(process=raises(SpoolFull("no room")))
+    site.arrive()
+    site.worker.turn()
+    assert site.states() == {("received", "", "SpoolFull"): 1}
+    assert site.worker.turn() == 0  # not at once
+
+
+def test_but_not_for_ever(made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [time.time()]
+    site = made(process=raises(SpoolFull("no room")))
+    monkeypatch.setattr(site.ledger, "_clock", lambda: now[0])
+    site.arrive()
+    for _ in range(PATIENCE):
+        assert site.worker.turn() == 1
+        now[0] += 3600
+    assert site.states() == {("held", "held", "SpoolFull"): 1}
+
+
+def test_an_instance_of_a_route_that_is_gone_is_held(made: Callable[..., Site]) -> None:
+    site = made()
+    site.arrive(route="removed")
+    site.worker.turn()
+    assert site.states() == {("held", "held", "unexpected-error"): 1}
+
+
+def test_a_lost_lease_drops_the_result(made: Callable[..., Site]) -> None:
+    site = made()
+
+    def slow(work: Work) -> Outcome:
+        site.ledger.worker_died("w")
+        return passed(work, site.config.routes[0], "passed")
+
+    site.worker._process = slow
+    site.arrive()
+    site.worker.turn()
+    assert list(site.states()) == [("received", "", "")]
+    assert site.ledger.claim_sends("a", 10, 60.0) == []
+
+
+def test_the_lease_is_kept_alive_while_working(made: Callable[..., Site]) -> None:
+    site = made()
+    site.worker._lease_s = 0.3
+
+    def slow(work: Work) -> Outcome:
+        time.sleep(0.8)
+        assert site.ledger.claim_work("thief", 10, 60.0) == []
+        return passed(work, site.config.routes[0], "passed")
+
+    site.worker._process = slow
+    site.arrive()
+    site.worker.turn()
+    assert site.states() == {("ready", "passed", ""): 1}
+
+
+def test_stopping_gives_the_untouched_rest_of_a_batch_back(made: Callable[..., Site]) -> None:
+    site = made()
+
+    def stops(work: Work) -> Outcome:
+        site.worker.stopping.set()
+        return passed(work, site.config.routes[0], "passed")
+
+    site.worker._process = stops
+    site.arrive(3)
+    site.worker.turn()
+    assert site.states() == {("ready", "passed", ""): 1, ("received", "", "stopping"): 2}
+
+
+def test_finished_work_rings_for_its_destinations(made: Callable[..., Site]) -> None:
+    site = made()
+    site.arrive()
+    site.worker.turn()
+    started = time.monotonic()
+    site.bells.rest_sends("a", 5.0)
+    assert time.monotonic() - started < 1.0
+
+
+def test_many_rings_are_one_call() -> None:
+    bells = Bells({})
+    for _ in range(100):
+        bells.ring_work()
+    bells.rest_work(1.0)
+    started = time.monotonic()
+    bells.rest_work(0.1)
+    assert time.monotonic() - started > 0.05
+    bells.ring_sends("unknown")
+
+
+def test_without_a_route_what_failed_is_held() -> None:
+    work = Work(1, 1, 1, Arrival("1", "1", "1", "A", "B", "gone"), "blob")
+    assert failed(work, None, "x") == Outcome(InstanceState.HELD, "held", "x")
+
+
+def test_restarts_slow_down() -> None:
+    delays = [restart_delay_s(failures) for failures in range(1, 12)]
+    assert delays[:4] == [0.0, 1.0, 2.0, 4.0]
+    assert delays == sorted(delays)
+    assert delays[-1] == 60.0
+
+
+def test_worker_count(tmp_path: Path) -> None:
+    made = config(tmp_path, count=3)
+    assert worker_count(made) == 3
+    auto = made.model_copy(update={"workers": made.workers.model_copy(update={"count": "auto"})})
+    assert worker_count(auto) == len(os.sched_getaffinity(0))
+
+
+def dies_of_poison(made: Config) -> Processor:
+    """A processor that is killed by every instance from `POISON`, and passes on the others."""
+    process = build_processor(made)
+
+    def guarded(work: Work) -> Outcome:
+        if work.arrival.calling_ae == "POISON":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return process(work)
+
+    return guarded
+
+
+def wait_until(done: Callable[[], object], limit_s: float = 20.0) -> None:
+    deadline = time.monotonic() + limit_s
+    while not done():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def test_a_killed_worker_is_replaced_and_its_killer_quarantined(
+    made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dicom_node.worker.restart_delay_s", lambda _failures: 0.0)
+    site = made()
+    blob = site.spool.put([b"poison"])
+    site.ledger.add(Arrival("1.2", "1.2.3", "1.2.3", "POISON", "B", "all"), blob.name, blob.size)
+    site.arrive(3)
+    workers = Workers(site.config, site.ledger, site.bells, factory=dies_of_poison)
+    workers.start()
+    try:
+        expected = {("ready", "passed", ""): 3, ("quarantined", "quarantined", "killed-its-worker"): 1}
+        wait_until(lambda: site.states() == expected)
+        wait_until(lambda: workers.alive == 1)
+        (before,) = workers.pids
+        os.kill(before, signal.SIGKILL)
+        wait_until(lambda: workers.pids and workers.pids[0] != before)
+        site.arrive()
+        wait_until(lambda: site.states().get(("ready", "passed", "")) == 4)
+    finally:
+        workers.stop()
+    assert workers.alive == 0
+
+
+def test_protect_wants_a_key_ring(tmp_path: Path) -> None:
+    pytest.importorskip("dicom_node.protect")
+    made = config(tmp_path, role="protect")
+    made = made.model_copy(update={"keys": made.keys.model_copy(update={"ring": tmp_path / "absent"})})
+    with pytest.raises(Exception, match="absent"):
+        build_processor(made)
+
+
+@pytest.mark.parametrize("role", ["recover", "verify"])
+def test_roles_that_are_not_there_say_so(tmp_path: Path, role: str) -> None:
+    with pytest.raises(ConfigError, match=f"the role {role} is not available"):
+        build_processor(config(tmp_path, role=role))

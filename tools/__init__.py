@@ -1,0 +1,1 @@
+"""What developers run: generators of frozen files and the demonstration. Not shipped."""

@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: venv demo test test-all check bench vectors lock clean
+.PHONY: venv demo test test-all check bench vectors docs lock clean
 
 venv: $(STAMP)
 
@@ -12,8 +12,9 @@ $(STAMP): pyproject.toml constraints.txt tools/make_venv.sh
 	PYTHON="$(PYTHON)" VENV="$(VENV)" sh tools/make_venv.sh
 	touch $(STAMP)
 
+# DATA=FOLDER sends those files too.
 demo: venv
-	$(BIN)/python -m tools.demo
+	$(BIN)/python -m tools.demo $(DATA)
 
 check: venv
 	$(BIN)/ruff format --check .
@@ -34,6 +35,12 @@ bench: venv
 # The only writer of the golden vectors.
 vectors: venv
 	$(BIN)/python -m tools.make_vectors
+
+# The generated parts of the documentation; a test says when they are stale.
+docs: venv
+	$(BIN)/python -m tools.make_conformance
+	$(BIN)/python -m tools.make_settings_doc
+	$(BIN)/dicom-node config schema > config/dicom-node.schema.json
 
 lock: venv
 	$(BIN)/pip-compile --quiet --strip-extras --extra dev --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file constraints.txt pyproject.toml

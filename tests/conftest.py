@@ -6,6 +6,17 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# Machines are shared and loops compile on first use, so no example has a deadline. CI repeats the same
+# examples, so that a red run is about the change; everywhere else each run looks at new ones.
+settings.register_profile(
+    "dicom-node",
+    deadline=None,
+    derandomize=bool(os.environ.get("CI")),
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("dicom-node")
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -78,7 +78,7 @@ def _complain(text: str) -> None:
 
 
 def unforeseen(error: Exception) -> str:
-    """One line for an error that no command expects: the engine's say what it is, others may quote a patient."""
+    """One line for an error that no command expects; only the engine's own text is safe to show."""
     if type(error).__module__ == "blessmark.errors":
         return str(error)
     frame = traceback.extract_tb(error.__traceback__)[-1]

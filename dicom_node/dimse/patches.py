@@ -10,6 +10,8 @@ waits for ever for the rest of a PDU (and so does        gives up after the netw
 copies the rest of a PDU at every partial send          sends it in slices, with the same time-out
 leaves Nagle and delayed acknowledgement on             TCP_NODELAY, TCP_QUICKACK re-armed before each read
   (measured: 5.6 s for 100 x 0.5 MB)                      (0.8-0.9 s, no change at the peer)
+lets its loop take the answer that a sender waits for    closes the gate first
+  (measured: one object in 1 200 on a busy machine)
 looks a thousand times a second, in two threads,         fifty times a second once it has been quiet for a
   whether there is something to do                        second (measured: 1.7 % of a core, then 0.3 %)
 answers garbage after an abort with more aborts         drops it
@@ -49,7 +51,7 @@ _P_DATA = 0x04
 _CLOSED, _INVALID = "Evt17", "Evt19"
 _REFUSED = "_dicom_node_refused"
 _PDU_KINDS = range(0x01, 0x08)
-_POLL_S, _NAP_S, _QUIET_S = 0.001, 0.02, 1.0
+_POLL_S, _NAP_S, _QUIET_S, _GATE_S = 0.001, 0.02, 1.0, 0.1
 _SEND_BYTES = 1 << 17
 _DISCARD_BYTES = 1 << 16
 _lock = threading.Lock()
@@ -100,24 +102,51 @@ def largest_pdu(association: Any, kind: int) -> int:
     return announced if kind == _P_DATA and announced else LARGEST_CONTROL_PDU
 
 
-class _Checkpoint(threading.Event):
-    """The gate that an association's loop passes at every turn; behind an idle one it naps."""
+class _Gate(threading.Event):
+    """The gate that an association's loop passes at every turn, and that a sender closes.
+
+    The stock gate is an event: a loop that was just let through still runs, to the queue where the sender
+    expects its answer, and now and then takes it; the sender then waits for ever. Here whoever closes the gate
+    gets on only when the loop stands before it. Behind an idle loop it naps.
+    """
 
     def __init__(self, association: Any) -> None:
         super().__init__()
         self.set()
         self._association = association
+        #: held by the loop from gate to gate
+        self._through = threading.Lock()
+        self._is_through = False
 
     def wait(self, timeout: float | None = None) -> bool:
+        """Called by the loop only."""
+        if self._is_through:
+            self._is_through = False
+            self._through.release()
         if _is_quiet(self._association.dul):
             time.sleep(_NAP_S)
-        return super().wait(timeout)
+        while super().wait(timeout):
+            self._through.acquire()
+            if self.is_set():
+                self._is_through = True
+                return True
+            self._through.release()
+        return False
+
+    def clear(self) -> None:
+        """Close, and wait until the loop has come to the gate or ended."""
+        super().clear()
+        loop = self._association
+        while loop.is_alive() and loop is not threading.current_thread():
+            if self._through.acquire(timeout=_GATE_S):
+                self._through.release()
+                return
 
 
-def nap_when_idle(association: Any) -> None:
-    """Let an established association look for work less often while there is none."""
+def install_gate(association: Any) -> None:
+    """Give an association a gate that works; to be called when EVT_ESTABLISHED is triggered."""
     if _applied:
-        association._reactor_checkpoint = _Checkpoint(association)
+        association._reactor_checkpoint = _Gate(association)
 
 
 def _is_quiet(dul: Any) -> bool:

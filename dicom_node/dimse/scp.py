@@ -183,7 +183,7 @@ class Receiver:
                     (evt.EVT_REQUESTED, self._on_requested),
                     (evt.EVT_SOP_COMMON, self._on_common_extended),
                     (evt.EVT_C_STORE, self._on_store),
-                    (evt.EVT_ESTABLISHED, lambda event: patches.nap_when_idle(event.assoc)),
+                    (evt.EVT_ESTABLISHED, lambda event: patches.install_gate(event.assoc)),
                     (evt.EVT_CONN_CLOSE, _on_closed),
                 ],
                 server_class=_Server,

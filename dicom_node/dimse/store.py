@@ -123,13 +123,15 @@ class Sender:
                 where.port,
                 contexts=[build_context(uid, syntax) for uid, syntax in self._proposed],
                 ae_title=where.ae_title,
-                # else an abort waits in the queue behind everything that a dead peer does not read
-                evt_handlers=[(evt.EVT_ABORTED, _hang_up)],
+                evt_handlers=[
+                    # else an abort waits in the queue behind everything that a dead peer does not read
+                    (evt.EVT_ABORTED, lambda event: patches.hang_up(event.assoc)),
+                    (evt.EVT_ESTABLISHED, lambda event: patches.install_gate(event.assoc)),
+                ],
             )
         except OSError as error:
             raise self._failure(f"cannot be found at {where.host}: {error.strerror}") from error
         if association.is_established:
-            patches.nap_when_idle(association)
             return association
         if association.is_rejected:
             answer = association.acceptor.primitive
@@ -171,7 +173,3 @@ class Sender:
             f" for {name[0]} in {name[1]}; let the destination accept it",
             retryable=False,
         )
-
-
-def _hang_up(event: Any) -> None:
-    patches.hang_up(event.assoc)

@@ -162,13 +162,13 @@ def _ring(plane: IntArray, r: int, c: int, lattice: int) -> tuple[int, int, int,
     The ring has eight untouched neighbours on the quarter lattice and four on the quincunx, whose
     diagonals are lattice pixels themselves.
     """
-    n, s = np.int64(plane[r - 1, c]), np.int64(plane[r + 1, c])
-    w, e = np.int64(plane[r, c - 1]), np.int64(plane[r, c + 1])
+    n, s = int(plane[r - 1, c]), int(plane[r + 1, c])
+    w, e = int(plane[r, c - 1]), int(plane[r, c + 1])
     straight = abs(n - s) + abs(w - e)
     if lattice == 1:
         return n, e, s, w, 0, abs(n - e) + abs(e - s) + abs(s - w) + abs(w - n) + straight
-    ne, se = np.int64(plane[r - 1, c + 1]), np.int64(plane[r + 1, c + 1])
-    sw, nw = np.int64(plane[r + 1, c - 1]), np.int64(plane[r - 1, c - 1])
+    ne, se = int(plane[r - 1, c + 1]), int(plane[r + 1, c + 1])
+    sw, nw = int(plane[r + 1, c - 1]), int(plane[r - 1, c - 1])
     around = abs(n - ne) + abs(ne - e) + abs(e - se) + abs(se - s)
     around += abs(s - sw) + abs(sw - w) + abs(w - nw) + abs(nw - n)
     return n, e, s, w, ne + se + sw + nw, around + straight
@@ -209,9 +209,9 @@ def _activities(plane: IntArray, top: int, left: int, bottom: int, right: int, l
 @compiled
 def _complexity(activities: IntArray, r: int, c: int, nearest: IndexArray) -> int:
     """C = 2 A + floor(sum of A at the four nearest lattice pixels / 2), own A where one is missing."""
-    own = np.int64(activities[r, c])
+    own = int(activities[r, c])
     rows, cols = activities.shape
-    total = np.int64(0)
+    total = 0
     for i in range(4):
         rr, cc = r + nearest[i, 0], c + nearest[i, 1]
         inside = 0 <= rr < rows and 0 <= cc < cols and activities[rr, cc] >= 0
@@ -318,7 +318,7 @@ def _fits(
     start: int,
     need: int,
 ) -> tuple[int, int, int, int]:
-    cost, found = np.int64(0), 0
+    cost, found = 0, 0
     for i in range(start, values.size):
         sign, k, z = _side(values[i], predicted[i], lo, hi, up, down, expansion, z_up, z_down)
         if sign == 0 or k >= z + expansion:
@@ -349,7 +349,7 @@ def _costs(
     lengths: IndexArray,
 ) -> IndexArray:
     result = np.full(lengths.size, -1, np.int64)
-    cost, found, reached = np.int64(0), 0, 0
+    cost, found, reached = 0, 0, 0
     for i in range(values.size):
         sign, k, z = _side(values[i], predicted[i], lo, hi, up, down, expansion, z_up, z_down)
         if sign == 0 or k >= z + expansion:
@@ -439,7 +439,7 @@ def _peek(
     heads = np.full(len(bands), -1, np.int64)
     for b in range(len(bands)):
         up, down, expansion, z_up, z_down = bands[b]
-        head, done = np.int64(0), 0
+        head, done = 0, 0
         for i in range(values.size):
             sign, k, _ = _side(values[i], predicted[i], lo, hi, up, down, expansion, z_up, z_down)
             if sign == 0 or k >= 2 * expansion:

@@ -45,6 +45,9 @@ _DISC_TOLERANCE_BLOCKS = 2
 _BESIDE_FILL_BLOCKS = 4
 #: how many levels above and below the likeliest one a redrawn map may turn on
 _STEPS_OF_LEVEL = 24
+#: how many of these are combined with every straight contour through what is hidden
+_LEVELS_WITH_CONTOURS = 3
+_DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
 _EIGHT_NEIGHBOURS = np.ones((3, 3), np.bool_)
 
 
@@ -77,16 +80,10 @@ class Anatomy:
         planes = [_guesses(plane[: rows * _BLOCK, : cols * _BLOCK], view, hidden) for plane in view.samples]
         if hidden.all() or not all(planes):
             return
-        nearest = _nearest_shown(hidden)
         for number in range(max(map(len, planes))):
             guesses = [plane[min(number, len(plane) - 1)] for plane in planes]
-            for close in (
-                lambda air: air[nearest],
-                lambda air: air,
-                lambda air: air & ~hidden,
-                lambda air: air | hidden,
-            ):
-                yield ~np.logical_and.reduce([_reached(close(air)) for air in guesses])
+            for closed in _closings(guesses, hidden, contours=number < _LEVELS_WITH_CONTOURS):
+                yield ~np.logical_and.reduce([_reached(air) for air in closed])
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +143,10 @@ def _air_blocks(plane: IntArray, view: View) -> BoolArray:
 
 def _guesses(plane: IntArray, view: View, hidden: BoolArray) -> list[BoolArray]:
     """What `_air_blocks` may have found before the blocks `hidden` changed, the likeliest first."""
-    padding = _padding(plane, view)
+    padding, seen = _padding(plane, view), ~hidden.repeat(_BLOCK, 0).repeat(_BLOCK, 1)
     may_be_disc = len(view.samples) == 1 and view.hi - view.lo > 255
     if may_be_disc and _is_disc(padding, hidden):
-        return _nested(_Shown.of(plane, padding, hidden), _beside(padding), _AIR_PERCENT_BESIDE_FILL)
+        return _nested(_Shown.of(plane, padding, hidden), _beside(padding & seen), _AIR_PERCENT_BESIDE_FILL)
     shown = _Shown.of(plane, padding, hidden)
     ring = _border(shown.known.used.shape)
     air = shown.air(ring, _AIR_PERCENT)
@@ -162,9 +159,9 @@ def _guesses(plane: IntArray, view: View, hidden: BoolArray) -> list[BoolArray]:
     if not _is_disc(fill, hidden):
         return [constant]
     inside = _Shown.of(plane, fill, hidden)
-    return [constant | blocks for blocks in _nested(inside, _beside(fill), _AIR_PERCENT_BESIDE_FILL)] or [
-        constant
-    ]
+    return [
+        constant | blocks for blocks in _nested(inside, _beside(fill & seen), _AIR_PERCENT_BESIDE_FILL)
+    ] or [constant]
 
 
 def _nested(shown: _Shown, ring: BoolArray, percent: int) -> list[BoolArray]:
@@ -215,9 +212,25 @@ class _Shown:
         return ring & ~self.hidden.repeat(_CELLS, 0).repeat(_CELLS, 1)
 
 
-def _nearest_shown(hidden: BoolArray) -> tuple[npt.NDArray[np.int32], ...]:
-    """Row and column of the block nearest to each that is not hidden."""
-    return tuple(ndimage.distance_transform_edt(hidden, return_distances=False, return_indices=True))
+def _closings(planes: list[BoolArray], hidden: BoolArray, *, contours: bool) -> Iterator[list[BoolArray]]:
+    """The blocks of air of every plane, for each guess at what the `hidden` ones hold.
+
+    They hold what is nearest, what they show now, body, or air; then body on one side of a straight contour
+    and air on the other, for all contours in `_DIRECTIONS`.
+    """
+    row, col = ndimage.distance_transform_edt(hidden, return_distances=False, return_indices=True)
+    yield [air[row, col] for air in planes]
+    yield planes
+    yield [air & ~hidden for air in planes]
+    yield [air | hidden for air in planes]
+    if not contours or not hidden.any():
+        return
+    row, col = np.ogrid[: hidden.shape[0], : hidden.shape[1]]
+    for down, right in _DIRECTIONS:
+        along = down * row + right * col
+        for level in range(int(along[hidden].min()) + 1, int(along[hidden].max()) + 1):
+            body = hidden & (along < level)
+            yield [(air | hidden) & ~body for air in planes]
 
 
 def _air_in_disc(plane: IntArray, fill: BoolArray) -> BoolArray:

@@ -1,0 +1,55 @@
+"""python -m benchmarks [NAME ...] [--data DIR] [--quick] [--seed N]
+
+Without a name all of them run, in a few minutes on two cores; `--quick` is a half-minute look at each and
+saves nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks import coverage, fidelity, journeys, results, speed, tampering
+from benchmarks.run import Run
+
+BENCHMARKS: dict[str, Callable[[Run], results.Result]] = {
+    "fidelity": fidelity.measure,
+    "coverage": coverage.measure,
+    "speed": speed.measure,
+    "tampering": tampering.measure,
+    "journeys": journeys.measure,
+}
+_REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def main() -> int:
+    """Run what was asked for; 2 when there are no images."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
+    default = os.environ.get("DICOM_NODE_DATA", _REPOSITORY.parent / "shared" / "data")
+    parser.add_argument("--data", type=Path, default=Path(default), help="folder with dicom/ and hrf/")
+    parser.add_argument("--quick", action="store_true", help="fewer images and repeats; nothing is saved")
+    parser.add_argument("--seed", type=int, default=1)
+    chosen = parser.parse_args()
+    unknown = sorted(set(chosen.names) - set(BENCHMARKS))
+    if unknown:
+        parser.error(f"no benchmark is called {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    if not (chosen.data / "dicom").is_dir():
+        parser.error(f"{chosen.data} holds no dicom/; name the image folder with --data or DICOM_NODE_DATA")
+    run = Run(chosen.data, chosen.seed, chosen.quick)
+    for name in chosen.names or BENCHMARKS:
+        result = BENCHMARKS[name](run)
+        print(f"\n{result.title}\n")
+        print("\n".join(map(results.markdown, result.tables)), flush=True)
+        if not chosen.quick:
+            results.save(result)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""What a benchmark found: saved as JSON beside where it was found, and rendered into RESULTS.md."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+FOLDER = Path(__file__).parent / "results"
+PAGE = Path(__file__).parent / "RESULTS.md"
+_LIBRARIES = ("numpy", "numba", "scipy", "pydicom", "pyjpegls", "cryptography")
+
+Cell = str | int | float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One table: a caption, column names and rows of as many cells."""
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one benchmark found; `notes` say how it was measured, `parameters` what chose the inputs."""
+
+    name: str
+    title: str
+    notes: tuple[str, ...]
+    tables: tuple[Table, ...]
+    parameters: Mapping[str, Cell] = field(default_factory=dict)
+
+
+def save(result: Result) -> Path:
+    """Write `results/NAME.json` and the page of all results."""
+    FOLDER.mkdir(exist_ok=True)
+    path = FOLDER / f"{result.name}.json"
+    document = {**asdict(result), "environment": environment()}
+    path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    PAGE.write_text(page(), encoding="utf-8")
+    return path
+
+
+def environment() -> dict[str, Cell]:
+    """Commit, machine and library versions."""
+    found: dict[str, Cell] = {
+        "commit": _git("rev-parse", "--short", "HEAD") + ("+" if _git("status", "--porcelain") else ""),
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+    }
+    return found | {name: version(name) for name in _LIBRARIES}
+
+
+def page() -> str:
+    """RESULTS.md from every saved result that has tables."""
+    documents = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.json"))]
+    parts = [
+        "# Results\n\nWritten by `make bench` from the files in `results/`; do not edit. A `+` behind the "
+        "commit means uncommitted changes.\n"
+    ]
+    parts += [_section(document) for document in documents if "tables" in document]
+    return "\n".join(parts)
+
+
+def _section(document: Mapping[str, object]) -> str:
+    """One result as Markdown."""
+    tables = [Table(**table) for table in _list(document["tables"])]
+    notes = "\n".join(f"- {note}" for note in _list(document["notes"]))
+    about = {**_mapping(document["parameters"]), **_mapping(document["environment"])}
+    line = ", ".join(f"{key} {value}" for key, value in about.items())
+    return (
+        f"## {document['title']}\n\n{notes}\n\n" + "\n".join(map(markdown, tables)) + f"\n<sub>{line}</sub>\n"
+    )
+
+
+def _list(value: object) -> list[dict[str, object]]:
+    assert isinstance(value, list), "written by `save`"
+    return value
+
+
+def _mapping(value: object) -> dict[str, object]:
+    assert isinstance(value, dict), "written by `save`"
+    return value
+
+
+def markdown(table: Table) -> str:
+    """A table with its caption above; numbers are aligned to the right."""
+    numeric = [
+        any(isinstance(row[at], (int, float)) for row in table.rows) for at in range(len(table.columns))
+    ]
+    rule = ["---:" if number else "---" for number in numeric]
+    rows = [table.columns, rule, *([_text(cell) for cell in row] for row in table.rows)]
+    return f"**{table.caption}**\n\n" + "".join("| " + " | ".join(row) + " |\n" for row in rows)
+
+
+def _text(cell: Cell) -> str:
+    if cell is None:
+        return "–"  # noqa: RUF001 - a dash for a reader, not a minus sign
+    return f"{cell:.2f}" if isinstance(cell, float) else str(cell)
+
+
+def share(part: int, whole: int) -> str:
+    """`part` of `whole` as a percentage with the counts beside it."""
+    return f"{100 * part / whole:.1f} % ({part}/{whole})" if whole else "none"
+
+
+def quantiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """Least, median, greatest."""
+    ordered = sorted(values)
+    return ordered[0], ordered[len(ordered) // 2], ordered[-1]
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), *arguments], capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() if done.returncode == 0 else "unknown"

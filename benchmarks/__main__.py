@@ -45,7 +45,7 @@ def main() -> int:
     for name in chosen.names or BENCHMARKS:
         result = BENCHMARKS[name](run)
         print(f"\n{result.title}\n")
-        print("\n".join(map(results.markdown, result.tables)), flush=True)
+        print("\n".join(results.markdown(table) for table in result.tables if table.rows), flush=True)
         if not chosen.quick:
             results.save(result)
     return 0

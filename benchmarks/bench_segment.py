@@ -1,7 +1,7 @@
 """Times, memory and start-up cost of the networks, each in a fresh process.
 
-python -m benchmarks.bench_segment [--save FILE]              on the CPU
-python -m benchmarks.bench_segment --device gpu [--save FILE] also on the GPU, in batches
+python -m benchmarks.bench_segment [--save]               on the CPU
+python -m benchmarks.bench_segment --device gpu [--save]  also on the GPU, in batches
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -17,10 +16,11 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from benchmarks.results import Result, Table, save
 
 _REPEATS = 9
 
@@ -76,7 +76,7 @@ def _runtime(case: Case) -> Any:
         return NumpyRuntime(network)
     from blessmark.segment.keras_net import Device, start
 
-    samples = 1 << (23 if case.device == "gpu" else 18)
+    samples = 1 << (23 if case.device == "gpu" else 17)
     result = start(network, Device(case.device, threads=case.threads, batch_samples=samples))
     if result.warning:
         raise SystemExit(result.warning)
@@ -130,7 +130,7 @@ def main() -> int:
     """Print one JSON line a case."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
-    parser.add_argument("--save", type=Path)
+    parser.add_argument("--save", action="store_true")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.child:
@@ -143,14 +143,19 @@ def main() -> int:
         rows.append(json.loads(done.stdout.splitlines()[-1]))
         print(json.dumps(rows[-1]), flush=True)
     if chosen.save:
-        about = {
-            "python": platform.python_version(),
-            "cpus": os.cpu_count(),
-            "load": os.getloadavg(),
-            "rows": rows,
-        }
-        chosen.save.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        save(result(rows, chosen.device))
     return 0
+
+
+def result(rows: list[dict[str, Any]], device: str) -> Result:
+    """The rows as a benchmark result."""
+    notes = (
+        "An image of side 512 is 512 x 512 pixels, one of side 3504 a photograph of 3504 x 2336.",
+        "`network_ms` is the least of nine runs, an image; `map_ms` is a whole map, from view to blocks.",
+        f"Load average when the run ended: {os.getloadavg()[0]:.1f}.",
+    )
+    table = Table("times and memory", tuple(rows[0]), tuple(tuple(row.values()) for row in rows))
+    return Result(f"segment-{device}", f"Speed of the networks: {device.upper()}", notes, (table,))
 
 
 if __name__ == "__main__":

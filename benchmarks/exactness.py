@@ -3,7 +3,7 @@
     python -m benchmarks.exactness                 the CPU matrix
     python -m benchmarks.exactness --device gpu    CPU and GPU, TF32 on and off, for a machine that has one
     ... --data DIR                                 photographs of that folder besides the synthetic images
-    ... --save FILE                                keep the result as JSON
+    ... --save                                     keep the result in results/ and RESULTS.md
 
 Every row is a process of its own, because thread counts, oneDNN and TF32 are fixed when a framework starts.
 """
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.results import Result, Table, save
 from blessmark.segment.integer import NumpyRuntime, Runtime, load
 
 Pair = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]
@@ -143,7 +143,7 @@ def _runtime(setting: Setting, name: str, batch: int, xla: bool) -> Runtime:
     return started.runtime
 
 
-def matrix(settings: list[Setting], name: str, data: Path | None) -> Iterator[dict[str, object]]:
+def matrix(settings: list[Setting], name: str, data: Path | None) -> Iterator[dict[str, Any]]:
     """Run every setting in its own process and yield its rows."""
     with tempfile.TemporaryDirectory() as folder:
         reference = Path(folder) / "reference.npz"
@@ -173,7 +173,7 @@ def main() -> int:
     parser.add_argument("--network", default="vessels")
     parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--save", type=Path)
+    parser.add_argument("--save", action="store_true")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--reference", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
@@ -181,14 +181,25 @@ def main() -> int:
         print(json.dumps(compare(Setting(**json.loads(chosen.child)), chosen.network, chosen.reference)))
         return 0
     settings = cpu_settings() + (gpu_settings() if chosen.device == "gpu" else [])
-    rows = []
+    rows: list[dict[str, Any]] = []
     for row in matrix(settings, chosen.network, chosen.data):
         print(json.dumps(row), flush=True)
         rows.append(row)
     if chosen.save:
-        about = {"machine": platform.machine(), "sha256": load(chosen.network).digest, "rows": rows}
-        chosen.save.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        save(result(rows, chosen.network, chosen.device))
     return int(any(row["differing"] for row in rows))
+
+
+def result(rows: list[dict[str, Any]], name: str, device: str) -> Result:
+    """The rows as a benchmark result."""
+    network = load(name)
+    where = "CPU and GPU" if device == "gpu" else "CPU"
+    notes = (
+        f"{network.id}, SHA-256 {network.digest}: logits that differ from the NumPy reference. "
+        "Every row is a process of its own; batches of photographs hold one image each.",
+    )
+    table = Table("differing logits", tuple(rows[0]), tuple(tuple(row.values()) for row in rows))
+    return Result(f"exactness-{device}", f"Exactness of the networks: {where}", notes, (table,))
 
 
 if __name__ == "__main__":

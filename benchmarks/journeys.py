@@ -153,7 +153,7 @@ def _steps(done: Protection) -> Counter[str]:
 def measure(run: Run) -> Result:
     """Send every file of the image folder and of pydicom the whole way."""
     files = [*dicom_files(run.data), *public_files()]
-    journeys = spread(travel, chosen(files, 60, run.seed) if run.quick else files)
+    journeys = spread(travel, chosen(files, 24, run.seed) if run.quick else files)
     tables = (_outcomes(journeys), _incomplete(journeys), _errors(journeys))
     return Result("journeys", "Every image, there and back", _NOTES, tables, {"files": len(files)})
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 FOLDER = Path(__file__).parent / "results"
 PAGE = Path(__file__).parent / "RESULTS.md"
@@ -70,25 +71,14 @@ def page() -> str:
     return "\n".join(parts)
 
 
-def _section(document: Mapping[str, object]) -> str:
+def _section(document: Mapping[str, Any]) -> str:
     """One result as Markdown."""
-    tables = [Table(**table) for table in _list(document["tables"])]
-    notes = "\n".join(f"- {note}" for note in _list(document["notes"]))
-    about = {**_mapping(document["parameters"]), **_mapping(document["environment"])}
+    tables = [Table(**table) for table in document["tables"]]
+    notes = "\n".join(f"- {note}" for note in document["notes"])
+    about = {**document["parameters"], **document["environment"]}
     line = ", ".join(f"{key} {value}" for key, value in about.items())
-    return (
-        f"## {document['title']}\n\n{notes}\n\n" + "\n".join(map(markdown, tables)) + f"\n<sub>{line}</sub>\n"
-    )
-
-
-def _list(value: object) -> list[dict[str, object]]:
-    assert isinstance(value, list), "written by `save`"
-    return value
-
-
-def _mapping(value: object) -> dict[str, object]:
-    assert isinstance(value, dict), "written by `save`"
-    return value
+    shown = "\n".join(markdown(table) for table in tables if table.rows)
+    return f"## {document['title']}\n\n{notes}\n\n{shown}\n<sub>{line}</sub>\n"
 
 
 def markdown(table: Table) -> str:

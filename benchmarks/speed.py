@@ -34,7 +34,7 @@ _STEPS = ("view", "anatomy", "embed", "extract", "verify", "recover", "zlib 6", 
 
 def measure(run: Run) -> Result:
     """Median CPU time per step, repeats interleaved so that a busy moment hits every step alike."""
-    repeats, most = (2, 2) if run.quick else (7, 6)
+    repeats, most = (1, 2) if run.quick else (7, 6)
     times = [_class_line(name, run, repeats, most) for name in _CLASSES]
     own = Table("CPU time in ms, median over images of the median of repeats", _COLUMNS, tuple(times))
     ratios = tuple(_ratios(line) for line in times)

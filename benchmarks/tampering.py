@@ -35,6 +35,7 @@ from blessmark.verify import verify
 _HIT_PX = 160
 _LEAST_HIT_SIDE = 448
 _HITS = 4
+_FILLS = ("noise", "black")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +63,15 @@ class _Attack:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One verdict. `located`: every touched tile is listed; `spurious`: tiles listed beyond them."""
+    """One verdict. `located`: every touched tile is listed; `spurious`: tiles listed beyond them.
+
+    `harmless`: judged authentic, and what is restored is the original bit for bit.
+    """
 
     attack: str
     framing: str
     detected: bool
+    harmless: bool
     local: bool = False
     located: bool = False
     spurious: int = 0
@@ -86,7 +91,7 @@ class _Hit:
 def measure(run: Run) -> Result:
     """Attack a sample of the images in every way of the table, and hit large ones at random places."""
     files = dicom_files(run.data)
-    most = 10 if run.quick else 120
+    most = 6 if run.quick else 60
     pairs = [(path, _neighbour(path, files)) for path in chosen(files, most, run.seed)]
     found = spread(functools.partial(_measure, run), pairs)
     rows = [row for rows, _ in found for row in rows]
@@ -100,6 +105,8 @@ _NOTES = (
     "A random sample of the image folder's `dicom/`, marked by default (segmenter `anatomy`, ladder).",
     "Detected: any finding but authentic, the header being the right one. Located: every tile in which a "
     "sample was changed is among those listed; spurious: tiles listed that nobody touched, per verdict.",
+    "Harmless: judged authentic, and rightly: the restored image is the original (a tile of air "
+    "replaced by a tile of the same air from another marked image). Missed: neither detected nor harmless.",
     "`anatomy` sees the whole image, so its map may be drawn differently after damage: located tiles are "
     "indicative, as the verdict says.",
     "Hits: random places in tile-framed images of at least 448 x 448 pixels.",
@@ -221,13 +228,13 @@ def _rows_shifted(samples: IntArray, rng: np.random.Generator) -> IntArray:
 
 def _sprinkled(frame: Frame, rng: np.random.Generator) -> IntArray:
     noise = (rng.random(frame.samples.shape) < 0.01) * rng.choice((-1, 1), frame.samples.shape)
-    return np.clip(frame.samples + noise, frame.lo, frame.hi).astype(np.int32)
+    return np.asarray(np.clip(frame.samples + noise, frame.lo, frame.hi), np.int32)
 
 
 def _noisy(frame: Frame, rng: np.random.Generator) -> IntArray:
     spread_ = max(1.0, (int(frame.samples.max()) - int(frame.samples.min())) / 100)
     noise = np.rint(rng.normal(0, spread_, frame.samples.shape))
-    return np.clip(frame.samples + noise, frame.lo, frame.hi).astype(np.int32)
+    return np.asarray(np.clip(frame.samples + noise, frame.lo, frame.hi), np.int32)
 
 
 def _embedded_again(first: _Marked) -> Iterator[_Attack]:
@@ -260,11 +267,14 @@ def _judged(first: _Marked, attack: _Attack) -> _Row:
     verdict = _verdict(first, attack.samples)
     framing = str(first.done.receipt.framing)
     detected = verdict.finding is not Finding.AUTHENTIC
+    original = first.image.frame.samples
+    restored = verdict.restored is not None and np.array_equal(verdict.restored.samples, original)
+    harmless = not detected and restored
     if not attack.local:
-        return _Row(attack.name, framing, detected)
+        return _Row(attack.name, framing, detected, harmless)
     touched = _touched(first.done.frame, attack.samples)
     listed = set(verdict.evidence.altered_tiles)
-    return _Row(attack.name, framing, detected, True, touched <= listed, len(listed - touched))
+    return _Row(attack.name, framing, detected, harmless, True, touched <= listed, len(listed - touched))
 
 
 def _verdict(first: _Marked, samples: IntArray) -> Verdict:
@@ -287,7 +297,7 @@ def _can_be_hit(first: _Marked) -> bool:
 def _hits(first: _Marked, rng: np.random.Generator) -> Iterator[_Hit]:
     frame, original = first.done.frame, first.image.frame.samples
     for number in range(_HITS):
-        fill = ("noise", "black")[number % 2]
+        fill = _FILLS[number % 2]
         top = int(rng.integers(0, frame.rows - _HIT_PX, endpoint=True))
         left = int(rng.integers(0, frame.cols - _HIT_PX, endpoint=True))
         samples = _filled(frame, Rectangle(top, left, top + _HIT_PX, left + _HIT_PX), fill, rng)
@@ -303,6 +313,16 @@ def _hits(first: _Marked, rng: np.random.Generator) -> Iterator[_Hit]:
         rest = restored is not None and bool((restored.samples == original)[:, spared].all())
         detected = verdict.finding is not Finding.AUTHENTIC
         yield _Hit(fill, int(first.packets.sum()), verdict.record is not None, rest, detected)
+
+
+def _spared(frame: Frame, samples: IntArray) -> BoolArray:
+    """bool [rows, cols]: False in every tile in which a sample differs."""
+    spared = np.ones((frame.rows, frame.cols), np.bool_)
+    grid = TileGrid(frame.rows, frame.cols)
+    for row, col in _touched(frame, samples):
+        window = grid.window(row * grid.shape[1] + col)
+        spared[window.top : window.bottom, window.left : window.right] = False
+    return spared
 
 
 def _detection(rows: list[_Row]) -> Table:
@@ -331,6 +351,8 @@ def _attack_line(name: str, rows: list[_Row]) -> tuple[Cell, ...]:
         name,
         len(rows),
         share(sum(row.detected for row in rows), len(rows)),
+        sum(row.harmless for row in rows),
+        sum(not (row.detected or row.harmless) for row in rows),
         share(sum(row.located for row in tiled), len(tiled)) if local else None,
         sum(row.spurious for row in tiled) / len(tiled) if tiled else None,
         share(sum(row.located for row in whole), len(whole)) if local else None,

@@ -83,7 +83,7 @@ class LedgerError(NodeError):
     retryable = True
 
 
-class StaleLease(LedgerError):
+class StaleLease(LedgerError):  # noqa: N818
     """Somebody else holds this job now; the result must be dropped."""
 
 

@@ -31,7 +31,7 @@ _WORD_BYTES = {
 
 def value_bytes(ds: Dataset, tag: int) -> bytes | None:
     """The value field of one element as it stands in the data set, None when it is absent."""
-    element: DataElement | RawDataElement | None = ds.get_item(tag)
+    element: DataElement | RawDataElement | None = ds.get_item(tag, keep_deferred=True)
     if element is None:
         return None
     if isinstance(element, RawDataElement):
@@ -49,7 +49,7 @@ def value_representation(ds: Dataset, tag: int) -> str:
 
     What the dictionary leaves to the sign of the pixels (PS3.6, "US or SS") is decided by it.
     """
-    element = ds.get_item(tag)
+    element = ds.get_item(tag, keep_deferred=True)
     stated = element.VR if element is not None else None
     vr = stated or (dictionary_VR(tag) if dictionary_has_tag(tag) else "UN")
     if len(vr) == 2:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from dicom_node.config import OnError, Route
 from dicom_node.errors import IllegalTransition
 
 
@@ -91,6 +92,8 @@ class Work:
     arrival: Arrival
     #: name of the spool file: SHA-256 of its bytes, hex
     blob: str
+    #: when it arrived, seconds since 1970-01-01 UTC; doing the work again gives the same bytes
+    received_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,3 +126,27 @@ class Send:
     sop_class_uid: str
     sop_instance_uid: str
     transfer_syntax_uid: str
+
+
+def passed(work: Work, route: Route, result: str, reason: str = "") -> Outcome:
+    """The outcome that hands an instance on exactly as it came."""
+    return Outcome(
+        InstanceState.READY,
+        result,
+        reason,
+        work.blob,
+        work.arrival.sop_class_uid,
+        work.arrival.sop_instance_uid,
+        work.arrival.transfer_syntax_uid,
+        route.destinations,
+    )
+
+
+def failed(work: Work, route: Route | None, reason: str) -> Outcome:
+    """The outcome of an instance that could not be processed, as its route wants it; hold without a route."""
+    policy = OnError.HOLD if route is None else route.on_error
+    if route is not None and policy is OnError.PASS:
+        return passed(work, route, "passed-on-error", reason)
+    if policy is OnError.REJECT:
+        return Outcome(InstanceState.REJECTED, "rejected", reason)
+    return Outcome(InstanceState.HELD, "held", reason)

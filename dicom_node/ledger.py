@@ -691,7 +691,7 @@ def _work(row: _Row) -> Work:
         row.called_ae,
         row.route,
     )
-    return Work(row.id, row.token + 1, row.attempts + 1, arrival, row.blob)
+    return Work(row.id, row.token + 1, row.attempts + 1, arrival, row.blob, row.received_at)
 
 
 def _send(row: _Row) -> Send:

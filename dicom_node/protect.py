@@ -103,9 +103,8 @@ class Protector:
         self._site = site_of(config, route.on_unprotectable, ring)
 
     def __call__(self, work: Work) -> Outcome:
-        path = self._spool.path(work.blob)
-        ds = pixels.read(path)
-        done = protect(ds, self._site, int(path.stat().st_mtime))
+        ds = pixels.read(self._spool.path(work.blob))
+        done = protect(ds, self._site, int(work.received_at))
         if done.result in _ENDS:
             return Outcome(_ENDS[done.result], done.result, done.reason)
         blob = self._spool.put([written(ds)]).name if done.changed else work.blob

@@ -6,8 +6,9 @@ store the restored pixels, take the labels off, put the record back into the hea
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from pydicom.charset import convert_encodings, decode_bytes
@@ -16,10 +17,15 @@ from pydicom.dataset import Dataset
 
 from blessmark import pixels
 from blessmark.payload import crypto
+from blessmark.segment import segmenter
+from blessmark.segment.whole import Whole
 from blessmark.types import Finding, IntArray, KeyRing, Record, Segmenter, Verdict
 from blessmark.verify import verify
 from dicom_node import header, label
+from dicom_node.config import Config, Route
+from dicom_node.jobs import Outcome, Work, failed, passed
 from dicom_node.report import FrameReport, InstanceReport
+from dicom_node.spool import Spool
 
 _SEVERITY = {finding: place for place, finding in enumerate(Finding)}
 
@@ -74,6 +80,48 @@ def recover(ds: Dataset, source: str, reader: Reader, *, partial: bool = False) 
         return _concluded(source, verdicts, image.frames)
     _restore_header(ds, reader.ring, verdicts)
     return _concluded(source, verdicts, image.frames, restored=True)
+
+
+class Recoverer:
+    """Restores instances of one route from the spool into the spool; see `jobs` for its place.
+
+    What is not proven original goes by the route's `on_error`, with the finding as its reason; objects
+    without pixels to restore are handed on as they came.
+    """
+
+    def __init__(self, config: Config, route: Route, ring: KeyRing, spool: Spool) -> None:
+        self._route, self._spool = route, spool
+        self._reader = reader_of(config, ring)
+
+    def __call__(self, work: Work) -> Outcome:
+        ds = pixels.read(self._spool.path(work.blob))
+        done = recover(ds, work.blob, self._reader)
+        if done.report.reason:
+            return passed(work, self._route, "passed", done.report.reason)
+        if not done.restored:
+            return failed(work, self._route, str(done.finding))
+        buffer = io.BytesIO()
+        pixels.write(ds, buffer)
+        blob = self._spool.put([buffer.getvalue()]).name
+        whole = passed(work, self._route, "recovered")
+        return replace(whole, blob=blob, transfer_syntax_uid=str(ds.file_meta.TransferSyntaxUID))
+
+
+class Verifier:
+    """Judges instances of one route and hands them on exactly as they came; the finding is the reason."""
+
+    def __init__(self, config: Config, route: Route, ring: KeyRing, spool: Spool) -> None:
+        self._route, self._spool = route, spool
+        self._reader = reader_of(config, ring)
+
+    def __call__(self, work: Work) -> Outcome:
+        done = review(pixels.read(self._spool.path(work.blob)), work.blob, self._reader)
+        return passed(work, self._route, "verified", done.report.reason or str(done.finding))
+
+
+def reader_of(config: Config, ring: KeyRing) -> Reader:
+    """The reader that a configuration describes: its segmenter, then the whole-image opt-in."""
+    return Reader(ring, (segmenter(config.watermark.segmenter), Whole()))
 
 
 class _NotRestorable(Exception):  # noqa: N818 - ends the walk over the frames, never leaves this module

@@ -81,7 +81,9 @@ class Service:
 
     def _start(self, undo: contextlib.ExitStack) -> None:
         config = self._config
-        self.spool = Spool(config.storage.spool_dir, config.storage.reserve_bytes)
+        self.spool = Spool(
+            config.storage.spool_dir, config.storage.reserve_bytes, keep_s=config.storage.keep_s
+        )
         self.spool.sweep()
         self.ledger = Ledger(config.storage.ledger_path)
         undo.callback(self.ledger.close)

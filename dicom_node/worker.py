@@ -27,9 +27,9 @@ from multiprocessing.synchronize import Semaphore
 
 from blessmark.errors import WatermarkError
 from dicom_node import log
-from dicom_node.config import Config, OnError, Role, Route
-from dicom_node.errors import ConfigError, NodeError, StaleLease
-from dicom_node.jobs import InstanceState, Outcome, Work
+from dicom_node.config import Config, Role, Route
+from dicom_node.errors import NodeError, StaleLease
+from dicom_node.jobs import Outcome, Work, failed, passed
 from dicom_node.keys import FileKeyRing
 from dicom_node.ledger import Ledger
 from dicom_node.spool import Spool
@@ -89,7 +89,7 @@ def build_processor(config: Config) -> Processor:
 
     Raises ConfigError when a route asks for what this installation cannot do.
     """
-    spool = Spool(config.storage.spool_dir, config.storage.reserve_bytes)
+    spool = Spool(config.storage.spool_dir, config.storage.reserve_bytes, keep_s=config.storage.keep_s)
     processors = {route.name: _ROLES[route.role](config, route, spool) for route in config.routes}
     return lambda work: processors[work.arrival.route](work)
 
@@ -105,40 +105,26 @@ def _protect(config: Config, route: Route, spool: Spool) -> Processor:
     return processor
 
 
-def _not_yet(_config: Config, route: Route, _spool: Spool) -> Processor:
-    raise ConfigError((f"route {route.name}: the role {route.role} is not available in this version",))
+def _recover(config: Config, route: Route, spool: Spool) -> Processor:
+    from dicom_node import review
+
+    processor: Processor = review.Recoverer(config, route, FileKeyRing.load(config.keys.ring), spool)
+    return processor
+
+
+def _verify(config: Config, route: Route, spool: Spool) -> Processor:
+    from dicom_node import review
+
+    processor: Processor = review.Verifier(config, route, FileKeyRing.load(config.keys.ring), spool)
+    return processor
 
 
 _ROLES: Mapping[Role, Callable[[Config, Route, Spool], Processor]] = {
     Role.PASS: _pass_on,
     Role.PROTECT: _protect,
-    Role.RECOVER: _not_yet,
-    Role.VERIFY: _not_yet,
+    Role.RECOVER: _recover,
+    Role.VERIFY: _verify,
 }
-
-
-def passed(work: Work, route: Route, result: str, reason: str = "") -> Outcome:
-    """The outcome that hands an instance on exactly as it came."""
-    return Outcome(
-        InstanceState.READY,
-        result,
-        reason,
-        work.blob,
-        work.arrival.sop_class_uid,
-        work.arrival.sop_instance_uid,
-        work.arrival.transfer_syntax_uid,
-        route.destinations,
-    )
-
-
-def failed(work: Work, route: Route | None, reason: str) -> Outcome:
-    """The outcome of an instance that could not be processed, as its route wants it; hold without a route."""
-    policy = OnError.HOLD if route is None else route.on_error
-    if route is not None and policy is OnError.PASS:
-        return passed(work, route, "passed-on-error", reason)
-    if policy is OnError.REJECT:
-        return Outcome(InstanceState.REJECTED, "rejected", reason)
-    return Outcome(InstanceState.HELD, "held", reason)
 
 
 def restart_delay_s(failures: int) -> float:

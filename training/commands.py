@@ -32,8 +32,9 @@ def train(name: str, data: Path, out: Path) -> dict[str, Any]:
 
 def evaluate(name: str, data: Path, out: Path) -> dict[str, Any]:
     """Score the weights in the output folder, or the packaged ones if there are none, on held-out images."""
+    task = _task(name)
     network, where = _weights(name, out)
-    return {"network": network.id, "weights": where, "scores": _task(name).scores(network, data)}
+    return {"network": network.id, "weights": where, "scores": task.scores(network, data)}
 
 
 def export(name: str, data: Path, out: Path) -> dict[str, Any]:

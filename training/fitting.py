@@ -9,16 +9,14 @@ from typing import Any
 
 import keras
 import numpy as np
-import numpy.typing as npt
 from keras import ops
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from blessmark.segment.integer import Conv
 from training.quantised import FloatConv, float_model, folded, integers, quantised_model
 from training.recipe import Recipe
+from training.samples import Batches
 
-Float = npt.NDArray[np.float32]
-Batches = Callable[[int], tuple[Float, Float]]
 _CHECKPOINT_EVERY = 250
 
 

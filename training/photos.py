@@ -75,6 +75,8 @@ def find(folder: Path) -> list[Entry]:
     DataError
         there is none, or a photograph lacks its vessels
     """
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder")
     folders = [folder, *sorted(each for each in folder.iterdir() if each.is_dir())]
     entries = [entry for each in folders for reader in _READERS for entry in _split(list(reader(each)))]
     if not entries:

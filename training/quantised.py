@@ -99,7 +99,7 @@ def quantised_model(topology: Topology, convs: Mapping[str, FloatConv]) -> keras
 
 
 def _model(topology: Topology, conv: Any) -> keras.Model:
-    inputs = keras.Input((None, None, 1), name=INPUT)
+    inputs = keras.Input((None, None, topology.channels), name=INPUT)
     values = {INPUT: inputs / float(2**INPUT_BITS)}
     for step in topology.steps:
         sources = [values[name] for name in step.sources]

@@ -53,3 +53,16 @@ def block_recipe(side: int) -> Recipe:
         quantised_steps=800,
         augment=Augment(pivot=0, dark=0, contrast=0.1, level=4, noise=1.5, blur_share=0.0),
     )
+
+
+#: one sample is a block of 8 x 8 pixels, with its least and its greatest cell
+BODIES = Recipe(
+    "anatomy-net",
+    1,
+    u_net(16, 24, 32, channels=2, spread=False),
+    side=32,
+    batch=16,
+    float_steps=3000,
+    quantised_steps=500,
+    augment=Augment(level=6, noise=3),
+)

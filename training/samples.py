@@ -6,7 +6,7 @@ crops that an uninterrupted run would have seen.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,8 @@ from training.photos import Photo
 _SMALLEST_PX = 560
 
 Float = npt.NDArray[np.float32]
+#: step -> network inputs and truth of that step
+Batches = Callable[[int], tuple[Float, Float]]
 
 
 @dataclass(frozen=True, slots=True)

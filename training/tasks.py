@@ -11,11 +11,11 @@ from typing import Any, Protocol
 from blessmark.segment.block import BLOCK_SIDES
 from blessmark.segment.integer import Network, NumpyRuntime
 from blessmark.types import Lattice
+from training.bodies import BodyTask
 from training.export import lowered
-from training.fitting import Batches
 from training.photos import Photo, find, read
 from training.recipe import PAPER_PX, VESSELS, Recipe, block_recipe
-from training.samples import Float, Plate, batch, in_blocks, plates_of, reduced
+from training.samples import Batches, Float, Plate, batch, in_blocks, plates_of, reduced
 from training.scores import as_table, logits_of, pooled, score, score_in_blocks
 
 #: more than any logit, so that the search always ends
@@ -126,5 +126,6 @@ def _part(data: Path, held_out: bool) -> list[Photo]:
 
 TASKS: dict[str, Task] = {
     "vessels": VesselTask(),
+    "anatomy-net": BodyTask(),
     **{f"blessmark-block-{side}": BlockTask(side) for side in BLOCK_SIDES},
 }

@@ -14,11 +14,12 @@ class Topology:
 
     steps: tuple[Step, ...]
     convs: Mapping[str, tuple[int, int]]
+    channels: int = 1
 
 
-def u_net(a: int, b: int, e: int) -> Topology:
-    """Three levels of two 3 x 3 convolutions, four logits a cell spread to 2 x 2: reach 21 cells."""
-    steps = (
+def u_net(a: int, b: int, e: int, channels: int = 1, spread: bool = True) -> Topology:
+    """Three levels of two 3 x 3 convolutions; four logits a cell, spread to 2 x 2, or one: reach 21 cells."""
+    steps: tuple[Step, ...] = (
         Step(Op.CONV, "a0", (INPUT,)),
         Step(Op.CONV, "a1", ("a0",)),
         Step(Op.POOL, "b", ("a1",)),
@@ -35,10 +36,12 @@ def u_net(a: int, b: int, e: int) -> Topology:
         Step(Op.CONV, "g0", ("g",)),
         Step(Op.CONV, "g1", ("g0",)),
         Step(Op.LOGIT, "out", ("g1",)),
-        Step(Op.SPREAD, "pixels", ("out",)),
     )
+    if spread:
+        steps = (*steps, Step(Op.SPREAD, "pixels", ("out",)))
     widths = {"a0": a, "a1": a, "b0": b, "b1": b, "e0": e, "e1": e, "f0": b, "g0": a, "g1": a}
-    return Topology(steps, {**{name: (3, width) for name, width in widths.items()}, "out": (1, 4)})
+    convs = {name: (3, width) for name, width in widths.items()}
+    return Topology(steps, {**convs, "out": (1, 4 if spread else 1)}, channels)
 
 
 def block_net(layers: int, width: int) -> Topology:

@@ -50,8 +50,8 @@ def embed(
 
     The record shrinks (`full`, `core`, `seal`) until it fits one of `framings`; the digests that locate
     tampering inside the ROI are left out where the room is needed to survive a hit. No sample moves by more
-    than `max_change`; None means 1 % of the range present in the invariant view, at least 1. The result has been
-    read back: it restores to `frame` bit for bit, and its ROI is untouched.
+    than `max_change`; None means 1 % of the range present in the invariant view, at least 1. The result
+    has been read back: it restores to `frame` bit for bit, and its ROI is untouched.
 
     Raises
     ------

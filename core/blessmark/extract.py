@@ -30,18 +30,22 @@ from blessmark.types import (
 )
 from blessmark.view import invariant_view
 
+#: A tile with that many neighbours in doubt is in doubt itself, as far as the map goes.
+_NEIGHBOURS_IN_DOUBT = 3
+
 #: (tile row, tile column)
 TileAt = tuple[int, int]
 
 
 @runtime_checkable
 class Redraws(Protocol):
-    """What a segmenter of unlimited reach may offer beside its map, so that damage stays where it was done."""
+    """What a segmenter of unlimited reach may offer, so that damage stays where it was done."""
 
-    def redraw(self, view: View, hidden: BoolArray) -> Iterator[BoolArray]:
+    def redraw(self, view: View, hidden: BoolArray, wanted: BoolArray) -> Iterator[BoolArray]:
         """Maps that the view may have had before the blocks `hidden` changed, the likeliest first.
 
-        `hidden` and the maps are bool [rows // 8, cols // 8].
+        They need to be right in the blocks `wanted` only, and some of these may not have changed at all.
+        `hidden`, `wanted` and the maps are bool [rows // 8, cols // 8].
         """
 
 
@@ -51,7 +55,8 @@ class Extraction:
 
     `record` is None when packets authenticate but too few survive to read the message. `authentic` are the
     tiles whose packets belong to the record, `foreign` those whose packets authenticate but belong to
-    another image. `restored` is int32 [channels, rows, cols] with everything readable taken off.
+    another image or an earlier watermark. `restored` is int32 [channels, rows, cols] with everything readable
+    of the record's own taken off.
     """
 
     key: SiteKey
@@ -106,22 +111,48 @@ def read_again(frame: Frame, found: Extraction, tiles: Iterable[TileAt]) -> Extr
         return found
     fixed, tile_cols = fixed_blocks(frame, found.lattice), found.reader.grid.shape[1]
     numbers = [row * tile_cols + col for row, col in sorted(tiles)]
+    before = len(found.reader.packets)
     if isinstance(found.segmenter, Redraws):
-        view, hidden = invariant_view(frame, found.lattice), _blocks_of(found.roi.shape, tiles)
-        for roi in found.segmenter.redraw(view, hidden):
-            found.reader.retry(roi | fixed, numbers)
+        view, wanted = invariant_view(frame, found.lattice), _in_doubt(found, numbers)
+        for hidden in _guesses_at_damage(found, wanted):
+            for roi in found.segmenter.redraw(view, _blocks_of(hidden, found), _blocks_of(wanted, found)):
+                found.reader.retry(roi | fixed, numbers)
+            if len(found.reader.packets) > before:
+                break
     found.reader.search(numbers, fixed)
     again = _opened(frame, found.roi, found.lattice, found.segmenter, found.key, found.reader)
     return found if again is None else again
 
 
-def _blocks_of(shape: tuple[int, ...], tiles: Iterable[TileAt]) -> BoolArray:
-    """bool of `shape`, one element per block: True in the given tiles."""
-    side = V1.tile_px // V1.block_px
-    blocks = np.zeros(shape, np.bool_)
-    for row, col in tiles:
-        blocks[row * side : (row + 1) * side, col * side : (col + 1) * side] = True
-    return blocks
+def _in_doubt(found: Extraction, numbers: list[int]) -> BoolArray:
+    """bool [tile rows, tile cols]: True in the tiles of those numbers."""
+    assert found.reader is not None, "global framing has no tiles"
+    doubtful = np.zeros(found.reader.grid.shape, np.bool_)
+    doubtful.flat[numbers] = True
+    return doubtful
+
+
+def _guesses_at_damage(found: Extraction, doubtful: BoolArray) -> Iterator[BoolArray]:
+    """Which tiles may have changed: those in doubt, then with those amid them, then all without a packet.
+
+    One digest in 256 does not show a change, and without digests a tile without sites never does.
+    """
+    assert found.reader is not None, "global framing has no tiles"
+    silent = np.ones_like(doubtful)
+    silent.flat[list(found.reader.packets)] = False
+    around = np.lib.stride_tricks.sliding_window_view(np.pad(doubtful, 1), (3, 3)).sum(axis=(2, 3))
+    amid = silent & (around >= _NEIGHBOURS_IN_DOUBT)
+    yield doubtful
+    if (amid & ~doubtful).any():
+        yield doubtful | amid
+    if found.record is not None and not found.record.digests:
+        yield silent
+
+
+def _blocks_of(tiles: BoolArray, found: Extraction) -> BoolArray:
+    """bool like the map: the blocks of the given tiles."""
+    side, (rows, cols) = V1.tile_px // V1.block_px, found.roi.shape
+    return tiles.repeat(side, axis=0).repeat(side, axis=1)[:rows, :cols]
 
 
 class _Search:
@@ -158,7 +189,7 @@ class _Search:
                 yield found
 
     def attributed(self, found: Extraction) -> Extraction:
-        """The same with the segmenter that the record names, where a damaged image was read by another map."""
+        """The same with the segmenter that the record names; a damaged image may be read by another's map."""
         named = [segmenter for segmenter in self._segmenters if segmenter.id == _named(found)]
         if not named or named[0] is found.segmenter:
             return found
@@ -209,11 +240,29 @@ def _opened(
         if opened is not None:
             own = frozenset(divmod(tile, tile_cols) for tile in tiles)
             needed = len(message) // V1.shard_bytes
+            foreign = everywhere - own
+            restored = _put_back(frame, reader, foreign)
             return replace(
-                found, record=opened, packets_needed=needed, authentic=own, foreign=everywhere - own
+                found, record=opened, restored=restored, packets_needed=needed, authentic=own, foreign=foreign
             )
     needed = max(packet.needed for packet in reader.packets.values())
     return replace(found, packets_needed=needed, authentic=everywhere)
+
+
+def _put_back(frame: Frame, reader: tile_framing.Reader, foreign: frozenset[TileAt]) -> IntArray:
+    """What `reader` restored, without the tiles of other messages.
+
+    Where a marked image was marked again, what the first message left in tiles that the second does not
+    use is part of the original.
+    """
+    if not foreign:
+        return reader.restored
+    restored = reader.restored.copy()
+    for row, col in foreign:
+        window = reader.grid.window(row * reader.grid.shape[1] + col)
+        place = np.s_[:, window.top : window.bottom, window.left : window.right]
+        restored[place] = frame.samples[place]
+    return restored
 
 
 def _read_global(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numba
 
@@ -16,5 +16,4 @@ def compiled(function: F) -> F:
     `nogil` lets worker threads overlap; `fastmath` stays off and the loops are integer-only, so the
     result is the same on every machine.
     """
-    result: F = numba.njit(cache=True, nogil=True)(function)
-    return result
+    return cast(F, numba.njit(cache=True, nogil=True)(function))

@@ -117,7 +117,8 @@ def _differences(vector: Vector) -> Iterable[str]:
     received = received_frame(vector, original)
     if digest(received.samples) != vector["received"]["sha256"]:
         yield "the changes lead to another plane"
-    yield from _unequal(vector["expect"], facts(read(vector, received)))
+    expected, found = vector["expect"], facts(read(vector, received))
+    yield from _unequal(expected, {name: found[name] for name in expected})
 
 
 def written_differences(vector: Vector, original: Frame) -> Iterable[str]:
@@ -135,10 +136,13 @@ def written_differences(vector: Vector, original: Frame) -> Iterable[str]:
     yield from _unequal(write["receipt"], receipt_facts(done.receipt))
 
 
-def _unequal(expected: Mapping[str, Any], actual: Mapping[str, Any]) -> Iterable[str]:
+def _unequal(expected: Mapping[str, Any], actual: Mapping[str, Any], within: str = "") -> Iterable[str]:
     for name in sorted(expected.keys() | actual.keys()):
-        if expected.get(name) != actual.get(name):
-            yield f"{name} is {actual.get(name)!r} instead of {expected.get(name)!r}"
+        wanted, got = expected.get(name), actual.get(name)
+        if isinstance(wanted, dict) and isinstance(got, dict):
+            yield from _unequal(wanted, got, f"{within}{name}.")
+        elif wanted != got:
+            yield f"{within}{name} is {got!r} instead of {wanted!r}"
 
 
 def written(vector: Vector, original: Frame) -> Embedded:
@@ -267,9 +271,8 @@ def generate(plane: Mapping[str, Any]) -> IntArray:
         inside = _area(layer["area"], rows, cols)
         slope = (layer["slope"][0] * row + layer["slope"][1] * col) >> layer["shift"]
         for channel in range(channels):
-            noise = _noise(f"{plane['seed']}/{number}/{channel}", rows * cols).reshape(rows, cols)
-            values = layer["base"][channel] + slope + noise % layer["levels"]
-            samples[channel][inside] = values[inside]
+            noise = _noise(f"{plane['seed']}/{number}/{channel}", (rows, cols), layer["levels"])
+            samples[channel][inside] = (layer["base"][channel] + slope + noise)[inside]
     return samples
 
 
@@ -284,10 +287,13 @@ def _area(area: Mapping[str, Any], rows: int, cols: int) -> BoolArray:
     return np.asarray(inside != area["outside"])
 
 
-def _noise(seed: str, count: int) -> npt.NDArray[np.int64]:
-    """`count` 16-bit numbers: SHA-256 of `seed/0`, `seed/1` ..., sixteen big-endian numbers from each."""
+def _noise(seed: str, shape: tuple[int, int], levels: int) -> npt.NDArray[np.int64]:
+    """Numbers 0 .. levels - 1: SHA-256 of `seed/0`, `seed/1` ..., sixteen 16-bit numbers from each."""
+    if levels == 1:
+        return np.zeros(shape, np.int64)
+    count = shape[0] * shape[1]
     blocks = (hashlib.sha256(f"{seed}/{counter}".encode()).digest() for counter in range(-(-count // 16)))
-    return np.frombuffer(b"".join(blocks), ">u2")[:count].astype(np.int64)
+    return np.frombuffer(b"".join(blocks), ">u2")[:count].reshape(shape).astype(np.int64) % levels
 
 
 def facts(verdict: Verdict) -> dict[str, Any]:

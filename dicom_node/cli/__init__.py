@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from blessmark.errors import WatermarkError
 from dicom_node import __version__
 from dicom_node.errors import EXIT_ERROR, NodeError
 
@@ -34,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except NodeError as error:
         _complain(str(error))
         return error.exit_code
+    except WatermarkError as error:
+        _complain(str(error))
+        return EXIT_ERROR
     except KeyboardInterrupt:
         _complain("interrupted; files written so far are complete, nothing is half-written")
         return EXIT_ERROR
@@ -78,9 +82,7 @@ def _complain(text: str) -> None:
 
 
 def unforeseen(error: Exception) -> str:
-    """One line for an error that no command expects; only the engine's own text is safe to show."""
-    if type(error).__module__ == "blessmark.errors":
-        return str(error)
+    """Type and place of an error that no command expects; its text may quote a patient and is not shown."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return (
         f"unexpected {type(error).__name__} in {Path(frame.filename).name}:{frame.lineno}; please report it"

@@ -10,8 +10,8 @@ waits for ever for the rest of a PDU (and so does        gives up after the netw
 copies the rest of a PDU at every partial send          sends it in slices, with the same time-out
 leaves Nagle and delayed acknowledgement on             TCP_NODELAY, TCP_QUICKACK re-armed before each read
   (measured: 5.6 s for 100 x 0.5 MB)                      (0.8-0.9 s, no change at the peer)
-lets its loop take the answer that a sender waits for    closes the gate first
-  (measured: one object in 1 200 on a busy machine)
+lets its loop take the answer that a sender waits for    closes the gate first (then 0 of 519)
+  (measured beside two busy threads: 14 of 303)
 looks a thousand times a second, in two threads,         fifty times a second once it has been quiet for a
   whether there is something to do                        second (measured: 1.7 % of a core, then 0.3 %)
 answers garbage after an abort with more aborts         drops it
@@ -106,8 +106,8 @@ class _Gate(threading.Event):
     """The gate that an association's loop passes at every turn, and that a sender closes.
 
     The stock gate is an event: a loop that was just let through still runs, to the queue where the sender
-    expects its answer, and now and then takes it; the sender then waits for ever. Here whoever closes the gate
-    gets on only when the loop stands before it. Behind an idle loop it naps.
+    expects its answer, and now and then takes it; the sender then waits for ever. Here whoever closes the
+    gate gets on only when the loop stands before it. Before an idle loop the gate naps.
     """
 
     def __init__(self, association: Any) -> None:

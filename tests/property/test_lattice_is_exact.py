@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import assume, event, given
+from hypothesis import event, given
 from hypothesis import strategies as st
 
 from blessmark.carrier.lattice import NO_DOWN, Bands, Window, find_sites, fits, insert, predict_again, remove
@@ -25,7 +25,8 @@ def _bands(draw: st.DrawFn) -> Bands:
 @given(st.data(), frames(min_side=8), _bands(), st.sampled_from(Lattice))
 def test_bits_come_out_and_every_sample_comes_back(data, frame, bands, lattice):
     """remove(insert(frame, bits)) == (bits, frame), from the marked frame alone."""
-    assume(frame.bounds[0] < frame.bounds[1])
+    if frame.bounds[0] >= frame.bounds[1]:
+        return  # nothing but padding
     roi = data.draw(maps(frame))
     predictor = data.draw(st.sampled_from((0, 1, 2, 3, 4, 5) if lattice is Lattice.QUARTER else (0, 2, 5)))
     words = np.random.default_rng(1).integers(0, 2**32, (frame.rows, frame.cols), dtype=np.uint32)
@@ -37,7 +38,8 @@ def test_bits_come_out_and_every_sample_comes_back(data, frame, bands, lattice):
     need = data.draw(st.integers(1, max(1, original.size // 4)))
     end, *_ = fits(original, predicted, frame.bounds, bands, start, need)
     event(f"fits: {end >= 0}")
-    assume(end >= 0)
+    if end < 0:
+        return  # told before anything was touched
 
     bits = np.random.default_rng(2).integers(0, 2, need).astype(np.uint8)
     values = original.copy()

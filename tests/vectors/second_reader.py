@@ -6,6 +6,8 @@ proves is that the document says enough.
 
 from __future__ import annotations
 
+import base64
+import bz2
 import hashlib
 import struct
 from dataclasses import dataclass, field
@@ -150,7 +152,9 @@ def find_sites(frame: Frame, nroi: np.ndarray, lattice: int, words: np.ndarray, 
         }  # fmt: skip
         a = np.where(inner, activity(ring, lattice), -1)
         total = 0
-        nearest = ((-2, 0), (2, 0), (0, -2), (0, 2)) if lattice == QUARTER else ((-1, -1), (-1, 1), (1, -1), (1, 1))
+        nearest = (
+            ((-2, 0), (2, 0), (0, -2), (0, 2)) if lattice == QUARTER else ((-1, -1), (-1, 1), (1, -1), (1, 1))
+        )
         for down, right_ in nearest:
             other = shifted(a, down, right_, -1)
             total = total + np.where(other < 0, a, other)
@@ -177,7 +181,9 @@ class Walk:
     restored: np.ndarray
 
 
-def walk(x: np.ndarray, p: np.ndarray, bounds: tuple, u: int, d: int | None, t: int, zu: int, zd: int) -> Walk:
+def walk(
+    x: np.ndarray, p: np.ndarray, bounds: tuple, u: int, d: int | None, t: int, zu: int, zd: int
+) -> Walk:
     """Every site is read for itself, so a walk needs no loop; the caller cuts it off."""
     low, high = bounds
     e = x - p
@@ -234,7 +240,7 @@ def read_tiles(frame: Frame, nroi: np.ndarray, lattice: int, keys: dict) -> tupl
     return packets, restored
 
 
-def read_tile(frame, sites, window, lattice, keys, place, mask):  # noqa: ANN001, ANN201
+def read_tile(frame, sites, window, lattice, keys, place, mask):
     """(values of the sites, T, Z, packet without MAC), None where nothing authenticates."""
     top, left, bottom, right = window
     untouched = frame.x.copy()
@@ -294,7 +300,9 @@ def interpolate(shards: dict[int, bytes], k: int) -> bytes:
         coefficients = [0] * k
         for i in range(k - 1, -1, -1):  # coefficients := coefficients * (X - point) + difference
             times_point = [multiply(value, points[i]) for value in coefficients]
-            coefficients = [above ^ here for above, here in zip([0, *coefficients], times_point, strict=False)]
+            coefficients = [
+                above ^ here for above, here in zip([0, *coefficients], times_point, strict=False)
+            ]
             coefficients[0] ^= difference[i]
         columns.append(coefficients)
     return b"".join(value.to_bytes(2) for row in zip(*columns, strict=True) for value in row)
@@ -333,7 +341,7 @@ class Header:
     own_z: int
 
 
-def read_global(frame: Frame, nroi: np.ndarray, lattice: int, keys: dict):  # noqa: ANN201
+def read_global(frame: Frame, nroi: np.ndarray, lattice: int, keys: dict):
     """(header, message, restored samples), None where no header authenticates."""
     channels, rows, columns = frame.x.shape
     sites = find_sites(frame, nroi, lattice, order_words(keys, frame, lattice), (0, 0, rows, columns))
@@ -394,7 +402,9 @@ def xor(content: bytes, mask: bytes) -> bytes:
 
 def context(frame: Frame) -> bytes:
     channels, rows, columns = frame.x.shape
-    return b"blessmark" + struct.pack(">BIIIBii", 1, frame.number, rows, columns, channels, frame.lo, frame.hi)
+    return b"blessmark" + struct.pack(
+        ">BIIIBii", 1, frame.number, rows, columns, channels, frame.lo, frame.hi
+    )
 
 
 def unseal(key: bytes, message: bytes, frame: Frame) -> bytes | None:
@@ -406,15 +416,24 @@ def unseal(key: bytes, message: bytes, frame: Frame) -> bytes | None:
 
 # 10. Record
 
-FULL = """00100010 00100020 00100030 00100040 00080020 00080030 00080050 00080060 00080080 00080090
-          0020000D 0020000E 00080018""".split()
-CORE = "00100010 00100020 00100030 00100040 00080020 00080060 00080018".split()
-TABLE = """00100010 0 00100020 1 00100021 8 00100030 2 00100040 3 00101010 14 00101000 1 00101001 0
-           00080020 4 00080030 5 00080021 4 00080031 5 00080022 4 00080032 5 00080023 4 00080033 5
-           00080050 6 00080060 7 00080070 18 00080080 8 00081040 8 00080090 9 00081048 9 00081050 9
-           00081070 9 00081030 11 0008103E 11 00181030 11 00081010 18 00081090 18 00180015 13 00200010 6
-           00200011 12 00200012 12 00200013 12 0020000D 10 0020000E 10 00080016 10 00080018 10
-           00200052 10""".split()
+
+def words(text: str) -> list[str]:
+    return text.split()
+
+
+FULL = words(
+    """00100010 00100020 00100030 00100040 00080020 00080030 00080050 00080060 00080080 00080090
+       0020000D 0020000E 00080018"""
+)
+CORE = words("00100010 00100020 00100030 00100040 00080020 00080060 00080018")
+TABLE = words(
+    """00100010 0 00100020 1 00100021 8 00100030 2 00100040 3 00101010 14 00101000 1 00101001 0
+       00080020 4 00080030 5 00080021 4 00080031 5 00080022 4 00080032 5 00080023 4 00080033 5
+       00080050 6 00080060 7 00080070 18 00080080 8 00081040 8 00080090 9 00081048 9 00081050 9
+       00081070 9 00081030 11 0008103E 11 00181030 11 00081010 18 00081090 18 00180015 13 00200010 6
+       00200011 12 00200012 12 00200013 12 0020000D 10 0020000E 10 00080016 10 00080018 10
+       00200052 10"""
+)
 TAGS, CLASSES = TABLE[0::2], dict(zip(TABLE[0::2], map(int, TABLE[1::2]), strict=True))
 CHARSET, NODE, SEGMENTER, OTHER, UID = 15, 16, 17, 19, 10
 
@@ -563,6 +582,8 @@ def anatomy(v: np.ndarray, lo: int, hi: int, padding: tuple[int, int] | None) ->
     """bool [R, C]: ROI blocks of a view."""
     rows, columns = v.shape[1] // 8, v.shape[2] // 8
     outside = np.ones((rows, columns), bool)
+    if not outside.size:
+        return outside
     for plane in v:
         plane = plane[: 8 * rows, : 8 * columns]
         filled = np.zeros(plane.shape, bool)
@@ -616,7 +637,7 @@ def grown(mask: np.ndarray, steps: int = 1) -> np.ndarray:
     return mask
 
 
-def measure(plane: np.ndarray, fill: np.ndarray):  # noqa: ANN201
+def measure(plane: np.ndarray, fill: np.ndarray):
     """(cells, used, base, top)."""
     sums = plane[0::2, 0::2] + plane[0::2, 1::2] + plane[1::2, 0::2] + plane[1::2, 1::2]
     used = ~grown(~blocks_all(~fill, 2))
@@ -704,6 +725,43 @@ def reached(air: np.ndarray) -> np.ndarray:
     return ~body
 
 
+# Planes of the vectors (tests/vectors/README.md)
+
+
+def generate(plane: dict) -> np.ndarray:
+    channels, rows, columns = plane["channels"], plane["rows"], plane["cols"]
+    x = np.zeros((channels, rows, columns), np.int64)
+    r, q = np.indices((rows, columns))
+    for number, layer in enumerate(plane["layers"]):
+        a, b, c, d = layer["area"]["at"]
+        if layer["area"]["shape"] == "rectangle":
+            inside = (a <= r) & (r < c) & (b <= q) & (q < d)
+        else:
+            inside = ((r - a) * d) ** 2 + ((q - b) * c) ** 2 <= (c * d) ** 2
+        inside = inside != layer["area"]["outside"]
+        slope = (layer["slope"][0] * r + layer["slope"][1] * q) >> layer["shift"]
+        for channel in range(channels):
+            if layer["levels"] == 1:
+                x[channel][inside] = (layer["base"][channel] + slope)[inside]
+                continue
+            seed, texts = f"{plane['seed']}/{number}/{channel}", rows * columns // 16 + 1
+            stream = b"".join(hashlib.sha256(f"{seed}/{i}".encode()).digest() for i in range(texts))
+            noise = np.frombuffer(stream, ">u2", rows * columns).reshape(rows, columns).astype(np.int64)
+            x[channel][inside] = (layer["base"][channel] + slope + noise % layer["levels"])[inside]
+    return x
+
+
+def received(vector: dict) -> Frame:
+    """What the reader of a vector receives."""
+    facts = vector["frame"] | vector["read"]["frame"]
+    original = generate(vector["plane"])
+    changes = np.frombuffer(bz2.decompress(base64.b64decode(vector["received"]["changes"])), "<i4")
+    x = (original + changes.reshape(original.shape))[
+        :, : vector["received"]["rows"], : vector["received"]["cols"]
+    ]
+    return Frame(x, facts["lo"], facts["hi"], facts["padding"], vector["read"]["number"], facts["forced_roi"])
+
+
 # 12. Reading
 
 
@@ -720,7 +778,9 @@ class Reading:
     header: Header | None = None
 
 
-def read(frame: Frame, maps: dict[int, np.ndarray], secret: bytes, sealed: bytes | None = None) -> Reading | None:
+def read(
+    frame: Frame, maps: dict[int, np.ndarray], secret: bytes, sealed: bytes | None = None
+) -> Reading | None:
     """Read a frame; `maps` are the segmenter's answers by lattice, bool [R, C]."""
     keys = derive(secret)
     nroi = {lattice: nroi_pixels(frame, blocks, lattice) for lattice, blocks in maps.items()}
@@ -745,7 +805,7 @@ def read(frame: Frame, maps: dict[int, np.ndarray], secret: bytes, sealed: bytes
     return None
 
 
-def judged(frame: Frame, message: bytes, plaintext: bytes, restored: np.ndarray, lattice, **how) -> Reading:  # noqa: ANN001, ANN003
+def judged(frame: Frame, message: bytes, plaintext: bytes, restored: np.ndarray, lattice, **how) -> Reading:
     original = Frame(restored, frame.lo, frame.hi, frame.padding, frame.number)
     record = decode_record(plaintext, frame.number)
     exact = pixel_digest(original) == record["pixel_digest"]

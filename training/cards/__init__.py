@@ -11,7 +11,7 @@ def card_text(network: Network) -> str:
     lines = [f"# {network.id}", "", f"SHA-256 `{network.digest}`", "", f"Data: {card['data']}", ""]
     lines += [f"Licence: {card['licence']}", "", "## Scores", ""]
     for lattice, rows in card["scores"].items():
-        lines += [f"Held out, {lattice} view:", "", *_table(rows), ""]
+        lines += [f"Part or view: {lattice}", "", *_table(rows), ""]
     lines += ["## Training", "", *(f"- {name}: {value}" for name, value in card["training"].items())]
     return "\n".join(lines) + "\n"
 

@@ -24,7 +24,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 
 from blessmark.profile import V1
@@ -45,9 +44,13 @@ _DISC_TOLERANCE_BLOCKS = 2
 _BESIDE_FILL_BLOCKS = 4
 #: how many levels above and below the likeliest one a redrawn map may turn on
 _STEPS_OF_LEVEL = 24
-#: how many of these are combined with every straight contour through what is hidden
-_LEVELS_WITH_CONTOURS = 3
-_DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
+#: how many of these go with all contours, and with each hidden tile in turn taken as it shows
+_LEVELS_IN_DETAIL = 3
+#: contours through what is hidden, in eighths of the way from body (-8) to air (8)
+_CONTOURS = (0, -2, 2, -4, 4, -6, 6, -9, 8, -1, 1, -3, 3)
+_FEW_CONTOURS = (0, -9, 8)
+#: tiles x blocks up to which tiles are taken in turn: 32 tiles of 512 x 512 pixels
+_MOST_TILE_BY_TILE = 1 << 17
 _EIGHT_NEIGHBOURS = np.ones((3, 3), np.bool_)
 
 
@@ -67,14 +70,15 @@ class Anatomy:
             outside &= _reached(_air_blocks(plane[: rows * _BLOCK, : cols * _BLOCK], view))
         return ~outside
 
-    def redraw(self, view: View, hidden: BoolArray) -> Iterator[BoolArray]:
+    def redraw(self, view: View, hidden: BoolArray, wanted: BoolArray) -> Iterator[BoolArray]:
         """Maps that the view may have had before the blocks `hidden` changed, the likeliest first.
 
         Levels are taken without these blocks. What borderline blocks turn on is one level, which the rest of
         the image fixes up to a few blocks; so there is a map for each level nearby, and for each of these one
-        map for every guess at what the hidden blocks held.
+        map for every guess at what the hidden blocks held. As a tile that a map is wanted for may not have
+        changed at all, each tile of `wanted` in turn is also taken as it shows.
 
-        `hidden` and the maps are bool [rows // 8, cols // 8].
+        `hidden`, `wanted` and the maps are bool [rows // 8, cols // 8].
         """
         rows, cols = hidden.shape
         planes = [_guesses(plane[: rows * _BLOCK, : cols * _BLOCK], view, hidden) for plane in view.samples]
@@ -82,8 +86,12 @@ class Anatomy:
             return
         for number in range(max(map(len, planes))):
             guesses = [plane[min(number, len(plane) - 1)] for plane in planes]
-            for closed in _closings(guesses, hidden, contours=number < _LEVELS_WITH_CONTOURS):
-                yield ~np.logical_and.reduce([_reached(air) for air in closed])
+            if number >= _LEVELS_IN_DETAIL:
+                yield from _maps(guesses, hidden, _FEW_CONTOURS)
+                continue
+            yield from _maps(guesses, hidden, _CONTOURS)
+            for part in _without_one_tile(hidden, wanted):
+                yield from _maps(guesses, part, _CONTOURS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +174,7 @@ def _guesses(plane: IntArray, view: View, hidden: BoolArray) -> list[BoolArray]:
 
 def _nested(shown: _Shown, ring: BoolArray, percent: int) -> list[BoolArray]:
     """The blocks of air for every level near the one that the ring shows, the nearest first."""
-    air = shown.air(ring, percent)
+    air = shown.air(ring, percent, sure=False)
     if air is None:
         return []
     levels = np.unique(shown.high[~shown.hidden])
@@ -199,9 +207,9 @@ class _Shown:
         higher = whole.base - known.base
         return cls(known, hidden, whole.low + higher, whole.high + higher)
 
-    def air(self, ring: BoolArray, percent: int) -> _Air | None:
+    def air(self, ring: BoolArray, percent: int, *, sure: bool = True) -> _Air | None:
         """The plateau of air among the cells of `ring` that are not hidden."""
-        return _find_air(self.known, self._seen(ring), percent)
+        return _find_air(self.known, self._seen(ring), percent, sure=sure)
 
     def saturated(self, ring: BoolArray) -> list[BoolArray]:
         """The blocks of a saturated white surround, if it shows on the ring."""
@@ -212,25 +220,42 @@ class _Shown:
         return ring & ~self.hidden.repeat(_CELLS, 0).repeat(_CELLS, 1)
 
 
-def _closings(planes: list[BoolArray], hidden: BoolArray, *, contours: bool) -> Iterator[list[BoolArray]]:
-    """The blocks of air of every plane, for each guess at what the `hidden` ones hold.
+def _maps(planes: list[BoolArray], hidden: BoolArray, contours: tuple[int, ...]) -> Iterator[BoolArray]:
+    """A map for each guess at what the `hidden` blocks hold, given the blocks of air of every plane."""
+    for closed in zip(*(_closed(air, hidden, contours) for air in planes), strict=True):
+        yield ~np.logical_and.reduce([_reached(air) for air in closed])
 
-    They hold what is nearest, what they show now, body, or air; then body on one side of a straight contour
-    and air on the other, for all contours in `_DIRECTIONS`.
+
+def _closed(air: BoolArray, hidden: BoolArray, contours: tuple[int, ...]) -> Iterator[BoolArray]:
+    """Blocks of air: as shown, then with contours drawn through `hidden` that meet those outside it.
+
+    A block's place between body and air is (distance to body - distance to air) / their sum; each contour
+    is a level of that, from a straight one to the utmost bulges either way.
     """
-    row, col = ndimage.distance_transform_edt(hidden, return_distances=False, return_indices=True)
-    yield [air[row, col] for air in planes]
-    yield planes
-    yield [air & ~hidden for air in planes]
-    yield [air | hidden for air in planes]
-    if not contours or not hidden.any():
+    yield air
+    to_body = ndimage.distance_transform_edt(air | hidden)
+    to_air = ndimage.distance_transform_edt(~air | hidden)
+    for level in contours:
+        yield np.where(hidden, 8 * (to_body - to_air) > level * (to_body + to_air), air)
+
+
+def _without_one_tile(hidden: BoolArray, wanted: BoolArray) -> Iterator[BoolArray]:
+    """`hidden` without each tile of `wanted` in turn; none where that would take too long."""
+    side = V1.tile_px // _BLOCK
+    tiles = np.argwhere(_any_per_tile(hidden & wanted)).tolist()
+    if len(tiles) * hidden.size > _MOST_TILE_BY_TILE:
         return
-    row, col = np.ogrid[: hidden.shape[0], : hidden.shape[1]]
-    for down, right in _DIRECTIONS:
-        along = down * row + right * col
-        for level in range(int(along[hidden].min()) + 1, int(along[hidden].max()) + 1):
-            body = hidden & (along < level)
-            yield [(air | hidden) & ~body for air in planes]
+    for row, col in tiles:
+        part = hidden.copy()
+        part[row * side : (row + 1) * side, col * side : (col + 1) * side] = False
+        yield part
+
+
+def _any_per_tile(hidden: BoolArray) -> BoolArray:
+    side = V1.tile_px // _BLOCK
+    rows, cols = hidden.shape
+    padded = np.pad(hidden, ((0, -rows % side), (0, -cols % side)))
+    return _any_of(padded, side)
 
 
 def _air_in_disc(plane: IntArray, fill: BoolArray) -> BoolArray:
@@ -252,8 +277,8 @@ def _saturated_blocks(field: _Field) -> BoolArray:
     return mirror.high <= 0
 
 
-def _find_air(field: _Field, ring: BoolArray, percent: int) -> _Air | None:
-    """The plateau of air among the cells of `ring`, or None if there is none to be sure of.
+def _find_air(field: _Field, ring: BoolArray, percent: int, *, sure: bool = True) -> _Air | None:
+    """The plateau of air among the cells of `ring`, or None if there is none (to be `sure` of).
 
     Spread is the median absolute deviation; medians are lower medians, so that they are levels that occur.
     """
@@ -265,7 +290,7 @@ def _find_air(field: _Field, ring: BoolArray, percent: int) -> _Air | None:
     level = _median(air)
     spread = _median(np.abs(air - level))
     contrast = threshold - level
-    if _SPREADS_TO_THRESHOLD * spread > contrast:
+    if sure and _SPREADS_TO_THRESHOLD * spread > contrast:
         return None
     return _Air(level, level + (max(_SPREADS_TO_LIMIT * spread, contrast // 8) if spread else 0))
 

@@ -44,14 +44,15 @@ class Device:
     memory_growth : take GPU memory as needed instead of all of it at once (TensorFlow)
     threads : CPU threads of one operation; None leaves the choice to the library (TensorFlow)
     xla : compile the whole network with XLA (TensorFlow; JAX always does)
-    batch_samples : most input samples that go through the network together; bounds its memory
+    batch_samples : how many input samples go through the network together; bounds its memory, for a larger
+        image is cut into strips
     """
 
     name: str | None = None
     memory_growth: bool = True
     threads: int | None = None
     xla: bool = False
-    batch_samples: int = 1 << 18
+    batch_samples: int = 1 << 17
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,27 @@ class KerasRuntime:
 
     def logits(self, images: Images) -> IntArray:
         """uint8 [n, rows, cols, channels] -> int32 [n, result rows, result cols]."""
+        rows = self._strip_rows(*images.shape[1:3])
+        strips = [self._strip(images, top, rows) for top in range(0, images.shape[1], rows)]
+        return np.concatenate(strips, axis=1)
+
+    def _strip_rows(self, rows: int, cols: int) -> int:
+        """How many rows of an image go through the network together: all, if they are few enough."""
+        if rows * cols <= self._device.batch_samples:
+            return max(1, rows)
+        multiple = self.network.multiple
+        return max(multiple, self._device.batch_samples // cols // multiple * multiple)
+
+    def _strip(self, images: Images, top: int, rows: int) -> IntArray:
+        """The logits of some rows, from these rows and as many beside them as can influence them."""
+        multiple = self.network.multiple
+        halo = -(-self.network.reach // multiple) * multiple
+        first, last = max(0, top - halo), min(images.shape[1], top + rows + halo)
+        logits = self._whole(images[:, first:last])
+        scale = logits.shape[1] // (last - first)
+        return logits[:, (top - first) * scale : (min(top + rows, images.shape[1]) - first) * scale]
+
+    def _whole(self, images: Images) -> IntArray:
         with self._placed():
             parts = [self._model.predict_on_batch(part) for part in self._batches(images)]
         return np.concatenate(parts)[..., 0].astype(np.int32)
@@ -156,7 +178,7 @@ def _apply(step: Step, sources: list[Any], network: Network) -> Any:
     if step.op is Op.UP:
         return ops.repeat(ops.repeat(sources[0], 2, axis=1), 2, axis=2)
     if step.op is Op.POOL:
-        return ops.max_pool(sources[0], 2, data_format="channels_last")
+        return ops.max_pool(sources[0], 2, strides=2, data_format="channels_last")
     if step.op is Op.SPREAD:
         return Spread()(sources[0])
     return _convolved(step, sources[0], network.convs[step.name])

@@ -26,8 +26,11 @@ from blessmark.segment.integer import (
 )
 from tests.unit.engine.small_networks import images, random_network
 
+#: version and digest of every packaged network
 PACKAGED = {
-    "vessels": ("vessels/1", "32d886903be33c6738f9dfccd19fe9557526fd23c3bc04e615cda9dc5665373b"),
+    "vessels": (1, "32d886903be33c6738f9dfccd19fe9557526fd23c3bc04e615cda9dc5665373b"),
+    "blessmark-block-8": (1, "2659fbfc41da81db05c705e9caf56db484a933d555fee007752ae4660aa821f8"),
+    "anatomy-net": (1, "c58a242d4f1b083d1044fec8d31de795e599e19b113fd8e589d305ba7d01700b"),
 }
 
 
@@ -156,7 +159,7 @@ def test_unknown_weights_are_a_segmenter_error() -> None:
 def test_other_weights_are_another_version(name: str) -> None:
     """Two networks share an id only if they give the same map for every view."""
     network = load(name)
-    assert (network.id, network.digest) == PACKAGED[name]
+    assert (network.version, network.digest) == PACKAGED[name]
 
 
 @pytest.mark.parametrize("name", PACKAGED)
@@ -170,8 +173,8 @@ def test_packaged_weights_reproduce_their_logits(name: str) -> None:
 @pytest.mark.parametrize("name", PACKAGED)
 def test_packaged_weights_tell_their_origin(name: str) -> None:
     card = load(name).card
-    assert "HRF" in card["data"]
-    assert "CC BY 4.0" in card["licence"]
+    assert card["data"]
+    assert "CC BY" in card["licence"]
     assert card["training"]["commit"]
     assert card["scores"]
 

@@ -209,7 +209,7 @@ def test_repeated_unknown_and_absent_extra_fields_are_errors() -> None:
 def test_a_tag_that_is_spelled_out_reads_the_same_when_the_table_has_grown(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Its writer did not know the tag, so its value was coded as `OTHER`; an appended row must not change that."""
+    """Its writer did not know the tag and coded its value as `OTHER`; an appended row must not alter that."""
     sent = with_fields({**FIELDS, 0x00091001: b"1.2.840.10008.1\0"})
     plaintext = encode(sent)
     table = {**record._TABLE, 0x00091001: record.Kind.UID}

@@ -470,12 +470,3 @@ def test_the_head_of_a_file_is_the_same_for_ever() -> None:
     assert len(part10_head(arrival())) % 2 == 0
     head = part10_head(arrival(sop_instance_uid="1.2.3"))
     assert struct.unpack_from("<I", head, 140)[0] == len(head) - 144
-
-
-def test_another_version_of_the_library_is_left_alone(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(patches, "_applied", False)
-    monkeypatch.setattr(patches.pynetdicom, "__version__", "4.0.0")
-    assert not patches.apply()
-    assert any("library-not-repaired" in str(log.line(record)) for record in caplog.records)

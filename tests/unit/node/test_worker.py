@@ -14,8 +14,9 @@ import pytest
 from blessmark.errors import WatermarkError
 from dicom_node import log
 from dicom_node.config import Config
-from dicom_node.errors import ConfigError, InputError, SpoolFull
+from dicom_node.errors import InputError, SpoolFull
 from dicom_node.jobs import Arrival, InstanceState, Outcome, Work
+from dicom_node.keys import generate
 from dicom_node.ledger import Ledger
 from dicom_node.spool import Spool
 from dicom_node.worker import (
@@ -287,14 +288,15 @@ def test_a_killed_worker_is_replaced_and_its_killer_quarantined(
 
 
 def test_protect_wants_a_key_ring(tmp_path: Path) -> None:
-    pytest.importorskip("dicom_node.protect")
     made = config(tmp_path, role="protect")
     made = made.model_copy(update={"keys": made.keys.model_copy(update={"ring": tmp_path / "absent"})})
     with pytest.raises(Exception, match="absent"):
         build_processor(made)
 
 
-@pytest.mark.parametrize("role", ["recover", "verify"])
-def test_roles_that_are_not_there_say_so(tmp_path: Path, role: str) -> None:
-    with pytest.raises(ConfigError, match=f"the role {role} is not available"):
-        build_processor(config(tmp_path, role=role))
+@pytest.mark.parametrize("role", ["protect", "recover", "verify"])
+def test_every_role_that_reads_or_writes_watermarks_has_a_processor(tmp_path: Path, role: str) -> None:
+    made = config(tmp_path, role=role)
+    made = made.model_copy(update={"keys": made.keys.model_copy(update={"ring": tmp_path / "ring"})})
+    generate(made.keys.ring)
+    assert callable(build_processor(made))

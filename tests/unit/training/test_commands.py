@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 from blessmark.segment.integer import NumpyRuntime, logits_digest, parse
+from training.__main__ import main
+from training.photos import DataError
 
 commands = pytest.importorskip("training.commands", exc_type=ImportError)
 
@@ -78,7 +80,15 @@ def test_packaged_weights_are_scored_where_there_are_no_others(data, tmp_path):
 
 
 def test_an_unknown_network_names_the_known_ones(data, tmp_path):
-    from training.photos import DataError
-
     with pytest.raises(DataError, match="vessels"):
         commands.train("nonesuch", data, tmp_path)
+
+
+def test_the_command_line_says_what_is_wrong(tmp_path, monkeypatch, capsys):
+    kinds = ("OMP_NUM", "OPENBLAS_NUM", "TF_NUM_INTRAOP", "TF_NUM_INTEROP")
+    for kind in kinds:
+        monkeypatch.setenv(f"{kind}_THREADS", "1")
+    assert main(["train", "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path)]) == 2
+    assert "not a folder" in capsys.readouterr().err
+    assert main(["evaluate", "--data", str(tmp_path), "--network", "nonesuch"]) == 2
+    assert "vessels" in capsys.readouterr().err

@@ -91,6 +91,11 @@ def test_a_folder_without_a_set_is_an_error(tmp_path: Path) -> None:
         find(tmp_path)
 
 
+def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="not a folder"):
+        find(tmp_path / "nowhere")
+
+
 def test_sizes_that_differ_are_an_error(tmp_path: Path) -> None:
     hrf(tmp_path, ["01_h"])
     picture(tmp_path / "manual1" / "01_h.tif", 255, "L", (10, 8))

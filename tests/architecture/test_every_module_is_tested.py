@@ -1,0 +1,85 @@
+"""Every source module has a test module of its name; what has none is listed here with the reason."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.architecture.repository import ROOT, modules
+
+_PIXELS = "one contract, load and store, that test_pixels.py holds from outside for every encoding"
+_COMMAND = "run as a subprocess by tests/acceptance"
+
+#: module -> why it has no test module of its own
+ENGINE_EXCEPTIONS = {
+    "__init__": "re-exports; see test_public_names.py",
+    "errors": "classes without code",
+    "jit": "one call of numba, run by every compiled loop",
+    "profile": "numbers; the golden vectors hold them",
+    "carrier.__init__": "a docstring",
+    "payload.__init__": "a docstring",
+    "pixels.__init__": "re-exports; see test_public_names.py",
+    **{
+        f"pixels.{name}": _PIXELS
+        for name in (
+            "codec",
+            "codestream",
+            "elements",
+            "files",
+            "fragments",
+            "header",
+            "image",
+            "jpeg_lossless",
+            "native",
+            "reason",
+            "run_length",
+            "store",
+            "syntax",
+        )
+    },
+    "segment.__init__": "a table; test_segment.py",
+    "segment.whole": "a constant map; test_segment.py",
+}
+
+NODE_EXCEPTIONS = {
+    "__init__": "a version; see test_version.py",
+    "__main__": "two lines; tests/interop runs it",
+    "errors": "classes without code; see test_exit_codes.py",
+    "dimse.__init__": "two constants, part of what test_scp.py compares byte for byte",
+    "cli.__init__": "test_cli.py",
+    **{
+        f"cli.{name}": _COMMAND
+        for name in ("config", "keys", "protect", "recover", "selftest", "serve", "verify")
+    },
+}
+
+
+def expected(module: str) -> str:
+    """`payload.record` -> `test_record.py`, `cli.files` -> `test_cli_files.py`: commands share names."""
+    package, _, leaf = module.rpartition(".")
+    return f"test_cli_{leaf}.py" if package == "cli" else f"test_{leaf}.py"
+
+
+@pytest.mark.parametrize(
+    ("package", "folder", "exceptions"),
+    [("blessmark", "engine", ENGINE_EXCEPTIONS), ("dicom_node", "node", NODE_EXCEPTIONS)],
+)
+def test_every_module_has_its_test_module(package: str, folder: str, exceptions: dict[str, str]) -> None:
+    present = {path.name for path in (ROOT / "tests" / "unit" / folder).glob("test_*.py")}
+    untested = {name for name in modules(package) if expected(name) not in present} - set(exceptions)
+    assert untested == set()
+
+
+@pytest.mark.parametrize(
+    ("package", "exceptions"), [("blessmark", ENGINE_EXCEPTIONS), ("dicom_node", NODE_EXCEPTIONS)]
+)
+def test_no_exception_is_stale(package: str, exceptions: dict[str, str]) -> None:
+    assert set(exceptions) <= set(modules(package))
+
+
+def test_no_test_module_has_lost_its_source() -> None:
+    """A renamed module takes its tests along; parts of the engine that are packages are tested whole."""
+    engine = {expected(name) for name in modules("blessmark")} | {"test_pixels.py", "test_segment.py"}
+    node = {expected(name) for name in modules("dicom_node")} | {"test_cli.py"}
+    for folder, known in (("engine", engine), ("node", node)):
+        present = {path.name for path in (ROOT / "tests" / "unit" / folder).glob("test_*.py")}
+        assert present - known == set()

@@ -1,0 +1,57 @@
+"""Every public image there is: marked, written, read, judged, recovered, or refused with a clear error."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.images import dicom_files
+from benchmarks.journeys import Journey, public_files, travel
+from benchmarks.run import spread
+
+pytestmark = pytest.mark.slow
+
+_RESULTS = {"protected", "protected-header", "passed"}
+
+
+def judged(journeys: list[Journey]) -> None:
+    """No file may end in anything but a round trip, a reason, or an error of one line."""
+    kept = [journey for journey in journeys if not journey.error]
+    assert kept, "there must be images to judge"
+    assert {journey.result for journey in kept} <= _RESULTS
+    changed = [journey for journey in kept if journey.result != "passed"]
+    assert changed
+    assert [journey for journey in changed if not journey.complete] == []
+    passed = [journey for journey in kept if journey.result == "passed"]
+    assert [journey for journey in passed if not journey.reason or journey.differing] == []
+    assert [journey for journey in journeys if "\n" in journey.error] == []
+
+
+def test_the_image_folder(shared_data):
+    judged(spread(travel, dicom_files(shared_data)))
+
+
+def test_the_files_that_pydicom_tests_itself_with():
+    """Among them broken ones on purpose, known by name: any other that is refused is a bug of ours."""
+    journeys = spread(travel, public_files())
+    judged(journeys)
+    refused = {journey.source: journey.error for journey in journeys if journey.error}
+    assert refused.keys() - _REFUSED.keys() == set()
+    assert {name: error for name, error in refused.items() if _REFUSED[name] not in error} == {}
+
+
+_NO_PREFIX, _CUT_SHORT, _NO_PIXELS = "lacks the DICM prefix", "cut short", "Pixel Data is missing"
+#: file -> what its error must say
+_REFUSED = {
+    **dict.fromkeys(("ExplVR_BigEndNoMeta.dcm", "ExplVR_LitEndNoMeta.dcm", "no_meta.dcm"), _NO_PREFIX),
+    **dict.fromkeys(("OT-PAL-8-face.dcm", "rtstruct.dcm"), _NO_PREFIX),
+    **dict.fromkeys(("README", "crayons.icc", "rtplan.dump", "rtstruct.dump", "zipMR.gz"), _NO_PREFIX),
+    **dict.fromkeys(("MR_truncated.dcm", "rtplan_truncated.dcm"), _CUT_SHORT),
+    **dict.fromkeys(("chrJapMulti.dcm", "chrJapMultiExplicitIR6.dcm", "chrKoreanMulti.dcm"), _NO_PIXELS),
+    "emri_small_jpeg_2k_lossless_too_short.dcm": "no data set behind the file header",
+    "meta_missing_tsyntax.dcm": "transfer syntax is not stated",
+    "nested_priv_SQ.dcm": "BitsStored is missing",
+    # compressed pixels in implicit VR, which no transfer syntax allows
+    "SC_rgb_jpeg.dcm": "cannot be written",
+    # bytes of a sequence delimiter inside a codestream, where pydicom stops reading
+    "JPEG2000-embedded-sequence-delimiter.dcm": "contradicts the header",
+}

@@ -1,0 +1,122 @@
+"""The repairs of pynetdicom that the tests of receiver and sender do not see from outside."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pynetdicom
+import pytest
+from pynetdicom import _config
+from pynetdicom.transport import AssociationSocket
+
+from dicom_node import log
+from dicom_node.dimse import patches
+
+
+class Loop(threading.Thread):
+    """An association's loop as the library writes it, slow between gate and queue."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.dul = SimpleNamespace(_idle_timer=SimpleNamespace(_start_time=None))
+        self.gate = patches._Gate(self)
+        self.ending = False
+        self.away_from_gate = False
+        self.turns = 0
+
+    def run(self) -> None:
+        while not self.ending:
+            self.gate.wait()
+            self.away_from_gate = True
+            time.sleep(0.005)
+            self.turns += 1
+            self.away_from_gate = False
+
+
+def test_whoever_closes_the_gate_finds_the_loop_before_it() -> None:
+    loop = Loop()
+    loop.start()
+    for _ in range(40):
+        loop.gate.clear()
+        turns = loop.turns
+        assert not loop.away_from_gate
+        time.sleep(0.002)
+        loop.gate.set()
+        loop.gate.clear()  # at once again: the loop was woken and must not slip through
+        assert not loop.away_from_gate
+        assert loop.turns - turns <= 1
+        loop.gate.set()
+        time.sleep(0.002)
+    loop.ending = True
+    loop.join(5)
+    assert not loop.is_alive()
+
+
+def test_the_gate_of_a_loop_that_ended_closes_at_once() -> None:
+    loop = Loop()
+    loop.ending = True
+    loop.start()
+    loop.join(5)
+    started = time.monotonic()
+    loop.gate.clear()
+    assert time.monotonic() - started < 1.0
+
+
+def test_the_library_is_repaired_once_and_kept_quiet() -> None:
+    assert patches.apply()
+    assert patches.apply()
+    assert _config.LOG_HANDLER_LEVEL == "none"
+    assert not logging.getLogger("pynetdicom").isEnabledFor(logging.ERROR)
+
+
+def test_another_version_of_the_library_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(patches, "_applied", False)
+    monkeypatch.setattr(pynetdicom, "__version__", "4.0.0")
+    assert not patches.apply()
+    assert any("library-not-repaired" in str(log.line(record)) for record in caplog.records)
+
+
+def wrapper(connection: socket.socket, patience: float | None) -> Any:
+    """What the library hangs around a socket, as far as the repairs look at it."""
+    made = AssociationSocket.__new__(AssociationSocket)
+    made.socket = connection
+    made._assoc = SimpleNamespace(network_timeout=patience)
+    return made
+
+
+def test_a_peer_that_stops_in_the_middle_is_given_up() -> None:
+    patches.apply()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ours = socket.create_connection(server.getsockname())
+        theirs, _ = server.accept()
+        with ours, theirs:
+            theirs.sendall(b"half")
+            started = time.monotonic()
+            with pytest.raises(TimeoutError):
+                wrapper(ours, 0.1).recv(8)
+            assert time.monotonic() - started < 2.0
+
+
+def test_what_was_read_before_the_peer_closed_is_returned() -> None:
+    patches.apply()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ours = socket.create_connection(server.getsockname())
+        theirs, _ = server.accept()
+        with ours:
+            theirs.sendall(b"half")
+            theirs.close()
+            assert wrapper(ours, None).recv(8) == b"half"
+
+
+def test_a_socket_that_the_peer_reset_is_closed() -> None:
+    patches.apply()
+    unconnected = socket.socket()
+    wrapper(unconnected, None)._shutdown_socket()
+    assert unconnected.fileno() == -1

@@ -1,0 +1,350 @@
+"""THE forward sentence: what leaves, how it is labelled, and what happens to images without room."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom import uid
+from pydicom.dataset import Dataset
+
+from blessmark import pixels
+from blessmark.errors import PixelError
+from blessmark.payload.record import FULL_FIELDS
+from blessmark.segment import segmenter
+from blessmark.types import Framing, Tier
+from dicom_node import header, label
+from dicom_node.config import Config, OnUnprotectable
+from dicom_node.errors import InputError
+from dicom_node.jobs import Arrival, InstanceState, Work
+from dicom_node.protect import FrameMark, Protector, Site, protect, site_of, written
+from dicom_node.review import Reader, recover, review
+from dicom_node.spool import Spool
+from tests import builders
+from tests.builders import COLOUR_8, Encoding, dataset, phantom, reread
+from tests.strategies import KEY, OTHER_KEY, RING, Ring
+
+TIME_S = 1_790_000_000
+NAME, STUDY_DATE = "Phantom^Test", "20260921"
+PATIENT = {"PatientName": NAME, "PatientID": "P-1", "StudyDate": STUDY_DATE}
+MODALITIES = {
+    "ct": lambda: builders.ct(256, 256, **PATIENT),
+    "mr": lambda: builders.mr(256, 192, **PATIENT),
+    "cr": lambda: builders.cr(320, 256, **PATIENT),
+    "us": lambda: builders.us(240, 320, frames=2, **PATIENT),
+    "enhanced_mr": lambda: builders.enhanced_mr(192, 192, frames=2, **PATIENT),
+    "secondary_capture": lambda: builders.secondary_capture(256, 256, **PATIENT),
+}
+
+
+def site(policy: OnUnprotectable = OnUnprotectable.HEADER, **more: object) -> Site:
+    return Site("node-1", RING, segmenter("anatomy"), FULL_FIELDS, on_unprotectable=policy, **more)
+
+
+def full_of_tissue(rows: int = 128) -> Dataset:
+    """An image without any background."""
+    samples = np.random.default_rng(1).normal(2000, 4, (1, 1, rows, rows)).astype(np.int32)
+    return reread(dataset(samples, **PATIENT))
+
+
+def samples_of(ds: Dataset) -> np.ndarray:
+    image = pixels.load(ds)
+    assert isinstance(image, pixels.Image)
+    return np.stack([frame.samples for frame in image])
+
+
+def values(ds: Dataset) -> dict[int, bytes | None]:
+    return {int(tag): header.value_bytes(ds, tag) for tag in ds.keys()}  # noqa: SIM118
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_there_and_back(modality):
+    """Marked in the pixels, labelled, authentic to a reader; afterwards every element is what it was."""
+    ds = reread(MODALITIES[modality]())
+    before, original = values(ds), samples_of(ds)
+    done = protect(ds, site(), TIME_S)
+    assert done.result == "protected"
+    assert [mark.frame for mark in done.frames] == list(range(1, len(original) + 1))
+    assert all(mark.receipt is not None and mark.receipt.tier is Tier.FULL for mark in done.frames)
+
+    sent = pixels.read(written(ds))
+    assert sent.ImageType[0] == "DERIVED"
+    assert "ROI bit-identical; reversible" in sent.DerivationDescription
+    assert not np.array_equal(samples_of(sent), original)
+    reader = Reader(RING, (segmenter("anatomy"),))
+    assert str(review(sent, "x", reader).finding) == "authentic"
+    assert recover(sent, "x", reader).restored
+    back = pixels.read(written(sent))
+    assert np.array_equal(samples_of(back), original)
+    assert values(back) == before
+
+
+def test_the_same_image_at_the_same_time_gives_the_same_bytes():
+    first, second = (reread(builders.mr(256, 192, **PATIENT)) for _ in "ab")
+    for ds in (first, second):
+        protect(ds, site(), TIME_S)
+    assert written(first) == written(second)
+
+
+def test_only_pixels_and_labels_change():
+    ds = reread(builders.ct(256, 256, **PATIENT))
+    before = values(ds)
+    protect(ds, site(), TIME_S)
+    changed = {tag for tag, value in values(ds).items() if before.get(tag) != value}
+    assert {tag for tag in changed if tag >> 16 != 0x0099} == {
+        builders.PIXEL_DATA,
+        0x00080008,
+        0x00080015,
+        0x00082111,
+        0x0018A001,
+    }
+
+
+def test_no_patient_in_the_labels():
+    ds = reread(full_of_tissue())
+    protect(ds, site(), TIME_S)
+    added = b"".join(value or b"" for tag, value in values(ds).items() if tag >> 16 == 0x0099)
+    assert NAME.encode() not in added
+    assert STUDY_DATE.encode() not in added
+    assert "Phantom" not in ds.DerivationDescription
+    assert "Phantom" not in repr(label.read_mark(ds))
+
+
+class TestPassing:
+    @pytest.mark.parametrize(
+        ("ds", "reason"),
+        [
+            (dataset(phantom(6, 6)), "too-small"),
+            (dataset(phantom(32, 32), SOPClassUID=uid.RTDoseStorage), "rt-dose"),
+            (dataset(phantom(32, 32), SOPClassUID=uid.SegmentationStorage), "segmentation"),
+        ],
+    )
+    def test_what_is_never_marked_stays_as_it_is(self, ds, reason):
+        ds = reread(ds)
+        before = written(ds)
+        done = protect(ds, site(), TIME_S)
+        assert (done.result, done.reason, done.frames, done.changed) == ("passed", reason, (), False)
+        assert written(ds) == before
+
+    def test_what_this_ring_protected_already_is_not_marked_twice(self):
+        for original in (builders.mr(256, 192), full_of_tissue()):
+            ds = reread(original)
+            protect(ds, site(), TIME_S)
+            received = pixels.read(written(ds))
+            done = protect(received, site(), TIME_S + 5)
+            assert (done.result, done.reason) == ("passed", "already-protected")
+            assert written(received) == written(ds)
+
+    def test_a_label_alone_does_not_keep_an_image_from_being_marked(self):
+        ds = reread(builders.mr(256, 192))
+        label.mark(ds, label.Mark(b"\0" * 4), node="x", version="0", time_s=0, description="claimed")
+        assert protect(pixels.read(written(ds)), site(), TIME_S).result == "protected"
+
+    def test_another_site_marks_on_top_and_both_come_off_in_turn(self):
+        ds = reread(builders.mr(256, 256))
+        before, original = values(ds), samples_of(ds)
+        protect(ds, site(), TIME_S)
+        once = pixels.read(written(ds))
+        other = Site("node-2", Ring(OTHER_KEY), segmenter("anatomy"), FULL_FIELDS)
+        assert protect(once, other, TIME_S + 60).changed
+        twice = pixels.read(written(once))
+        for ring in (Ring(OTHER_KEY), RING):
+            done = recover(twice, "x", Reader(ring, (segmenter("anatomy"),)))
+            assert done.restored
+        assert np.array_equal(samples_of(twice), original)
+        assert values(twice) == before
+
+
+class TestWithoutRoom:
+    def test_the_record_travels_in_the_header_by_default(self):
+        ds = full_of_tissue()
+        before = samples_of(ds)
+        done = protect(ds, site(), TIME_S)
+        assert done.result == "protected-header"
+        assert done.frames[0].receipt is None
+        assert len(done.frames[0].sealed) > 40
+        received = pixels.read(written(ds))
+        assert np.array_equal(samples_of(received), before)
+        assert "pixels unchanged" in received.DerivationDescription
+        found = review(received, "x", Reader(RING, (segmenter("anatomy"),)))
+        assert str(found.finding) == "authentic"
+        assert found.report.frames[0].framing == "header"
+
+    def test_the_whole_image_if_that_was_asked_for(self):
+        ds = full_of_tissue(256)
+        done = protect(ds, site(OnUnprotectable.WHOLE_IMAGE), TIME_S)
+        assert done.result == "protected-whole-image"
+        assert done.frames[0].receipt is not None
+        assert done.frames[0].receipt.segmenter == "whole/1"
+        assert "Whole-image watermark" in ds.DerivationDescription
+        assert "ROI bit-identical" not in ds.DerivationDescription
+
+    @pytest.mark.parametrize(
+        ("policy", "result"),
+        [
+            (OnUnprotectable.PASS, "passed"),
+            (OnUnprotectable.HOLD, "held"),
+            (OnUnprotectable.REJECT, "rejected"),
+        ],
+    )
+    def test_other_policies_leave_the_instance_alone(self, policy, result):
+        ds = full_of_tissue()
+        before = written(ds)
+        done = protect(ds, site(policy), TIME_S)
+        assert (done.result, done.reason, done.changed) == (result, "no-room", False)
+        assert written(ds) == before
+
+    @staticmethod
+    def mixed() -> Dataset:
+        """Two frames, the second without background."""
+        samples = phantom(192, 192, frames=2)
+        samples[1] = np.random.default_rng(1).normal(2000, 40, samples[1].shape)
+        return reread(dataset(samples, **PATIENT))
+
+    def test_one_frame_without_room_is_sealed_and_the_others_are_marked(self):
+        ds = self.mixed()
+        original = samples_of(ds)
+        done = protect(ds, site(), TIME_S)
+        assert done.result == "protected-header"
+        assert [mark.receipt is None for mark in done.frames] == [False, True]
+        received = pixels.read(written(ds))
+        mark = label.read_mark(received)
+        assert mark is not None
+        assert [frame for frame, _ in mark.sealed_records] == [2]
+        reader = Reader(RING, (segmenter("anatomy"),))
+        assert str(review(received, "x", reader).finding) == "authentic"
+        assert recover(received, "x", reader).restored
+        assert np.array_equal(samples_of(received), original)
+
+    def test_a_policy_for_the_instance_ends_at_the_first_such_frame(self):
+        ds = self.mixed()
+        before = written(ds)
+        assert protect(ds, site(OnUnprotectable.HOLD), TIME_S).result == "held"
+        assert written(ds) == before
+
+
+class TestErrors:
+    def test_without_a_sop_instance_uid(self):
+        ds = reread(dataset(phantom(64, 64)))
+        del ds.SOPInstanceUID
+        with pytest.raises(InputError, match="SOP Instance UID"):
+            protect(ds, site(), TIME_S)
+
+    def test_truncated_pixels_change_nothing(self):
+        ds = reread(builders.mr(64, 64, **PATIENT))
+        ds.PixelData = ds.PixelData[:-100]
+        with pytest.raises(PixelError) as caught:
+            protect(ds, site(), TIME_S)
+        assert NAME not in str(caught.value)
+        assert "InstanceCoercionDateTime" not in ds
+
+    def test_an_unreadable_label_leaves_the_instance_unlabelled(self):
+        ds = reread(builders.mr(256, 192))
+        header.put_bytes(ds, 0x00082111, "XX", b"odd!")
+        with pytest.raises(InputError, match=r"\(0008,2111\)"):
+            protect(ds, site(), TIME_S)
+        assert label.read_mark(ds) is None
+
+
+def test_the_record_holds_the_configured_tags_only():
+    ds = reread(builders.mr(256, 192, **PATIENT))
+    chosen = Site("n", RING, segmenter("anatomy"), (0x00100020,))
+    protect(ds, chosen, TIME_S)
+    report = review(ds, "x", Reader(RING, (segmenter("anatomy"),)), show_record=True).report
+    assert report.record == {"PatientID": "P-1"}
+
+
+def test_a_cap_reaches_the_engine():
+    samples = phantom(256, 256) + np.random.default_rng(3).normal(0, 16, (1, 1, 256, 256)).astype(np.int32)
+    ds = reread(dataset(np.clip(samples, 0, 4095)))
+    done = protect(ds, site(max_change=1), TIME_S)
+    assert all(mark.receipt is None or mark.receipt.max_change == 1 for mark in done.frames)
+
+
+def config(folder: Path, **watermark: object) -> Config:
+    return Config.model_validate(
+        {
+            "node": {"id": "n7", "ae_title": "NODE"},
+            "storage": {"folder": folder, "reserve_mb": 16},
+            "destinations": {"a": {"ae_title": "X", "host": "127.0.0.1", "port": 104}},
+            "routes": (
+                {"name": "all", "role": "protect", "destinations": ("a",), "on_unprotectable": "hold"},
+            ),
+            "watermark": watermark,
+        },
+        strict=False,
+    )
+
+
+def test_site_of_a_configuration(tmp_path):
+    found = site_of(
+        config(tmp_path, max_change=2, record=("PatientID", "StudyDate")), OnUnprotectable.PASS, RING
+    )
+    assert found.record_tags == (0x00100020, 0x00080020)
+    assert (found.node, found.max_change, found.on_unprotectable) == ("n7", 2, OnUnprotectable.PASS)
+    assert found.segmenter.id == "anatomy/1"
+    assert site_of(config(tmp_path), OnUnprotectable.PASS, RING).max_change is None
+    assert site_of(config(tmp_path), OnUnprotectable.PASS, RING).record_tags == FULL_FIELDS
+
+
+class TestProtector:
+    """From the spool into the spool."""
+
+    @pytest.fixture
+    def spool(self, tmp_path):
+        (tmp_path / "spool").mkdir()
+        return Spool(tmp_path / "spool", 1_000_000)
+
+    def work(self, spool: Spool, ds: Dataset) -> Work:
+        kept = spool.put([written(ds)])
+        syntax = str(ds.file_meta.TransferSyntaxUID)
+        arrival = Arrival(ds.SOPClassUID, ds.SOPInstanceUID, syntax, "MODALITY", "NODE", "all")
+        return Work(id=1, token=1, attempts=1, arrival=arrival, blob=kept.name)
+
+    def test_hands_on_a_marked_blob(self, tmp_path, spool):
+        ds = reread(builders.mr(256, 192, **PATIENT))
+        settings = config(tmp_path)
+        work = self.work(spool, ds)
+        outcome = Protector(settings, settings.routes[0], RING, spool)(work)
+        assert (outcome.state, outcome.result) == (InstanceState.READY, "protected")
+        assert outcome.blob != work.blob
+        found = review(pixels.read(spool.path(outcome.blob)), "x", Reader(RING, (segmenter("anatomy"),)))
+        assert str(found.finding) == "authentic"
+        assert outcome.destinations == ("a",)
+
+    def test_hands_on_the_very_blob_of_what_is_passed(self, tmp_path, spool):
+        ds = reread(dataset(phantom(6, 6)))
+        settings = config(tmp_path)
+        work = self.work(spool, ds)
+        outcome = Protector(settings, settings.routes[0], RING, spool)(work)
+        assert (outcome.state, outcome.result, outcome.reason) == (InstanceState.READY, "passed", "too-small")
+        assert outcome.blob == work.blob
+
+    def test_holds_by_the_policy_of_its_route(self, tmp_path, spool):
+        settings = config(tmp_path)
+        outcome = Protector(settings, settings.routes[0], RING, spool)(self.work(spool, full_of_tissue()))
+        assert (outcome.state, outcome.result, outcome.reason) == (InstanceState.HELD, "held", "no-room")
+
+
+def test_lossy_colour_is_marked_as_what_was_decoded():
+    """What a lossy source decodes to is the truth from then on, stored without further loss."""
+    encoding = Encoding(
+        bits_stored=8, bits_allocated=8, photometric="YBR_FULL_422", syntax=uid.JPEGBaseline8Bit
+    )
+    ds = reread(dataset(phantom(256, 256, channels=3, hi=255), encoding, **PATIENT))
+    decoded = samples_of(ds)
+    done = protect(ds, site(), TIME_S)
+    assert done.changed
+    received = pixels.read(written(ds))
+    assert received.file_meta.TransferSyntaxUID == uid.JPEGLSLossless
+    assert received.LossyImageCompression == "01"
+    assert recover(received, "x", Reader(RING, (segmenter("anatomy"),))).restored
+    assert np.array_equal(samples_of(received), decoded)
+
+
+def test_a_frame_mark_says_how_a_frame_is_protected():
+    done = protect(reread(builders.us(240, 320, frames=2, encoding=COLOUR_8)), site(), TIME_S)
+    assert all(isinstance(mark, FrameMark) and not mark.sealed for mark in done.frames)
+    assert {mark.receipt.framing for mark in done.frames if mark.receipt} <= {Framing.TILE, Framing.GLOBAL}
+    assert {mark.receipt.key_id for mark in done.frames if mark.receipt} == {KEY.id}

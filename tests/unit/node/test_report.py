@@ -1,0 +1,104 @@
+"""Reports: complete for programs, short for people, silent about patients."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+from dicom_node.report import ErrorReport, FrameReport, InstanceReport, line, summary, to_json
+
+FRAME = FrameReport(
+    frame=1,
+    finding="authentic",
+    exact=True,
+    framing="tile",
+    lattice="quarter",
+    tier="full",
+    segmenter="anatomy/1",
+    key_id=7,
+    packets=12,
+    packets_needed=5,
+    changed_samples=431,
+    psnr_db=81.234,
+    localisation="indicative",
+)
+INSTANCE = InstanceReport(
+    "image.dcm",
+    "authentic",
+    node="n1",
+    protected_at="2026-09-21T17:46:40Z",
+    frames_expected=1,
+    frames=(FRAME,),
+)
+
+
+class TestLine:
+    def test_says_finding_way_and_source(self):
+        assert line(INSTANCE).split(maxsplit=1)[0] == "authentic"
+        assert "full tile/quarter, 81.2 dB" in line(INSTANCE)
+        assert line(INSTANCE).endswith("image.dcm")
+
+    def test_the_worst_frame_gives_the_level(self):
+        frames = (FRAME, replace(FRAME, frame=2, psnr_db=70.0), replace(FRAME, frame=3, psnr_db=math.inf))
+        assert "70.0 dB, 3 frames" in line(replace(INSTANCE, frames=frames))
+
+    def test_counts_tiles_and_names_fields(self):
+        frame = replace(FRAME, altered_tiles=((0, 1), (2, 3)), altered_fields=("StudyDate", "PatientID"))
+        text = line(replace(INSTANCE, finding="pixels-altered", frames=(frame,)))
+        assert "2 tiles altered" in text
+        assert "altered: PatientID StudyDate" in text
+
+    def test_a_seal_in_the_header_has_no_lattice(self):
+        frame = replace(FRAME, framing="header", lattice=None, psnr_db=None)
+        assert "full header" in line(replace(INSTANCE, frames=(frame,)))
+
+    def test_reasons_and_errors(self):
+        assert line(InstanceReport("a", "unmarked", "no-pixel-data")).split() == [
+            "unmarked",
+            "no-pixel-data",
+            "a",
+        ]
+        assert line(InstanceReport("a", "unmarked")).split() == ["unmarked", "a"]
+        assert line(ErrorReport("b.dcm", "cut short")) == "error            b.dcm: cut short"
+
+
+def test_summary_counts_most_frequent_first():
+    reports = [INSTANCE, replace(INSTANCE, finding="unmarked"), INSTANCE, ErrorReport("x", "y")]
+    assert summary(reports) == "2 authentic, 1 unmarked, 1 error"
+    assert summary([]) == "nothing to judge"
+
+
+class TestJson:
+    def test_holds_everything(self):
+        frame = replace(FRAME, altered_tiles=((2, 3),), altered_fields=("PatientID",))
+        document = json.loads(to_json([replace(INSTANCE, frames=(frame,)), ErrorReport("b", "broken")]))
+        assert document["schema"] == "dicom-node/verify/1"
+        assert document["errors"] == [{"source": "b", "error": "broken"}]
+        (instance,) = document["instances"]
+        (found,) = instance.pop("frames")
+        assert instance == {
+            "source": "image.dcm",
+            "finding": "authentic",
+            "reason": "",
+            "node": "n1",
+            "protected_at": "2026-09-21T17:46:40Z",
+            "frames_expected": 1,
+        }
+        assert set(found) == set(FrameReport.__dataclass_fields__)
+        assert (found["altered_tiles"], found["altered_fields"]) == ([[2, 3]], ["PatientID"])
+        assert found["psnr_db"] == 81.234
+
+    def test_is_strict_json_even_where_nothing_changed(self):
+        text = to_json([replace(INSTANCE, frames=(replace(FRAME, psnr_db=math.inf),))])
+        assert (
+            json.loads(text, parse_constant=lambda name: name)["instances"][0]["frames"][0]["psnr_db"] is None
+        )
+
+    def test_the_record_is_there_only_when_it_was_asked_for(self):
+        assert "record" not in json.loads(to_json([INSTANCE]))["instances"][0]
+        shown = replace(INSTANCE, record={"PatientName": "Jürgen^Test"})
+        assert json.loads(to_json([shown]))["instances"][0]["record"] == {"PatientName": "Jürgen^Test"}
+        assert "Jürgen" in to_json([shown])
+        assert "Jürgen" not in repr(shown)
+        assert "Jürgen" not in line(shown)

@@ -1,0 +1,319 @@
+"""THE backward sentence: what a reader finds, and what it gives back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
+
+from blessmark import pixels
+from blessmark.errors import PixelError
+from blessmark.payload.record import FULL_FIELDS
+from blessmark.segment import segmenter
+from blessmark.types import Finding
+from dicom_node import header
+from dicom_node.config import Config, OnError, Role, Route, parse
+from dicom_node.jobs import Arrival, InstanceState, Outcome, Work
+from dicom_node.protect import Site, protect, written
+from dicom_node.review import Reader, Recoverer, Verifier, recover, review
+from dicom_node.spool import Spool
+from tests import builders
+from tests.builders import dataset, phantom, reread
+from tests.strategies import KEY, OTHER_KEY, RING, Ring
+
+SITE = Site("node-1", RING, segmenter("anatomy"), FULL_FIELDS)
+READER = Reader(RING, (segmenter("anatomy"),))
+TIME_S = 1_790_012_800
+PATIENT = {"PatientName": "Phantom^Test", "PatientID": "P-1", "StudyDate": "20260921"}
+
+
+def marked(ds: Dataset | None = None) -> Dataset:
+    """A protected instance as it arrives at a reader."""
+    ds = reread(builders.mr(256, 256, **PATIENT) if ds is None else ds)
+    assert protect(ds, SITE, TIME_S).changed
+    return pixels.read(written(ds))
+
+
+def two_frames() -> Dataset:
+    return marked(builders.enhanced_mr(192, 192, frames=2, **PATIENT))
+
+
+def altered(ds: Dataset, row: int = 128, col: int = 128, frame: int = 1) -> Dataset:
+    """One sample of a frame changed by one step."""
+    image = pixels.load(ds)
+    assert isinstance(image, pixels.Image)
+    frames = [each.samples for each in image]
+    frames[frame - 1][0, row, col] ^= 1
+    pixels.store(ds, image, frames)
+    return pixels.read(written(ds))
+
+
+def samples_of(ds: Dataset) -> np.ndarray:
+    image = pixels.load(ds)
+    assert isinstance(image, pixels.Image)
+    return np.stack([frame.samples for frame in image])
+
+
+class TestFindings:
+    def test_authentic_with_its_evidence(self):
+        found = review(marked(), "image.dcm", READER)
+        report = found.report
+        assert found.finding is Finding.AUTHENTIC
+        assert not found.restored
+        assert (report.source, report.finding, report.node) == ("image.dcm", "authentic", "node-1")
+        assert report.protected_at == "2026-09-21T17:46:40Z"
+        assert report.frames_expected == 1
+        (frame,) = report.frames
+        assert (frame.exact, frame.framing, frame.tier, frame.key_id) == (True, "tile", "full", KEY.id)
+        assert frame.packets > 0
+        assert frame.packets_needed > 0
+        assert frame.changed_samples > 0
+        assert frame.psnr_db is not None
+        assert frame.psnr_db > 50
+
+    def test_header_altered_names_the_fields(self):
+        ds = marked()
+        ds.PatientName = "Another^Name"
+        del ds.StudyDate
+        found = review(ds, "x", READER)
+        assert found.finding is Finding.HEADER_ALTERED
+        assert set(found.report.frames[0].altered_fields) == {"PatientName", "StudyDate"}
+        assert "Another" not in repr(found)
+        assert "Phantom" not in repr(found)
+
+    def test_padding_of_a_field_is_no_alteration(self):
+        ds = marked()
+        header.put_bytes(ds, 0x00100020, "LO", b"P-1\0")
+        assert review(ds, "x", READER).finding is Finding.AUTHENTIC
+
+    def test_pixels_altered_lists_the_tile(self):
+        found = review(altered(marked(), 130, 70), "x", READER)
+        assert found.finding is Finding.PIXELS_ALTERED
+        assert (2, 1) in found.report.frames[0].altered_tiles
+        assert not found.report.frames[0].exact
+
+    def test_wrong_key_is_told_from_unmarked_by_the_hint(self):
+        other = Reader(Ring(OTHER_KEY), (segmenter("anatomy"),))
+        assert review(marked(), "x", other).finding is Finding.WRONG_KEY
+        plain = reread(builders.mr(256, 256))
+        assert review(plain, "x", READER).finding is Finding.UNMARKED
+
+    def test_a_watermark_needs_no_label(self):
+        ds = marked()
+        for tag in [tag for tag in ds.keys() if tag.group == 0x0099]:  # noqa: SIM118
+            del ds[tag]
+        assert review(ds, "x", READER).finding is Finding.AUTHENTIC
+
+    def test_a_label_without_a_watermark_is_damage(self):
+        ds = marked()
+        image = pixels.load(ds)
+        assert isinstance(image, pixels.Image)
+        noise = np.random.default_rng(0).integers(0, 4096, (1, 256, 256)).astype(np.int32)
+        pixels.store(ds, image, [noise])
+        assert review(ds, "x", READER).finding is Finding.DAMAGED
+
+    def test_what_holds_no_image_is_unmarked_with_a_reason(self):
+        found = review(reread(dataset(phantom(6, 6))), "x", READER)
+        assert (found.finding, found.report.reason, found.report.frames) == (
+            Finding.UNMARKED,
+            "too-small",
+            (),
+        )
+
+    def test_rotated_keys_still_read(self):
+        rotated = Reader(Ring(OTHER_KEY, KEY), (segmenter("anatomy"),))
+        assert review(marked(), "x", rotated).finding is Finding.AUTHENTIC
+
+    def test_a_broken_instance_is_an_error(self):
+        ds = marked()
+        ds.PixelData = ds.PixelData[:-2000]
+        with pytest.raises(PixelError):
+            review(ds, "x", READER)
+
+
+class TestSeveralFrames:
+    def test_the_worst_frame_decides(self):
+        found = review(altered(two_frames(), frame=2), "x", READER)
+        assert [frame.finding for frame in found.report.frames] == ["authentic", "pixels-altered"]
+        assert found.finding is Finding.PIXELS_ALTERED
+
+    def test_a_missing_frame_is_an_alteration(self):
+        ds = two_frames()
+        ds.PixelData = ds.PixelData[: len(ds.PixelData) // 2]
+        ds.NumberOfFrames = 1
+        found = review(ds, "x", READER)
+        assert found.finding is Finding.PIXELS_ALTERED
+        assert (len(found.report.frames), found.report.frames_expected) == (1, 2)
+
+    def test_exchanged_frames_are_not_authentic(self):
+        ds = two_frames()
+        half = len(ds.PixelData) // 2
+        ds.PixelData = ds.PixelData[half:] + ds.PixelData[:half]
+        assert review(ds, "x", READER).finding is not Finding.AUTHENTIC
+
+    def test_an_unmarked_frame_among_marked_ones_is_an_alteration(self):
+        ds = two_frames()
+        original = reread(builders.enhanced_mr(192, 192, frames=2, **PATIENT))
+        half = len(ds.PixelData) // 2
+        ds.PixelData = ds.PixelData[:half] + original.PixelData[half:]
+        found = review(ds, "x", READER)
+        assert [frame.finding for frame in found.report.frames] == ["authentic", "damaged"]
+        assert found.finding is Finding.DAMAGED
+        for tag in [tag for tag in ds.keys() if tag.group == 0x0099]:  # noqa: SIM118
+            del ds[tag]
+        found = review(ds, "x", READER)
+        assert [frame.finding for frame in found.report.frames] == ["authentic", "unmarked"]
+        assert found.finding is Finding.PIXELS_ALTERED
+
+
+class TestRecord:
+    def test_is_shown_on_request_only(self):
+        assert review(marked(), "x", READER).report.record == {}
+        shown = review(marked(), "x", READER, show_record=True).report.record
+        assert (shown["PatientName"], shown["PatientID"]) == ("Phantom^Test", "P-1")
+
+    @pytest.mark.parametrize(
+        ("charset", "name"),
+        [
+            ("ISO_IR 100", "Jürgen^Ö"),
+            ("ISO_IR 144", "Иванов^Тест"),
+            ("ISO_IR 192", "王^小東"),
+            (["ISO 2022 IR 6", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎"),
+        ],
+    )
+    def test_is_decoded_by_the_character_set_that_travelled_with_it(self, charset, name):
+        ds = marked(builders.mr(256, 256, SpecificCharacterSet=charset, PatientName=name))
+        stored = header.value_bytes(ds, 0x00100010)
+        assert review(ds, "x", READER, show_record=True).report.record["PatientName"] == name
+        ds.PatientName = "Changed"
+        assert recover(ds, "x", READER).restored
+        assert header.value_bytes(ds, 0x00100010) == stored
+
+
+class TestRecovery:
+    def test_puts_altered_fields_right(self):
+        ds = marked()
+        ds.PatientName = "Another^Name"
+        del ds.StudyDate
+        found = recover(ds, "x", READER)
+        assert found.restored
+        assert found.finding is Finding.HEADER_ALTERED
+        assert (ds.PatientName, ds.StudyDate) == ("Phantom^Test", "20260921")
+
+    def test_altered_pixels_are_not_restored_unless_asked_for(self):
+        original = samples_of(reread(builders.mr(256, 256, **PATIENT)))
+        ds = altered(marked(), 130, 70)
+        before = written(ds)
+        found = recover(ds, "x", READER)
+        assert (found.restored, found.finding) == (False, Finding.PIXELS_ALTERED)
+        assert written(ds) == before
+
+        found = recover(ds, "x", READER, partial=True)
+        assert found.restored
+        differing = np.argwhere(samples_of(ds)[0, 0] != original[0, 0]) // 64
+        assert {(int(row), int(col)) for row, col in differing} <= {(2, 1)}
+
+    def test_nothing_to_restore_changes_nothing(self):
+        for ds in (reread(builders.mr(256, 256)), reread(dataset(phantom(6, 6)))):
+            before = written(ds)
+            for partial in (False, True):
+                found = recover(ds, "x", READER, partial=partial)
+                assert (found.restored, found.finding) == (False, Finding.UNMARKED)
+            assert written(ds) == before
+
+    def test_one_altered_frame_keeps_the_whole_instance_from_being_restored(self):
+        ds = altered(two_frames(), frame=1)
+        before = written(ds)
+        found = recover(ds, "x", READER)
+        assert not found.restored
+        assert [frame.finding for frame in found.report.frames] == ["pixels-altered", "authentic"]
+        assert written(ds) == before
+
+    def test_twice_is_unmarked(self):
+        ds = marked()
+        assert recover(ds, "x", READER).restored
+        assert review(pixels.read(written(ds)), "x", READER).finding is Finding.UNMARKED
+
+    def test_works_on_compressed_pixels(self):
+        encoding = builders.Encoding(syntax="1.2.840.10008.1.2.4.80")
+        original = dataset(phantom(256, 256, hi=3000), encoding, **PATIENT)
+        assert original.PixelData[:4] == encapsulate([b"x"])[:4]
+        ds = marked(original)
+        assert recover(ds, "x", READER).restored
+        assert np.array_equal(samples_of(ds), samples_of(reread(original)))
+
+
+class TestRoles:
+    """The processors of the roles `recover` and `verify`, between spool and spool."""
+
+    @pytest.fixture
+    def spool(self, tmp_path: Path) -> Spool:
+        return Spool(tmp_path / "spool", 0)
+
+    def process(
+        self, role: str, spool: Spool, ds: Dataset, tmp_path: Path, on_error: str = "hold"
+    ) -> Outcome:
+        route = Route.model_validate(
+            {"name": "back", "role": Role(role), "destinations": ("pacs",), "on_error": OnError(on_error)}
+        )
+        arrival = Arrival("1.2", str(ds.SOPInstanceUID), "1.2.840.10008.1.2.1", "A", "B", "back")
+        work = Work(1, 1, 1, arrival, spool.put([written(ds)]).name)
+        kind = Recoverer if role == "recover" else Verifier
+        return kind(_config(tmp_path), route, RING, spool)(work)
+
+    def test_recover_hands_on_the_original(self, spool, tmp_path):
+        original = reread(builders.mr(256, 256, **PATIENT))
+        outcome = self.process("recover", spool, marked(original), tmp_path)
+        assert (outcome.state, outcome.result, outcome.destinations) == (
+            InstanceState.READY,
+            "recovered",
+            ("pacs",),
+        )
+        restored = pixels.read(spool.path(outcome.blob))
+        assert (samples_of(restored) == samples_of(reread(builders.mr(256, 256, **PATIENT)))).all()
+
+    @pytest.mark.parametrize(
+        ("on_error", "state", "result"),
+        [
+            ("hold", InstanceState.HELD, "held"),
+            ("reject", InstanceState.REJECTED, "rejected"),
+            ("pass", InstanceState.READY, "passed-on-error"),
+        ],
+    )
+    def test_recover_hands_nothing_on_unasked_that_is_not_proven(
+        self, spool, tmp_path, on_error, state, result
+    ):
+        ds = altered(marked())
+        outcome = self.process("recover", spool, ds, tmp_path, on_error)
+        assert (outcome.state, outcome.result, outcome.reason) == (state, result, "pixels-altered")
+        assert outcome.blob in ("", spool.put([written(ds)]).name)
+
+    def test_verify_hands_everything_on_as_it_came(self, spool, tmp_path):
+        for ds, finding in ((marked(), "authentic"), (altered(marked()), "pixels-altered")):
+            outcome = self.process("verify", spool, ds, tmp_path)
+            assert (outcome.state, outcome.result, outcome.reason) == (
+                InstanceState.READY,
+                "verified",
+                finding,
+            )
+            assert outcome.blob == spool.put([written(ds)]).name
+
+    @pytest.mark.parametrize("role", ["recover", "verify"])
+    def test_objects_without_pixels_pass_with_their_reason(self, spool, tmp_path, role):
+        ds = reread(builders.mr(64, 64, **PATIENT))
+        for tag in ("PixelData", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit"):
+            del ds[tag]
+        outcome = self.process(role, spool, ds, tmp_path)
+        assert (outcome.state, outcome.reason) == (InstanceState.READY, "no-pixel-data")
+
+
+def _config(folder: Path) -> Config:
+    return parse(
+        f"node: {{id: n, ae_title: N}}\nstorage: {{folder: {folder}}}\n"
+        "destinations: {pacs: {ae_title: P, host: localhost, port: 104}}\n"
+        "routes: [{name: back, role: recover, destinations: [pacs]}]\n",
+        folder / "node.yaml",
+    )

@@ -23,7 +23,7 @@ _REPOSITORY = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Folder with public images (`dicom/`, `hrf/`): $DICOM_NODE_DATA or ../shared/data beside the checkout."""
+    """Folder with public images (`dicom/`, `hrf/`): $DICOM_NODE_DATA, or shared/data beside the checkout."""
     folder = Path(os.environ.get("DICOM_NODE_DATA", _REPOSITORY.parent / "shared" / "data"))
     if not (folder / "dicom").is_dir():
         pytest.skip("no image folder; set DICOM_NODE_DATA to one that holds dicom/")

@@ -27,6 +27,10 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
 
+    def __post_init__(self) -> None:
+        if any(len(row) != len(self.columns) for row in self.rows):
+            raise ValueError(f"{self.caption}: a row has not {len(self.columns)} cells")
+
 
 @dataclass(frozen=True, slots=True)
 class Result:

@@ -332,9 +332,11 @@ def _detection(rows: list[_Row]) -> Table:
         "attack",
         "images",
         "detected",
-        "located, tile framing",
-        "spurious tiles",
-        "located, global framing",
+        "harmless",
+        "missed",
+        "located, tiles",
+        "spurious",
+        "located, global",
     )
     return Table("Detection and location", columns, (*lines, _attack_line("all attacks", attacked)))
 

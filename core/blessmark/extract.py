@@ -32,6 +32,8 @@ from blessmark.view import invariant_view
 
 #: A tile with that many neighbours in doubt is in doubt itself, as far as the map goes.
 _NEIGHBOURS_IN_DOUBT = 3
+#: Vain tries after which an image is taken to hold nothing in tiles without ROI.
+_PATIENCE = 400
 
 #: (tile row, tile column)
 TileAt = tuple[int, int]
@@ -178,7 +180,7 @@ class _Search:
         """What maps drawn from each tile alone show, wherever a tile without ROI has a packet."""
         for (lattice, key), reader in self._readers.items():
             fixed = fixed_blocks(self._frame, lattice)
-            reader.read(fixed)
+            reader.read(fixed, patience=_PATIENCE)
             if not reader.packets:
                 continue
             reader.search(range(len(reader.grid)), fixed)

@@ -229,8 +229,8 @@ def read_tiles(frame: Frame, nroi: np.ndarray, lattice: int, keys: dict) -> tupl
             continue
         sites = find_sites(frame, nroi, lattice, words, window)
         mask = masks[128 * tile : 128 * tile + 128]
-        place = struct.pack(">IHHHHBB", frame.number, row, column, window[2] - window[0],
-                            window[3] - window[1], channels, lattice)  # fmt: skip
+        place = struct.pack(">IHHHHBBH", frame.number, row, column, window[2] - window[0],
+                            window[3] - window[1], channels, lattice, len(sites.row))  # fmt: skip
         found = read_tile(frame, sites, window, lattice, keys, place, mask)
         if found is not None:
             values, t, z, content = found

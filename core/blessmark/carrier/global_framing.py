@@ -204,6 +204,8 @@ def _unpack_header(
     if tag != _header_tag(frame, lattice, own, keys, fields):
         return None
     predictor, up, down, expansion, z_up, z_down, bits = _HEADER.unpack(fields)
+    if predictor not in _PREDICTORS[lattice]:
+        return None
     return predictor, Bands(up, down, expansion, z_up, z_down), bits
 
 

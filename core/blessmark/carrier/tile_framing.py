@@ -46,8 +46,6 @@ _SIZES = [int(bits) // 8 for bits in _LENGTHS]
 _UP, _DOWN = 0, -1
 #: The greatest k that a packet can claim.
 _MOST_CLAIMED = 255
-#: How many tiles a reader may try in vain, from what most of them claim downwards.
-_PATIENCE = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,24 +178,25 @@ class Reader:
         self._tried: set[tuple[int, bytes]] = set()
         self._order = list(range(len(_TRIALS)))
 
-    def read(self, roi: BoolArray) -> None:
+    def read(self, roi: BoolArray, *, patience: int | None = None) -> None:
         """Look for packets in every tile of `roi` that has not given one yet.
 
-        Tiles of one message claim the same k, so what most tiles claim is tried first, and what hardly any
-        claims only while `_PATIENCE` lasts: without a watermark every k is claimed about as often.
+        Tiles of one message claim the same k, so what most tiles claim is tried first. `patience` ends the
+        search after so many vain tries; by the map that was embedded with it must be None, or a few packets
+        amid many tiles without one would be given up.
         """
         openings = list(self._open(roi, range(len(self.grid))))
         claimed = np.zeros((len(openings), _MOST_CLAIMED + 1), np.bool_)
         for row, opening in enumerate(openings):
             claimed[row, opening.claims] = True
-        patience = _PATIENCE
+        tries = 0
         for needed in _by_claims(claimed, self._known()):
             for row in np.flatnonzero(claimed[:, needed]).tolist():
                 if self._read_packet(openings[row], needed):
                     claimed[row] = False
                 else:
-                    patience -= 1
-            if patience <= 0:
+                    tries += 1
+            if patience is not None and tries >= patience:
                 break
         self._forget_order()
 
@@ -399,7 +398,14 @@ class _TileMac:
         untouched = _window_without_sites(frame, window, sites)
         row, col = divmod(tile, grid.shape[1])
         place = struct.pack(
-            ">IHHHHBB", frame.number, row, col, *untouched.shape[1:], frame.channels, int(lattice)
+            ">IHHHHBBH",
+            frame.number,
+            row,
+            col,
+            *untouched.shape[1:],
+            frame.channels,
+            int(lattice),
+            sites.index.size,
         )
         self._hash = tile_mac(keys)
         self._hash.update(place)

@@ -10,11 +10,8 @@ from blessmark.segment import block
 from blessmark.types import Frame, Lattice
 from blessmark.view import invariant_view
 
-#: of `block.BLOCK_SIDES`, those whose weights are packaged
-PACKAGED_SIDES = (8,)
 
-
-@pytest.fixture(params=PACKAGED_SIDES, scope="module")
+@pytest.fixture(params=block.BLOCK_SIDES, scope="module")
 def net(request: pytest.FixtureRequest) -> block.BlockNet:
     return block.packaged(request.param)
 
@@ -31,6 +28,7 @@ def test_the_map_has_one_entry_a_whole_block(net: block.BlockNet) -> None:
 
 def test_a_block_is_judged_alone(net: block.BlockNet) -> None:
     samples = noise(1, 1, 6 * net.side, 8 * net.side)
+    samples[:, 3 * net.side : 5 * net.side] = 110
     roi = net.roi_map(samples, 0, 255)
     assert roi.any()
     assert not roi.all()

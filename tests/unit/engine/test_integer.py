@@ -29,7 +29,9 @@ from tests.unit.engine.small_networks import images, random_network
 #: version and digest of every packaged network
 PACKAGED = {
     "vessels": (1, "32d886903be33c6738f9dfccd19fe9557526fd23c3bc04e615cda9dc5665373b"),
+    "blessmark-block-6": (1, "e2372346118e9c3ef4821f1316bf4b5cb455f2b6c8774bc0d029a69ef46d91d0"),
     "blessmark-block-8": (1, "2659fbfc41da81db05c705e9caf56db484a933d555fee007752ae4660aa821f8"),
+    "blessmark-block-10": (1, "d02c85d6002261941ae8ec88ddda7f0ac160e74a3bc03aa025b744a79abdab84"),
     "anatomy-net": (1, "c58a242d4f1b083d1044fec8d31de795e599e19b113fd8e589d305ba7d01700b"),
 }
 

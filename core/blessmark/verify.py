@@ -30,6 +30,9 @@ from blessmark.types import (
 _LOOKS = 4
 
 
+_SOP_INSTANCE_UID = 0x00080018
+
+
 def verify(
     frame: Frame,
     ring: KeyRing,
@@ -137,14 +140,19 @@ def _finding(exact: bool, fields: tuple[int, ...]) -> Finding:
 
 
 def altered_fields(sent: Record, header: Mapping[int, bytes] | None) -> tuple[int, ...]:
-    """Tags of the record whose value bytes differ from the header's, padding apart (PS3.5 section 6.2)."""
+    """Tags of the record whose value bytes differ from the header's, padding apart (PS3.5 section 6.2).
+
+    The SOP Instance UID is always among them: a record without it, a seal, still holds its digest.
+    """
     if header is None:
         return ()
-    return tuple(
-        tag
-        for tag, value in sorted(sent.fields.items())
-        if header.get(tag, b"").strip(b" \0") != value.strip(b" \0")
-    )
+    altered = {
+        tag for tag, value in sent.fields.items() if header.get(tag, b"").strip(b" \0") != value.strip(b" \0")
+    }
+    uid = header.get(_SOP_INSTANCE_UID, b"").strip(b" \0").decode("ascii", "replace")
+    if _SOP_INSTANCE_UID not in sent.fields and record.uid_digest(uid) != sent.uid_digest:
+        altered.add(_SOP_INSTANCE_UID)
+    return tuple(sorted(altered))
 
 
 def _suspects(frame: Frame, found: Extraction, sent: Record) -> frozenset[TileAt]:

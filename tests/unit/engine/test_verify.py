@@ -75,6 +75,15 @@ def test_a_missing_field_counts_as_altered_and_an_added_one_does_not():
     assert altered_fields(judge(MARKED).record, header) == (0x00100020,)
 
 
+@pytest.mark.parametrize(
+    ("uid", "altered"), [(b"2.25.1234567890\0", ()), (b"2.25.99", (0x00080018,)), (b"", (0x00080018,))]
+)
+def test_a_record_without_the_uid_is_still_bound_to_it(uid, altered):
+    sealed = replace(judge(MARKED).record, fields={})
+
+    assert altered_fields(sealed, {0x00080018: uid}) == altered
+
+
 @pytest.mark.parametrize(("row", "col"), [IN_ROI, BESIDE, (41, 301), (511, 0), (0, 511)])
 def test_one_pixel_is_located_to_its_tile(row, col):
     assert Grid.of(*SHAPE).step == 1

@@ -143,6 +143,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$")]
 File = Annotated[Path, AfterValidator(_anchored)]
 Keyword = Annotated[str, AfterValidator(_known_keyword)]
 Pattern = Annotated[str, Field(min_length=1, max_length=64)]
+SegmenterName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
 Names = Annotated[tuple[Name, ...], AfterValidator(_without_repeats)]
 
 
@@ -197,10 +198,34 @@ class Keys(Section):
     ring: File = Path("/etc/dicom-node/keyring")
 
 
+class SegmenterRule(Section):
+    """Images whose region of interest another segmenter draws; every condition that is given must hold."""
+
+    use: SegmenterName
+    #: values of Modality (0008,0060)
+    modality: tuple[str, ...] = ()
+    #: values of SOP Class UID (0008,0016)
+    sop_class: tuple[str, ...] = ()
+    #: values of Body Part Examined (0018,0015)
+    body_part: tuple[str, ...] = ()
+    #: whether the image has three samples per pixel; null is either
+    colour: bool | None = None
+
+    def fits(self, modality: str, sop_class: str, body_part: str, *, colour: bool) -> bool:
+        """Whether an image with these attributes is meant."""
+        wanted = ((self.modality, modality), (self.sop_class, sop_class), (self.body_part, body_part))
+        return all(not values or value in values for values, value in wanted) and self.colour in (
+            None,
+            colour,
+        )
+
+
 class Watermark(Section):
     """What is hidden and how strongly."""
 
-    segmenter: str = Field(default="anatomy", pattern=r"^[a-z][a-z0-9-]*$")
+    segmenter: SegmenterName = "anatomy"
+    #: the first that fits an image takes the place of `segmenter`
+    segmenter_rules: tuple[SegmenterRule, ...] = ()
     record: Annotated[tuple[Keyword, ...], Field(min_length=1), AfterValidator(_without_repeats)] = tuple(
         RECORD_FIELDS
     )

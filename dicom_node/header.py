@@ -57,6 +57,11 @@ def value_representation(ds: Dataset, tag: int) -> str:
     return "SS" if vr == "US or SS" and ds.get("PixelRepresentation") == 1 else "US"
 
 
+def text(ds: Dataset, tag: int) -> str:
+    """The value of a UI or CS element without its padding, "" when it is absent."""
+    return (value_bytes(ds, tag) or b"").decode("ascii", "replace").strip(" \0")
+
+
 def read_fields(ds: Dataset, tags: Iterable[int]) -> dict[int, bytes]:
     """Tag -> value bytes of those `tags` that the header has."""
     values = {tag: value_bytes(ds, tag) for tag in tags}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydicom.dataset import Dataset
 
@@ -22,15 +22,21 @@ from blessmark.segment.whole import Whole
 from blessmark.types import About, Frame, IntArray, KeyRing, Receipt, Segmenter
 from blessmark.verify import verify
 from dicom_node import __version__, header, label
-from dicom_node.config import Config, OnUnprotectable, Route, record_tag
+from dicom_node.config import Config, OnUnprotectable, Route, SegmenterRule, record_tag
 from dicom_node.errors import InputError
 from dicom_node.jobs import InstanceState, Outcome, Work
 from dicom_node.spool import Spool
 
+#: Modality, SOP Class UID, Body Part Examined
+_CHOSEN_BY = (0x00080060, 0x00080016, 0x00180015)
+
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What a node brings to every image: who it is, its keys, and how it marks."""
+    """What a node brings to every image: who it is, its keys, and how it marks.
+
+    `rules` name images whose map another segmenter than `segmenter` draws; the first that fits decides.
+    """
 
     node: str
     ring: KeyRing
@@ -38,6 +44,14 @@ class Site:
     record_tags: tuple[int, ...]
     max_change: int | None = None
     on_unprotectable: OnUnprotectable = OnUnprotectable.HEADER
+    rules: tuple[tuple[SegmenterRule, Segmenter], ...] = ()
+
+    def for_instance(self, ds: Dataset) -> Site:
+        """The same site with the segmenter that its rules choose for `ds`."""
+        words = [header.text(ds, tag) for tag in _CHOSEN_BY]
+        colour = ds.get("SamplesPerPixel") == 3
+        chosen = (drawer for rule, drawer in self.rules if rule.fits(*words, colour=colour))
+        return replace(self, segmenter=next(chosen, self.segmenter), rules=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +96,7 @@ def protect(ds: Dataset, site: Site, time_s: int) -> Protection:
     image = pixels.load(ds)
     if isinstance(image, pixels.Passthrough):
         return Protection("passed", str(image.reason))
+    site = site.for_instance(ds)
     if _is_protected(ds, image, site):
         return Protection("passed", "already-protected")
     about = _describe(ds, image, site, time_s)
@@ -131,6 +146,7 @@ def site_of(config: Config, on_unprotectable: OnUnprotectable, ring: KeyRing) ->
         record_tags=tags,
         max_change=None if cap == "auto" else cap,
         on_unprotectable=on_unprotectable,
+        rules=tuple((rule, segmenter(rule.use)) for rule in config.watermark.segmenter_rules),
     )
 
 
@@ -163,7 +179,7 @@ def _is_protected(ds: Dataset, image: pixels.Image, site: Site) -> bool:
 
 
 def _describe(ds: Dataset, image: pixels.Image, site: Site, time_s: int) -> About:
-    uid = (header.value_bytes(ds, 0x00080018) or b"").decode("ascii", "replace").strip(" \0")
+    uid = header.text(ds, 0x00080018)
     if not uid:
         raise InputError("the data set has no SOP Instance UID (0008,0018); it cannot be protected")
     return About(

@@ -27,7 +27,7 @@ class FrameReport:
     segmenter: str
     key_id: int | None
     packets: int
-    packets_needed: int
+    shards_needed: int
     changed_samples: int
     psnr_db: float | None
     localisation: str
@@ -136,7 +136,7 @@ def _frame(frame: FrameReport) -> dict[str, object]:
         "segmenter": frame.segmenter,
         "key_id": frame.key_id,
         "packets": frame.packets,
-        "packets_needed": frame.packets_needed,
+        "shards_needed": frame.shards_needed,
         "changed_samples": frame.changed_samples,
         "psnr_db": psnr,
         "localisation": frame.localisation,

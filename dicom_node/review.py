@@ -120,8 +120,9 @@ class Verifier:
 
 
 def reader_of(config: Config, ring: KeyRing) -> Reader:
-    """The reader that a configuration describes: its segmenter, then the whole-image opt-in."""
-    return Reader(ring, (segmenter(config.watermark.segmenter), Whole()))
+    """The reader that a configuration describes: every segmenter it names, then the whole-image opt-in."""
+    names = (config.watermark.segmenter, *(rule.use for rule in config.watermark.segmenter_rules))
+    return Reader(ring, (*(segmenter(name) for name in dict.fromkeys(names)), Whole()))
 
 
 class _NotRestorable(Exception):  # noqa: N818 - ends the walk over the frames, never leaves this module
@@ -221,7 +222,7 @@ def _frame_report(verdict: Verdict) -> FrameReport:
         segmenter=evidence.segmenter,
         key_id=evidence.key_id,
         packets=evidence.packets,
-        packets_needed=evidence.packets_needed,
+        shards_needed=evidence.shards_needed,
         changed_samples=evidence.changed_samples,
         psnr_db=evidence.psnr_db,
         localisation=evidence.localisation,

@@ -68,7 +68,7 @@ class Extraction:
     roi: BoolArray
     record: Record | None
     restored: IntArray
-    packets_needed: int = 0
+    shards_needed: int = 0
     authentic: frozenset[TileAt] = frozenset()
     foreign: frozenset[TileAt] = frozenset()
     reader: tile_framing.Reader | None = field(default=None, repr=False)
@@ -245,10 +245,10 @@ def _opened(
             foreign = everywhere - own
             restored = _put_back(frame, reader, foreign)
             return replace(
-                found, record=opened, restored=restored, packets_needed=needed, authentic=own, foreign=foreign
+                found, record=opened, restored=restored, shards_needed=needed, authentic=own, foreign=foreign
             )
     needed = max(packet.needed for packet in reader.packets.values())
-    return replace(found, packets_needed=needed, authentic=everywhere)
+    return replace(found, shards_needed=needed, authentic=everywhere)
 
 
 def _put_back(frame: Frame, reader: tile_framing.Reader, foreign: frozenset[TileAt]) -> IntArray:

@@ -306,7 +306,7 @@ def facts(verdict: Verdict) -> dict[str, Any]:
         "framing": None if evidence.framing is None else str(evidence.framing),
         "lattice": None if evidence.lattice is None else evidence.lattice.name.lower(),
         "packets": evidence.packets,
-        "packets_needed": evidence.packets_needed,
+        "shards_needed": evidence.shards_needed,
         "altered_tiles": [list(tile) for tile in evidence.altered_tiles],
         "altered_fields": [f"{tag:08X}" for tag in evidence.altered_fields],
         "record": None if verdict.record is None else _record_facts(verdict.record),

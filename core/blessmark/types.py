@@ -245,7 +245,8 @@ class TileState(enum.IntEnum):
 class Evidence:
     """What a verdict rests on; one per frame.
 
-    `tiles` is uint8 [tile rows, tile cols] of `TileState`, None when nothing was found.
+    `tiles` is uint8 [tile rows, tile cols] of `TileState`, None when nothing was found. `packets` counts tiles
+    whose packet is authentic, `shards_needed` the shards the record takes; a packet holds 1 to 16 of them.
     """
 
     frame: int
@@ -255,7 +256,7 @@ class Evidence:
     tier: Tier | None = None
     segmenter: str = ""
     packets: int = 0
-    packets_needed: int = 0
+    shards_needed: int = 0
     changed_samples: int = 0
     psnr_db: float | None = None
     localisation: str = "none"  #: "exact" (finite reach), "indicative" (global segmenter) or "none"

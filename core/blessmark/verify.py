@@ -231,7 +231,7 @@ def _evidence(
         tier=None if found.record is None else found.record.tier,
         segmenter=found.segmenter.id,
         packets=len(found.authentic),
-        packets_needed=found.packets_needed,
+        shards_needed=found.shards_needed,
         changed_samples=int(np.count_nonzero(restored.samples != frame.samples)),
         psnr_db=psnr_db(restored, frame.samples),
         localisation=_localisation(found),

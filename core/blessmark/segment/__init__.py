@@ -18,6 +18,13 @@ def _anatomy() -> Segmenter:
     return Anatomy()
 
 
+def _vessels() -> Segmenter:
+    from blessmark.segment.integer import NumpyRuntime, load
+    from blessmark.segment.vessels import Vessels
+
+    return Vessels(NumpyRuntime(load("vessels")))
+
+
 def _whole() -> Segmenter:
     from blessmark.segment.whole import Whole
 
@@ -27,6 +34,7 @@ def _whole() -> Segmenter:
 #: id -> how it is built; a bare name means the last version listed
 _BUILDERS: dict[str, Callable[[], Segmenter]] = {
     "anatomy/1": _anatomy,
+    "vessels/1": _vessels,
     "whole/1": _whole,
 }
 

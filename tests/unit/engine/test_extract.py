@@ -38,7 +38,7 @@ def test_everything_that_was_embedded_is_read(segmenter):
     assert found.record is not None
     assert found.record.fields == ABOUT.fields
     assert (found.key, found.framing, found.segmenter) == (KEY, Framing.TILE, segmenter)
-    assert found.packets_needed <= sum(len(p.shards) for p in found.reader.packets.values())
+    assert found.shards_needed <= sum(len(p.shards) for p in found.reader.packets.values())
     assert found.authentic
     assert not found.foreign
     assert (found.restored == IMAGE.samples).all()
@@ -123,7 +123,7 @@ def test_too_few_packets_are_not_a_record_but_not_nothing():
     assert found is not None
     assert found.record is None
     assert found.authentic == {(0, 0), (0, 1)}
-    assert found.packets_needed > 2
+    assert found.shards_needed > 2
     assert (found.restored[:, :64, :128] == IMAGE.samples[:, :64, :128]).all()
 
 

@@ -204,7 +204,7 @@ def test_a_frame_with_too_few_packets_is_damaged():
 
     assert verdict.finding is Finding.DAMAGED
     assert verdict.evidence.packets == 1
-    assert verdict.evidence.packets_needed > 1
+    assert verdict.evidence.shards_needed > 1
     assert verdict.evidence.localisation == "none"
     assert (verdict.restored.samples[:, :64, :64] == IMAGE.samples[:, :64, :64]).all()
 

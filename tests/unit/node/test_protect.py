@@ -15,7 +15,7 @@ from blessmark.payload.record import FULL_FIELDS
 from blessmark.segment import segmenter
 from blessmark.types import Framing, Tier
 from dicom_node import header, label
-from dicom_node.config import Config, OnUnprotectable
+from dicom_node.config import Config, OnUnprotectable, SegmenterRule
 from dicom_node.errors import InputError
 from dicom_node.jobs import Arrival, InstanceState, Work
 from dicom_node.protect import FrameMark, Protector, Site, protect, site_of, written
@@ -348,3 +348,24 @@ def test_a_frame_mark_says_how_a_frame_is_protected():
     assert all(isinstance(mark, FrameMark) and not mark.sealed for mark in done.frames)
     assert {mark.receipt.framing for mark in done.frames if mark.receipt} <= {Framing.TILE, Framing.GLOBAL}
     assert {mark.receipt.key_id for mark in done.frames if mark.receipt} == {KEY.id}
+
+
+class TestSegmenterRules:
+    RULE = SegmenterRule.model_validate({"use": "vessels", "modality": ("OP",)})
+
+    def test_the_first_rule_that_fits_draws_the_map(self):
+        vessels = segmenter("vessels")
+        chosen = site(rules=((self.RULE, vessels),))
+        assert chosen.for_instance(builders.ct(64, 64, Modality="OP")).segmenter is vessels
+        assert chosen.for_instance(builders.ct(64, 64)).segmenter is chosen.segmenter
+
+    def test_a_photograph_goes_there_and_back_by_its_own_segmenter(self):
+        photograph = phantom(192, 192, channels=3, hi=255)
+        original = reread(dataset(photograph, COLOUR_8, Modality="OP", **PATIENT))
+        wanted = samples_of(original)
+        done = protect(original, site(rules=((self.RULE, segmenter("vessels")),)), TIME_S)
+        receipts = [mark.receipt for mark in done.frames]
+        assert [receipt.segmenter for receipt in receipts if receipt is not None] == ["vessels/1"]
+        found = recover(original, "op", Reader(RING, (segmenter("anatomy"), segmenter("vessels"))))
+        assert (found.report.finding, found.restored) == ("authentic", True)
+        assert (samples_of(original) == wanted).all()

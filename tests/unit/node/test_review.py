@@ -69,7 +69,7 @@ class TestFindings:
         (frame,) = report.frames
         assert (frame.exact, frame.framing, frame.tier, frame.key_id) == (True, "tile", "full", KEY.id)
         assert frame.packets > 0
-        assert frame.packets_needed > 0
+        assert frame.shards_needed > 0
         assert frame.changed_samples > 0
         assert frame.psnr_db is not None
         assert frame.psnr_db > 50

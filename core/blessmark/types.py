@@ -245,8 +245,8 @@ class TileState(enum.IntEnum):
 class Evidence:
     """What a verdict rests on; one per frame.
 
-    `tiles` is uint8 [tile rows, tile cols] of `TileState`, None when nothing was found. `packets` counts tiles
-    whose packet is authentic, `shards_needed` the shards the record takes; a packet holds 1 to 16 of them.
+    `tiles` is uint8 [tile rows, tile cols] of `TileState`, None when nothing was found. `packets` counts
+    tiles whose packet is authentic, `shards_needed` the shards the record takes; a packet holds 1 to 16.
     """
 
     frame: int

@@ -84,7 +84,14 @@ def test_an_interrupt_leaves_whole_files_only(site: Site, tmp_path: Path, number
     for copy in range(200):
         shutil.copy(site.images / "below" / "cine.dcm", images / f"{copy:03d}.dcm")
     command = [str(COMMAND), "protect", str(images), "--out", str(out), "--keys", str(site.keys)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a shell starts background jobs with SIGINT ignored, and a child inherits that
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
+    ) as child:
         deadline = time.monotonic() + 60
         while not list(out.glob("[!.]*")) and time.monotonic() < deadline:
             time.sleep(0.002)

@@ -67,10 +67,10 @@ def test_a_field_that_is_not_on_the_list_is_named_but_not_shown(lines: Reader) -
 
 
 def test_library_lines_show_their_origin_only(lines: Reader) -> None:
-    logging.getLogger("some.library").error("bad value %s in " + _PATIENT, _PATIENT)
+    logging.getLogger("another.package").error("bad value %s in " + _PATIENT, _PATIENT)
     line = parsed(lines)
     assert _PATIENT not in json.dumps(line)
-    assert (line["event"], line["logger"], line["level"]) == ("library", "some.library", "error")
+    assert (line["event"], line["logger"], line["level"]) == ("library", "another.package", "error")
     assert str(line["place"]).startswith("test_log:")
 
 

@@ -369,3 +369,13 @@ class TestSegmenterRules:
         found = recover(original, "op", Reader(RING, (segmenter("anatomy"), segmenter("vessels"))))
         assert (found.report.finding, found.restored) == ("authentic", True)
         assert (samples_of(original) == wanted).all()
+
+
+def test_a_record_in_the_header_leaves_compressed_pixels_as_they_came():
+    samples = np.random.default_rng(1).normal(2000, 4, (1, 1, 128, 128)).astype(np.int32)
+    ds = reread(dataset(samples, Encoding(syntax=uid.JPEGLosslessSV1), **PATIENT))
+    before = bytes(ds.PixelData)
+    done = protect(ds, site(), TIME_S)
+    assert done.result == "protected-header"
+    assert (ds.file_meta.TransferSyntaxUID, bytes(ds.PixelData)) == (uid.JPEGLosslessSV1, before)
+    assert review(ds, "sealed", Reader(RING, (segmenter("anatomy"),))).report.finding == "authentic"

@@ -104,8 +104,6 @@ def protect(ds: Dataset, site: Site, time_s: int) -> Protection:
     marks: list[FrameMark] = []
     try:
         pixels.store(ds, image, _embed_frames(image, about, site, marks))
-    except _NothingEmbedded:
-        pass  # the header carries it all, and the pixel data stay byte for byte as they came
     except _Unprotectable:
         return Protection(_WITHOUT_ROOM[site.on_unprotectable], "no-room")
     _label(ds, site, marks, replaced, time_s)
@@ -163,10 +161,6 @@ class _Unprotectable(Exception):  # noqa: N818 - ends the walk over the frames, 
     """A frame has no room, and the policy decides for the whole instance."""
 
 
-class _NothingEmbedded(Exception):  # noqa: N818 - ends the walk over the frames, never leaves this module
-    """No frame had room, so no pixel changed and nothing needs to be encoded again."""
-
-
 _WITHOUT_ROOM = {
     OnUnprotectable.PASS: "passed",
     OnUnprotectable.HOLD: "held",
@@ -206,8 +200,6 @@ def _embed_frames(
         marked, mark = _embed_frame(frame, about, site)
         marks.append(mark)
         yield marked.samples
-    if not any(mark.receipt for mark in marks):
-        raise _NothingEmbedded
 
 
 def _embed_frame(frame: Frame, about: About, site: Site) -> tuple[Frame, FrameMark]:

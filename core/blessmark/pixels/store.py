@@ -25,7 +25,8 @@ def store(ds: Dataset, image: Image, frames: Iterable[IntArray]) -> None:
     taken one at a time. Uncompressed data change only in the bytes of changed samples. Compressed data
     keep their lossless syntax where it has an encoder (RLE, JPEG-LS, JPEG 2000), and become JPEG-LS
     lossless where it has none or was lossy; then the transfer syntax, the colour of decoded colour and,
-    if absent, the record of the earlier lossy compression (PS3.3 C.7.6.1.1.5) change with them.
+    if absent, the record of the earlier lossy compression (PS3.3 C.7.6.1.1.5) change with them. Where no
+    sample differs, they stay byte for byte as they are.
 
     `ds` is changed only after the last frame was found equal to what was asked for.
 
@@ -41,7 +42,7 @@ def store(ds: Dataset, image: Image, frames: Iterable[IntArray]) -> None:
         if source.native:
             _replace_value(ds, _patched(ds, source, wanted))
         else:
-            _replace_fragments(ds, source, image.header, wanted)
+            _replace_fragments(ds, source, image, wanted)
 
 
 def _geometry(header: Header) -> tuple[int, ...]:
@@ -83,13 +84,24 @@ def _replace_value(ds: Dataset, patched: bytes) -> None:
         item.value = patched
 
 
-def _replace_fragments(ds: Dataset, source: Header, decoded: Header, wanted: Iterable[IntArray]) -> None:
-    encoded, target = _encoded(wanted, _target(decoded, source, written_as(source.syntax)), source)
+def _replace_fragments(ds: Dataset, source: Header, image: Image, wanted: Iterable[IntArray]) -> None:
+    differing: list[bool] = []
+    first = _target(image.header, source, written_as(source.syntax))
+    encoded, target = _encoded(_compared(wanted, image, differing), first, source)
+    if not any(differing):
+        return
     before = len(elements.pixel_bytes(ds))
     fragments.replace_fragments(ds, encoded)
     _describe(ds, source, target)
     if source.lossy:
         _record_loss(ds, source, before)
+
+
+def _compared(wanted: Iterable[IntArray], image: Image, differing: list[bool]) -> Iterator[IntArray]:
+    """The frames, noting of each whether it differs from the image's own."""
+    for samples, words in zip(wanted, image.words, strict=False):  # `wanted` itself tells a wrong number
+        differing.append(not np.array_equal(samples, words))
+        yield samples
 
 
 def _target(decoded: Header, source: Header, syntax: str) -> Header:

@@ -19,10 +19,9 @@ def _anatomy() -> Segmenter:
 
 
 def _vessels() -> Segmenter:
-    from blessmark.segment.integer import NumpyRuntime, load
-    from blessmark.segment.vessels import Vessels
+    from blessmark.segment.vessels import packaged
 
-    return Vessels(NumpyRuntime(load("vessels")))
+    return packaged()
 
 
 def _whole() -> Segmenter:

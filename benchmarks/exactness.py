@@ -132,12 +132,16 @@ def _differing(runtime: Runtime, pairs: list[Pair]) -> int:
 def _runtime(setting: Setting, name: str, batch: int, xla: bool) -> Runtime:
     if setting.backend == "numpy":
         return NumpyRuntime(load(name))
-    from blessmark.segment.keras_net import Device, start
+    from blessmark.segment.engine import Wish, start
 
-    samples = batch * _ROWS * _COLS
-    started = start(
-        load(name), Device(setting.device, threads=setting.threads, xla=xla, batch_samples=samples)
+    wish = Wish(
+        setting.backend,
+        setting.device,
+        threads=setting.threads,
+        xla=xla,
+        batch_samples=batch * _ROWS * _COLS,
     )
+    started = start(load(name), wish)
     if started.warning:
         raise SystemExit(started.warning)
     return started.runtime

@@ -1,13 +1,15 @@
 """Every metric, declared once, and the collector that fills them.
 
 The ledger is the only memory: figures are read from it when somebody asks, so they survive a crash, count
-every process and can never disagree with what the queue commands show.
+every process and can never disagree with what the queue commands show. Only what a worker runs is told by the
+workers that are alive, because it dies with them.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -89,6 +91,13 @@ LOST = Declaration(
     (),
     "Instances whose worker died or fell silent.",
 )
+NETWORK_WORKERS = Declaration(
+    "dicom_node_network_workers",
+    Kind.GAUGE,
+    "",
+    ("network", "engine", "outcome"),
+    "Living workers that evaluate this network on this engine, by the outcome of its self-test at the start.",
+)
 SPOOL_BYTES = Declaration("dicom_node_spool_bytes", Kind.GAUGE, "bytes", (), "Bytes of all kept objects.")
 SPOOL_FREE = Declaration(
     "dicom_node_spool_free_bytes",
@@ -107,6 +116,7 @@ DECLARATIONS = (
     REPEATS,
     CONFLICTS,
     LOST,
+    NETWORK_WORKERS,
     SPOOL_BYTES,
     SPOOL_FREE,
 )
@@ -157,6 +167,15 @@ class Snapshot:
     lost: int
 
 
+@dataclass(frozen=True, slots=True)
+class NetworkRun:
+    """What a worker runs a network on, and how its self-test ended (`blessmark.segment.engine.Outcome`)."""
+
+    network: str
+    engine: str
+    outcome: str
+
+
 class LedgerFigures(Protocol):
     """What the collector asks of the ledger."""
 
@@ -174,15 +193,26 @@ class SpoolFigures(Protocol):
         """Bytes still free."""
 
 
+class WorkerFigures(Protocol):
+    """What the collector asks of the workers."""
+
+    @property
+    def networks(self) -> Sequence[NetworkRun]:
+        """What every living worker runs."""
+
+
 Sample = tuple[tuple[str, ...], float]
 
 
 class LedgerCollector(Collector):
-    """Reads ledger and spool whenever somebody scrapes; keeps nothing itself."""
+    """Reads ledger, spool and workers whenever somebody scrapes; keeps nothing itself."""
 
-    def __init__(self, ledger: LedgerFigures, spool: SpoolFigures) -> None:
+    def __init__(
+        self, ledger: LedgerFigures, spool: SpoolFigures, workers: WorkerFigures | None = None
+    ) -> None:
         self._ledger = ledger
         self._spool = spool
+        self._workers = workers
 
     def describe(self) -> Iterable[Metric]:
         """The declarations without samples, so that registering opens no database."""
@@ -199,6 +229,7 @@ class LedgerCollector(Collector):
         yield _family(REPEATS, [((), snapshot.repeats)])
         yield _family(CONFLICTS, [((), snapshot.conflicts)])
         yield _family(LOST, [((), snapshot.lost)])
+        yield _family(NETWORK_WORKERS, _network_samples(self._workers))
         yield _family(SPOOL_BYTES, [((), self._spool.used_bytes())])
         yield _family(SPOOL_FREE, [((), self._spool.free_bytes())])
 
@@ -216,6 +247,11 @@ def _attempt_samples(snapshot: Snapshot) -> list[Sample]:
     for tally in snapshot.deliveries:
         attempts[tally.destination] = attempts.get(tally.destination, 0) + tally.attempts
     return [((destination,), count) for destination, count in attempts.items()]
+
+
+def _network_samples(workers: WorkerFigures | None) -> list[Sample]:
+    runs = Counter(workers.networks if workers is not None else ())
+    return [((run.network, run.engine, run.outcome), count) for run, count in runs.items()]
 
 
 def _family(declaration: Declaration, samples: Iterable[Sample]) -> Metric:

@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry, generate_latest
 
 from dicom_node import metrics
-from dicom_node.metrics import DeliveryTally, InstanceTally, LedgerCollector, QueueAge, Snapshot
+from dicom_node.metrics import (
+    DeliveryTally,
+    InstanceTally,
+    LedgerCollector,
+    NetworkRun,
+    QueueAge,
+    Snapshot,
+)
 
 _SNAPSHOT = Snapshot(
     instances=(InstanceTally("ready", "protected", "", 5), InstanceTally("held", "held", "no-room", 1)),
@@ -28,6 +35,11 @@ _SNAPSHOT = Snapshot(
 @dataclass
 class Source:
     asked: int = 0
+    networks = (
+        NetworkRun("vessels/1-0123456789ab", "tensorflow", "ok"),
+        NetworkRun("vessels/1-0123456789ab", "numpy", "differs"),
+        NetworkRun("vessels/1-0123456789ab", "tensorflow", "ok"),
+    )
 
     def snapshot(self) -> Snapshot:
         self.asked += 1
@@ -42,7 +54,7 @@ class Source:
 
 def scrape(source: Source) -> dict[str, float]:
     registry = CollectorRegistry()
-    registry.register(LedgerCollector(source, source))
+    registry.register(LedgerCollector(source, source, source))
     assert source.asked == 0, "registering must not open the database"
     text = generate_latest(registry).decode()
     samples = [line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")]
@@ -63,6 +75,8 @@ def test_figures_are_those_of_ledger_and_spool() -> None:
         "dicom_node_repeated_arrivals_total": 7,
         "dicom_node_conflicting_arrivals_total": 8,
         "dicom_node_lost_leases_total": 9,
+        'dicom_node_network_workers{engine="tensorflow",network="vessels/1-0123456789ab",outcome="ok"}': 2,
+        'dicom_node_network_workers{engine="numpy",network="vessels/1-0123456789ab",outcome="differs"}': 1,
         "dicom_node_spool_bytes": 1000,
         "dicom_node_spool_free_bytes": 2000,
     }

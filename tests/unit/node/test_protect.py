@@ -365,7 +365,7 @@ class TestSegmenterRules:
         wanted = samples_of(original)
         done = protect(original, site(rules=((self.RULE, segmenter("vessels")),)), TIME_S)
         receipts = [mark.receipt for mark in done.frames]
-        assert [receipt.segmenter for receipt in receipts if receipt is not None] == ["vessels/1"]
+        assert [receipt.segmenter for receipt in receipts if receipt is not None] == [segmenter("vessels").id]
         found = recover(original, "op", Reader(RING, (segmenter("anatomy"), segmenter("vessels"))))
         assert (found.report.finding, found.restored) == ("authentic", True)
         assert (samples_of(original) == wanted).all()

@@ -18,11 +18,13 @@ from dicom_node.errors import InputError, SpoolFull
 from dicom_node.jobs import Arrival, InstanceState, Outcome, Work
 from dicom_node.keys import generate
 from dicom_node.ledger import Ledger
+from dicom_node.metrics import NetworkRun
 from dicom_node.spool import Spool
 from dicom_node.worker import (
     PATIENCE,
     Bells,
     Processor,
+    Tell,
     Worker,
     Workers,
     build_processor,
@@ -48,6 +50,10 @@ def config(folder: Path, role: str = "pass", on_error: str = "hold", count: int 
     )
 
 
+def untold(run: NetworkRun) -> None:
+    """Nobody asks what is run."""
+
+
 class Site:
     """A spool, a ledger and a worker that lives in this process."""
 
@@ -57,7 +63,7 @@ class Site:
         self.ledger = Ledger(self.config.storage.ledger_path)
         self.bells = Bells(self.config.destinations)
         self.worker = Worker(
-            "w", self.config, self.ledger, self.bells, process or build_processor(self.config)
+            "w", self.config, self.ledger, self.bells, process or build_processor(self.config, untold)
         )
 
     def arrive(self, count: int = 1, route: str = "all") -> None:
@@ -244,9 +250,9 @@ def test_worker_count(tmp_path: Path) -> None:
     assert worker_count(auto) == len(os.sched_getaffinity(0))
 
 
-def dies_of_poison(made: Config) -> Processor:
+def dies_of_poison(made: Config, tell: Tell) -> Processor:
     """A processor that is killed by every instance from `POISON`, and passes on the others."""
-    process = build_processor(made)
+    process = build_processor(made, tell)
 
     def guarded(work: Work) -> Outcome:
         if work.arrival.calling_ae == "POISON":
@@ -291,7 +297,7 @@ def test_protect_wants_a_key_ring(tmp_path: Path) -> None:
     made = config(tmp_path, role="protect")
     made = made.model_copy(update={"keys": made.keys.model_copy(update={"ring": tmp_path / "absent"})})
     with pytest.raises(Exception, match="absent"):
-        build_processor(made)
+        build_processor(made, untold)
 
 
 @pytest.mark.parametrize("role", ["protect", "recover", "verify"])
@@ -299,4 +305,4 @@ def test_every_role_that_reads_or_writes_watermarks_has_a_processor(tmp_path: Pa
     made = config(tmp_path, role=role)
     made = made.model_copy(update={"keys": made.keys.model_copy(update={"ring": tmp_path / "ring"})})
     generate(made.keys.ring)
-    assert callable(build_processor(made))
+    assert callable(build_processor(made, untold))

@@ -64,9 +64,7 @@ class TestTheHintAtTheSegmenters:
         assert read is not None
         assert read.segmenters == ()
 
-    @pytest.mark.parametrize(
-        "forged", ["Doe^Jane", "vessels/1-XYZ", "\x1b[31m/1", "../1", "a" * 60 + "/1"]
-    )
+    @pytest.mark.parametrize("forged", ["Doe^Jane", "vessels/1-XYZ", "\x1b[31m/1", "../1", "a" * 60 + "/1"])
     def test_what_is_no_id_is_not_shown(self, forged):
         ds = marked(stored(), label.Mark(b"keys", segmenters=("anatomy/1",)))
         (tag,) = (tag for tag in ds.keys() if tag.group == 0x0099 and tag.element & 0xFF == 0x05)  # noqa: SIM118

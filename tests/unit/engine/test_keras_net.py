@@ -61,13 +61,16 @@ def test_a_float_that_is_not_exact_would_be_noticed(monkeypatch: pytest.MonkeyPa
     assert logits_digest(keras_net.KerasRuntime(network)) != network.logits_sha256
 
 
-@pytest.mark.slow
-def test_no_logit_differs_on_any_setting_of_the_cpu() -> None:
-    """Batch 1, 4, 37; 1 and 2 threads; oneDNN and XLA on and off; NumPy; JAX and torch where installed."""
-    command = [sys.executable, "-m", "benchmarks.exactness"]
+@pytest.mark.parametrize("options", [["--quick"], pytest.param([], marks=pytest.mark.slow)])
+def test_no_logit_differs_on_any_setting_of_the_cpu(options: list[str]) -> None:
+    """Batch 1, 4, 37; 1 and 2 threads; oneDNN and XLA on and off; NumPy, JAX, and torch where installed."""
+    command = [sys.executable, "-m", "benchmarks.exactness", *options]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0, done.stderr[-2000:]
-    assert {row["backend"] for row in rows} >= {"numpy", "tensorflow"}
+    assert {row["backend"] for row in rows} >= {"numpy", "tensorflow", "jax"}
+    of_tensorflow = [row for row in rows if row["backend"] == "tensorflow"]
+    seen = {name: {row[name] for row in of_tensorflow} for name in ("threads", "onednn", "xla", "batch")}
+    assert seen == {"threads": {1, 2}, "onednn": {True, False}, "xla": {True, False}, "batch": {1, 4, 37}}
     assert all(row["images"] >= 20 and row["differing"] == 0 for row in rows)

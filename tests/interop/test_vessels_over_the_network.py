@@ -77,7 +77,7 @@ def test_photographs_and_angiograms_come_back_bit_for_bit(shared_data: Path, tmp
         peers.node(tmp_path / "node", {"pacs": ("STORESCP", pacs.port)}, more=RULES) as node,
     ):
         peers.send(node.port, files, "-xe")
-        peers.wait_until(lambda: len(pacs.files()) == len(files), 300, "all at storescp")
+        peers.wait_until(lambda: len(pacs.files()) == len(files), 600, "all at storescp")
 
     judged = peers.dicom_node("verify", str(pacs.folder), "--keys", str(node.keys), "--json")
     instances = json.loads(judged.stdout)["instances"]

@@ -83,5 +83,5 @@ class Engines:
             reason=started.outcome,
             total_s=time.monotonic() - began,
         )
-        self._tell(NetworkRun(network.id, started.runtime.backend, started.outcome))
+        self._tell(NetworkRun(network.id, started.runtime.backend, str(started.outcome)))
         return started.runtime

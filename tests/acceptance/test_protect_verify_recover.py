@@ -15,20 +15,13 @@ import pytest
 
 from blessmark import pixels
 from blessmark.segment import segmenter
+from blessmark.types import Finding
 from tests import builders
 from tests.acceptance.conftest import COMMAND, Site, names, run, write
 from tests.phantoms import fundus
 
 _SCHEMA = Path(__file__).resolve().parents[2] / "docs" / "verify.schema.json"
-_FINDINGS = (
-    "authentic",
-    "header-altered",
-    "pixels-altered",
-    "damaged",
-    "unknown-segmenter",
-    "wrong-key",
-    "unmarked",
-)
+_FINDINGS = tuple(Finding)
 
 
 def samples(path: Path) -> list[bytes]:

@@ -40,13 +40,17 @@ _CLASS, _INSTANCE = 0x00080016, 0x00080018
 _PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _UNDEFINED = 0xFFFFFFFF
+#: groups of the UIDs, and of items and delimiters
+_CLOSER_LOOK = frozenset({0x0008, 0xFFFE})
 #: no UID is longer (64 and a padding byte); a longer value equals none
 _LONGEST_UID = 128
 _INFLATE_BYTES = 1 << 20
-#: checksum and length, which some writers leave behind a deflated stream
-_TRAILER_BYTES = 8
+#: a byte of padding, and the checksum and length that some writers leave behind a deflated stream
+_TRAILER_BYTES = 9
 
 _SHORT = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
+#: other VRs with a long length, but for sequences
+_LONG = frozenset(b"OB OD OF OL OV OW SV UC UN UR UT UV".split())
 _FRAGMENTED = frozenset(b"OB OD OF OL OV OW".split())
 #: standard sequences, which implicit VR does not tell apart from other values
 _SEQUENCES = frozenset(tag for tag, entry in DicomDictionary.items() if entry[0] == "SQ")
@@ -70,14 +74,16 @@ class Found:
 
 class _Encoding(NamedTuple):
     explicit: bool
-    tag: Struct
-    short: Struct
+    #: group, element, length
+    implicit_header: Struct
+    #: group, element, VR, length or zero
+    explicit_header: Struct
     long: Struct
 
 
-_IMPLICIT_LITTLE = _Encoding(False, Struct("<HH"), Struct("<H"), Struct("<I"))
-_EXPLICIT_LITTLE = _Encoding(True, Struct("<HH"), Struct("<H"), Struct("<I"))
-_EXPLICIT_BIG = _Encoding(True, Struct(">HH"), Struct(">H"), Struct(">I"))
+_IMPLICIT_LITTLE = _Encoding(False, Struct("<HHI"), Struct("<HH2sH"), Struct("<I"))
+_EXPLICIT_LITTLE = _Encoding(True, Struct("<HHI"), Struct("<HH2sH"), Struct("<I"))
+_EXPLICIT_BIG = _Encoding(True, Struct(">HHI"), Struct(">HH2sH"), Struct(">I"))
 _ENCODINGS = {_IMPLICIT: _IMPLICIT_LITTLE, _BIG_ENDIAN: _EXPLICIT_BIG}
 
 #: what a level of nesting may hold
@@ -182,6 +188,9 @@ class StructureWalk:
         base = self._position
         while at < len(data):
             self._leave_finished(base + at)
+            at = self._pass_plain(data, at, base)
+            if at >= len(data):
+                break
             after = self._step(data, at, base)
             if after is None:
                 self._rest = bytes(data[at:])
@@ -189,6 +198,30 @@ class StructureWalk:
             at = after
         self._skip = max(at - len(data), 0)
         self._position = base + min(at, len(data))
+
+    def _pass_plain(self, data: memoryview, at: int, base: int) -> int:
+        """Pass over explicit elements that need no closer look, which most are; returns where one may."""
+        level = self._levels[-1]
+        if level.holds != _ELEMENTS or not level.encoding.explicit:
+            return at
+        limit = (1 << 63) if level.limit is None else level.limit - base
+        header, long = level.encoding.explicit_header.unpack_from, level.encoding.long.unpack_from
+        last, count, odd = len(data) - 12, 0, self._odd
+        while at <= last:
+            group, _, vr, length = header(data, at)
+            if vr in _SHORT:
+                after = at + 8 + length
+            elif vr in _LONG:
+                (length,) = long(data, at + 8)
+                after = at + 12 + length
+            else:
+                break
+            if after >= limit or length == _UNDEFINED or group in _CLOSER_LOOK:
+                break
+            at, odd = after, bool(length % 2)
+            count += 1
+        self._elements, self._odd = self._elements + count, odd
+        return at
 
     def _step(self, data: memoryview, at: int, base: int) -> int | None:
         """Read one header at `at`; where the next one is, or None until more has arrived."""
@@ -297,14 +330,14 @@ def _read(data: memoryview, at: int, encoding: _Encoding) -> _Header | None:
     """The header at `at` (PS3.5 sections 7.1 and 7.5), None if it has not arrived whole."""
     if len(data) - at < 8:
         return None
-    group, element = encoding.tag.unpack_from(data, at)
+    group, element, length = encoding.implicit_header.unpack_from(data, at)
     tag = group << 16 | element
     if not encoding.explicit or group == 0xFFFE:
-        return _Header(tag, b"", encoding.long.unpack_from(data, at + 4)[0], at + 8)
-    vr = bytes(data[at + 4 : at + 6])
+        return _Header(tag, b"", length, at + 8)
+    _, _, vr, length = encoding.explicit_header.unpack_from(data, at)
     # an unknown VR of two capitals may be a future one, which has a long length; any other is a slip
     if vr in _SHORT or not (vr.isalpha() and vr.isupper()):
-        return _Header(tag, vr, encoding.short.unpack_from(data, at + 6)[0], at + 8)
+        return _Header(tag, vr, length, at + 8)
     if len(data) - at < 12:
         return None
     return _Header(tag, vr, encoding.long.unpack_from(data, at + 8)[0], at + 12)

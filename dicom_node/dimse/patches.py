@@ -278,7 +278,12 @@ def _conduct(association: Any) -> _Conduct | None:
 def _patience(association: Any) -> float | None:
     """Seconds that reading or writing may take at most."""
     own = _conduct(association)
-    timeout: float | None = association.network_timeout if own is None else own.stall_s
+    if own is not None:
+        return own.stall_s
+    # who has not been let in yet has the time for asking, else a thread would wait for it
+    timeout: float | None = (
+        association.acse_timeout if association.is_acceptor else association.network_timeout
+    )
     return timeout
 
 
@@ -459,6 +464,8 @@ def _is_transport_event(self: Any) -> bool:
 
 
 def _reading_ended(self: Any) -> None:
+    if self.assoc.is_acceptor and self.assoc.requestor.primitive is None:
+        self.to_user_queue.put(None)  # whoever waits for a request need wait no longer
     own = _conduct(self.assoc)
     if own is not None and own.inflow is not None:
         own.inflow.discard()

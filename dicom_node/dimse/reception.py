@@ -20,8 +20,8 @@ from typing import Any, TypeVar
 from dicom_node import log
 from dicom_node.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.dimse.contexts import STORAGE_CLASSES, is_uid
-from dicom_node.dimse.structure import DataSetError, Found, StructureWalk
-from dicom_node.errors import InputError, NodeError
+from dicom_node.dimse.structure import Found, StructureWalk
+from dicom_node.errors import DataSetError, InputError, NodeError
 from dicom_node.jobs import Arrival
 from dicom_node.spool import Blob, Spool, Writer
 

@@ -113,7 +113,6 @@ class Receiver:
                     (evt.EVT_SOP_COMMON, self._on_common_extended),
                     (evt.EVT_C_STORE, self._on_store),
                     (evt.EVT_ESTABLISHED, lambda event: patches.install_gate(event.assoc)),
-                    (evt.EVT_CONN_CLOSE, _on_closed),
                     *self._services,
                 ],
                 server_class=_Server,
@@ -326,12 +325,6 @@ def _negotiate(association: Any, proposed: list[PresentationContext]) -> None:
     association.acceptor.supported_contexts = [
         build_context(uid, chosen) for uid, chosen in supported.items()
     ]
-
-
-def _on_closed(event: Any) -> None:
-    """End the thread of a connection that closed without a request; it would wait half a minute."""
-    if event.assoc.requestor.primitive is None:
-        event.assoc.dul.to_user_queue.put(None)
 
 
 def _as_storage(sop_class_uid: str) -> SOPClassCommonExtendedNegotiation:

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from pydicom._dicom_dict import DicomDictionary
 
-from dicom_node.errors import InputError
+from dicom_node.errors import DataSetError
 
 #: sequences in sequences; a structured report has a dozen, and readers that recurse fail at several hundred
 DEEPEST = 100
@@ -54,14 +54,6 @@ _LONG = frozenset(b"OB OD OF OL OV OW SV UC UN UR UT UV".split())
 _FRAGMENTED = frozenset(b"OB OD OF OL OV OW".split())
 #: standard sequences, which implicit VR does not tell apart from other values
 _SEQUENCES = frozenset(tag for tag, entry in DicomDictionary.items() if entry[0] == "SQ")
-
-
-class DataSetError(InputError):
-    """A data set that is not whole, or not what its transfer syntax says; `reason` is a bounded word."""
-
-    def __init__(self, reason: str, position: int) -> None:
-        super().__init__(f"the data set is broken at byte {position}: {reason}; send the object again")
-        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.datadict import DicomDictionary
 
-from dicom_node.dimse.structure import DataSetError, Found, StructureWalk
+from dicom_node.dimse.structure import Found, StructureWalk
+from dicom_node.errors import DataSetError
 from tests.data_sets import BIG, DEFLATED, EXPLICIT, IMPLICIT, JPEG, Writer, deflated
 
 CT, ONE = "1.2.840.10008.5.1.4.1.1.2", "1.2.3.4"

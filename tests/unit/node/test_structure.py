@@ -9,7 +9,8 @@ import pydicom.data
 import pytest
 
 from dicom_node.dimse import structure
-from dicom_node.dimse.structure import DataSetError, Found, StructureWalk
+from dicom_node.dimse.structure import Found, StructureWalk
+from dicom_node.errors import DataSetError
 from tests.data_sets import (
     BIG,
     DEFLATED,

@@ -92,9 +92,12 @@ class IllegalTransition(NodeError):  # noqa: N818
 
 
 class PeerError(NodeError):
-    """A peer refused, failed or vanished."""
+    """A peer refused, failed or vanished; `reason` is a bounded word for the ledger and the metrics."""
 
-    def __init__(self, message: str, *, status: int | None = None, retryable: bool = True) -> None:
+    def __init__(
+        self, message: str, *, status: int | None = None, retryable: bool = True, reason: str = ""
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.retryable = retryable
+        self.reason = reason

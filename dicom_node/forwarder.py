@@ -151,7 +151,7 @@ class _Lane(threading.Thread):
             needed_s = patience_s(self._destination, path)
             if time.monotonic() + 2 * needed_s > claimed_at + LEASE_S:
                 self._ledger.beat_send(send, LEASE_S + 2 * needed_s)
-            return self.sender.send(send, path)
+            return self.sender.send(send, path, self.sender.agree(send))
         except PeerError as error:
             return error
         except LedgerError:

@@ -2,8 +2,9 @@
 
 Rules that bind here:
 1. The bytes of the data set go out as they are in the file: nothing is decoded, converted or left out.
-2. An object's own transfer syntax is proposed first, and what it can be converted to without loss behind it, each
-   in a presentation context of its own (PS3.8 section 9.3.2.2); the peer's answer decides, its own syntax first.
+2. An object's own transfer syntax is proposed first, and what it can be converted to without loss behind it,
+   each in a presentation context of its own (PS3.8 section 9.3.2.2). The peer decides; where it takes both,
+   the object goes as it is.
 3. A peer that takes none of them is told apart from a peer that is not there.
 4. An association on which anything went wrong is never used again.
 """
@@ -180,24 +181,26 @@ class Sender:
         started = time.monotonic()
         self._message_id = self._message_id % 0xFFFF + 1
         request = stream.Request(self._message_id, send.sop_class_uid, send.sop_instance_uid)
+        status: int | None = None
         try:
             status = stream.store(self._association, context, request, data, self._destination.timeout_s)
+            if status is not None:
+                return status
+            if not self.connected:
+                raise self._failure("closed the association instead of answering", "closed")
+            raise self._failure(f"gave no answer within {time.monotonic() - started:.1f} s", "no-answer")
         except TimeoutError as error:
-            self.abort()
             raise self._failure("takes no more data", "no-answer") from error
         except OSError as error:
-            self.abort()
             raise self._failure("closed the connection", "closed") from error
-        except SpoolError:
-            self.abort()  # half of an object is on the wire
-            raise
-        if status is not None:
-            return status
-        closed = not self.connected
+        finally:
+            if status is None:
+                self._forget()
+
+    def _forget(self) -> None:
+        """Break the connection, and never use the association again."""
         self.abort()
-        if closed:
-            raise self._failure("closed the association instead of answering", "closed")
-        raise self._failure(f"gave no answer within {time.monotonic() - started:.1f} s", "no-answer")
+        self._association = None
 
     def _failure(self, what: str, reason: str) -> PeerError:
         return PeerError(f"destination {self._name} ({self._destination.ae_title}) {what}", reason=reason)

@@ -15,6 +15,8 @@ Rules that bind here:
     deliveries   one row per instance and destination
     instances    arrivals and the work on them
     operator     decisions of a person, and what they rest on
+    conversions  objects made for destinations that take another transfer syntax
+    outages      destinations that are down, and how attempts ended
     retention    what may go
     figures      what is counted
     recovery     what a start puts right
@@ -25,9 +27,11 @@ Times are seconds since 1970-01-01 UTC.
 
 from __future__ import annotations
 
+from dicom_node.ledger.conversions import Conversions
 from dicom_node.ledger.figures import Counts, Figures
 from dicom_node.ledger.instances import INTERRUPTED_LIMIT, LOST_LIMIT, Added
 from dicom_node.ledger.operator import DeadLetter, Event, Kept, Operator
+from dicom_node.ledger.outages import Outages
 from dicom_node.ledger.recovery import Recovery
 from dicom_node.ledger.retention import Retention
 
@@ -43,5 +47,5 @@ __all__ = [
 ]
 
 
-class Ledger(Recovery, Operator, Retention, Figures):
+class Ledger(Recovery, Operator, Retention, Figures, Conversions, Outages):
     """The jobs of one node, in one SQLite file; see `database.Database` for how it is opened."""

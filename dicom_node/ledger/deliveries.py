@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from dicom_node.errors import StaleLease
 from dicom_node.jobs import DeliveryState, Send, check_delivery_move
 from dicom_node.ledger.database import Database, Loss, event_values
+from dicom_node.ledger.outages import count_attempt
 from dicom_node.ledger.schema import QUEUED, SENDING, Row, deliveries, events, instances
 
 _i, _d = instances.c, deliveries.c
@@ -36,6 +37,7 @@ class Deliveries(Database):
                     _i.out_sop_class_uid,
                     _i.out_sop_instance_uid,
                     _i.out_transfer_syntax_uid,
+                    _d.refusals,
                 )
                 .join_from(deliveries, instances, _d.instance_id == _i.id)
                 .where(QUEUED, _d.destination == destination, _d.next_at <= now)
@@ -60,17 +62,29 @@ class Deliveries(Database):
         with self._writing() as connection:
             self._change_send(connection, send, {"lease_until": self._clock() + lease_s})
 
-    def delivered(self, send: Send, status: int) -> None:
-        """Record that the destination answered success or a warning."""
-        self._leave_send(send, DeliveryState.DELIVERED, f"status-{status:04x}", {"status": status})
+    def delivered(self, send: Send, status: int, *, via: str = "") -> None:
+        """Record that the destination, or `via` in its stead, answered success or a warning."""
+        values = {"status": status, "via": via}
+        result = "warning" if status else "delivered"
+        self._leave_send(
+            send, DeliveryState.DELIVERED, f"status-{status:04x}", values, result=result, via=via
+        )
 
-    def retry(self, send: Send, at: float, reason: str) -> None:
-        """Queue a delivery again, for `at`; `reason` is a bounded word."""
-        self._leave_send(send, DeliveryState.QUEUED, reason, {"next_at": at})
+    def retry(
+        self, send: Send, at: float, reason: str, *, result: str = "", refused: bool = False, via: str = ""
+    ) -> None:
+        """Queue a delivery again, for `at`.
 
-    def dead(self, send: Send, reason: str) -> None:
-        """Give a delivery up; `reason` is a bounded word."""
-        self._leave_send(send, DeliveryState.DEAD, reason, {})
+        `reason` and `result` are bounded words, for the row (`status-a700`) and for counters (`transient`; if
+        empty, the reason). `refused` says that it was this very object that its destination did not take;
+        `via` names the destination that was asked in its stead.
+        """
+        values = {"next_at": at, "refusals": send.refusals + refused}
+        self._leave_send(send, DeliveryState.QUEUED, reason, values, result=result or reason, via=via)
+
+    def dead(self, send: Send, reason: str, *, result: str = "") -> None:
+        """Give a delivery up; `reason` and `result` are bounded words, as in `retry`."""
+        self._leave_send(send, DeliveryState.DEAD, reason, {}, result=result or reason)
 
     def put_back(self, send: Send) -> None:
         """Queue a delivery again as if it had never been leased: it was claimed but not tried."""
@@ -86,14 +100,24 @@ class Deliveries(Database):
             )
 
     def _leave_send(
-        self, send: Send, state: DeliveryState, reason: str, values: Mapping[str, object]
+        self,
+        send: Send,
+        state: DeliveryState,
+        reason: str,
+        values: Mapping[str, object],
+        *,
+        result: str,
+        via: str = "",
     ) -> None:
         check_delivery_move(DeliveryState.SENDING, state)
         what = "retry" if state is DeliveryState.QUEUED else state
         with self._writing() as connection:
             self._change_send(connection, send, {"state": state, "reason": reason, **values})
             instance = connection.execute(sa.select(_d.instance_id).where(_d.id == send.id)).scalar_one()
+            if via:
+                self._note(connection, instance, "failed-over", destination=send.destination, reason=via)
             self._note(connection, instance, what, destination=send.destination, reason=reason)
+            count_attempt(connection, via or send.destination, result)
 
     def _queue(
         self, connection: sa.Connection, instance_id: int, destinations: Iterable[str], priority: int
@@ -130,4 +154,5 @@ def _send(row: Row) -> Send:
         row.out_sop_class_uid,
         row.out_sop_instance_uid,
         row.out_transfer_syntax_uid,
+        row.refusals,
     )

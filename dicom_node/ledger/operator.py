@@ -69,7 +69,13 @@ class Operator(Database):
                 raise IllegalTransition(
                     f"delivery {delivery_id} is {row.state}; only dead letters are requeued"
                 )
-            values = {"state": DeliveryState.QUEUED, "next_at": self._clock(), "attempts": 0, "reason": ""}
+            values = {
+                "state": DeliveryState.QUEUED,
+                "next_at": self._clock(),
+                "attempts": 0,
+                "refusals": 0,
+                "reason": "",
+            }
             connection.execute(sa.update(deliveries).where(_d.id == delivery_id).values(values))
             self._note(connection, row.instance_id, "requeued", destination=row.destination)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import sqlalchemy as sa
 
 from dicom_node.jobs import DeliveryState, InstanceState
+from dicom_node.ledger.conversions import converted_for_waiting
 from dicom_node.ledger.database import Database
 from dicom_node.ledger.schema import deliveries, in_state, instances
 
@@ -28,4 +29,6 @@ class Retention(Database):
             .where(_i.out_blob.in_(names), _i.out_blob != sa.literal_column("''"), undelivered)
         )
         with self._reading() as connection:
-            return frozenset(connection.execute(sa.union(inputs, outputs)).scalars())
+            return frozenset(
+                connection.execute(sa.union(inputs, outputs, converted_for_waiting(names))).scalars()
+            )

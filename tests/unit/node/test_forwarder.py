@@ -35,7 +35,10 @@ class FakeSender:
         self.sent: list[Send] = []
         self.made.append(self)
 
-    def send(self, send: Send, path: Path) -> int:
+    def agree(self, send: Send, _alternatives: object = ()) -> str:
+        return send.transfer_syntax_uid
+
+    def send(self, send: Send, path: Path, _syntax: str) -> int:
         self.sent.append(send)
         status = self.answers[self.name](send)
         self.connected = True

@@ -157,7 +157,7 @@ def test_a_peer_that_takes_nothing_is_given_up_within_one_batch(tmp_path: Path, 
 def test_a_peer_that_hangs_up_in_the_middle(tmp_path: Path) -> None:
     line = Line()
     line.far.close()
-    with pytest.raises(OSError, match="Broken pipe|reset"):
+    with pytest.raises(OSError, match=r"Broken pipe|reset"):
         store(line, 3, REQUEST, some_object(tmp_path, 1 << 22), 5.0)
     line.close()
 

@@ -1,0 +1,39 @@
+"""What destinations said: which of them are down, and how attempts ended."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
+
+from dicom_node.ledger.database import Database
+from dicom_node.ledger.schema import attempts, outages
+
+
+class Outages(Database):
+    """The memory of the forwarder that outlives a restart."""
+
+    def outages(self) -> dict[str, float]:
+        """Destination -> since when it is down, seconds since 1970; the others are there."""
+        with self._reading() as connection:
+            rows = connection.execute(sa.select(outages.c.destination, outages.c.since))
+            return {name: float(since) for name, since in rows}
+
+    def went_down(self, destination: str, since: float) -> None:
+        """Record that a destination is down; if it was already, since the earlier moment."""
+        made = sqlite.insert(outages).values(destination=destination, since=since).on_conflict_do_nothing()
+        with self._writing() as connection:
+            connection.execute(made)
+
+    def came_back(self, destination: str) -> None:
+        """Record that a destination is there again."""
+        with self._writing() as connection:
+            connection.execute(sa.delete(outages).where(outages.c.destination == destination))
+
+
+def count_attempt(connection: sa.Connection, destination: str, result: str) -> None:
+    """Add one to the attempts that ended so; inside the transaction that records the end."""
+    made = sqlite.insert(attempts).values(destination=destination, result=result, count=1)
+    more = made.on_conflict_do_update(
+        index_elements=[attempts.c.destination, attempts.c.result], set_={"count": attempts.c.count + 1}
+    )
+    connection.execute(more)

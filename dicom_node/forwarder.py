@@ -73,11 +73,11 @@ class Forwarder:
         clock: Clock = time.time,
     ) -> None:
         self._wake = wake
-        sites = _sites(config, ledger, clock)
-        self._transcoders = [site.transcoder for site in sites.values()]
+        self._clock = clock
+        self._sites = _sites(config, ledger, clock)
         self._lanes = [
-            _Lane(site, sites, config.node.ae_title, spool, ledger, rest, clock)
-            for site in sites.values()
+            _Lane(site, self._sites, config.node.ae_title, spool, ledger, rest, clock)
+            for site in self._sites.values()
             for _ in range(site.destination.associations)
         ]
 
@@ -85,6 +85,16 @@ class Forwarder:
     def alive(self) -> bool:
         """Whether every lane is running."""
         return all(lane.is_alive() for lane in self._lanes)
+
+    def closed(self) -> list[str]:
+        """Destinations outside their windows at this moment."""
+        now = self._clock()
+        return [name for name, site in self._sites.items() if not is_open(site.destination.open_hours, now)]
+
+    def failed_over(self) -> list[str]:
+        """Destinations whose deliveries go to their fail-over at this moment."""
+        now = self._clock()
+        return [name for name, site in self._sites.items() if site.stands_aside(now)]
 
     def start(self) -> None:
         """Start every lane; returns at once."""
@@ -100,14 +110,14 @@ class Forwarder:
         deadline = time.monotonic() + drain_s
         for lane in self._lanes:
             lane.join(max(0.0, deadline - time.monotonic()))
-        for transcoder in self._transcoders:
-            transcoder.abort()
+        for site in self._sites.values():
+            site.transcoder.abort()
         for lane in self._lanes:
             if lane.is_alive():
                 lane.sender.abort()
                 lane.join(1.0)
-        for transcoder in self._transcoders:
-            transcoder.close()
+        for site in self._sites.values():
+            site.transcoder.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +130,10 @@ class _Site:
     transcoder: Transcoder
 
     def stands_aside(self, now: float) -> bool:
-        """Whether its deliveries go to its fail-over now."""
-        after_s = self.destination.failover_after_s
-        return is_open(self.destination.open_hours, now) and stands_aside(self.watch.reach, after_s, now)
+        """Whether its deliveries go to its fail-over now; outside its windows they would wait anyway."""
+        if self.destination.failover is None or not is_open(self.destination.open_hours, now):
+            return False
+        return stands_aside(self.watch.reach, self.destination.failover_after_s, now)
 
 
 def _sites(config: Config, ledger: Ledger, clock: Clock) -> dict[str, _Site]:
@@ -159,9 +170,10 @@ class _Watch:
                 self._probe = lane
             return self._probe is lane
 
-    def probed_by(self, lane: object) -> bool:
-        """Whether what this lane sends now is the probe."""
-        return self._probe is lane
+    def asks_next(self, now: float) -> bool:
+        """Whether a probe is due and has not gone out."""
+        with self._turn:
+            return self._probe is None and now >= self.reach.retry_at
 
     def released(self, lane: object) -> None:
         """The lane has ended its turn."""
@@ -257,7 +269,10 @@ class _Lane(threading.Thread):
         """Due deliveries of this destination or of one that it stands in for, each first in its turn."""
         now = self._clock()
         names = [self.destination_name] + [
-            other.name for other in self._stands_in_for if other.stands_aside(now)
+            other.name
+            for other in self._stands_in_for
+            # what is due to be asked itself gets the next delivery, or it would never be seen to be back
+            if other.stands_aside(now) and not other.watch.asks_next(now)
         ]
         self._turns += 1
         first = self._turns % len(names)

@@ -101,7 +101,7 @@ class Service:
         self.receiver = Receiver(config, self.spool, self.ledger, on_arrival=bells.ring_work)
         _run(self.receiver, undo)
         if config.http.port is not None:
-            collector = LedgerCollector(self.ledger, self.spool)
+            collector = LedgerCollector(self.ledger, self.spool, self.forwarder)
             self.http = HttpServer(config.http.bind, config.http.port, collector, self.problems)
             _run(self.http, undo)
 
@@ -240,6 +240,7 @@ def _clean(spool: Spool, ledger: Ledger, stopping: threading.Event) -> None:
     while not stopping.wait(_CLEANING_S):
         try:
             removed = spool.discard(ledger.needed)
+            ledger.forget_conversions()
         except NodeError as error:
             log.event(_LOG, "cleaning-failed", level=logging.ERROR, error=error)
         else:

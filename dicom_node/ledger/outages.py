@@ -18,6 +18,18 @@ class Outages(Database):
             rows = connection.execute(sa.select(outages.c.destination, outages.c.since))
             return {name: float(since) for name, since in rows}
 
+    def down_s(self) -> dict[str, float]:
+        """Destination -> seconds for which it has been down."""
+        now = self._clock()
+        return {name: max(0.0, now - since) for name, since in self.outages().items()}
+
+    def results(self) -> dict[tuple[str, str], int]:
+        """(destination that was asked, bounded word for how it ended) -> attempts, since the ledger was made."""
+        columns = (attempts.c.destination, attempts.c.result, attempts.c.count)
+        with self._reading() as connection:
+            rows = connection.execute(sa.select(*columns).order_by(*columns[:2]))
+            return {(name, result): int(count) for name, result, count in rows}
+
     def went_down(self, destination: str, since: float) -> None:
         """Record that a destination is down; if it was already, since the earlier moment."""
         made = sqlite.insert(outages).values(destination=destination, since=since).on_conflict_do_nothing()

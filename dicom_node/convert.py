@@ -3,8 +3,8 @@
     inflate a deflated data set, decompress Pixel Data, write element by element in the other encoding
 
 Rules that bind here:
-1. Values travel as bytes. Only what a transfer syntax says about an element changes: how its VR and length are
-   written, whether a sequence states its length, and the order of bytes in numbers of big endian.
+1. Values travel as bytes. Only what a transfer syntax says about an element changes: how its VR and length
+   are written, whether a sequence states its length, and the order of bytes in numbers of big endian.
 2. Nothing is left out but retired group lengths (PS3.5 section 7.2), which would be wrong, and offset tables
    of what is no longer compressed. What cannot be converted is an error.
 3. Uncompressed objects are read and written piece by piece; of a compressed one all samples are in memory.
@@ -340,10 +340,8 @@ def _written(wanted: Form, tag: int, vr: str, length: int) -> bytes:
 def _implied_vr(tag: int, level: _Level, length: int) -> str:
     """The VR of an element that does not state it (PS3.6); UN where nobody knows."""
     group, element = tag >> 16, tag & 0xFFFF
-    if group % 2:
-        known = "LO" if 0x10 <= element <= 0xFF else "UN"
-    else:
-        known = _known_vr(tag)
+    creator = group % 2 == 1 and 0x10 <= element <= 0xFF
+    known = "LO" if creator else "UN" if group % 2 else _known_vr(tag)
     if length == _UNDEFINED and known != "SQ":
         return "SQ"  # nothing else leaves its length open here
     if tag == _PIXEL_DATA:

@@ -276,7 +276,10 @@ class _Lane(threading.Thread):
         ]
         self._turns += 1
         first = self._turns % len(names)
-        claims = (self._ledger.claim_sends(name, limit, LEASE_S) for name in names[first:] + names[:first])
+        claims = (
+            self._ledger.claim_sends(name, limit, LEASE_S, via=self.destination_name)
+            for name in names[first:] + names[:first]
+        )
         return next((sends for sends in claims if sends), [])
 
     def _idle(self) -> None:

@@ -117,6 +117,13 @@ FAILED_OVER = Declaration(
     ("destination",),
     "1 for a destination whose deliveries go to its fail-over; absent otherwise.",
 )
+PAUSED = Declaration(
+    "dicom_node_destination_paused",
+    Kind.GAUGE,
+    "",
+    ("destination",),
+    "1 for a destination that an operator has paused; absent otherwise.",
+)
 SPOOL_BYTES = Declaration("dicom_node_spool_bytes", Kind.GAUGE, "bytes", (), "Bytes of all kept objects.")
 SPOOL_FREE = Declaration(
     "dicom_node_spool_free_bytes",
@@ -139,6 +146,7 @@ DECLARATIONS = (
     DOWN,
     CLOSED,
     FAILED_OVER,
+    PAUSED,
     SPOOL_BYTES,
     SPOOL_FREE,
 )
@@ -187,6 +195,10 @@ class Snapshot:
     conflicts: int
     #: leases lost by workers
     lost: int
+    #: attempts of deliveries that were purged since, by destination
+    purged_attempts: tuple[tuple[str, int], ...] = ()
+    #: destinations that an operator has paused
+    paused: tuple[str, ...] = ()
 
 
 class LedgerFigures(Protocol):
@@ -252,6 +264,7 @@ class LedgerCollector(Collector):
         yield _family(DOWN, [((name,), seconds) for name, seconds in self._ledger.down_s().items()])
         yield _family(CLOSED, [((name,), 1) for name in self._lanes.closed()])
         yield _family(FAILED_OVER, [((name,), 1) for name in self._lanes.failed_over()])
+        yield _family(PAUSED, [((destination,), 1) for destination in snapshot.paused])
         yield _family(SPOOL_BYTES, [((), self._spool.used_bytes())])
         yield _family(SPOOL_FREE, [((), self._spool.free_bytes())])
 
@@ -265,7 +278,7 @@ def _delivery_samples(snapshot: Snapshot) -> list[Sample]:
 
 
 def _attempt_samples(snapshot: Snapshot) -> list[Sample]:
-    attempts: dict[str, int] = {}
+    attempts = dict(snapshot.purged_attempts)
     for tally in snapshot.deliveries:
         attempts[tally.destination] = attempts.get(tally.destination, 0) + tally.attempts
     return [((destination,), count) for destination, count in attempts.items()]

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
 from dicom_node.ledger.database import Database
-from dicom_node.ledger.schema import UNDELIVERED, conversions, deliveries, instances
+from dicom_node.ledger.schema import UNSETTLED, conversions, deliveries, instances
 
 _c, _d, _i = conversions.c, deliveries.c, instances.c
 
@@ -34,16 +34,6 @@ class Conversions(Database):
         with self._writing() as connection:
             connection.execute(known)
 
-    def forget_conversions(self) -> int:
-        """Drop the record of what no delivery waits for any more; returns how many."""
-        waiting = (
-            sa.select(_i.out_blob)
-            .join_from(deliveries, instances, _d.instance_id == _i.id)
-            .where(UNDELIVERED, _i.out_blob == _c.blob)
-        )
-        with self._writing() as connection:
-            return connection.execute(sa.delete(conversions).where(~sa.exists(waiting))).rowcount
-
 
 def converted_for_waiting(blobs: Iterable[str]) -> sa.Select[tuple[str]]:
     """Those of `blobs` that were made of an object which some delivery still waits for."""
@@ -51,5 +41,16 @@ def converted_for_waiting(blobs: Iterable[str]) -> sa.Select[tuple[str]]:
         sa.select(_c.out_blob)
         .join_from(conversions, instances, _i.out_blob == _c.blob)
         .join(deliveries, _d.instance_id == _i.id)
-        .where(_c.out_blob.in_(list(blobs)), _i.out_blob != sa.literal_column("''"), UNDELIVERED)
+        .where(_c.out_blob.in_(list(blobs)), _i.out_blob != sa.literal_column("''"), UNSETTLED)
     )
+
+
+def known_conversions(blobs: Iterable[str]) -> sa.Select[tuple[str]]:
+    """Those of `blobs` that were made of any object."""
+    return sa.select(_c.out_blob).where(_c.out_blob.in_(list(blobs)))
+
+
+def forget_conversions(connection: sa.Connection, numbers: Iterable[int]) -> None:
+    """Drop what was made of instances that are about to go; made again if somebody else still sends them."""
+    going = sa.select(_i.out_blob).where(_i.id.in_(list(numbers)))
+    connection.execute(sa.delete(conversions).where(_c.blob.in_(going)))

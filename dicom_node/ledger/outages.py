@@ -24,7 +24,7 @@ class Outages(Database):
         return {name: max(0.0, now - since) for name, since in self.outages().items()}
 
     def results(self) -> dict[tuple[str, str], int]:
-        """(destination that was asked, bounded word for how it ended) -> attempts, since the ledger was made."""
+        """(destination that was asked, bounded word for how it ended) -> attempts, all that ever were."""
         columns = (attempts.c.destination, attempts.c.result, attempts.c.count)
         with self._reading() as connection:
             rows = connection.execute(sa.select(*columns).order_by(*columns[:2]))

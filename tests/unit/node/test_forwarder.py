@@ -495,7 +495,7 @@ def test_a_fail_over_takes_over_and_gives_back(made: Callable[..., Site]) -> Non
     main, other = Peer("main", clock), Peer("other", clock)
     main.there = False
     site.queue(20, "main")
-    site.run(lambda: False, 570.0)
+    site.run(lambda: False, 500.0)
     assert other.taken == []
     assert site.forwarder.failed_over() == []
     site.run(lambda: len(other.taken) >= 19, 3600.0)

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from dicom_node.errors import LedgerError
-from dicom_node.ledger.schema import events, migrate, scripts
+from dicom_node.ledger.schema import events, migrate, require_present, scripts
 
 #: how long a write waits for a writer in another process before the ledger refuses, seconds
 _BUSY_TIMEOUT_S = 30.0
@@ -46,6 +46,7 @@ class Database:
     ----------
     path : the database; made if absent, brought up to the present schema if older
     clock : now, in seconds since 1970-01-01 UTC
+    existing : neither make nor change it, for whoever looks in from outside
 
     Raises
     ------
@@ -53,15 +54,19 @@ class Database:
         raises it when the database refuses (disk full, locked for too long, damaged)
     """
 
-    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time, existing: bool = False) -> None:
         self._path = path
         self._clock = clock
         # SQLite lets one writer in at a time and makes the others poll; threads queue up here instead
         self._turn = threading.Lock()
         self._engine = open_engine(path)
         self._reader = self._engine.execution_options(dicom_node_reads=True)
-        with self._writing() as connection:
-            migrate(connection, scripts())
+        if existing:
+            with self._reading() as connection:
+                require_present(connection, scripts())
+        else:
+            with self._writing() as connection:
+                migrate(connection, scripts())
 
     def close(self) -> None:
         """Close every connection."""

@@ -98,6 +98,11 @@ class Operator(Database):
             connection.execute(sa.update(instances).where(_i.id == instance_id).values(values))
             self._note(connection, instance_id, InstanceState.REJECTED, reason=reason)
 
+    def note_export(self, instance_id: int) -> None:
+        """Record that an operator took a copy of an instance out of the node."""
+        with self._writing() as connection:
+            self._note(connection, instance_id, "exported", reason="operator")
+
     def _delivery(self, connection: sa.Connection, delivery_id: int) -> Row:
         row = connection.execute(_ROWS.where(_d.id == delivery_id)).first()
         if row is None:

@@ -152,6 +152,16 @@ def scripts() -> list[tuple[int, str]]:
     return [(int(name[:4]), (folder / name).read_text("utf-8")) for name in files]
 
 
+def require_present(connection: sa.Connection, scripts: list[tuple[int, str]]) -> None:
+    """Raise LedgerError unless the file has the schema of this version."""
+    version = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+    if version != scripts[-1][0]:
+        raise LedgerError(
+            f"the ledger has schema {version}, this version knows {scripts[-1][0]}; start the node of this "
+            "version once, or use the command of the node's own version"
+        )
+
+
 def migrate(connection: sa.Connection, scripts: list[tuple[int, str]]) -> None:
     """Apply what the file has not seen yet, inside the caller's transaction."""
     version = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())

@@ -19,7 +19,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dicom_node import log
@@ -160,15 +160,24 @@ class _Watch:
         self._rng = random.Random()  # noqa: S311 - spreads retries, keeps no secret
         self._turn = threading.Lock()
         self._probe: object | None = None
+        self._looked_at = 0.0
 
     def admits(self, lane: object) -> bool:
         """Whether a lane may send now; if the destination is down, only as its one probe: see `released`."""
         with self._turn:
             if not self.reach.down:
                 return True
-            if self._probe is None and self._clock() >= self.reach.retry_at:
+            if self._probe is None and self._is_due(self._clock()):
                 self._probe = lane
             return self._probe is lane
+
+    def _is_due(self, now: float) -> bool:
+        """Whether the wait is over, or an operator has ended it."""
+        if now < self.reach.retry_at and now >= self._looked_at + POLL_S:
+            self._looked_at = now
+            if self._ledger.take_hurry(self._name):
+                self.reach = replace(self.reach, retry_at=now)
+        return now >= self.reach.retry_at
 
     def asks_next(self, now: float) -> bool:
         """Whether a probe is due and has not gone out."""

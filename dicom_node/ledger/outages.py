@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
@@ -36,10 +38,26 @@ class Outages(Database):
         with self._writing() as connection:
             connection.execute(made)
 
+    def take_hurry(self, destination: str) -> bool:
+        """Whether an operator wants a destination that is down asked at once; True only once."""
+        wanted = sa.and_(outages.c.destination == destination, outages.c.hurry == 1)
+        with self._reading() as connection:
+            if connection.execute(sa.select(outages.c.since).where(wanted)).first() is None:
+                return False
+        with self._writing() as connection:
+            connection.execute(sa.update(outages).where(wanted).values(hurry=0))
+            return True
+
     def came_back(self, destination: str) -> None:
         """Record that a destination is there again."""
         with self._writing() as connection:
             connection.execute(sa.delete(outages).where(outages.c.destination == destination))
+
+
+def hurry(connection: sa.Connection, destinations: Iterable[str]) -> None:
+    """Have those of the destinations that are down asked at once."""
+    names = list(destinations)
+    connection.execute(sa.update(outages).where(outages.c.destination.in_(names)).values(hurry=1))
 
 
 def count_attempt(connection: sa.Connection, destination: str, result: str) -> None:

@@ -82,6 +82,7 @@ outages = sa.Table(
     METADATA,
     sa.Column("destination", sa.Text, primary_key=True),
     sa.Column("since", sa.Float),
+    sa.Column("hurry", sa.Integer),
 )
 
 attempts = sa.Table(

@@ -18,7 +18,9 @@ CREATE INDEX conversions_made ON conversions (out_blob);
 -- Destinations that are down at this moment.
 CREATE TABLE outages (
     destination TEXT PRIMARY KEY,
-    since REAL NOT NULL
+    since REAL NOT NULL,
+    -- 1 when an operator wants it asked at once
+    hurry INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 
 -- How attempts ended, counted.

@@ -244,10 +244,10 @@ def test_a_fault_of_the_node_does_not_end_the_lane(
     monkeypatch.setattr(forwarder, "_FAULT_PAUSE_S", 0.01)
     site, claim, failures = made(a={}), Ledger.claim_sends, [ZeroDivisionError(), KeyError("x")]
 
-    def flaky(*arguments: Any) -> Any:
+    def flaky(*arguments: Any, **options: Any) -> Any:
         if failures:
             raise failures.pop()
-        return claim(*arguments)
+        return claim(*arguments, **options)
 
     monkeypatch.setattr(Ledger, "claim_sends", flaky)
     FakeSender.answers["a"] = lambda _send: 0x0000
@@ -366,6 +366,19 @@ def test_days_of_outage_cost_few_attempts_and_lose_nothing(made: Callable[..., S
     assert len(pacs.taken) == 30
     assert clock() - back_at < 1.2 * 900 + 1.2 * 900 + 60
     assert site.ledger.outages() == {}
+
+
+def test_an_operator_ends_the_wait(made: Callable[..., Site]) -> None:
+    clock = Clock()
+    site, pacs = made(clock=clock, pacs={"associations": 2}), Peer("pacs", clock)
+    pacs.there = False
+    site.queue(5)
+    site.run(lambda: False, DAY_S)
+    pacs.there = True
+    asked = clock()
+    site.ledger.resume("pacs")
+    site.run(lambda: pacs.taken, 3600.0, step_s=1.0)
+    assert clock() - asked < 5.0
 
 
 def test_only_one_lane_asks_whoever_is_down(made: Callable[..., Site]) -> None:

@@ -12,6 +12,7 @@
     ├── LedgerError          exit 1      the ledger refuses                                              A700
     │   └── StaleLease       exit 1      somebody else holds this job now; drop the result
     ├── IllegalTransition    exit 1      a job was asked to move where its table does not lead
+    ├── ConversionError      exit 1      an object cannot be put into another transfer syntax
     └── PeerError            exit 1      a peer refused, failed or vanished; `retryable` tells which
 
 A finding ("tampered", "wrong key", "no watermark") is a value (`blessmark.Verdict`), never an exception;
@@ -104,10 +105,21 @@ class IllegalTransition(NodeError):  # noqa: N818
     """A job was asked to move where its table does not lead."""
 
 
-class PeerError(NodeError):
-    """A peer refused, failed or vanished."""
+class ConversionError(NodeError):
+    """An object cannot be put into another transfer syntax; `reason` is a bounded word."""
 
-    def __init__(self, message: str, *, status: int | None = None, retryable: bool = True) -> None:
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class PeerError(NodeError):
+    """A peer refused, failed or vanished; `reason` is a bounded word for the ledger and the metrics."""
+
+    def __init__(
+        self, message: str, *, status: int | None = None, retryable: bool = True, reason: str = ""
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.retryable = retryable
+        self.reason = reason

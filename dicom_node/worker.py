@@ -193,7 +193,8 @@ class Worker:
         if isinstance(error, NodeError) and error.retryable and work.attempts < PATIENCE:
             self._ledger.release(work, time.time() + 2.0**work.attempts, outcome.reason)
             return
-        self._ledger.finish(work, outcome)
+        route = self._config.route(work.arrival.route)
+        self._ledger.finish(work, outcome, priority=0 if route is None else route.priority)
         for destination in outcome.destinations:
             self._bells.ring_sends(destination)
 

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -101,6 +101,79 @@ def test_claims_are_served_by_their_partial_index(
     assert len(claim(book)) == 1
     assert [step for step in plans if "_waiting" in step] == steps
     assert not [step for step in plans if "SCAN" in step or "TEMP B-TREE" in step]
+
+
+def steps(book: Ledger, call: Callable[[], object]) -> int:
+    """How many instructions SQLite runs for a call: what time would tell on a machine that is never busy."""
+    counted = 0
+
+    def count() -> int:
+        nonlocal counted
+        counted += 1
+        return 0
+
+    def listen(connection: sa.Connection) -> None:
+        connection.connection.driver_connection.set_progress_handler(count, 1)  # type: ignore[union-attr]
+
+    sa.event.listen(book._engine, "begin", listen)
+    call()
+    sa.event.remove(book._engine, "begin", listen)
+    return counted
+
+
+def filled(path: Path, depth: int) -> Ledger:
+    """A ledger in which `depth` instances wait, and as many deliveries, every other for a later time."""
+    book = Ledger(path)
+    with book._writing() as connection:
+        for number in range(1, 2 * depth + 1):
+            waits = number <= depth
+            row = (number, f"1.{number}", f"{number:064x}", "received" if waits else "ready", float(number))
+            connection.exec_driver_sql(
+                "INSERT INTO instances (id, sop_class_uid, sop_instance_uid, transfer_syntax_uid, calling_ae,"
+                " called_ae, route, blob, size, received_at, state, next_at)"
+                " VALUES (?, '1', ?, '1', 'A', 'B', 'protect', ?, 1, 0, ?, ?)",
+                row,
+            )
+            if not waits:
+                connection.exec_driver_sql(
+                    "INSERT INTO deliveries (instance_id, destination, priority, queued_at, state, next_at)"
+                    " VALUES (?, 'pacs', ?, 0, 'queued', ?)",
+                    (number, number % 2, 1e12 * (number % 2)),
+                )
+    return book
+
+
+_DAILY: dict[str, Callable[[Ledger], object]] = {
+    "claim work": lambda book: book.claim_work("w", 16, 1e9),
+    "claim sends": lambda book: book.claim_sends("pacs", 16, 1e9),
+    "add": lambda book: book.add(arrival("9.9"), blob("9.9"), 1),
+    "add again": lambda book: book.add(arrival("1.1"), f"{1:064x}", 1),
+    "pause": lambda book: book.pause("pacs"),
+    "item": lambda book: book.item(2),
+    "held": lambda book: book.held(),
+    "dead letters": lambda book: book.dead_letters(),
+    "parcels": lambda book: book.parcels("pacs", DeliveryState.QUEUED, 10),
+    "needed": lambda book: book.needed([blob("9.9")]),
+    "answers": lambda book: book.answers(),
+}
+
+
+@pytest.fixture(scope="module")
+def shallow_and_deep(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Ledger, Ledger]]:
+    folder = tmp_path_factory.mktemp("depths")
+    books = filled(folder / "shallow.sqlite", 40), filled(folder / "deep.sqlite", 2000)
+    yield books
+    for book in books:
+        book.close()
+
+
+@pytest.mark.parametrize("daily", _DAILY)
+def test_what_is_done_every_day_costs_the_same_however_much_waits(
+    shallow_and_deep: tuple[Ledger, Ledger], daily: str
+) -> None:
+    shallow, deep = (steps(book, lambda book=book: _DAILY[daily](book)) for book in shallow_and_deep)  # type: ignore[misc]
+    assert shallow > 0
+    assert deep < 1.2 * shallow + 50, f"{shallow} instructions in a short queue, {deep} in a long one"
 
 
 def add_for_ever(book: Ledger) -> None:

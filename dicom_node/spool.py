@@ -196,10 +196,9 @@ class Spool:
         with self._failures():
             return sum(stat.st_size for _, stat in self._objects())
 
-    def release_reserve(self) -> None:
+    def release_reserve(self) -> bool:
         """Give the space of the reserve file back, so that the ledger can commit on a full disk."""
-        with contextlib.suppress(OSError):
-            (self.folder / "reserve").unlink(missing_ok=True)
+        return release_reserve(self.folder)
 
     def _make_folders(self) -> None:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -301,6 +300,15 @@ class Spool:
                 self.release_reserve()
                 raise SpoolFull(f"no room left in {self.folder}: {error.strerror}; make room") from error
             raise SpoolError(f"{what} failed in {self.folder}: {error.strerror}; check the disk") from error
+
+
+def release_reserve(folder: Path) -> bool:
+    """Give the space of a spool's reserve file back; whether there was one."""
+    try:
+        (folder / "reserve").unlink()
+    except OSError:
+        return False
+    return True
 
 
 def _folder_names() -> list[str]:

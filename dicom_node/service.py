@@ -28,7 +28,7 @@ from dicom_node.housekeeping import Housekeeper
 from dicom_node.http import HttpServer
 from dicom_node.ledger import Ledger
 from dicom_node.metrics import LedgerCollector
-from dicom_node.spool import Spool
+from dicom_node.spool import Spool, release_reserve
 from dicom_node.worker import Bells, Factory, Workers, build_processor
 
 _LOG = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ class Service:
     def _open_storage(self, undo: contextlib.ExitStack) -> None:
         """Spool and ledger, whole and in step, with nothing in anybody's hands."""
         storage = self._config.storage
-        self.ledger = Ledger(storage.ledger_path)
+        self.ledger = Ledger(storage.ledger_path, on_full=lambda: release_reserve(storage.spool_dir))
         undo.callback(self.ledger.close)
         self.ledger.check()
         housekeeping.require_spool(storage.spool_dir, self.ledger)

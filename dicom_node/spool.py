@@ -201,10 +201,9 @@ class Spool:
         with self._failures():
             return sum(stat.st_size for _, stat in self._objects())
 
-    def release_reserve(self) -> None:
+    def release_reserve(self) -> bool:
         """Give the space of the reserve file back, so that the ledger can commit on a full disk."""
-        with contextlib.suppress(OSError):
-            (self.folder / "reserve").unlink(missing_ok=True)
+        return release_reserve(self.folder)
 
     def _make_folders(self) -> None:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -340,6 +339,15 @@ class Writer:
         handle, self._handle = self._handle, None
         if handle is not None:
             os.close(handle)
+
+
+def release_reserve(folder: Path) -> bool:
+    """Give the space of a spool's reserve file back; whether there was one."""
+    try:
+        (folder / "reserve").unlink()
+    except OSError:
+        return False
+    return True
 
 
 def _folder_names() -> list[str]:

@@ -32,7 +32,7 @@ from dicom_node.errors import NodeError, StaleLease
 from dicom_node.jobs import Outcome, Work, failed, passed
 from dicom_node.keys import FileKeyRing
 from dicom_node.ledger import Ledger
-from dicom_node.spool import Spool
+from dicom_node.spool import Spool, release_reserve
 
 _LOG = logging.getLogger(__name__)
 
@@ -265,7 +265,8 @@ def run_process(order: Order, lifeline: Connection) -> None:
 
 
 def _work(order: Order, lifeline: Connection) -> None:
-    ledger = Ledger(order.config.storage.ledger_path)
+    storage = order.config.storage
+    ledger = Ledger(storage.ledger_path, on_full=lambda: release_reserve(storage.spool_dir))
     worker = Worker(order.name, order.config, ledger, order.bells, order.factory(order.config))
     threading.Thread(target=_listen, args=(lifeline, worker), name="lifeline", daemon=True).start()
     worker.run()

@@ -33,6 +33,8 @@ from dicom_node.worker import Bells, Factory, Workers, build_processor
 _LOG = logging.getLogger(__name__)
 #: seconds between two looks for objects that nobody needs any more
 _CLEANING_S = 300.0
+#: seconds between two looks at whether the disk is full
+_RELIEVING_S = 1.0
 _SALT_BYTES = 32
 
 
@@ -85,6 +87,7 @@ class Service:
             config.storage.spool_dir, config.storage.reserve_bytes, keep_s=config.storage.keep_s
         )
         self.spool.sweep()
+        undo.enter_context(_relieving(self.spool))
         self.ledger = Ledger(config.storage.ledger_path)
         undo.callback(self.ledger.close)
         self.ledger.recover()
@@ -174,9 +177,10 @@ def log_salt(config: Config) -> bytes:
     """
     path = config.storage.folder / "log-salt"
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError):
-            _create(path, secrets.token_bytes(_SALT_BYTES))
+        if not path.exists():  # on a full disk nothing can be made, and nothing need be
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                _create(path, secrets.token_bytes(_SALT_BYTES))
         return path.read_bytes()
     except OSError as error:
         raise SpoolError(
@@ -221,6 +225,26 @@ def _signals() -> Iterator[Callable[[], signal.Signals]]:
 def _run(part: Workers | Forwarder | Receiver | HttpServer, undo: contextlib.ExitStack) -> None:
     part.start()
     undo.callback(part.stop)
+
+
+@contextlib.contextmanager
+def _relieving(spool: Spool) -> Iterator[None]:
+    """Give the reserve file to the ledger as soon as the disk is full: at once, and while the node runs."""
+    stopping = threading.Event()
+
+    def watch() -> None:
+        while not stopping.wait(_RELIEVING_S):
+            with contextlib.suppress(NodeError):  # arrivals and /readyz say it loudly enough
+                spool.relieve()
+
+    spool.relieve()
+    thread = threading.Thread(target=watch, name="reliever", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopping.set()
+        thread.join()
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ from multiprocessing.synchronize import Semaphore
 from blessmark.errors import WatermarkError
 from dicom_node import log
 from dicom_node.config import Config, Role, Route
-from dicom_node.errors import NodeError, StaleLease
+from dicom_node.errors import NodeError, SpoolFull, StaleLease
 from dicom_node.jobs import Outcome, Work, failed, passed
 from dicom_node.keys import FileKeyRing
 from dicom_node.ledger import Ledger
@@ -40,8 +40,10 @@ _LOG = logging.getLogger(__name__)
 BATCH = 4
 #: nobody rings when a released instance falls due, so workers also look by themselves this often, seconds
 POLL_S = 1.0
-#: attempts after which even an error that may pass is treated as one that does not
+#: attempts after which even an error that may pass is treated as one that does not; a full disk always may
 PATIENCE = 8
+#: longest wait before an instance is tried again, seconds
+_LONGEST_WAIT_S = 60.0
 #: a worker that lived this long, in seconds, starts with a clean record
 _PROVEN_S = 60.0
 
@@ -190,8 +192,9 @@ class Worker:
             self._report(work, outcome, error, time.monotonic() - started)
 
     def _conclude(self, work: Work, outcome: Outcome, error: Exception | None) -> None:
-        if isinstance(error, NodeError) and error.retryable and work.attempts < PATIENCE:
-            self._ledger.release(work, time.time() + 2.0**work.attempts, outcome.reason)
+        if _may_pass(error, work.attempts):
+            wait_s = _LONGEST_WAIT_S if work.attempts > PATIENCE else min(_LONGEST_WAIT_S, 2.0**work.attempts)
+            self._ledger.release(work, time.time() + wait_s, outcome.reason)
             return
         self._ledger.finish(work, outcome)
         for destination in outcome.destinations:
@@ -232,6 +235,13 @@ class Worker:
                 # a lost lease shows when the work is finished; a refusing ledger is asked again next time
                 with contextlib.suppress(NodeError):
                     self._ledger.beat(work, self._lease_s)
+
+
+def _may_pass(error: Exception | None, attempts: int) -> bool:
+    """Whether an instance is worth another attempt; a full disk says nothing against it, however long it is."""
+    if isinstance(error, SpoolFull):
+        return True
+    return isinstance(error, NodeError) and error.retryable and attempts < PATIENCE
 
 
 def _reason(error: Exception) -> str:

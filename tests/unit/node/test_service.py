@@ -19,6 +19,7 @@ from dicom_node import service
 from dicom_node.config import Config
 from dicom_node.errors import NodeError, OutputError
 from dicom_node.service import Service, log_salt, notify, serve
+from dicom_node.spool import Spool
 
 
 def free_port() -> int:
@@ -166,6 +167,28 @@ def test_the_salt_of_the_log_is_made_once_and_kept_to_ourselves(tmp_path: Path) 
     assert len(salt) == 32
     assert log_salt(made) == salt
     assert log_salt(config(tmp_path / "other")) != salt
+
+
+def test_the_salt_is_read_where_nothing_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node killed on a full disk must be able to start again."""
+    made = config(tmp_path)
+    salt = log_salt(made)
+    monkeypatch.setattr(service, "_create", lambda *_: pytest.fail("there is a salt"))
+    assert log_salt(made) == salt
+
+
+def test_a_node_that_runs_gives_the_reserve_up_on_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = threading.Event()
+    monkeypatch.setattr(service, "_RELIEVING_S", 0.01)
+    monkeypatch.setattr(service.Spool, "relieve", lambda _self: looked.set())
+    with service._relieving(Spool(tmp_path, 0)):
+        assert looked.wait(10)
+        looked.clear()
+        assert looked.wait(10)
     assert stat.S_IMODE((tmp_path / "log-salt").stat().st_mode) == 0o600
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["log-salt"]
 

@@ -14,7 +14,7 @@ import pytest
 from blessmark.errors import WatermarkError
 from dicom_node import log
 from dicom_node.config import Config
-from dicom_node.errors import InputError, SpoolFull
+from dicom_node.errors import InputError, NodeError, SpoolError, SpoolFull
 from dicom_node.jobs import Arrival, InstanceState, Outcome, Work
 from dicom_node.keys import generate
 from dicom_node.ledger import Ledger
@@ -145,15 +145,33 @@ def test_an_error_that_may_pass_is_tried_again(made: Callable[..., Site]) -> Non
     assert site.worker.turn() == 0  # not at once
 
 
-def test_but_not_for_ever(made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "ends"), [(SpoolError("no answer"), "held"), (SpoolFull("no room"), "received")]
+)
+def test_but_not_for_ever_unless_the_disk_is_full(
+    made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch, error: NodeError, ends: str
+) -> None:
+    """A full disk says nothing against an instance: held, it would not go on by itself when there is room."""
     now = [time.time()]
-    site = made(process=raises(SpoolFull("no room")))
+    site = made(process=raises(error))
     monkeypatch.setattr(site.ledger, "_clock", lambda: now[0])
     site.arrive()
     for _ in range(PATIENCE):
         assert site.worker.turn() == 1
         now[0] += 3600
-    assert site.states() == {("held", "held", "SpoolFull"): 1}
+    assert [state for state, *_ in site.states()] == [ends]
+
+
+def test_it_is_not_put_off_longer_than_a_minute(
+    made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [time.time()]
+    site = made(process=raises(SpoolFull("no room")))
+    monkeypatch.setattr(site.ledger, "_clock", lambda: now[0])
+    site.arrive()
+    for _ in range(PATIENCE + 3):
+        assert site.worker.turn() == 1
+        now[0] += 61
 
 
 def test_an_instance_of_a_route_that_is_gone_is_held(made: Callable[..., Site]) -> None:

@@ -1,4 +1,4 @@
-"""What is put under fault: a node, or Orthanc, in processes that can be killed, and a disk that can be filled.
+"""What is put under fault: a node, or Orthanc, in processes to be killed, on a disk to be filled.
 
 A program is started as the leader of a process group, so that one signal reaches every process of it.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import random
 import shutil
@@ -18,7 +19,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -170,8 +171,6 @@ class Setup:
     role: str = "pass"
     workers: int = 1
     reserve_mb: int = 16
-    #: further lines for the configuration, by section
-    more: Mapping[str, str] = field(default_factory=dict)
 
 
 class Node(Program):
@@ -182,18 +181,19 @@ class Node(Program):
         self.http_port = free_port()
         self.state, self.keys = folder / "state", folder / "keyring"
         self._config = folder / "node.yaml"
-        if not self.keys.exists():
+        if setup.role != "pass" and not self.keys.exists():
             command = [sys.executable, "-m", "dicom_node", "keys", "new", "--keys", str(self.keys)]
             subprocess.run(command, check=True, capture_output=True, timeout=60)
-        self._config.write_text(self._text(setup), "utf-8")
+        self._config.write_text(json.dumps(self._settings(setup)), "utf-8")  # JSON is YAML
 
     def start(
         self, module: str = "dicom_node", environment: Mapping[str, str] | None = None, *, ready: bool = True
     ) -> Node:
-        """Start, and unless `ready` is false wait until it listens; `module` is run in place of the command."""
+        """Start, and unless `ready` is false wait until it works; `module` takes the command's place."""
         self.launch([sys.executable, "-m", module, "serve", "--config", self._config], environment)
         if ready:
             self.await_port()
+            wait_until(lambda: self.page("/healthz")[0] == 200 or not self.running, _START_S, "health")
         return self
 
     def processes(self) -> list[int]:
@@ -248,22 +248,27 @@ class Node(Program):
         ]
         return sum(float(line.rpartition(" ")[2]) for line in lines)
 
-    def _text(self, setup: Setup) -> str:
-        peers = "".join(
-            f"  {name}: {{ae_title: {name.upper()}, host: 127.0.0.1, port: {peer.port}, "
-            f"associations: {peer.associations}, timeout_s: {peer.timeout_s}, retry: {{first_s: {peer.first_s}, "
-            f"cap_s: {peer.cap_s}, refusals: {peer.refusals}}}}}\n"
+    def _settings(self, setup: Setup) -> dict[str, object]:
+        peers = {
+            name: {
+                "ae_title": name.upper(),
+                "host": "127.0.0.1",
+                "port": peer.port,
+                "associations": peer.associations,
+                "timeout_s": peer.timeout_s,
+                "retry": {"first_s": peer.first_s, "cap_s": peer.cap_s, "refusals": peer.refusals},
+            }
             for name, peer in setup.destinations.items()
-        )
-        return (
-            f"node: {{id: test, ae_title: NODE, bind: 127.0.0.1, port: {self.port}}}\n"
-            f"storage: {{folder: {self.state}, reserve_mb: {setup.reserve_mb}{setup.more.get('storage', '')}}}\n"
-            f"keys: {{ring: {self.keys}}}\n"
-            f"workers: {{count: {setup.workers}{setup.more.get('workers', '')}}}\n"
-            f"destinations:{' {}' if not peers else ''}\n{peers}"
-            f"routes:\n  - {{name: all, role: {setup.role}, destinations: [{', '.join(setup.destinations)}]}}\n"
-            f"http: {{port: {self.http_port}}}\n"
-        )
+        }
+        return {
+            "node": {"id": "test", "ae_title": "NODE", "bind": "127.0.0.1", "port": self.port},
+            "storage": {"folder": str(self.state), "reserve_mb": setup.reserve_mb},
+            "keys": {"ring": str(self.keys)},
+            "workers": {"count": setup.workers},
+            "destinations": peers,
+            "routes": [{"name": "all", "role": setup.role, "destinations": list(peers)}],
+            "http": {"port": self.http_port},
+        }
 
 
 class Orthanc(Program):
@@ -275,15 +280,26 @@ class Orthanc(Program):
         super().__init__(folder, free_port())
         self.state = folder / "state"
         (folder / "route.lua").write_text(self._ROUTE, "utf-8")
-        settings = f"""{{
-            "Name": "peer", "DicomAet": "NODE", "DicomPort": {self.port}, "HttpPort": {free_port()},
-            "StorageDirectory": "{self.state}", "IndexDirectory": "{self.state}", "Plugins": [],
-            "LuaScripts": ["{folder / "route.lua"}"], "RemoteAccessAllowed": false,
-            "AuthenticationEnabled": false, "DicomAlwaysAllowStore": true, "DicomCheckCalledAet": false,
-            "MaximumPduLength": 131072, "ConcurrentJobs": 4, "JobsHistorySize": 1000, "SaveJobs": true,
-            "DicomModalities": {{"sink": ["SINK", "127.0.0.1", {sink}]}}
-        }}"""
-        (folder / "orthanc.json").write_text(settings, "utf-8")
+        settings = {
+            "Name": "peer",
+            "DicomAet": "NODE",
+            "DicomPort": self.port,
+            "HttpPort": free_port(),
+            "StorageDirectory": str(self.state),
+            "IndexDirectory": str(self.state),
+            "Plugins": [],
+            "LuaScripts": [str(folder / "route.lua")],
+            "RemoteAccessAllowed": False,
+            "AuthenticationEnabled": False,
+            "DicomAlwaysAllowStore": True,
+            "DicomCheckCalledAet": False,
+            "MaximumPduLength": 131072,
+            "ConcurrentJobs": 4,
+            "JobsHistorySize": 1000,
+            "SaveJobs": True,
+            "DicomModalities": {"sink": ["SINK", "127.0.0.1", sink]},
+        }
+        (folder / "orthanc.json").write_text(json.dumps(settings), "utf-8")
 
     def start(self) -> Orthanc:
         """Start, and wait until it listens."""
@@ -306,6 +322,11 @@ def small_disk(folder: Path, *, megabytes: int, inodes: int = 0) -> Iterator[boo
         yield True
     finally:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def resize(folder: Path, *, megabytes: int) -> None:
+    """Give a `small_disk` another size."""
+    subprocess.run(["mount", "-o", f"remount,size={megabytes}m", str(folder)], check=True)
 
 
 def fill(path: Path) -> None:

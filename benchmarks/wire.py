@@ -162,7 +162,9 @@ def parse_command(content: bytes) -> Command:
     return found
 
 
-def call(port: int, called_ae: str, calling_ae: str, contexts: list[Context], timeout_s: float) -> Association:
+def call(
+    port: int, called_ae: str, calling_ae: str, contexts: list[Context], timeout_s: float
+) -> Association:
     """Open an association with a peer at a loopback port; Broken when there is none to be had."""
     try:
         sock = socket.create_connection(("127.0.0.1", port), timeout_s)

@@ -197,9 +197,7 @@ class Modality(threading.Thread):
     def _round(self, pending: list[Path]) -> list[Path]:
         """One association; what is still to be sent."""
         left = list(pending)
-        contexts = sorted(
-            {(head.sop_class_uid, head.transfer_syntax_uid) for head in self._heads.values()}
-        )
+        contexts = sorted({(head.sop_class_uid, head.transfer_syntax_uid) for head in self._heads.values()})
         association = None
         with contextlib.suppress(Broken):
             association = wire.call(self._port, "NODE", "MODALITY", contexts, _PATIENCE_S)
@@ -267,7 +265,7 @@ class DcmtkModality(threading.Thread):
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What became of what was sent, at one archive: acknowledged objects that arrived once, more often, never.
+    """What became of what was sent, at one archive: acknowledged objects that came once, more often, never.
 
     `changed` counts UIDs that arrived with more than one content; `resent` all arrivals beyond the first.
     """

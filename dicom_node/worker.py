@@ -185,17 +185,31 @@ class Worker:
             error = caught
             outcome = failed(work, self._config.route(work.arrival.route), _reason(caught))
         try:
-            self._conclude(work, outcome, error)
+            if _may_pass(error, work.attempts):
+                self._put_off(work, outcome.reason, error)
+                return
+            self._conclude(work, outcome)
         except StaleLease as stale:
             log.event(_LOG, "lease-lost", level=logging.WARNING, error=stale, job=work.id, worker=self.name)
         else:
             self._report(work, outcome, error, time.monotonic() - started)
 
-    def _conclude(self, work: Work, outcome: Outcome, error: Exception | None) -> None:
-        if _may_pass(error, work.attempts):
-            wait_s = _LONGEST_WAIT_S if work.attempts > PATIENCE else min(_LONGEST_WAIT_S, 2.0**work.attempts)
-            self._ledger.release(work, time.time() + wait_s, outcome.reason)
-            return
+    def _put_off(self, work: Work, reason: str, error: Exception | None) -> None:
+        wait_s = min(_LONGEST_WAIT_S, 2.0 ** min(work.attempts, PATIENCE))
+        self._ledger.release(work, time.time() + wait_s, reason)
+        log.event(
+            _LOG,
+            "put-off",
+            level=logging.WARNING,
+            error=error,
+            job=work.id,
+            uid=log.uid_hash(work.arrival.sop_instance_uid),
+            worker=self.name,
+            attempts=work.attempts,
+            retry_in_s=wait_s,
+        )
+
+    def _conclude(self, work: Work, outcome: Outcome) -> None:
         self._ledger.finish(work, outcome)
         for destination in outcome.destinations:
             self._bells.ring_sends(destination)
@@ -238,7 +252,7 @@ class Worker:
 
 
 def _may_pass(error: Exception | None, attempts: int) -> bool:
-    """Whether an instance is worth another attempt; a full disk says nothing against it, however long it is."""
+    """Whether to try an instance again; a full disk says nothing against it, however long it is full."""
     if isinstance(error, SpoolFull):
         return True
     return isinstance(error, NodeError) and error.retryable and attempts < PATIENCE
@@ -350,7 +364,10 @@ class Workers:
         for slot in self._slots:
             if slot.process is not None:
                 slot.process.join(max(0.0, deadline - time.monotonic()))
-                self._bury(slot, kill=True)
+                try:
+                    self._bury(slot, kill=True)
+                except NodeError as error:  # the next start takes back what it held
+                    log.event(_LOG, "supervisor-fault", level=logging.ERROR, error=error, worker=slot.name)
 
     def _supervise(self) -> None:
         while not self._stopping.wait(0.05):

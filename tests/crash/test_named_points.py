@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.stand import Node, Peer, Setup, objects, wait_until
-from benchmarks.witnesses import Archive, Modality, account, data_set_digest
 from benchmarks.wire import head_of
+from benchmarks.witnesses import Archive, Modality, account, data_set_digest
 from tests.crash.conftest import Nodes
 from tests.crash.trap import FILE_POINTS, LEDGER_POINTS, PASS, POINT
 

@@ -25,7 +25,7 @@ _LIMIT_S = 180.0
 
 @dataclass(frozen=True)
 class Run:
-    """One run: what the node does, who sends how much, over how many associations it goes on, how many kills."""
+    """What the node does, who sends how much to it, how often it is killed, its associations to each side."""
 
     role: str
     sender: type[Modality | DcmtkModality]
@@ -66,7 +66,9 @@ def test_what_was_acknowledged_arrives_at_both(
         for name, archive in archives.items():
             wait_until(lambda a=archive: len(a.digests()) == run.objects, _LIMIT_S, f"everything at {name}")
         wait_until(
-            lambda: node.metric("dicom_node_deliveries", state="delivered") == 2 * run.objects, 60, "the books"
+            lambda: node.metric("dicom_node_deliveries", state="delivered") == 2 * run.objects,
+            60,
+            "the books",
         )
         instances = node.metric("dicom_node_instances", state="ready"), node.metric("dicom_node_instances")
     finally:
@@ -85,7 +87,9 @@ def test_what_was_acknowledged_arrives_at_both(
     contents = [archive.digests() for archive in archives.values()]
     assert _firsts(contents[0]) == _firsts(contents[1])
     if run.role == "pass":
-        assert _firsts(contents[0]) == {head_of(path).sop_instance_uid: data_set_digest(path) for path in paths}
+        assert _firsts(contents[0]) == {
+            head_of(path).sop_instance_uid: data_set_digest(path) for path in paths
+        }
 
 
 def _moments(run: Run, rng: random.Random) -> list[int]:

@@ -1,4 +1,4 @@
-"""python -m tests.crash.trap serve --config FILE: `dicom-node`, killed with all its processes at a named point.
+"""python -m tests.crash.trap serve --config FILE: `dicom-node`, killed whole at a named point.
 
 The environment says where: `CRASH_POINT` names the point, `CRASH_PASS` the how-manieth time that a process
 gets there (from 1). The node has no hooks for this: functions are replaced here, before its own `main` runs;
@@ -77,7 +77,9 @@ def _trap_syncs(point: str, number: int) -> None:
 
     def trapped(sync: Callable[[int], None]) -> Callable[[int], None]:
         def wrapper(handle: int) -> None:
-            ours = stat.S_ISREG(os.fstat(handle).st_mode) and _in_spool(Path(f"/proc/self/fd/{handle}").readlink())
+            ours = stat.S_ISREG(os.fstat(handle).st_mode) and _in_spool(
+                Path(f"/proc/self/fd/{handle}").readlink()
+            )
             due = ours and next(passes) == number
             if due and point == FILE_POINTS[0]:
                 _die()

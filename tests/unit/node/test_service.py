@@ -167,6 +167,8 @@ def test_the_salt_of_the_log_is_made_once_and_kept_to_ourselves(tmp_path: Path) 
     assert len(salt) == 32
     assert log_salt(made) == salt
     assert log_salt(config(tmp_path / "other")) != salt
+    assert stat.S_IMODE((tmp_path / "log-salt").stat().st_mode) == 0o600
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["log-salt"]
 
 
 def test_the_salt_is_read_where_nothing_can_be_written(
@@ -189,8 +191,6 @@ def test_a_node_that_runs_gives_the_reserve_up_on_a_full_disk(
         assert looked.wait(10)
         looked.clear()
         assert looked.wait(10)
-    assert stat.S_IMODE((tmp_path / "log-salt").stat().st_mode) == 0o600
-    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["log-salt"]
 
 
 def test_serve_ends_with_sigterm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

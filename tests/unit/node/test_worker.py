@@ -14,7 +14,7 @@ import pytest
 from blessmark.errors import WatermarkError
 from dicom_node import log
 from dicom_node.config import Config
-from dicom_node.errors import InputError, NodeError, SpoolError, SpoolFull
+from dicom_node.errors import InputError, LedgerError, NodeError, SpoolError, SpoolFull
 from dicom_node.jobs import Arrival, InstanceState, Outcome, Work
 from dicom_node.keys import generate
 from dicom_node.ledger import Ledger
@@ -318,3 +318,20 @@ def test_every_role_that_reads_or_writes_watermarks_has_a_processor(tmp_path: Pa
     made = made.model_copy(update={"keys": made.keys.model_copy(update={"ring": tmp_path / "ring"})})
     generate(made.keys.ring)
     assert callable(build_processor(made))
+
+
+def test_workers_are_stopped_even_when_the_ledger_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a full disk a dead worker's leases cannot be taken back now; the next start does that."""
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    made = config(tmp_path, count=2)
+    workers = Workers(made, ledger, Bells(made.destinations), factory=build_processor)
+    workers.start()
+
+    def refuse(_worker: str) -> int:
+        raise LedgerError("no room")
+
+    monkeypatch.setattr(ledger, "worker_died", refuse)
+    workers.stop()
+    assert workers.alive == 0

@@ -1,0 +1,133 @@
+"""What goes where: from a queued delivery to the answer of its destination, or to giving it up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import sqlalchemy as sa
+
+from dicom_node.errors import StaleLease
+from dicom_node.jobs import DeliveryState, Send, check_delivery_move
+from dicom_node.ledger.database import Database, Loss, event_values
+from dicom_node.ledger.schema import QUEUED, SENDING, Row, deliveries, events, instances
+
+_i, _d = instances.c, deliveries.c
+
+
+class Deliveries(Database):
+    """The life of a delivery: one instance for one destination."""
+
+    def claim_sends(self, destination: str, limit: int, lease_s: float) -> list[Send]:
+        """Lease up to `limit` due deliveries of a destination: by priority, then next_at, then id.
+
+        Takes back expired leases first.
+        """
+        with self._writing() as connection:
+            expired = sa.and_(_d.destination == destination, _d.lease_until <= self._clock())
+            self._take_back_sends(connection, expired, Loss.LEASE)
+            now = self._clock()
+            rows = connection.execute(
+                sa.select(
+                    _d.id,
+                    _d.token,
+                    _d.attempts,
+                    _d.destination,
+                    _i.out_blob,
+                    _i.out_sop_class_uid,
+                    _i.out_sop_instance_uid,
+                    _i.out_transfer_syntax_uid,
+                )
+                .join_from(deliveries, instances, _d.instance_id == _i.id)
+                .where(QUEUED, _d.destination == destination, _d.next_at <= now)
+                .order_by(_d.priority.desc(), _d.next_at, _d.id)
+                .limit(limit)
+            ).all()
+            connection.execute(
+                sa.update(deliveries)
+                .where(_d.id.in_([row.id for row in rows]))
+                .values(
+                    state=DeliveryState.SENDING,
+                    lease_until=now + lease_s,
+                    attempts=_d.attempts + 1,
+                    tries=_d.tries + 1,
+                    token=_d.token + 1,
+                )
+            )
+            return [_send(row) for row in rows]
+
+    def beat_send(self, send: Send, lease_s: float) -> None:
+        """Prolong a delivery's lease to `lease_s` from now; StaleLease if it has gone to somebody else."""
+        with self._writing() as connection:
+            self._change_send(connection, send, {"lease_until": self._clock() + lease_s})
+
+    def delivered(self, send: Send, status: int) -> None:
+        """Record that the destination answered success or a warning."""
+        self._leave_send(send, DeliveryState.DELIVERED, f"status-{status:04x}", {"status": status})
+
+    def retry(self, send: Send, at: float, reason: str) -> None:
+        """Queue a delivery again, for `at`; `reason` is a bounded word."""
+        self._leave_send(send, DeliveryState.QUEUED, reason, {"next_at": at})
+
+    def dead(self, send: Send, reason: str) -> None:
+        """Give a delivery up; `reason` is a bounded word."""
+        self._leave_send(send, DeliveryState.DEAD, reason, {})
+
+    def put_back(self, send: Send) -> None:
+        """Queue a delivery again as if it had never been leased: it was claimed but not tried."""
+        values = {"state": DeliveryState.QUEUED, "attempts": _d.attempts - 1, "tries": _d.tries - 1}
+        with self._writing() as connection:
+            self._change_send(connection, send, values)
+
+    def _change_send(self, connection: sa.Connection, send: Send, values: Mapping[str, object]) -> None:
+        mine = sa.and_(_d.id == send.id, _d.token == send.token, SENDING)
+        if connection.execute(sa.update(deliveries).where(mine).values(values)).rowcount != 1:
+            raise StaleLease(
+                f"delivery {send.id} is no longer leased under token {send.token}; drop its result"
+            )
+
+    def _leave_send(
+        self, send: Send, state: DeliveryState, reason: str, values: Mapping[str, object]
+    ) -> None:
+        check_delivery_move(DeliveryState.SENDING, state)
+        what = "retry" if state is DeliveryState.QUEUED else state
+        with self._writing() as connection:
+            self._change_send(connection, send, {"state": state, "reason": reason, **values})
+            instance = connection.execute(sa.select(_d.instance_id).where(_d.id == send.id)).scalar_one()
+            self._note(connection, instance, what, destination=send.destination, reason=reason)
+
+    def _queue(
+        self, connection: sa.Connection, instance_id: int, destinations: Iterable[str], priority: int
+    ) -> None:
+        now = self._clock()
+        common = {"instance_id": instance_id, "priority": priority, "queued_at": now, "next_at": now}
+        rows = [
+            {**common, "destination": name, "state": DeliveryState.QUEUED}
+            for name in dict.fromkeys(destinations)
+        ]
+        notes = [event_values(now, instance_id, DeliveryState.QUEUED, row["destination"], "") for row in rows]
+        if rows:
+            connection.execute(sa.insert(deliveries), rows)
+            connection.execute(sa.insert(events), notes)
+
+    def _take_back_sends(self, connection: sa.Connection, which: sa.ColumnElement[bool], loss: Loss) -> int:
+        rows = connection.execute(
+            sa.select(_d.id, _d.instance_id, _d.destination).where(SENDING, which)
+        ).all()
+        for row in rows:
+            values = {"state": DeliveryState.QUEUED, "next_at": self._clock(), "reason": loss}
+            connection.execute(sa.update(deliveries).where(_d.id == row.id).values(values))
+            self._note(connection, row.instance_id, "lost", destination=row.destination, reason=loss)
+        return len(rows)
+
+
+def _send(row: Row) -> Send:
+    return Send(
+        row.id,
+        row.token + 1,
+        row.attempts + 1,
+        row.destination,
+        row.out_blob,
+        row.out_sop_class_uid,
+        row.out_sop_instance_uid,
+        row.out_transfer_syntax_uid,
+    )

@@ -187,10 +187,18 @@ class Node(Program):
         self._config.write_text(json.dumps(self._settings(setup)), "utf-8")  # JSON is YAML
 
     def start(
-        self, module: str = "dicom_node", environment: Mapping[str, str] | None = None, *, ready: bool = True
+        self,
+        module: str = "dicom_node",
+        environment: Mapping[str, str] | None = None,
+        *,
+        under: Sequence[str | Path] = (),
+        ready: bool = True,
     ) -> Node:
-        """Start, and unless `ready` is false wait until it works; `module` takes the command's place."""
-        self.launch([sys.executable, "-m", module, "serve", "--config", self._config], environment)
+        """Start, and unless `ready` is false wait until it works.
+
+        `module` takes the command's place; `under` is a program, with its arguments, that runs it.
+        """
+        self.launch([*under, sys.executable, "-m", module, "serve", "--config", self._config], environment)
         if ready:
             self.await_port()
             wait_until(lambda: self.page("/healthz")[0] == 200 or not self.running, _START_S, "health")

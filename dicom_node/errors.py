@@ -9,6 +9,7 @@
     ├── SpoolFull            exit 1      no room to keep another object                                  A700
     ├── SpoolError           exit 1      the spool cannot be written or read                             A700
     ├── LedgerError          exit 1      the ledger refuses                                              A700
+    │   ├── LedgerUnavailable exit 1     the database refuses now (full disk, lock); the same again may work
     │   └── StaleLease       exit 1      somebody else holds this job now; drop the result
     ├── IllegalTransition    exit 1      a job was asked to move where its table does not lead
     └── PeerError            exit 1      a peer refused, failed or vanished; `retryable` tells which
@@ -81,6 +82,10 @@ class LedgerError(NodeError):
 
     dimse_status = 0xA700
     retryable = True
+
+
+class LedgerUnavailable(LedgerError):  # noqa: N818
+    """The database refuses now; the same write again may work."""
 
 
 class StaleLease(LedgerError):  # noqa: N818

@@ -29,6 +29,7 @@ from blessmark.errors import WatermarkError
 from dicom_node import log
 from dicom_node.config import Config, Role, Route
 from dicom_node.errors import NodeError, SpoolFull, StaleLease
+from dicom_node.insist import insist
 from dicom_node.jobs import Outcome, Work, failed, passed
 from dicom_node.keys import FileKeyRing
 from dicom_node.ledger import Ledger
@@ -196,7 +197,7 @@ class Worker:
 
     def _put_off(self, work: Work, reason: str, error: Exception | None) -> None:
         wait_s = min(_LONGEST_WAIT_S, 2.0 ** min(work.attempts, PATIENCE))
-        self._ledger.release(work, time.time() + wait_s, reason)
+        insist(lambda: self._ledger.release(work, time.time() + wait_s, reason), self.stopping)
         log.event(
             _LOG,
             "put-off",
@@ -210,7 +211,7 @@ class Worker:
         )
 
     def _conclude(self, work: Work, outcome: Outcome) -> None:
-        self._ledger.finish(work, outcome)
+        insist(lambda: self._ledger.finish(work, outcome), self.stopping)
         for destination in outcome.destinations:
             self._bells.ring_sends(destination)
 

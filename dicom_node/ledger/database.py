@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from dicom_node.errors import LedgerError
+from dicom_node.errors import LedgerError, LedgerUnavailable
 from dicom_node.ledger.schema import events, migrate, scripts
 
 #: how long a write waits for a writer in another process before the ledger refuses, seconds
@@ -121,4 +121,4 @@ def _refusals(path: Path) -> Iterator[None]:
         yield
     except SQLAlchemyError as error:
         said = getattr(error, "orig", None) or type(error).__name__
-        raise LedgerError(f"the ledger {path} refuses: {said}; check its disk") from error
+        raise LedgerUnavailable(f"the ledger {path} refuses: {said}; check its disk") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.stand import Node, Peer, Setup, fill, free_port, objects, resize, small_disk, wait_until
-from benchmarks.witnesses import OUT_OF_RESOURCES, Archive, Modality, account
+from benchmarks.witnesses import OUT_OF_RESOURCES, SUCCESS, Archive, Modality, account
 from tests.crash.conftest import Nodes
 
 pytestmark = pytest.mark.slow
@@ -164,3 +165,29 @@ def test_a_ledger_without_room(tmp_path: Path, nodes: Nodes, archive: Archive) -
         assert len(acknowledged) == 60
         _delivers(node, archive, acknowledged)
         assert node.terminate() == 0
+
+
+def test_a_ledger_that_fills_up_while_it_sends(tmp_path: Path, nodes: Nodes, archive: Archive) -> None:
+    """Answers that cannot be recorded are not forgotten: nothing is sent again, nothing waits for a lease."""
+    paths = objects(tmp_path / "in", 400)
+    archive.answer = _at_leisure
+    node = nodes(Setup({"archive": Peer(archive.port, associations=2)}))
+    with _on_a_small_disk(node, megabytes=16) as disk:
+        (tmp_path / "elsewhere").mkdir()
+        (disk / "spool").symlink_to(tmp_path / "elsewhere")
+        node.start()
+        acknowledged = _send(node, paths).acknowledged
+        assert len(acknowledged) == len(paths)
+        archive.start()
+        wait_until(lambda: len(archive.delivered) > 10, 30, "the first deliveries")
+        fill(disk / _FOREIGN)
+        wait_until(lambda: "disk is full" in node.said(), 60, "a refusal of the ledger")
+        time.sleep(2)
+        (disk / _FOREIGN).unlink()
+        _delivers(node, archive, acknowledged)
+        assert node.terminate() == 0
+
+
+def _at_leisure(_uid: str, _times: int) -> int:
+    time.sleep(0.02)
+    return SUCCESS

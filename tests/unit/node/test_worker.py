@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from blessmark.errors import WatermarkError
-from dicom_node import log
+from dicom_node import insist, log
 from dicom_node.config import Config
-from dicom_node.errors import InputError, LedgerError, NodeError, SpoolError, SpoolFull
+from dicom_node.errors import InputError, LedgerError, LedgerUnavailable, NodeError, SpoolError, SpoolFull
 from dicom_node.jobs import Arrival, InstanceState, Outcome, Work
 from dicom_node.keys import generate
 from dicom_node.ledger import Ledger
@@ -335,3 +335,23 @@ def test_workers_are_stopped_even_when_the_ledger_refuses(
     monkeypatch.setattr(ledger, "worker_died", refuse)
     workers.stop()
     assert workers.alive == 0
+
+
+def test_what_was_worked_out_is_written_when_the_ledger_takes_it_again(
+    made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dropped, it would wait for its lease, count as a lost worker, and be worked on twice."""
+    site = made()
+    refusals = [LedgerUnavailable("full"), LedgerUnavailable("full")]
+    finish = site.ledger.finish
+
+    def refuse(*arguments: Any) -> None:
+        if refusals:
+            raise refusals.pop()
+        finish(*arguments)
+
+    monkeypatch.setattr(insist, "PAUSE_S", 0.0)
+    monkeypatch.setattr(site.ledger, "finish", refuse)
+    site.arrive()
+    site.worker.turn()
+    assert site.states() == {("ready", "passed", ""): 1}

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.results import Cell, Result, Table
 from benchmarks.run import Run
-from benchmarks.stand import ORTHANC, Node, Orthanc, Peer, Setup, free_port, objects, small_disk
+from benchmarks.stand import ORTHANC, Node, Orthanc, Peer, Setup, free_port, objects, resize, small_disk
 from benchmarks.witnesses import Account, Archive, Modality, account
 
 _SENDERS = 4
@@ -109,12 +109,14 @@ def _away_and_killed(stage: Stage) -> None:
 
 
 def _full(stage: Stage) -> None:
-    """The disk is too small for all of it, and the archive comes back when nothing more is taken."""
+    """The disk is too small for all of it; later the archive comes back, and later still there is room."""
     stage.archive.stop()
     stage.send()
     stage.until_sent()
     time.sleep(stage.down_s / 4)
     stage.archive.start()
+    time.sleep(stage.down_s / 4)
+    resize(stage.subject.state, megabytes=4 * _DISK_MEGABYTES)
 
 
 #: scenario -> what happens in it, whether senders try again until they succeed, whether the disk is small
@@ -123,7 +125,7 @@ SCENARIOS: dict[str, tuple[Callable[[Stage], None], bool, bool]] = {
     "kill -9 under load, restarted": (_killed, True, False),
     "archive away for a while": (_away, True, False),
     "archive away, kill -9 meanwhile": (_away_and_killed, True, False),
-    "disk full, archive away": (_full, False, True),
+    "disk full, archive away, then room": (_full, False, True),
 }
 
 
@@ -161,7 +163,7 @@ _NOTES = (
     "disk each object is sent once. The archive is a bare socket, too, and keeps count of every arrival.",
     "Nothing is resubmitted by hand; the books are closed when nothing has arrived for "
     f"{_QUIET_S:.0f} s. Orthanc: auto-routing by `SendToModality` in `OnStoredInstance`, `SaveJobs`.",
-    f"The full disk is a memory file system of {_DISK_MEGABYTES} MB; no figures where none can be mounted.",
+    f"The full disk is a memory file system of {_DISK_MEGABYTES} MB; no figures where it cannot be mounted.",
 )
 
 

@@ -4,6 +4,7 @@
     ├── UsageError           exit 2      the command line is wrong
     ├── ConfigError          exit 1      the configuration cannot be used; carries every problem at once
     ├── InputError           exit 1      a file or data set cannot be used (truncated, not DICOM, ...)   C000
+    │   └── DataSetError     exit 1      a data set on its way in is cut off, or not in its syntax       C000
     ├── OutputError          exit 1      a result cannot be written
     ├── KeyFileError         exit 1      the key ring cannot be read, or is readable by others
     ├── SpoolFull            exit 1      no room to keep another object                                  A700
@@ -53,6 +54,18 @@ class ConfigError(NodeError):
 
 class InputError(NodeError):
     """A file or data set cannot be used."""
+
+
+class DataSetError(InputError):
+    """A data set on its way in is not whole, or not what its transfer syntax says.
+
+    `reason` is a bounded word; `position` counts bytes from the start of the data set.
+    """
+
+    def __init__(self, reason: str, position: int) -> None:
+        super().__init__(f"the data set is broken at byte {position}: {reason}; send the object again")
+        self.reason = reason
+        self.position = position
 
 
 class OutputError(NodeError):

@@ -89,6 +89,13 @@ LOST = Declaration(
     (),
     "Instances whose worker died or fell silent.",
 )
+PAUSED = Declaration(
+    "dicom_node_destination_paused",
+    Kind.GAUGE,
+    "",
+    ("destination",),
+    "1 for a destination that an operator has paused; absent otherwise.",
+)
 SPOOL_BYTES = Declaration("dicom_node_spool_bytes", Kind.GAUGE, "bytes", (), "Bytes of all kept objects.")
 SPOOL_FREE = Declaration(
     "dicom_node_spool_free_bytes",
@@ -107,6 +114,7 @@ DECLARATIONS = (
     REPEATS,
     CONFLICTS,
     LOST,
+    PAUSED,
     SPOOL_BYTES,
     SPOOL_FREE,
 )
@@ -155,6 +163,10 @@ class Snapshot:
     conflicts: int
     #: leases lost by workers
     lost: int
+    #: attempts of deliveries that were purged since, by destination
+    purged_attempts: tuple[tuple[str, int], ...] = ()
+    #: destinations that an operator has paused
+    paused: tuple[str, ...] = ()
 
 
 class LedgerFigures(Protocol):
@@ -199,6 +211,7 @@ class LedgerCollector(Collector):
         yield _family(REPEATS, [((), snapshot.repeats)])
         yield _family(CONFLICTS, [((), snapshot.conflicts)])
         yield _family(LOST, [((), snapshot.lost)])
+        yield _family(PAUSED, [((destination,), 1) for destination in snapshot.paused])
         yield _family(SPOOL_BYTES, [((), self._spool.used_bytes())])
         yield _family(SPOOL_FREE, [((), self._spool.free_bytes())])
 
@@ -212,7 +225,7 @@ def _delivery_samples(snapshot: Snapshot) -> list[Sample]:
 
 
 def _attempt_samples(snapshot: Snapshot) -> list[Sample]:
-    attempts: dict[str, int] = {}
+    attempts = dict(snapshot.purged_attempts)
     for tally in snapshot.deliveries:
         attempts[tally.destination] = attempts.get(tally.destination, 0) + tally.attempts
     return [((destination,), count) for destination, count in attempts.items()]

@@ -22,6 +22,8 @@ _SNAPSHOT = Snapshot(
     repeats=7,
     conflicts=8,
     lost=9,
+    purged_attempts=(("pacs", 100), ("old", 5)),
+    paused=("vna",),
 )
 
 
@@ -56,7 +58,9 @@ def test_figures_are_those_of_ledger_and_spool() -> None:
         'dicom_node_deliveries{destination="pacs",state="delivered"}': 4,
         'dicom_node_deliveries{destination="pacs",state="queued"}': 1,
         'dicom_node_deliveries{destination="vna",state="dead"}': 2,
-        'dicom_node_delivery_attempts_total{destination="pacs"}': 9,
+        'dicom_node_delivery_attempts_total{destination="pacs"}': 109,
+        'dicom_node_delivery_attempts_total{destination="old"}': 5,
+        'dicom_node_destination_paused{destination="vna"}': 1,
         'dicom_node_delivery_attempts_total{destination="vna"}': 6,
         'dicom_node_queue_oldest_seconds{destination="pacs"}': 12.5,
         "dicom_node_unprocessed_oldest_seconds": 3,

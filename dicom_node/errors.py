@@ -10,6 +10,7 @@
     ├── SpoolFull            exit 1      no room to keep another object                                  A700
     ├── SpoolError           exit 1      the spool cannot be written or read                             A700
     ├── LedgerError          exit 1      the ledger refuses                                              A700
+    │   ├── LedgerUnavailable exit 1     the database refuses now (full disk, lock); the same again may work
     │   └── StaleLease       exit 1      somebody else holds this job now; drop the result
     ├── IllegalTransition    exit 1      a job was asked to move where its table does not lead
     ├── ConversionError      exit 1      an object cannot be put into another transfer syntax
@@ -95,6 +96,10 @@ class LedgerError(NodeError):
 
     dimse_status = 0xA700
     retryable = True
+
+
+class LedgerUnavailable(LedgerError):  # noqa: N818
+    """The database refuses now; the same write again may work."""
 
 
 class StaleLease(LedgerError):  # noqa: N818

@@ -164,7 +164,7 @@ class _Lane(threading.Thread):
     def _record(self, send: Send, decision: Decision) -> None:
         match decision:
             case Done(status=status):
-                self._ledger.delivered(send, status)
+                self._ledger.delivered(send, status, to_commit=self._destination.commitment)
             case RetryAt(at=at, reason=reason):
                 self._ledger.retry(send, at, reason)
             case GiveUp(reason=reason):

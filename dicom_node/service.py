@@ -1,6 +1,6 @@
 """The composition root: builds every part from the configuration, starts it, stops it.
 
-    storage -> self-test -> workers -> forwarders -> receiver -> http        and back
+    storage -> self-test -> workers -> forwarders -> commitment -> receiver -> http        and back
 
 So nothing is accepted that could not be kept, worked on and sent; and what was accepted is finished or safely
 on disk before the process ends.
@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dicom_node import __version__, log
+from dicom_node.committer import Committer
 from dicom_node.config import Config
 from dicom_node.dimse.scp import Receiver
 from dicom_node.errors import EXIT_DONE, NodeError, SpoolError
@@ -74,6 +75,7 @@ class Service:
             "receiver": lambda: self.receiver.listening,
             "workers": lambda: self.workers.alive,
             "forwarder": lambda: self.forwarder.alive,
+            "committer": lambda: self.committer.alive,
             "spool": self._has_room,
             "ledger": self._answers,
         }
@@ -98,7 +100,15 @@ class Service:
         )
         _run(self.forwarder, undo)
         undo.enter_context(_cleaning(self.spool, self.ledger))
-        self.receiver = Receiver(config, self.spool, self.ledger, on_arrival=bells.ring_work)
+        self.committer = Committer(config, self.ledger)
+        _run(self.committer, undo)
+        self.receiver = Receiver(
+            config,
+            self.spool,
+            self.ledger,
+            on_arrival=bells.ring_work,
+            services=self.committer.desk.handlers(),
+        )
         _run(self.receiver, undo)
         if config.http.port is not None:
             collector = LedgerCollector(self.ledger, self.spool)
@@ -218,7 +228,7 @@ def _signals() -> Iterator[Callable[[], signal.Signals]]:
         os.close(tell)
 
 
-def _run(part: Workers | Forwarder | Receiver | HttpServer, undo: contextlib.ExitStack) -> None:
+def _run(part: Workers | Forwarder | Committer | Receiver | HttpServer, undo: contextlib.ExitStack) -> None:
     part.start()
     undo.callback(part.stop)
 

@@ -1,7 +1,8 @@
 """What the node accepts on the wire: one table of SOP classes and transfer syntaxes, and the choice in it.
 
 Rules that bind here:
-1. Whatever is stored is taken, private and future storage classes included; beyond it only Verification is.
+1. Whatever is stored is taken, private and future storage classes included; beyond it only Verification and
+   Storage Commitment are.
 2. A transfer syntax outside the table is never accepted: nobody could tell later what the bytes mean.
 3. In each presentation context the sender's order decides: we take the first syntax it proposes that we know.
 """
@@ -15,6 +16,12 @@ from pydicom._uid_dict import UID_dictionary
 from pynetdicom import sop_class
 
 VERIFICATION = "1.2.840.10008.1.1"
+#: the Push Model, and its only instance (PS3.4 section J.3.5)
+STORAGE_COMMITMENT = "1.2.840.10008.1.20.1"
+STORAGE_COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"
+
+#: what is served beside storage; its data sets are small and never compressed
+SERVICES = frozenset({VERIFICATION, STORAGE_COMMITMENT})
 
 #: every standard storage class, by UID, with the keyword of the standard
 STORAGE_CLASSES: dict[str, str] = {
@@ -68,7 +75,7 @@ def is_storage(sop_class_uid: str) -> bool:
     """True when a C-STORE of this SOP class is taken: standard, retired, private or unregistered storage."""
     if sop_class_uid in STORAGE_CLASSES:
         return True
-    if not is_uid(sop_class_uid) or sop_class_uid == VERIFICATION:
+    if not is_uid(sop_class_uid) or sop_class_uid in SERVICES:
         return False
     registered = UID_dictionary.get(sop_class_uid)
     if registered is not None:
@@ -80,12 +87,12 @@ def is_storage(sop_class_uid: str) -> bool:
 def choose_syntax(sop_class_uid: str, proposed: Iterable[str]) -> str | None:
     """The first proposed transfer syntax that is accepted for a class; None refuses the context.
 
-    Verification has no data set, so it is taken with the three uncompressed syntaxes only.
+    What has no pixels is taken with the three uncompressed syntaxes only.
     """
-    accepted = frozenset(_UNCOMPRESSED) if sop_class_uid == VERIFICATION else _KNOWN_SYNTAXES
+    accepted = frozenset(_UNCOMPRESSED) if sop_class_uid in SERVICES else _KNOWN_SYNTAXES
     return next((uid for uid in proposed if uid in accepted), None)
 
 
 def is_accepted_class(sop_class_uid: str) -> bool:
-    """True for every class a context of which may be accepted: storage and Verification."""
-    return sop_class_uid == VERIFICATION or is_storage(sop_class_uid)
+    """True for every class a context of which may be accepted: storage and the services beside it."""
+    return sop_class_uid in SERVICES or is_storage(sop_class_uid)

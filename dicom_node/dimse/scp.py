@@ -16,7 +16,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from socketserver import BaseServer
 from typing import Any
@@ -31,7 +31,9 @@ from dicom_node import log
 from dicom_node.config import CalledAE, Config, Match
 from dicom_node.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, patches
 from dicom_node.dimse.contexts import (
+    SERVICES,
     STORAGE_CLASSES,
+    STORAGE_COMMITMENT,
     VERIFICATION,
     choose_syntax,
     is_accepted_class,
@@ -88,7 +90,7 @@ def rejection(config: Config, calling_ae: str, called_ae: str) -> Rejection | No
     """Why an association is not for us, or None when it is."""
     if config.node.accept_called_ae is CalledAE.OWN and called_ae != config.node.ae_title:
         return UNKNOWN_CALLED
-    if config.route_for(calling_ae, called_ae) is not None:
+    if config.route_for(calling_ae, called_ae) is not None or config.answers_commitment(calling_ae):
         return None
     known = any(Match(calling_ae=route.match.calling_ae).takes(calling_ae, "") for route in config.routes)
     return UNKNOWN_CALLED if known else UNKNOWN_CALLER
@@ -147,15 +149,23 @@ class Receiver:
     config : where to listen, whom to accept
     spool, ledger : where objects and their jobs are kept
     on_arrival : called after every object that was kept, from the thread of its association
+    services : events of the library and what answers them, for what is served beside storage
     """
 
     def __init__(
-        self, config: Config, spool: Spool, ledger: Ledger, *, on_arrival: Callable[[], object] = lambda: None
+        self,
+        config: Config,
+        spool: Spool,
+        ledger: Ledger,
+        *,
+        on_arrival: Callable[[], object] = lambda: None,
+        services: Sequence[tuple[Any, Callable[[Any], Any]]] = (),
     ) -> None:
         self._config = config
         self._spool = spool
         self._ledger = ledger
         self._on_arrival = on_arrival
+        self._services = services
         self._server: _Server | None = None
         self._admitted: set[Any] = set()
         self._storing: set[Any] = set()
@@ -185,6 +195,7 @@ class Receiver:
                     (evt.EVT_C_STORE, self._on_store),
                     (evt.EVT_ESTABLISHED, lambda event: patches.install_gate(event.assoc)),
                     (evt.EVT_CONN_CLOSE, _on_closed),
+                    *self._services,
                 ],
                 server_class=_Server,
             )
@@ -232,13 +243,17 @@ class Receiver:
 
     def _on_requested(self, event: Any) -> None:
         request = event.assoc.requestor.primitive
-        verdict = self._admit(event.assoc, request.calling_ae_title.strip(), request.called_ae_title.strip())
+        calling_ae, called_ae = request.calling_ae_title.strip(), request.called_ae_title.strip()
+        verdict = self._admit(event.assoc, calling_ae, called_ae)
         if verdict is not None:
             log.event(_LOG, "association-rejected", level=logging.WARNING, reason=verdict.word)
             event.assoc.acse.send_reject(verdict.result, verdict.source, verdict.reason)
             event.assoc.kill()
         else:
-            _negotiate(event.assoc, request.presentation_context_definition_list)
+            # without a route there is nothing to store; it may still answer a request of ours
+            stores = self._config.route_for(calling_ae, called_ae) is not None
+            accepts = is_accepted_class if stores else SERVICES.__contains__
+            _negotiate(event.assoc, request.presentation_context_definition_list, accepts)
 
     def _admit(self, association: Any, calling_ae: str, called_ae: str) -> Rejection | None:
         verdict = rejection(self._config, calling_ae, called_ae)
@@ -370,7 +385,7 @@ class _Server(ThreadedAssociationServer):
         self.server_close()
 
 
-def _negotiate(association: Any, proposed: list[PresentationContext]) -> None:
+def _negotiate(association: Any, proposed: list[PresentationContext], accepts: Callable[[str], bool]) -> None:
     """Decide every proposed context by our table, then let the library spell the answer.
 
     The library knows one list of transfer syntaxes per SOP class and lets *our* order decide. So the proposal
@@ -379,15 +394,19 @@ def _negotiate(association: Any, proposed: list[PresentationContext]) -> None:
     supported: dict[str, list[str]] = {}
     for context in proposed:
         uid = str(context.abstract_syntax)
-        if is_accepted_class(uid):
+        if accepts(uid):
             chosen = choose_syntax(uid, context.transfer_syntax)
             if chosen is not None:
                 context.transfer_syntax = [chosen]
             # Implicit Little Endian stands for "none of those": where it was proposed, something was chosen
             supported.setdefault(uid, []).append(chosen or _IMPLICIT_LITTLE)
-    association.acceptor.supported_contexts = [
-        build_context(uid, chosen) for uid, chosen in supported.items()
-    ]
+    contexts = [build_context(uid, chosen) for uid, chosen in supported.items()]
+    for context in contexts:
+        if (
+            context.abstract_syntax == STORAGE_COMMITMENT
+        ):  # asked of us, and answered to us (PS3.4 section J.3.3)
+            context.scu_role = context.scp_role = True
+    association.acceptor.supported_contexts = contexts
 
 
 def _on_closed(event: Any) -> None:

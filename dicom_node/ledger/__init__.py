@@ -12,6 +12,8 @@ Rules that bind here:
 
     schema       tables and migrations
     database     the file: opened, begun, committed
+    commitments  what destinations are asked to commit to
+    promises     what peers ask this node to commit to
     deliveries   one row per instance and destination
     instances    arrivals and the work on them
     operator     decisions of a person, and what they rest on
@@ -28,6 +30,7 @@ from __future__ import annotations
 from dicom_node.ledger.figures import Counts, Figures
 from dicom_node.ledger.instances import INTERRUPTED_LIMIT, LOST_LIMIT, Added
 from dicom_node.ledger.operator import DeadLetter, Event, Kept, Operator
+from dicom_node.ledger.promises import Promises
 from dicom_node.ledger.recovery import Recovery
 from dicom_node.ledger.retention import Retention
 
@@ -43,5 +46,5 @@ __all__ = [
 ]
 
 
-class Ledger(Recovery, Operator, Retention, Figures):
+class Ledger(Recovery, Promises, Operator, Retention, Figures):
     """The jobs of one node, in one SQLite file; see `database.Database` for how it is opened."""

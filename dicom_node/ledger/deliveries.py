@@ -8,13 +8,14 @@ import sqlalchemy as sa
 
 from dicom_node.errors import StaleLease
 from dicom_node.jobs import DeliveryState, Send, check_delivery_move
-from dicom_node.ledger.database import Database, Loss, event_values
+from dicom_node.ledger.commitments import Commitments
+from dicom_node.ledger.database import Loss, event_values
 from dicom_node.ledger.schema import QUEUED, SENDING, Row, deliveries, events, instances
 
 _i, _d = instances.c, deliveries.c
 
 
-class Deliveries(Database):
+class Deliveries(Commitments):
     """The life of a delivery: one instance for one destination."""
 
     def claim_sends(self, destination: str, limit: int, lease_s: float) -> list[Send]:
@@ -60,17 +61,26 @@ class Deliveries(Database):
         with self._writing() as connection:
             self._change_send(connection, send, {"lease_until": self._clock() + lease_s})
 
-    def delivered(self, send: Send, status: int) -> None:
-        """Record that the destination answered success or a warning."""
-        self._leave_send(send, DeliveryState.DELIVERED, f"status-{status:04x}", {"status": status})
+    def delivered(self, send: Send, status: int, *, to_commit: bool = False) -> None:
+        """Record that the destination answered success or a warning.
+
+        `to_commit`: it is to be asked for storage commitment, and the bytes stay until it gives it.
+        """
+        with self._writing() as connection:
+            values = {"status": status}
+            self._leave_send(connection, send, DeliveryState.DELIVERED, f"status-{status:04x}", values)
+            if to_commit:
+                self._want_commitment(connection, send.id, send.destination)
 
     def retry(self, send: Send, at: float, reason: str) -> None:
         """Queue a delivery again, for `at`; `reason` is a bounded word."""
-        self._leave_send(send, DeliveryState.QUEUED, reason, {"next_at": at})
+        with self._writing() as connection:
+            self._leave_send(connection, send, DeliveryState.QUEUED, reason, {"next_at": at})
 
     def dead(self, send: Send, reason: str) -> None:
         """Give a delivery up; `reason` is a bounded word."""
-        self._leave_send(send, DeliveryState.DEAD, reason, {})
+        with self._writing() as connection:
+            self._leave_send(connection, send, DeliveryState.DEAD, reason, {})
 
     def put_back(self, send: Send) -> None:
         """Queue a delivery again as if it had never been leased: it was claimed but not tried."""
@@ -86,14 +96,18 @@ class Deliveries(Database):
             )
 
     def _leave_send(
-        self, send: Send, state: DeliveryState, reason: str, values: Mapping[str, object]
+        self,
+        connection: sa.Connection,
+        send: Send,
+        state: DeliveryState,
+        reason: str,
+        values: Mapping[str, object],
     ) -> None:
         check_delivery_move(DeliveryState.SENDING, state)
         what = "retry" if state is DeliveryState.QUEUED else state
-        with self._writing() as connection:
-            self._change_send(connection, send, {"state": state, "reason": reason, **values})
-            instance = connection.execute(sa.select(_d.instance_id).where(_d.id == send.id)).scalar_one()
-            self._note(connection, instance, what, destination=send.destination, reason=reason)
+        self._change_send(connection, send, {"state": state, "reason": reason, **values})
+        instance = connection.execute(sa.select(_d.instance_id).where(_d.id == send.id)).scalar_one()
+        self._note(connection, instance, what, destination=send.destination, reason=reason)
 
     def _queue(
         self, connection: sa.Connection, instance_id: int, destinations: Iterable[str], priority: int

@@ -9,10 +9,19 @@ import sqlalchemy as sa
 
 from dicom_node.jobs import DeliveryState, InstanceState
 from dicom_node.ledger.database import Database
-from dicom_node.ledger.schema import UNDELIVERED, UNPROCESSED, deliveries, instances
-from dicom_node.metrics import DeliveryTally, InstanceTally, QueueAge, Snapshot
+from dicom_node.ledger.schema import (
+    UNCOMMITTED,
+    UNDELIVERED,
+    UNPROCESSED,
+    UNREPORTED,
+    commitments,
+    deliveries,
+    instances,
+    promises,
+)
+from dicom_node.metrics import CommitmentTally, DeliveryTally, InstanceTally, PromiseTally, QueueAge, Snapshot
 
-_i, _d = instances.c, deliveries.c
+_i, _d, _c, _p = instances.c, deliveries.c, commitments.c, promises.c
 
 _INSTANCE_TALLY = sa.select(_i.state, _i.result, _i.reason, sa.func.count()).group_by(
     _i.result, _i.reason, _i.state
@@ -21,6 +30,12 @@ _DELIVERY_TALLY = sa.select(_d.destination, _d.state, sa.func.count(), sa.func.s
     _d.destination, _d.state
 )
 _QUEUE_AGES = sa.select(_d.destination, sa.func.min(_d.queued_at)).where(UNDELIVERED).group_by(_d.destination)
+
+_COMMITMENT_TALLY = sa.select(_c.destination, _c.state, sa.func.count()).group_by(_c.destination, _c.state)
+_COMMITMENT_AGES = (
+    sa.select(_c.destination, sa.func.min(_c.wanted_at)).where(UNCOMMITTED).group_by(_c.destination)
+)
+_PROMISE_TALLY = sa.select(_p.state, _p.result, sa.func.count()).group_by(_p.result, _p.state)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +84,18 @@ class Figures(Database):
                 repeats=_total(connection, _i.repeats),
                 conflicts=_total(connection, _i.conflict),
                 lost=_total(connection, _i.lost),
+                commitments=tuple(CommitmentTally(*row) for row in connection.execute(_COMMITMENT_TALLY)),
+                commitment_ages=tuple(
+                    QueueAge(name, max(0.0, now - at)) for name, at in connection.execute(_COMMITMENT_AGES)
+                ),
+                promises=tuple(PromiseTally(*row) for row in connection.execute(_PROMISE_TALLY)),
+                oldest_promise_s=_oldest_promise_s(connection, now),
             )
+
+
+def _oldest_promise_s(connection: sa.Connection, now: float) -> float:
+    oldest = connection.execute(sa.select(sa.func.min(_p.asked_at)).where(UNREPORTED)).scalar()
+    return 0.0 if oldest is None else max(0.0, now - oldest)
 
 
 def _total(connection: sa.Connection, column: sa.Column[int]) -> int:

@@ -17,6 +17,7 @@ class Recovery(Instances):
         A restart accuses no instance of killing its worker, up to `INTERRUPTED_LIMIT` restarts.
         """
         with self._writing() as connection:
+            self._abandon_asks(connection)
             return self._take_back_work(connection, sa.true(), Loss.RESTART) + self._take_back_sends(
                 connection, sa.true(), Loss.RESTART
             )

@@ -294,7 +294,6 @@ class Inquirer:
     def __init__(
         self, name: str, destination: Destination, calling_ae: str, desk: Desk, linger_s: float
     ) -> None:
-        patches.apply()
         self._peer = _Peer(f"destination {name}", destination, calling_ae)
         self._desk = desk
         self._linger_s = linger_s
@@ -341,6 +340,7 @@ class _Peer:
     """Opens associations for storage commitment to one address."""
 
     def __init__(self, name: str, where: Destination | Requester, calling_ae: str) -> None:
+        patches.apply()
         self.name = name
         self._where = where
         self._entity: Any = AE(ae_title=calling_ae)

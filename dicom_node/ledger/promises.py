@@ -142,7 +142,7 @@ class Promises(Database):
             connection.execute(sa.update(promise_items).where(one).values(answer=sa.bindparam("says")), rows)
 
     def due_reports(self, busy: Collection[str], limit: int) -> list[Due]:
-        """Up to `limit` answers that are decided and to be delivered now: the first of each peer not in `busy`."""
+        """The first answer that is due to each peer that is not `busy`, at most `limit`."""
         now = self._clock()
         firsts = (
             sa.select(sa.func.min(_p.id))

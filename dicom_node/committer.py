@@ -5,7 +5,7 @@ Rules that bind here:
 2. Every destination is asked from a thread of its own, and no peer is given two answers at a time: one that
    is slow, silent or gone holds up nobody else.
 3. An answer is delivered until the peer takes it, at most so often as `commitment.retry` allows. A crash
-   between the peer's yes and its row makes the node say the same once more; nothing makes it say another thing.
+   between the peer's yes and its row makes the node say the same once more; nothing makes it say other.
 """
 
 from __future__ import annotations

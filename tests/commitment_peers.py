@@ -44,10 +44,7 @@ def part10(folder: Path, uid: str, content: bytes = b"one") -> Path:
     arrival = Arrival(CT, uid, str(ExplicitVRLittleEndian), "", "", "")
     patient_id = content + b" " * (len(content) % 2)
     path.write_bytes(
-        part10_head(arrival)
-        + b"\x10\x00\x20\x00LO"
-        + len(patient_id).to_bytes(2, "little")
-        + patient_id
+        part10_head(arrival) + b"\x10\x00\x20\x00LO" + len(patient_id).to_bytes(2, "little") + patient_id
     )
     return path
 
@@ -186,7 +183,7 @@ class Modality(_Listener):
 class Archive(_Listener):
     """Stores everything; answers requests for commitment over `channel`, by `verdict` of each UID.
 
-    `channel` is "same", "new", "never" or "refuse"; `requests` holds every N-ACTION as (Transaction UID, UIDs).
+    `channel` is "same", "new", "never" or "refuse"; `requests` holds every N-ACTION: (Transaction UID, UIDs).
     """
 
     title = "ARCHIVE"

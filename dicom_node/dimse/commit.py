@@ -95,12 +95,12 @@ class Desk:
 
     def _on_action(self, event: Any) -> None:
         request = request_of(event)
-        self._origins[request.peer, request.transaction_uid] = event.assoc
         taken = self._take_request(request)
         if taken is None:
             raise _Refused(_NOT_AUTHORISED, "no address to report to is configured for this AE title")
         if taken is Taken.DUPLICATE:
             raise _Refused(_INVALID_ARGUMENT, "duplicate Transaction UID (0131H); use a new one")
+        self._origins[request.peer, request.transaction_uid] = event.assoc
         log.event(
             _LOG,
             "commitment-requested",

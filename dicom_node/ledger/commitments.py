@@ -209,7 +209,9 @@ class Commitments(Database):
                 counts[Step.DONE] += 1
                 self._commit(connection, row)
             elif answer != Answer.COMMITTED and state is CommitmentState.ASKED and row.ask_id == ask_id:
-                following = Step.ASK_AGAIN if answer is None else step(answer, row.refusals + 1, refusals)
+                # what an answer leaves out is as good as one that may change
+                counted = Answer.PROCESSING_FAILURE if answer is None else answer
+                following = step(counted, row.refusals + 1, refusals)
                 counts[following] += 1
                 self._refuse(connection, row, following, answer, delay)
         return counts

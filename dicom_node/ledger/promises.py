@@ -49,7 +49,10 @@ _LOOK_SHARE, _LOOK_S = 0.1, (1.0, 60.0)
 _NO_REASON: sa.ColumnElement[str] = sa.literal_column("''")
 _DECISION = sa.case((_item.answer == int(Answer.COMMITTED), "promised"), else_="not-promised")
 #: as `commitment.reason` spells it
-_DECISION_REASON = sa.func.printf("commitment-%04x", _item.answer)
+_DECISION_REASON = sa.case(
+    (_item.answer == int(Answer.COMMITTED), _NO_REASON),
+    else_=sa.func.printf("commitment-%04x", _item.answer),
+)
 
 
 class Promises(Database):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from dicom_node.commitment import Report
 from dicom_node.jobs import InstanceState, Outcome
 from dicom_node.ledger import Ledger
 from tests.ledgers import Clock, blob, outcome, work
@@ -24,6 +25,18 @@ def test_blobs_are_needed_until_they_have_arrived_everywhere(book: Ledger, clock
     book.delivered(book.claim_sends("vna", 1, 10.0)[0], 0)
     assert book.needed(both) == frozenset()
     assert book.needed([]) == frozenset()
+
+
+def test_blobs_are_needed_until_their_destination_commits_to_them(book: Ledger) -> None:
+    book.finish(work(book), outcome("pacs"))
+    book.delivered(book.claim_sends("pacs", 1, 10.0)[0], 0, to_commit=True)
+    assert book.needed([blob("out")]) == {blob("out")}
+    ask = book.claim_ask("pacs", "2.25.7", 10, collect_s=0.0, answer_s=60.0)
+    assert ask is not None
+    assert book.needed([blob("out")]) == {blob("out")}
+    report = Report(ask.transaction_uid, dict.fromkeys(ask.references, 0))
+    book.take_report(report, 3, lambda _name: lambda _silences: 0.0)
+    assert book.needed([blob("out")]) == frozenset()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from dicom_node import jobs
+from dicom_node import commitment, jobs
 from dicom_node.errors import LedgerError
 from dicom_node.ledger import Ledger, database, schema
 from tests.ledgers import arrival, blob
@@ -39,7 +39,13 @@ def test_the_checks_of_the_schema_allow_exactly_the_states() -> None:
     allowed = [
         re.findall(r"'(\w+)'", check) for check in re.findall(r"CHECK \(state IN \(([^)]*)\)\)", script)
     ]
-    assert allowed == [[*jobs.InstanceState], [*jobs.DeliveryState]]
+    assert allowed == [
+        [*jobs.InstanceState],
+        [*jobs.DeliveryState],
+        [*commitment.CommitmentState],
+        [*commitment.AskState],
+        [*commitment.PromiseState],
+    ]
 
 
 def test_migrations_are_numbered_without_gaps() -> None:
@@ -58,7 +64,7 @@ def test_every_older_schema_is_brought_up_to_date(scratch: Path, version: int) -
     book_columns = columns(path)
     opened.add(arrival(), blob("a"), 1)
     opened.close()
-    assert set(book_columns) == {"instances", "deliveries", "events"}
+    assert set(book_columns) == set(schema.METADATA.tables)
 
 
 def test_a_migration_applies_wholly_or_not_at_all(scratch: Path) -> None:

@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry, generate_latest
 
 from dicom_node import metrics
-from dicom_node.metrics import DeliveryTally, InstanceTally, LedgerCollector, QueueAge, Snapshot
+from dicom_node.metrics import (
+    CommitmentTally,
+    DeliveryTally,
+    InstanceTally,
+    LedgerCollector,
+    PromiseTally,
+    QueueAge,
+    Snapshot,
+)
 
 _SNAPSHOT = Snapshot(
     instances=(InstanceTally("ready", "protected", "", 5), InstanceTally("held", "held", "no-room", 1)),
@@ -22,6 +30,10 @@ _SNAPSHOT = Snapshot(
     repeats=7,
     conflicts=8,
     lost=9,
+    commitments=(CommitmentTally("pacs", "asked", 3), CommitmentTally("pacs", "committed", 1)),
+    commitment_ages=(QueueAge("pacs", 99.5),),
+    promises=(PromiseTally("reported", "partly", 2), PromiseTally("waiting", "", 1)),
+    oldest_promise_s=4.0,
 )
 
 
@@ -63,6 +75,12 @@ def test_figures_are_those_of_ledger_and_spool() -> None:
         "dicom_node_repeated_arrivals_total": 7,
         "dicom_node_conflicting_arrivals_total": 8,
         "dicom_node_lost_leases_total": 9,
+        'dicom_node_commitments{destination="pacs",state="asked"}': 3,
+        'dicom_node_commitments{destination="pacs",state="committed"}': 1,
+        'dicom_node_commitment_oldest_seconds{destination="pacs"}': 99.5,
+        'dicom_node_commitment_requests{result="partly",state="reported"}': 2,
+        'dicom_node_commitment_requests{result="",state="waiting"}': 1,
+        "dicom_node_commitment_request_oldest_seconds": 4,
         "dicom_node_spool_bytes": 1000,
         "dicom_node_spool_free_bytes": 2000,
     }

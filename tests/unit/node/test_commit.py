@@ -53,6 +53,14 @@ class Books:
         return self.known
 
 
+class Association:
+    """What a handler looks at of an association."""
+
+    def __init__(self) -> None:
+        self.requestor = SimpleNamespace(ae_title="CT1 ", primitive=SimpleNamespace(called_ae_title="NODE "))
+        self.is_established = True
+
+
 def event(data_set: Dataset | bytes | None, kind: int = 1, instance: str = PUSH_INSTANCE) -> Any:
     """What the library hands to a handler, for either primitive."""
 
@@ -70,10 +78,7 @@ def event(data_set: Dataset | bytes | None, kind: int = 1, instance: str = PUSH_
             EventInformation=None if data_set is None else io.BytesIO(b"x"),
         )
         action_type = event_type = kind
-        assoc = SimpleNamespace(
-            requestor=SimpleNamespace(ae_title="CT1 ", primitive=SimpleNamespace(called_ae_title="NODE ")),
-            is_established=True,
-        )
+        assoc = Association()
         action_information = property(lambda _self: decoded())
         event_information = action_information
 
@@ -155,7 +160,6 @@ def test_the_response_is_what_the_ledger_says(
 
 def test_the_association_of_a_request_is_known_as_long_as_it_is_open(books: Books) -> None:
     said = event(asked("1.2.1"))
-    said.assoc.__class__ = type("Association", (SimpleNamespace,), {})
     books.desk.on_action(said)
     due = Due(1, "CT1", "NODE", 1, Report("2.25.1", {YES: 0}))
     assert books.desk.origin(due) is said.assoc
@@ -266,7 +270,7 @@ def test_a_peer_that_cannot_be_found() -> None:
 
 def test_a_peer_that_does_not_answer_is_given_up(modality: Modality) -> None:
     released = threading.Event()
-    modality._hear = lambda _how, _event: 0 if released.wait(10) else 0  # type: ignore[method-assign]
+    modality._hear = lambda _how, _event: int(not released.wait(10))  # type: ignore[method-assign]
     try:
         with pytest.raises(PeerError, match="did not take the answer"):
             commit.deliver(due(), requester(modality.port, 0.5))
@@ -336,7 +340,7 @@ def test_an_association_lingers_for_so_long(archive: Archive, books: Books) -> N
 
 def test_a_request_that_hangs_can_be_broken_off(archive: Archive, books: Books) -> None:
     released = threading.Event()
-    archive._requested = lambda _event: (0, None) if released.wait(20) else (0, None)  # type: ignore[method-assign]
+    archive._requested = lambda _event: (int(not released.wait(20)), None)  # type: ignore[method-assign]
     archive.stop()
     archive.start()
     inquirer = ask_at(archive.port, books, timeout_s=20.0)

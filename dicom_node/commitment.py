@@ -168,6 +168,7 @@ DELIVERY_STANDING: Mapping[DeliveryState, Standing | None] = {
     DeliveryState.SENDING: Standing.UNDER_WAY,
     DeliveryState.DELIVERED: None,
     DeliveryState.DEAD: Standing.LOST,
+    DeliveryState.DROPPED: Standing.LOST,
 }
 
 
@@ -248,17 +249,19 @@ class Judge:
         return self._standing_there(holding) if standing is None else standing
 
     def _standing_here(self, holding: Holding) -> Standing:
-        """Its bytes are here until they are everywhere else; unless nobody is to get them."""
-        kept = holding.state is not InstanceState.REJECTED
+        """Its bytes are here until they are everywhere else; unless somebody is not to get them."""
         if holding.state is InstanceState.READY:
-            goes = any(self.is_mandatory(delivery.destination) for delivery in holding.deliveries)
+            mandatory = self._mandatory(holding)
+            kept = bool(mandatory) and all(one.state is not DeliveryState.DROPPED for one in mandatory)
         else:
-            goes = self.goes_somewhere(holding.route)
-        return Standing.SAFE if kept and goes else Standing.LOST
+            kept = holding.state is not InstanceState.REJECTED and self.goes_somewhere(holding.route)
+        return Standing.SAFE if kept else Standing.LOST
 
     def _standing_there(self, holding: Holding) -> Standing:
-        mandatory = [found for found in holding.deliveries if self.is_mandatory(found.destination)]
-        return min(map(_delivered, mandatory), default=Standing.LOST)
+        return min(map(_delivered, self._mandatory(holding)), default=Standing.LOST)
+
+    def _mandatory(self, holding: Holding) -> list[Delivery]:
+        return [found for found in holding.deliveries if self.is_mandatory(found.destination)]
 
 
 def _delivered(delivery: Delivery) -> Standing:

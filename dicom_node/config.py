@@ -182,6 +182,8 @@ class Storage(Section):
     reserve_mb: int = Field(default=256, ge=16)
     #: seconds for which the bytes of an object stay at least; they go when it is delivered everywhere
     keep_s: float = Field(default=86400.0, ge=3600.0)
+    #: days for which a finished object can be traced, and its repetition is known for one
+    history_days: int = Field(default=30, ge=1, le=3650)
 
     @property
     def spool_dir(self) -> Path:

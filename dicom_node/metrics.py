@@ -117,6 +117,13 @@ PROMISES_OLDEST = Declaration(
     (),
     "How long the oldest request of a peer has been waiting for its answer.",
 )
+PAUSED = Declaration(
+    "dicom_node_destination_paused",
+    Kind.GAUGE,
+    "",
+    ("destination",),
+    "1 for a destination that an operator has paused; absent otherwise.",
+)
 SPOOL_BYTES = Declaration("dicom_node_spool_bytes", Kind.GAUGE, "bytes", (), "Bytes of all kept objects.")
 SPOOL_FREE = Declaration(
     "dicom_node_spool_free_bytes",
@@ -135,6 +142,7 @@ DECLARATIONS = (
     REPEATS,
     CONFLICTS,
     LOST,
+    PAUSED,
     COMMITMENTS,
     COMMITMENTS_OLDEST,
     PROMISES,
@@ -205,6 +213,10 @@ class Snapshot:
     conflicts: int
     #: leases lost by workers
     lost: int
+    #: attempts of deliveries that were purged since, by destination
+    purged_attempts: tuple[tuple[str, int], ...] = ()
+    #: destinations that an operator has paused
+    paused: tuple[str, ...] = ()
     commitments: tuple[CommitmentTally, ...] = ()
     commitment_ages: tuple[QueueAge, ...] = ()
     promises: tuple[PromiseTally, ...] = ()
@@ -254,6 +266,7 @@ class LedgerCollector(Collector):
         yield _family(REPEATS, [((), snapshot.repeats)])
         yield _family(CONFLICTS, [((), snapshot.conflicts)])
         yield _family(LOST, [((), snapshot.lost)])
+        yield _family(PAUSED, [((destination,), 1) for destination in snapshot.paused])
         yield _family(COMMITMENTS, _commitment_samples(snapshot))
         yield _family(COMMITMENTS_OLDEST, _age_samples(snapshot.commitment_ages))
         yield _family(PROMISES, _promise_samples(snapshot))
@@ -283,7 +296,7 @@ def _promise_samples(snapshot: Snapshot) -> list[Sample]:
 
 
 def _attempt_samples(snapshot: Snapshot) -> list[Sample]:
-    attempts: dict[str, int] = {}
+    attempts = dict(snapshot.purged_attempts)
     for tally in snapshot.deliveries:
         attempts[tally.destination] = attempts.get(tally.destination, 0) + tally.attempts
     return [((destination,), count) for destination, count in attempts.items()]

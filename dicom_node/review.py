@@ -102,9 +102,11 @@ class Recoverer:
             return failed(work, self._route, str(done.finding))
         buffer = io.BytesIO()
         pixels.write(ds, buffer)
-        blob = self._spool.put([buffer.getvalue()]).name
+        blob = self._spool.put([buffer.getvalue()])
         whole = passed(work, self._route, "recovered")
-        return replace(whole, blob=blob, transfer_syntax_uid=str(ds.file_meta.TransferSyntaxUID))
+        return replace(
+            whole, blob=blob.name, size=blob.size, transfer_syntax_uid=str(ds.file_meta.TransferSyntaxUID)
+        )
 
 
 class Verifier:

@@ -19,12 +19,13 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from dicom_node import __version__, log
+from dicom_node import __version__, housekeeping, log
 from dicom_node.committer import Committer
 from dicom_node.config import Config
 from dicom_node.dimse.scp import Receiver
 from dicom_node.errors import EXIT_DONE, NodeError, SpoolError
 from dicom_node.forwarder import Forwarder
+from dicom_node.housekeeping import Housekeeper
 from dicom_node.http import HttpServer
 from dicom_node.ledger import Ledger
 from dicom_node.metrics import LedgerCollector
@@ -32,8 +33,6 @@ from dicom_node.spool import Spool
 from dicom_node.worker import Bells, Factory, Workers, build_processor
 
 _LOG = logging.getLogger(__name__)
-#: seconds between two looks for objects that nobody needs any more
-_CLEANING_S = 300.0
 _SALT_BYTES = 32
 
 
@@ -83,13 +82,7 @@ class Service:
 
     def _start(self, undo: contextlib.ExitStack) -> None:
         config = self._config
-        self.spool = Spool(
-            config.storage.spool_dir, config.storage.reserve_bytes, keep_s=config.storage.keep_s
-        )
-        self.spool.sweep()
-        self.ledger = Ledger(config.storage.ledger_path)
-        undo.callback(self.ledger.close)
-        self.ledger.recover()
+        self._open_storage(undo)
         self._self_test()
         salt = log_salt(config)
         bells = Bells(config.destinations)
@@ -99,7 +92,7 @@ class Service:
             config, self.spool, self.ledger, rest=bells.rest_sends, wake=bells.ring_sends
         )
         _run(self.forwarder, undo)
-        undo.enter_context(_cleaning(self.spool, self.ledger))
+        _run(Housekeeper(self.spool, self.ledger, housekeeping.history_s(config)), undo)
         self.committer = Committer(config, self.ledger)
         _run(self.committer, undo)
         self.receiver = Receiver(
@@ -115,6 +108,21 @@ class Service:
             self.http = HttpServer(config.http.bind, config.http.port, collector, self.problems)
             _run(self.http, undo)
 
+    def _open_storage(self, undo: contextlib.ExitStack) -> None:
+        """Spool and ledger, whole and in step, with nothing in anybody's hands."""
+        storage = self._config.storage
+        self.ledger = Ledger(storage.ledger_path)
+        undo.callback(self.ledger.close)
+        self.ledger.check()
+        housekeeping.require_spool(storage.spool_dir, self.ledger)
+        self.spool = Spool(storage.spool_dir, storage.reserve_bytes, keep_s=storage.keep_s)
+        swept = self.spool.sweep()
+        leases = self.ledger.recover()
+        found = housekeeping.reconcile(self.spool, self.ledger, housekeeping.boot_id())
+        undo.callback(self.ledger.end_run)
+        log.event(_LOG, "recovered", swept=swept, leases=leases, checked=found.checked, lost=found.lost)
+        housekeeping.warn_of_strangers(self.ledger, self._config)
+
     def _has_room(self) -> bool:
         try:
             self.spool.check_room()
@@ -124,7 +132,7 @@ class Service:
 
     def _answers(self) -> bool:
         try:
-            self.ledger.counts()
+            self.ledger.answers()
         except NodeError:
             return False
         return True
@@ -228,29 +236,8 @@ def _signals() -> Iterator[Callable[[], signal.Signals]]:
         os.close(tell)
 
 
-def _run(part: Workers | Forwarder | Committer | Receiver | HttpServer, undo: contextlib.ExitStack) -> None:
+def _run(
+    part: Workers | Forwarder | Housekeeper | Committer | Receiver | HttpServer, undo: contextlib.ExitStack
+) -> None:
     part.start()
     undo.callback(part.stop)
-
-
-@contextlib.contextmanager
-def _cleaning(spool: Spool, ledger: Ledger) -> Iterator[None]:
-    """Remove from the spool, now and then, what has been delivered everywhere."""
-    stopping = threading.Event()
-    thread = threading.Thread(target=_clean, args=(spool, ledger, stopping), name="cleaner", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stopping.set()
-        thread.join()
-
-
-def _clean(spool: Spool, ledger: Ledger, stopping: threading.Event) -> None:
-    while not stopping.wait(_CLEANING_S):
-        try:
-            removed = spool.discard(ledger.needed)
-        except NodeError as error:
-            log.event(_LOG, "cleaning-failed", level=logging.ERROR, error=error)
-        else:
-            log.event(_LOG, "cleaned", level=logging.DEBUG, count=removed)

@@ -50,6 +50,14 @@ class Blob:
     size: int
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An object as its folder shows it: bytes, and when it was put, seconds since 1970-01-01 UTC."""
+
+    size: int
+    put_at: float
+
+
 class Spool:
     """A folder of immutable objects, shared by every thread and process of the node.
 
@@ -109,6 +117,16 @@ class Spool:
         path = self.path(name)
         with self._failures(f"object {name}"):
             return path.open("rb")
+
+    def look(self, name: str) -> Seen | None:
+        """Size and age of an object without opening it; None if it is absent."""
+        path = self.path(name)
+        with self._failures(f"object {name}"):
+            try:
+                stat = path.stat()
+            except FileNotFoundError:
+                return None
+        return Seen(stat.st_size, stat.st_mtime)
 
     def verify(self, name: str) -> None:
         """Raise SpoolError unless the bytes still have the hash that is their name."""

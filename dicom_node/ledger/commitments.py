@@ -7,7 +7,7 @@ whatever association, after whatever crash. A yes counts for ever, a no only whi
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -27,8 +27,10 @@ from dicom_node.commitment import (
     step,
 )
 from dicom_node.jobs import DeliveryState, check_delivery_move
-from dicom_node.ledger.database import Database, event_values
+from dicom_node.ledger.database import event_values
+from dicom_node.ledger.retention import Retention
 from dicom_node.ledger.schema import (
+    UNCOMMITTED,
     Row,
     ask_items,
     asks,
@@ -48,7 +50,7 @@ _OPEN = in_state(asks, AskState.ASKING, AskState.ASKED)
 Delay = Callable[[int], float]
 
 
-class Commitments(Database):
+class Commitments(Retention):
     """The life of a commitment: wanted, asked for, given or refused."""
 
     def claim_ask(
@@ -142,6 +144,15 @@ class Commitments(Database):
         ended = in_state(asks, AskState.ANSWERED, AskState.FAILED, AskState.OVERDUE)
         with self._writing() as connection:
             return connection.execute(sa.delete(asks).where(ended, _a.asked_at < before)).rowcount
+
+    def _bound(self) -> Sequence[sa.ColumnElement[bool]]:
+        """What a destination has not committed to stays, bytes and row: it may have to be sent again."""
+        owed = (
+            sa.select(_d.id)
+            .join_from(deliveries, commitments, _c.delivery_id == _d.id)
+            .where(_d.instance_id == _i.id, UNCOMMITTED)
+        )
+        return (*super()._bound(), owed.exists())
 
     def _want_commitment(self, connection: sa.Connection, delivery_id: int, destination: str) -> None:
         """Record with a delivery that its destination is to be asked for it."""

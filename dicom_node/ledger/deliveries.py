@@ -5,14 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert as upsert
 
 from dicom_node.errors import StaleLease
 from dicom_node.jobs import DeliveryState, Send, check_delivery_move
 from dicom_node.ledger.commitments import Commitments
 from dicom_node.ledger.database import Loss, event_values
-from dicom_node.ledger.schema import QUEUED, SENDING, Row, deliveries, events, instances
+from dicom_node.ledger.schema import (
+    BYTES_LOST,
+    DEAD,
+    QUEUED,
+    SENDING,
+    Row,
+    deliveries,
+    events,
+    instances,
+    pauses,
+)
 
-_i, _d = instances.c, deliveries.c
+_i, _d, _p = instances.c, deliveries.c, pauses.c
 
 
 class Deliveries(Commitments):
@@ -21,28 +32,15 @@ class Deliveries(Commitments):
     def claim_sends(self, destination: str, limit: int, lease_s: float) -> list[Send]:
         """Lease up to `limit` due deliveries of a destination: by priority, then next_at, then id.
 
-        Takes back expired leases first.
+        Takes back expired leases first. A paused destination gets nothing.
         """
         with self._writing() as connection:
             expired = sa.and_(_d.destination == destination, _d.lease_until <= self._clock())
             self._take_back_sends(connection, expired, Loss.LEASE)
+            if connection.execute(sa.select(_p.since).where(_p.destination == destination)).first():
+                return []
             now = self._clock()
-            rows = connection.execute(
-                sa.select(
-                    _d.id,
-                    _d.token,
-                    _d.attempts,
-                    _d.destination,
-                    _i.out_blob,
-                    _i.out_sop_class_uid,
-                    _i.out_sop_instance_uid,
-                    _i.out_transfer_syntax_uid,
-                )
-                .join_from(deliveries, instances, _d.instance_id == _i.id)
-                .where(QUEUED, _d.destination == destination, _d.next_at <= now)
-                .order_by(_d.priority.desc(), _d.next_at, _d.id)
-                .limit(limit)
-            ).all()
+            rows = _due(connection, destination, now, limit)
             connection.execute(
                 sa.update(deliveries)
                 .where(_d.id.in_([row.id for row in rows]))
@@ -118,10 +116,23 @@ class Deliveries(Commitments):
             {**common, "destination": name, "state": DeliveryState.QUEUED}
             for name in dict.fromkeys(destinations)
         ]
-        notes = [event_values(now, instance_id, DeliveryState.QUEUED, row["destination"], "") for row in rows]
-        if rows:
-            connection.execute(sa.insert(deliveries), rows)
+        if not rows:
+            return
+        queue = upsert(deliveries).values(rows)
+        # an instance is worked on twice only if what it was to send had been lost
+        revive = {"state": DeliveryState.QUEUED, "next_at": now, "attempts": 0, "reason": ""}
+        queue = queue.on_conflict_do_update(
+            [_d.instance_id, _d.destination], set_=revive, where=sa.and_(DEAD, _d.reason.in_(BYTES_LOST))
+        )
+        queued = connection.execute(queue.returning(_d.destination)).scalars().all()
+        notes = [event_values(now, instance_id, DeliveryState.QUEUED, name, "") for name in queued]
+        if notes:
             connection.execute(sa.insert(events), notes)
+
+    def _lost_letters(self, connection: sa.Connection, instance_id: int) -> bool:
+        """Whether deliveries of an instance are dead because a start found no bytes for them."""
+        lost = sa.select(_d.id).where(_d.instance_id == instance_id, DEAD, _d.reason.in_(BYTES_LOST))
+        return connection.execute(lost.limit(1)).first() is not None
 
     def _take_back_sends(self, connection: sa.Connection, which: sa.ColumnElement[bool], loss: Loss) -> int:
         rows = connection.execute(
@@ -132,6 +143,36 @@ class Deliveries(Commitments):
             connection.execute(sa.update(deliveries).where(_d.id == row.id).values(values))
             self._note(connection, row.instance_id, "lost", destination=row.destination, reason=loss)
         return len(rows)
+
+
+def _due(connection: sa.Connection, destination: str, now: float, limit: int) -> list[Row]:
+    """What may be sent now, one priority after the other.
+
+    In one query, the index would be walked through all that waits for a later time in a higher priority.
+    """
+    rows: list[Row] = []
+    level: int | None = None
+    while len(rows) < limit:
+        lower = sa.true() if level is None else _d.priority < level
+        highest = sa.select(sa.func.max(_d.priority)).where(QUEUED, _d.destination == destination, lower)
+        level = connection.execute(highest).scalar()
+        if level is None:
+            break
+        ready = _SENDS.where(QUEUED, _d.destination == destination, _d.priority == level, _d.next_at <= now)
+        rows += connection.execute(ready.order_by(_d.next_at, _d.id).limit(limit - len(rows))).all()
+    return rows
+
+
+_SENDS = sa.select(
+    _d.id,
+    _d.token,
+    _d.attempts,
+    _d.destination,
+    _i.out_blob,
+    _i.out_sop_class_uid,
+    _i.out_sop_instance_uid,
+    _i.out_transfer_syntax_uid,
+).join_from(deliveries, instances, _d.instance_id == _i.id)
 
 
 def _send(row: Row) -> Send:

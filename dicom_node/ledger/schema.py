@@ -48,6 +48,7 @@ instances = sa.Table(
     sa.Column("out_sop_class_uid", sa.Text),
     sa.Column("out_sop_instance_uid", sa.Text),
     sa.Column("out_transfer_syntax_uid", sa.Text),
+    sa.Column("out_size", sa.Integer),
 )
 
 deliveries = sa.Table(
@@ -79,6 +80,23 @@ events = sa.Table(
     sa.Column("reason", sa.Text),
 )
 
+pauses = sa.Table("pauses", METADATA, sa.Column("destination", sa.Text), sa.Column("since", sa.Float))
+
+carried = sa.Table(
+    "carried",
+    METADATA,
+    sa.Column("name", sa.Text),
+    sa.Column("destination", sa.Text),
+    sa.Column("value", sa.Integer),
+)
+
+runs = sa.Table(
+    "runs",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("born_at", sa.Float),
+    sa.Column("boot", sa.Text),
+)
 commitments = sa.Table(
     "commitments",
     METADATA,
@@ -145,16 +163,25 @@ def in_state(table: sa.Table, *states: enum.StrEnum) -> sa.ColumnElement[bool]:
     return table.c.state == words[0] if len(words) == 1 else table.c.state.in_(words)
 
 
-WORKING = in_state(instances, InstanceState.WORKING)
 RECEIVED = in_state(instances, InstanceState.RECEIVED)
-SENDING = in_state(deliveries, DeliveryState.SENDING)
-QUEUED = in_state(deliveries, DeliveryState.QUEUED)
+WORKING = in_state(instances, InstanceState.WORKING)
+HELD = in_state(instances, InstanceState.HELD)
+#: waits for an operator
+KEPT = in_state(instances, InstanceState.HELD, InstanceState.QUARANTINED)
 UNPROCESSED = in_state(instances, InstanceState.RECEIVED, InstanceState.WORKING)
-#: delivered, or to be delivered again, and not committed to by a destination that is asked
-UNCOMMITTED = in_state(commitments, CommitmentState.WANTED, CommitmentState.ASKED, CommitmentState.RESENDING)
+#: sent, and not committed to by a destination that is asked
+UNCOMMITTED = in_state(commitments, CommitmentState.WANTED, CommitmentState.ASKED)
 #: requests of peers whose answer is still to come
 UNREPORTED = in_state(promises, PromiseState.WAITING, PromiseState.DECIDED)
-UNDELIVERED = in_state(deliveries, DeliveryState.QUEUED, DeliveryState.SENDING)
+#: its own bytes are read no more
+FINISHED = in_state(instances, InstanceState.READY, InstanceState.REJECTED)
+QUEUED = in_state(deliveries, DeliveryState.QUEUED)
+SENDING = in_state(deliveries, DeliveryState.SENDING)
+DEAD = in_state(deliveries, DeliveryState.DEAD)
+#: why a start gave up what it found no bytes for, or not those of the name
+BYTES_LOST = ("bytes-missing", "bytes-changed")
+#: may still be sent
+UNSETTLED = sa.not_(in_state(deliveries, DeliveryState.DELIVERED, DeliveryState.DROPPED))
 
 
 def scripts() -> list[tuple[int, str]]:

@@ -1,4 +1,5 @@
--- Commitments asked of destinations: one row per delivery to a destination that is asked.
+-- Commitments asked of destinations: one row per delivery to a destination that is asked. Rows go with their
+-- delivery; a later migration that makes `deliveries` anew must put these aside first.
 CREATE TABLE commitments (
     delivery_id INTEGER PRIMARY KEY REFERENCES deliveries (id) ON DELETE CASCADE,
     destination TEXT NOT NULL,
@@ -18,7 +19,7 @@ CREATE TABLE commitments (
 CREATE INDEX commitments_waiting ON commitments (destination, next_at, delivery_id) WHERE state = 'wanted';
 CREATE INDEX commitments_asked ON commitments (ask_id) WHERE ask_id IS NOT NULL;
 CREATE INDEX commitments_tally ON commitments (destination, state);
-CREATE INDEX commitments_age ON commitments (destination, wanted_at) WHERE state IN ('wanted', 'asked', 'resending');
+CREATE INDEX commitments_age ON commitments (destination, wanted_at) WHERE state IN ('wanted', 'asked');
 
 -- Requests made of destinations: one row per N-ACTION, each with a Transaction UID of its own.
 CREATE TABLE asks (
@@ -33,18 +34,18 @@ CREATE TABLE asks (
 );
 
 CREATE INDEX asks_open ON asks (destination, due_at) WHERE state IN ('asking', 'asked');
-CREATE INDEX asks_age ON asks (asked_at);
 
 -- What each request was about; stays when it is overdue, for a late yes is still a yes.
 CREATE TABLE ask_items (
     ask_id INTEGER NOT NULL REFERENCES asks (id) ON DELETE CASCADE,
     delivery_id INTEGER NOT NULL REFERENCES deliveries (id) ON DELETE CASCADE,
     PRIMARY KEY (ask_id, delivery_id)
-);
+) WITHOUT ROWID;
 
+-- for the rows that go with a delivery
 CREATE INDEX ask_items_delivery ON ask_items (delivery_id);
 
--- Promises that peers ask of this node: one row per N-ACTION.
+-- Promises that peers ask of this node: one row per N-ACTION; thousands of rows, not millions.
 CREATE TABLE promises (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     transaction_uid TEXT NOT NULL,
@@ -67,9 +68,6 @@ CREATE TABLE promises (
 
 CREATE INDEX promises_waiting ON promises (next_at, id) WHERE state = 'waiting';
 CREATE INDEX promises_decided ON promises (next_at, id) WHERE state = 'decided';
-CREATE INDEX promises_tally ON promises (result, state);
-CREATE INDEX promises_age ON promises (asked_at);
-CREATE INDEX promises_open ON promises (asked_at) WHERE state IN ('waiting', 'decided');
 
 -- The instances of a promise, in the order of the request.
 CREATE TABLE promise_items (
@@ -80,4 +78,4 @@ CREATE TABLE promise_items (
     -- null: not decided; 0: committed; else the failure reason (PS3.3 section C.14.1.1)
     answer INTEGER,
     PRIMARY KEY (promise_id, position)
-);
+) WITHOUT ROWID;

@@ -120,6 +120,13 @@ def test_what_goes_nowhere_is_never_promised() -> None:
     assert judge(Promise.SPOOLED).answer(ASKED_ABOUT, [arrived]) == Answer.PROCESSING_FAILURE
 
 
+def test_what_a_person_dropped_is_not_promised() -> None:
+    """Nobody will get it, and so its bytes will go."""
+    for promise in Promise:
+        dropped = holding(sent(), sent(DeliveryState.DROPPED, to="vna"))
+        assert judge(promise).answer(ASKED_ABOUT, [dropped]) == Answer.PROCESSING_FAILURE
+
+
 def test_unknown_and_mistaken_instances() -> None:
     assert judge().answer(ASKED_ABOUT, []) == Answer.NO_SUCH_INSTANCE
     assert judge().answer(ASKED_ABOUT, [holding(sent(), of=MR)]) == Answer.CLASS_CONFLICT

@@ -269,3 +269,15 @@ def test_figures(book: Ledger, clock: Clock) -> None:
     assert snapshot.commitment_ages == (QueueAge("pacs", 5.0),)
     report(book, ask(book), {"1.1": 0, "1.2": 0})
     assert book.snapshot().commitment_ages == ()
+
+
+def test_rows_are_purged_when_they_are_committed_and_not_before(book: Ledger, clock: Clock) -> None:
+    deliver(book)
+    asked = ask(book)
+    clock.now += 100
+    assert book.purge(clock.now).instances == 0
+    report(book, asked, {"1.1": 0})
+    clock.now += 1
+    assert book.purge(clock.now).instances == 1
+    assert states(book) == {}
+    assert report(book, asked, {"1.1": 0}) == Settled("pacs")

@@ -69,6 +69,16 @@ def test_the_same_content_is_the_same_object(spool: Spool) -> None:
     assert spool.used_bytes() == 3
 
 
+def test_an_object_is_looked_at_without_being_opened(spool: Spool) -> None:
+    blob = spool.put([b"abc"])
+    seen = spool.look(blob.name)
+    assert seen is not None
+    assert (seen.size, abs(seen.put_at - time.time()) < 60) == (3, True)
+    assert spool.look("0" * 64) is None
+    with pytest.raises(SpoolError, match="64 hex digits"):
+        spool.look("../../x")
+
+
 def test_storing_again_heals_a_damaged_object(spool: Spool) -> None:
     blob = spool.put([b"abc"])
     spool.path(blob.name).write_bytes(b"xyz")

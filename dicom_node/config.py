@@ -317,6 +317,13 @@ class Requester(Section):
     timeout_s: float = Field(default=30.0, gt=0.0, le=3600.0)
 
 
+class ReportPolicy(RetryPolicy):
+    """How a peer is tried again that is owed an answer about storage commitment."""
+
+    #: attempts after which a silent or busy peer is given up: at the longest delay, ten days; it may ask again
+    give_up_after: Annotated[int, Field(ge=1)] | None = 1000
+
+
 class Asking(Section):
     """How destinations with `commitment` are asked."""
 
@@ -346,8 +353,7 @@ class Commitment(Section):
     requesters: Annotated[tuple[Requester, ...], AfterValidator(_without_repeated_titles)] = ()
     #: whether the association of the request may carry the answer when no other can be had
     same_association: bool = False
-    #: a bound, for nobody waits for an answer of last week: 1000 attempts are about ten days
-    retry: RetryPolicy = RetryPolicy(give_up_after=1000)
+    retry: ReportPolicy = ReportPolicy()
     ask: Asking = Asking()
 
 

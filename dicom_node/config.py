@@ -320,7 +320,7 @@ class Requester(Section):
 class ReportPolicy(RetryPolicy):
     """How a peer is tried again that is owed an answer about storage commitment."""
 
-    #: attempts after which a silent or busy peer is given up: at the longest delay, ten days; it may ask again
+    #: attempts after which a silent or busy peer is given up, about ten days; it may ask again
     give_up_after: Annotated[int, Field(ge=1)] | None = 1000
 
 

@@ -12,14 +12,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from pynetdicom import AE, build_role, evt
 from pynetdicom.presentation import build_context
 from pynetdicom.transport import ThreadedAssociationServer
-
-from dicom_node.dimse.scp import part10_head
-from dicom_node.jobs import Arrival
 
 CT, MR = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4"
 PUSH, PUSH_INSTANCE = "1.2.840.10008.1.20.1", "1.2.840.10008.1.20.1.1"
@@ -37,15 +34,15 @@ def wait_until(done: Callable[[], object], limit_s: float = 30.0) -> None:
         time.sleep(0.02)
 
 
-def part10(folder: Path, uid: str, content: bytes = b"one") -> Path:
-    """A file that claims to be a CT image; nobody on a pass route looks inside."""
+def part10(folder: Path, uid: str, content: str = "one") -> Path:
+    """A file of a CT image without pixels; nobody on a pass route looks for them."""
     folder.mkdir(exist_ok=True)
-    path = folder / f"{uid}-{content.decode()}.dcm"
-    arrival = Arrival(CT, uid, str(ExplicitVRLittleEndian), "", "", "")
-    patient_id = content + b" " * (len(content) % 2)
-    path.write_bytes(
-        part10_head(arrival) + b"\x10\x00\x20\x00LO" + len(patient_id).to_bytes(2, "little") + patient_id
-    )
+    path = folder / f"{uid}-{content}.dcm"
+    made = Dataset()
+    made.file_meta = FileMetaDataset()
+    made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    made.SOPClassUID, made.SOPInstanceUID, made.PatientID = CT, uid, content
+    made.save_as(path, enforce_file_format=True)
     return path
 
 

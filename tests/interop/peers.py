@@ -148,6 +148,7 @@ class RunningNode:
     folder: Path
     keys: Path
     log: Path
+    pid: int
 
 
 @contextlib.contextmanager
@@ -187,7 +188,7 @@ def node(
     with process(sys.executable, "-m", "dicom_node", "serve", "--config", config, log=log) as child:
         wait_until(lambda: listens(port) or child.poll() is not None, 60, f"the node listens; see {log}")
         assert child.poll() is None, log.read_text()
-        yield RunningNode(port, folder, keys, log)
+        yield RunningNode(port, folder, keys, log, child.pid)
 
 
 def dicom_node(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -37,8 +37,8 @@ def _classes() -> str:
 
 #: when the node gives each failure reason; PS3.2 table N.5-16 wants all of them named
 _GIVEN = {
-    Answer.PROCESSING_FAILURE: "held, quarantined, given up or dropped; rejected by policy; bound for no mandatory "
-    "destination; or still under way after `commitment.wait_s`",
+    Answer.PROCESSING_FAILURE: "held, quarantined, given up or dropped; rejected by policy; bound for no "
+    "mandatory destination; or still under way after `commitment.wait_s`",
     Answer.NO_SUCH_INSTANCE: "never received under this UID, or no longer in the ledger",
     Answer.CLASS_CONFLICT: "received under another SOP class",
     Answer.CLASS_NOT_SUPPORTED: "not given: every storage class is committed to",

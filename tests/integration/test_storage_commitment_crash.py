@@ -23,7 +23,7 @@ from tests.interop import peers
 
 pytestmark = [
     pytest.mark.slow,
-    # the peers of this process are pynetdicom's: it leaves the sockets of killed associations to the collector
+    # the peers here are pynetdicom's: it leaves the sockets of killed associations to the collector
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 

@@ -109,13 +109,14 @@ def taken(before: tuple[PromiseState, frozenset[Reference]] | None, request: Req
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """An answer that is to be delivered: attempt number `attempts` (from 1)."""
+    """An answer that is to be delivered: attempt number `attempts` (from 1), after so many refusals."""
 
     id: int
     peer: str
     called_ae: str
     attempts: int
     report: Report
+    refusals: int = 0
 
 
 def result(report: Report) -> str:

@@ -320,12 +320,13 @@ class _Reporter:
     def report(self, due: Due) -> None:
         """One attempt."""
         answer = self._attempt(due)
-        decision = retry.decide(self._config.commitment.retry, due.attempts, answer, time.time(), self._rng)
+        tried = retry.Tried(due.attempts, due.refusals)
+        decision = retry.decide(self._config.commitment.retry, tried, answer, time.time(), self._rng)
         match decision:
             case retry.Done():
                 self._ledger.reported(due)
-            case retry.RetryAt(at=at, reason=reason):
-                self._ledger.report_later(due, at, reason)
+            case retry.RetryAt(at=at, reason=reason, refused=refused):
+                self._ledger.report_later(due, at, reason, refused=refused)
             case retry.GiveUp(reason=reason):
                 self._ledger.give_report_up(due, reason)
         done = isinstance(decision, retry.Done)

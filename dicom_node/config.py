@@ -33,6 +33,8 @@ from pydantic import (
 )
 
 from dicom_node.errors import ConfigError
+from dicom_node.windows import Window
+from dicom_node.windows import parse as parse_window
 
 
 class Role(enum.StrEnum):
@@ -62,6 +64,20 @@ class OnError(enum.StrEnum):
     HOLD = "hold"
     PASS = "pass"  # noqa: S105
     REJECT = "reject"
+
+
+class Transcode(enum.StrEnum):
+    """What may be done to an object whose transfer syntax a destination does not take."""
+
+    NEVER = "never"  #: nothing: it becomes a dead letter
+    LOSSLESS = "lossless"  #: write the same samples and values in an uncompressed syntax that it takes
+
+
+class Plain(enum.StrEnum):
+    """The transfer syntaxes that an object may be converted to."""
+
+    EXPLICIT = "explicit"  #: Explicit VR Little Endian
+    IMPLICIT = "implicit"  #: Implicit VR Little Endian
 
 
 class CalledAE(enum.StrEnum):
@@ -142,6 +158,11 @@ def _trimmed_ae(title: str) -> str:
     return title
 
 
+def _window(text: str) -> str:
+    parse_window(text)
+    return text
+
+
 AETitle = Annotated[
     str, Field(min_length=1, max_length=16, pattern=r"^[ -\[\]-~]+$"), AfterValidator(_trimmed_ae)
 ]
@@ -152,6 +173,7 @@ Keyword = Annotated[str, AfterValidator(_known_keyword)]
 Pattern = Annotated[str, Field(min_length=1, max_length=64)]
 SegmenterName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
 Names = Annotated[tuple[Name, ...], AfterValidator(_without_repeats)]
+Hours = Annotated[str, AfterValidator(_window)]
 
 
 class Section(BaseModel):
@@ -169,6 +191,13 @@ class Node(Section):
     bind: str = Field(default="0.0.0.0", min_length=1)  # noqa: S104 - a store-and-forward node is there to be reached
     port: Port = 11112
     max_associations: int = Field(default=50, ge=1, le=1000)
+    #: of one calling AE title at one address; a sender that runs wild leaves room for the others
+    max_associations_per_peer: int = Field(default=20, ge=1, le=1000)
+    #: seconds for which an association may be open with nothing on its way; 60 is what dcm4che allows, twice
+    #: what Orthanc does: a modality that pauses for longer opens another
+    idle_s: float = Field(default=60.0, ge=1.0, le=86400.0)
+    #: seconds that a PDU may take to arrive, an object pause on its way, and an answer wait to be taken
+    stall_s: float = Field(default=30.0, ge=1.0, le=3600.0)
     #: bytes; never 0 ("unlimited"): a peer may then claim 4 GiB
     max_pdu: int = Field(default=131072, ge=4096, le=1048576)
     accept_called_ae: CalledAE = CalledAE.ANY
@@ -279,11 +308,28 @@ class Destination(Section):
     port: Port
     associations: int = Field(default=2, ge=1, le=4)
     timeout_s: float = Field(default=30.0, gt=0.0, le=3600.0)
+    transcode: Transcode = Transcode.LOSSLESS
+    #: what to convert to, best first; big endian is retired, and a compressed syntax could be refused as well
+    transcode_to: Annotated[tuple[Plain, ...], Field(min_length=1), AfterValidator(_without_repeats)] = (
+        Plain.EXPLICIT,
+        Plain.IMPLICIT,
+    )
+    #: hours of the day, local time, outside which its queue waits; none is always
+    windows: Annotated[tuple[Hours, ...], AfterValidator(_without_repeats)] = ()
+    #: the destination that takes its deliveries while it is down; null is none
+    failover: Name | None = None
+    #: seconds for which it must have been down before
+    failover_after_s: float = Field(default=600.0, ge=0.0, le=604800.0)
     retry: RetryPolicy = RetryPolicy()
     #: whether the node waits for it before it commits to an instance
     mandatory: bool = True
     #: whether it is asked to commit to what it was sent; until it does, the bytes stay here
     commitment: bool = False
+
+    @property
+    def open_hours(self) -> tuple[Window, ...]:
+        """`windows`, understood."""
+        return tuple(parse_window(text) for text in self.windows)
 
 
 class Match(Section):
@@ -304,6 +350,8 @@ class Route(Section):
     match: Match = Match()
     role: Role
     destinations: Names = ()
+    #: deliveries of a higher one are sent first, wherever they go
+    priority: int = Field(default=0, ge=-100, le=100)
     on_unprotectable: OnUnprotectable = OnUnprotectable.HEADER
     on_error: OnError = OnError.HOLD
 
@@ -611,6 +659,7 @@ def _check_references(data: Any, document: _Document) -> None:
         if _takes_everything(_dict(route)):
             catch_all = name
         _check_destinations(_dict(route), place, known, document)
+    _check_failover(known, document)
 
 
 def _check_destinations(
@@ -620,8 +669,23 @@ def _check_destinations(
     for index, name in enumerate(wanted):
         if name not in known:
             document.problem((*place, "destinations", index), f"there is no destination {name}")
+        other = _dict(known.get(name)).get("failover")
+        if other is not None and other in wanted:
+            said = f"{other} is the fail-over of {name}; on one route it would get the same object twice"
+            document.problem((*place, "destinations", index), said)
     if not wanted and route.get("role") in (Role.PROTECT, Role.RECOVER, Role.PASS):
         document.problem((*place, "destinations"), f"the role {route['role']} needs at least one")
+
+
+def _check_failover(destinations: Mapping[str, Any], document: _Document) -> None:
+    for name, destination in destinations.items():
+        other, place = _dict(destination).get("failover"), ("destinations", name, "failover")
+        if not isinstance(other, str):
+            continue
+        if other == name:
+            document.problem(place, "is the destination itself; name another one")
+        elif other not in destinations:
+            document.problem(place, f"there is no destination {other}")
 
 
 def _takes_everything(route: Mapping[str, Any]) -> bool:

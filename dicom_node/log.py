@@ -33,6 +33,7 @@ FIELDS: Mapping[str, str] = {
     "route": "name of the route",
     "role": "what the route does",
     "destination": "name of the destination",
+    "via": "name of the destination that stood in for it",
     "worker": "name of the worker",
     "calling_ae": "AE title of the peer",
     "called_ae": "AE title the peer asked for",

@@ -1,8 +1,7 @@
 """What the node accepts on the wire: one table of SOP classes and transfer syntaxes, and the choice in it.
 
 Rules that bind here:
-1. Whatever is stored is taken, private and future storage classes included; beyond it only Verification and
-   Storage Commitment are.
+1. Whatever is stored is taken, private and future storage classes included; beyond it only `SERVICES` are.
 2. A transfer syntax outside the table is never accepted: nobody could tell later what the bytes mean.
 3. In each presentation context the sender's order decides: we take the first syntax it proposes that we know.
 """
@@ -19,9 +18,6 @@ VERIFICATION = "1.2.840.10008.1.1"
 #: the Push Model, and its only instance (PS3.4 section J.3.5)
 STORAGE_COMMITMENT = "1.2.840.10008.1.20.1"
 STORAGE_COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"
-
-#: what is served beside storage; its data sets are small and never compressed
-SERVICES = frozenset({VERIFICATION, STORAGE_COMMITMENT})
 
 #: every standard storage class, by UID, with the keyword of the standard
 STORAGE_CLASSES: dict[str, str] = {
@@ -58,6 +54,10 @@ TRANSFER_SYNTAXES: tuple[str, ...] = (
     *_VIDEO,
 )
 
+#: what is served besides storage: SOP class -> transfer syntaxes that its contexts may have. A class gets its
+#: line here and its handlers by `Receiver(services=...)`. Neither has pixels to compress.
+SERVICES: dict[str, tuple[str, ...]] = {VERIFICATION: _UNCOMPRESSED, STORAGE_COMMITMENT: _UNCOMPRESSED}
+
 _KNOWN_SYNTAXES = frozenset(TRANSFER_SYNTAXES)
 _DICOM_ROOT = "1.2.840.10008."
 _STORAGE_ROOT = "1.2.840.10008.5.1.4.1.1."
@@ -85,14 +85,11 @@ def is_storage(sop_class_uid: str) -> bool:
 
 
 def choose_syntax(sop_class_uid: str, proposed: Iterable[str]) -> str | None:
-    """The first proposed transfer syntax that is accepted for a class; None refuses the context.
-
-    What has no pixels is taken with the three uncompressed syntaxes only.
-    """
-    accepted = frozenset(_UNCOMPRESSED) if sop_class_uid in SERVICES else _KNOWN_SYNTAXES
+    """The first proposed transfer syntax that is accepted for a class; None refuses the context."""
+    accepted = SERVICES.get(sop_class_uid, _KNOWN_SYNTAXES)
     return next((uid for uid in proposed if uid in accepted), None)
 
 
 def is_accepted_class(sop_class_uid: str) -> bool:
-    """True for every class a context of which may be accepted: storage and the services beside it."""
+    """True for every class a context of which may be accepted: storage and `SERVICES`."""
     return sop_class_uid in SERVICES or is_storage(sop_class_uid)

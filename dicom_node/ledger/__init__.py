@@ -20,6 +20,8 @@ Rules that bind here:
     instances    arrivals and the work on them
     operator     decisions of a person
     view         what these rest on: lists, one object, its story
+    conversions  objects made for destinations that take another transfer syntax
+    outages      destinations that are down, and how attempts ended
     retention    what may go
     figures      what is counted
     recovery     what a start puts right
@@ -30,9 +32,11 @@ Times are seconds since 1970-01-01 UTC.
 
 from __future__ import annotations
 
+from dicom_node.ledger.conversions import Conversions
 from dicom_node.ledger.figures import Counts, Figures, Queue
 from dicom_node.ledger.instances import INTERRUPTED_LIMIT, LOST_LIMIT, Added
 from dicom_node.ledger.operator import Operator
+from dicom_node.ledger.outages import Outages
 from dicom_node.ledger.promises import Promises
 from dicom_node.ledger.recovery import Claim, Part, Recovery
 from dicom_node.ledger.retention import Purged
@@ -56,5 +60,5 @@ __all__ = [
 ]
 
 
-class Ledger(Recovery, Promises, Operator, View, Figures):
+class Ledger(Recovery, Promises, Operator, View, Figures, Conversions, Outages):
     """The jobs of one node, in one SQLite file; see `database.Database` for how it is opened."""

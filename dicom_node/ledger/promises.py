@@ -6,7 +6,6 @@ between, the peer gets one answer and every attempt to give it says the same.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Collection
 
 import sqlalchemy as sa
@@ -161,9 +160,10 @@ class Promises(Database):
         """Record that the peer took the answer."""
         self._attempted(due, PromiseState.REPORTED, {"reason": ""})
 
-    def report_later(self, due: Due, at: float, reason: str) -> None:
-        """Try to deliver an answer again at `at`; `reason` is a bounded word."""
-        self._attempted(due, PromiseState.DECIDED, {"next_at": at, "reason": reason})
+    def report_later(self, due: Due, at: float, reason: str, *, refused: bool = False) -> None:
+        """Try again at `at`; `reason` is a bounded word, `refused` whether the peer said no."""
+        values = {"next_at": at, "reason": reason, "refusals": due.refusals + refused}
+        self._attempted(due, PromiseState.DECIDED, values)
 
     def give_report_up(self, due: Due, reason: str) -> None:
         """Record that the peer cannot be given the answer; `reason` is a bounded word."""
@@ -237,11 +237,12 @@ def _holdings(connection: sa.Connection, promise_id: int) -> dict[str, list[Hold
         .where(
             _i.sop_instance_uid.in_(sa.select(_item.sop_instance_uid).where(_item.promise_id == promise_id))
         )
-        .order_by(_i.id)
     )
+    parts: dict[int, list[Row]] = {}
+    for row in connection.execute(query):
+        parts.setdefault(row.id, []).append(row)
     held: dict[str, list[Holding]] = {}
-    for _, group in itertools.groupby(connection.execute(query), key=lambda row: row.id):
-        rows = list(group)
+    for rows in parts.values():
         held.setdefault(rows[0].sop_instance_uid, []).append(_holding(rows))
     return held
 
@@ -268,4 +269,5 @@ def _due(connection: sa.Connection, row: Row) -> Due:
         Reference(found.sop_class_uid, found.sop_instance_uid): int(found.answer)
         for found in connection.execute(query.order_by(_item.position))
     }
-    return Due(row.id, row.peer, row.called_ae, row.attempts + 1, Report(row.transaction_uid, answers))
+    report = Report(row.transaction_uid, answers)
+    return Due(row.id, row.peer, row.called_ae, row.attempts + 1, report, row.refusals)

@@ -67,6 +67,32 @@ deliveries = sa.Table(
     sa.Column("token", sa.Integer),
     sa.Column("status", sa.Integer),
     sa.Column("reason", sa.Text),
+    sa.Column("refusals", sa.Integer),
+    sa.Column("via", sa.Text),
+)
+
+conversions = sa.Table(
+    "conversions",
+    METADATA,
+    sa.Column("blob", sa.Text, primary_key=True),
+    sa.Column("transfer_syntax_uid", sa.Text, primary_key=True),
+    sa.Column("out_blob", sa.Text),
+)
+
+outages = sa.Table(
+    "outages",
+    METADATA,
+    sa.Column("destination", sa.Text, primary_key=True),
+    sa.Column("since", sa.Float),
+    sa.Column("hurry", sa.Integer),
+)
+
+attempts = sa.Table(
+    "attempts",
+    METADATA,
+    sa.Column("destination", sa.Text, primary_key=True),
+    sa.Column("result", sa.Text, primary_key=True),
+    sa.Column("count", sa.Integer),
 )
 
 events = sa.Table(
@@ -140,6 +166,7 @@ promises = sa.Table(
     sa.Column("state", sa.Text),
     sa.Column("next_at", sa.Float),
     sa.Column("attempts", sa.Integer),
+    sa.Column("refusals", sa.Integer),
     sa.Column("result", sa.Text),
     sa.Column("reason", sa.Text),
 )
@@ -189,6 +216,16 @@ def scripts() -> list[tuple[int, str]]:
     folder = resources.files("dicom_node") / "migrations"
     files = sorted(file.name for file in folder.iterdir() if file.name.endswith(".sql"))
     return [(int(name[:4]), (folder / name).read_text("utf-8")) for name in files]
+
+
+def require_present(connection: sa.Connection, scripts: list[tuple[int, str]]) -> None:
+    """Raise LedgerError unless the file has the schema of this version."""
+    version = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+    if version != scripts[-1][0]:
+        raise LedgerError(
+            f"the ledger has schema {version}, this version knows {scripts[-1][0]}; start the node of this "
+            "version once, or use the command of the node's own version"
+        )
 
 
 def migrate(connection: sa.Connection, scripts: list[tuple[int, str]]) -> None:

@@ -26,7 +26,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """An instance that waits for an operator: held or quarantined."""
+    """An instance in a list, most often one that waits for an operator: held or quarantined."""
 
     id: int
     state: InstanceState
@@ -95,6 +95,13 @@ class View(Database):
 
     def held(self, limit: int = 1000) -> list[Kept]:
         """The instances that wait for an operator, oldest first."""
+        return self._kept(KEPT, limit)
+
+    def instances_in(self, state: InstanceState, limit: int) -> list[Kept]:
+        """The instances in one state, oldest first."""
+        return self._kept(in_state(instances, state), limit)
+
+    def _kept(self, condition: sa.ColumnElement[bool], limit: int) -> list[Kept]:
         columns = (
             _i.id,
             _i.state,
@@ -106,7 +113,7 @@ class View(Database):
             _i.received_at,
         )
         with self._reading() as connection:
-            rows = connection.execute(sa.select(*columns).where(KEPT).order_by(_i.id).limit(limit)).all()
+            rows = connection.execute(sa.select(*columns).where(condition).order_by(_i.id).limit(limit)).all()
         return [Kept(row.id, InstanceState(row.state), *row[2:]) for row in rows]
 
     def dead_letters(self, destination: str | None = None, limit: int = 1000) -> list[DeadLetter]:

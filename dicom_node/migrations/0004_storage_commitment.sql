@@ -57,8 +57,9 @@ CREATE TABLE promises (
     state TEXT NOT NULL
         CHECK (state IN ('waiting', 'decided', 'reported', 'unreported')),
     next_at REAL NOT NULL,
-    -- attempts to report
+    -- attempts to report, and those of them that the peer answered with a refusal
     attempts INTEGER NOT NULL DEFAULT 0,
+    refusals INTEGER NOT NULL DEFAULT 0,
     -- '', 'committed', 'partly' or 'refused'
     result TEXT NOT NULL DEFAULT '',
     -- how the last attempt ended
@@ -68,6 +69,8 @@ CREATE TABLE promises (
 
 CREATE INDEX promises_waiting ON promises (next_at, id) WHERE state = 'waiting';
 CREATE INDEX promises_decided ON promises (next_at, id) WHERE state = 'decided';
+CREATE INDEX promises_tally ON promises (result, state);
+CREATE INDEX promises_open ON promises (asked_at) WHERE state IN ('waiting', 'decided');
 
 -- The instances of a promise, in the order of the request.
 CREATE TABLE promise_items (

@@ -88,7 +88,7 @@ def test_verification_is_accepted_but_is_not_storage() -> None:
 def test_storage_commitment_is_accepted_uncompressed_but_is_not_storage() -> None:
     assert is_accepted_class(STORAGE_COMMITMENT)
     assert not is_storage(STORAGE_COMMITMENT)
-    assert {VERIFICATION, STORAGE_COMMITMENT} == SERVICES
+    assert set(SERVICES) == {VERIFICATION, STORAGE_COMMITMENT}
     assert choose_syntax(STORAGE_COMMITMENT, (J2K, IMPLICIT)) == IMPLICIT
     assert choose_syntax(STORAGE_COMMITMENT, (J2K,)) is None
     assert UID(STORAGE_COMMITMENT).name == "Storage Commitment Push Model SOP Class"

@@ -281,3 +281,16 @@ def test_rows_are_purged_when_they_are_committed_and_not_before(book: Ledger, cl
     assert book.purge(clock.now).instances == 1
     assert states(book) == {}
     assert report(book, asked, {"1.1": 0}) == Settled("pacs")
+
+
+def test_who_took_it_in_anothers_stead_is_asked(book: Ledger) -> None:
+    book.add(arrival("1.1"), blob("1.1"), 10)
+    (claimed,) = book.claim_work("w", 1, 10.0)
+    book.finish(claimed, outcome("pacs", uid="2.25.1.1", content="out 1.1"))
+    (send,) = book.claim_sends("pacs", 1, 10.0, via="vna")
+    book.delivered(send, 0, via="vna", to_commit=True)
+    assert claim(book) is None
+    asked = book.claim_ask("vna", "2.25.998", 10, collect_s=0.0, answer_s=60.0)
+    assert asked is not None
+    assert report(book, asked, {"1.1": 0x0112}) == Settled("vna", sent_again=1)
+    assert [again.destination for again in book.claim_sends("pacs", 1, 10.0)] == ["pacs"]

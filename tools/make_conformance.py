@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydicom.uid import UID
 
 from blessmark.pixels import Reason
+from dicom_node.commitment import STEPS, Answer, Step
 from dicom_node.dimse.contexts import STORAGE_CLASSES, TRANSFER_SYNTAXES
 from tools.generated import REPOSITORY, filled, table, update
 
@@ -14,7 +15,14 @@ DOCUMENT = REPOSITORY / "docs" / "conformance.md"
 def rendered(text: str) -> str:
     """The document with its tables as the code would have them today."""
     return filled(
-        text, {"transfer-syntaxes": _syntaxes(), "sop-classes": _classes(), "passed-through": _reasons()}
+        text,
+        {
+            "transfer-syntaxes": _syntaxes(),
+            "sop-classes": _classes(),
+            "passed-through": _reasons(),
+            "commitment-given": _given(),
+            "commitment-taken": _taken(),
+        },
     )
 
 
@@ -25,6 +33,36 @@ def _syntaxes() -> str:
 def _classes() -> str:
     named = sorted((UID(uid).name, uid) for uid in STORAGE_CLASSES)
     return table(("SOP class", "UID"), ((name, f"`{uid}`") for name, uid in named))
+
+
+#: when the node gives each failure reason; PS3.2 table N.5-16 wants all of them named
+_GIVEN = {
+    Answer.PROCESSING_FAILURE: "held, quarantined, given up or dropped; rejected by policy; bound for no "
+    "mandatory destination; or still under way after `commitment.wait_s`",
+    Answer.NO_SUCH_INSTANCE: "never received under this UID, or no longer in the ledger",
+    Answer.CLASS_CONFLICT: "received under another SOP class",
+    Answer.CLASS_NOT_SUPPORTED: "not given: every storage class is committed to",
+    Answer.DUPLICATE_TRANSACTION: "not given: such an N-ACTION is refused with status 0115",
+    Answer.RESOURCE_LIMITATION: "not given: what has no room is refused by C-STORE",
+}
+
+_STEPS = {
+    Step.ASK_AGAIN: "asked for again, under a new Transaction UID",
+    Step.SEND_AGAIN: "sent again, then asked for again",
+    Step.GIVE_UP: "dead letter at once",
+}
+
+
+def _given() -> str:
+    return table(("Failure reason", "Condition"), ((f"{code:04X}", _GIVEN[code]) for code in _failures()))
+
+
+def _taken() -> str:
+    return table(("Failure reason", "Then"), ((f"{code:04X}", _STEPS[STEPS[code]]) for code in _failures()))
+
+
+def _failures() -> list[Answer]:
+    return [answer for answer in Answer if answer is not Answer.COMMITTED]
 
 
 def _reasons() -> str:

@@ -52,7 +52,7 @@ def rejection(config: Config, calling_ae: str, called_ae: str) -> Rejection | No
     """Why an association is not for us, or None when it is."""
     if config.node.accept_called_ae is CalledAE.OWN and called_ae != config.node.ae_title:
         return UNKNOWN_CALLED
-    if config.route_for(calling_ae, called_ae) is not None:
+    if config.route_for(calling_ae, called_ae) is not None or config.answers_commitment(calling_ae):
         return None
     known = any(Match(calling_ae=route.match.calling_ae).takes(calling_ae, "") for route in config.routes)
     return UNKNOWN_CALLED if known else UNKNOWN_CALLER

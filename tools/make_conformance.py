@@ -5,7 +5,10 @@ from __future__ import annotations
 from pydicom.uid import UID
 
 from blessmark.pixels import Reason
+from dicom_node.config import Destination
 from dicom_node.dimse.contexts import STORAGE_CLASSES, TRANSFER_SYNTAXES
+from dicom_node.retry import Answer, classify
+from dicom_node.transcode import alternatives
 from tools.generated import REPOSITORY, filled, table, update
 
 DOCUMENT = REPOSITORY / "docs" / "conformance.md"
@@ -14,7 +17,14 @@ DOCUMENT = REPOSITORY / "docs" / "conformance.md"
 def rendered(text: str) -> str:
     """The document with its tables as the code would have them today."""
     return filled(
-        text, {"transfer-syntaxes": _syntaxes(), "sop-classes": _classes(), "passed-through": _reasons()}
+        text,
+        {
+            "transfer-syntaxes": _syntaxes(),
+            "sop-classes": _classes(),
+            "passed-through": _reasons(),
+            "convertible": _convertible(),
+            "answers": _answers(),
+        },
     )
 
 
@@ -29,6 +39,47 @@ def _classes() -> str:
 
 def _reasons() -> str:
     return table(("Reason code", "Meaning"), ((f"`{reason}`", reason.meaning) for reason in Reason))
+
+
+def _convertible() -> str:
+    """What an object is converted to where the peer takes it in no other form."""
+    peer = Destination(ae_title="PEER", host="peer", port=104)
+    rows = ((uid, alternatives(peer, uid)) for uid in TRANSFER_SYNTAXES)
+    return table(
+        ("Transfer syntax of the object", "Proposed behind it"),
+        ((UID(uid).name, ", ".join(UID(other).name for other in others)) for uid, others in rows if others),
+    )
+
+
+_CONSEQUENCES = {
+    Answer.DONE: "delivered",
+    Answer.WARNING: "delivered; the status is kept and counted as a warning",
+    Answer.TRANSIENT: "tried again, waits grow, for ever unless `retry.give_up_after` says otherwise",
+    Answer.REFUSED: "a dead letter after `retry.refusals` such answers",
+}
+
+
+def _answers() -> str:
+    """Every status that a peer can give, by what follows."""
+    classes = [classify(status) for status in range(0x10000)]
+    rows = []
+    for answer, consequence in _CONSEQUENCES.items():
+        if answer is Answer.REFUSED:
+            rows.append(("any other", consequence))
+            continue
+        found = [status for status in range(0x10000) if classes[status] is answer]
+        rows.append((", ".join(_ranges(found)), consequence))
+    return table(("Status", "Then"), rows)
+
+
+def _ranges(statuses: list[int]) -> list[str]:
+    """`[1, 0xA700 .. 0xA7FF]` as `0001`, `A700 to A7FF`."""
+    starts = [status for status in statuses if status - 1 not in statuses]
+    ends = [status for status in statuses if status + 1 not in statuses]
+    return [
+        f"`{start:04X}`" if start == end else f"`{start:04X}` to `{end:04X}`"
+        for start, end in zip(starts, ends, strict=True)
+    ]
 
 
 if __name__ == "__main__":

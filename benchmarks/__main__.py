@@ -12,7 +12,17 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import coverage, fidelity, forwarding, journeys, queue_depth, results, speed, tampering
+from benchmarks import (
+    coverage,
+    faults,
+    fidelity,
+    forwarding,
+    journeys,
+    queue_depth,
+    results,
+    speed,
+    tampering,
+)
 from benchmarks.run import Run
 
 BENCHMARKS: dict[str, Callable[[Run], results.Result]] = {
@@ -23,6 +33,7 @@ BENCHMARKS: dict[str, Callable[[Run], results.Result]] = {
     "journeys": journeys.measure,
     "forwarding": forwarding.measure,
     "queue-depth": queue_depth.measure,
+    "faults": faults.measure,
 }
 _REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -29,7 +29,7 @@ _CT, _EXPLICIT = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1"
 _BYTES = 512 * 1024
 _LIMIT_S = 300.0
 _NOTES = (
-    "Spool, ledger and forwarder of the node in one process; the receiver is DCMTK's `storescp --fork --ignore` "
+    "Spool, ledger and forwarder of the node in one process. Receiver: DCMTK's `storescp --fork --ignore` "
     "with TCP_NODELAY=1 on loopback. Every delivery is committed to disk before the next.",
     "CPU time is that of the node alone.",
 )

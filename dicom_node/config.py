@@ -184,6 +184,13 @@ class Node(Section):
     bind: str = Field(default="0.0.0.0", min_length=1)  # noqa: S104 - a store-and-forward node is there to be reached
     port: Port = 11112
     max_associations: int = Field(default=50, ge=1, le=1000)
+    #: of one calling AE title at one address; a sender that runs wild leaves room for the others
+    max_associations_per_peer: int = Field(default=20, ge=1, le=1000)
+    #: seconds for which an association may be open with nothing on its way; 60 is what dcm4che allows, twice
+    #: what Orthanc does: a modality that pauses for longer opens another
+    idle_s: float = Field(default=60.0, ge=1.0, le=86400.0)
+    #: seconds that a PDU may take to arrive, an object pause on its way, and an answer wait to be taken
+    stall_s: float = Field(default=30.0, ge=1.0, le=3600.0)
     #: bytes; never 0 ("unlimited"): a peer may then claim 4 GiB
     max_pdu: int = Field(default=131072, ge=4096, le=1048576)
     accept_called_ae: CalledAE = CalledAE.ANY

@@ -4,11 +4,13 @@
     ├── UsageError           exit 2      the command line is wrong
     ├── ConfigError          exit 1      the configuration cannot be used; carries every problem at once
     ├── InputError           exit 1      a file or data set cannot be used (truncated, not DICOM, ...)   C000
+    │   └── DataSetError     exit 1      a data set on its way in is cut off, or not in its syntax       C000
     ├── OutputError          exit 1      a result cannot be written
     ├── KeyFileError         exit 1      the key ring cannot be read, or is readable by others
     ├── SpoolFull            exit 1      no room to keep another object                                  A700
     ├── SpoolError           exit 1      the spool cannot be written or read                             A700
     ├── LedgerError          exit 1      the ledger refuses                                              A700
+    │   ├── LedgerUnavailable exit 1     the database refuses now (full disk, lock); the same again may work
     │   └── StaleLease       exit 1      somebody else holds this job now; drop the result
     ├── IllegalTransition    exit 1      a job was asked to move where its table does not lead
     ├── ConversionError      exit 1      an object cannot be put into another transfer syntax
@@ -55,6 +57,18 @@ class InputError(NodeError):
     """A file or data set cannot be used."""
 
 
+class DataSetError(InputError):
+    """A data set on its way in is not whole, or not what its transfer syntax says.
+
+    `reason` is a bounded word; `position` counts bytes from the start of the data set.
+    """
+
+    def __init__(self, reason: str, position: int) -> None:
+        super().__init__(f"the data set is broken at byte {position}: {reason}; send the object again")
+        self.reason = reason
+        self.position = position
+
+
 class OutputError(NodeError):
     """A result cannot be written."""
 
@@ -82,6 +96,10 @@ class LedgerError(NodeError):
 
     dimse_status = 0xA700
     retryable = True
+
+
+class LedgerUnavailable(LedgerError):  # noqa: N818
+    """The database refuses now; the same write again may work."""
 
 
 class StaleLease(LedgerError):  # noqa: N818

@@ -118,6 +118,7 @@ class Protector:
         self._site = site_of(config, route.on_unprotectable, ring)
 
     def __call__(self, work: Work) -> Outcome:
+        self._spool.check_room_to_work(work.blob)
         ds = pixels.read(self._spool.path(work.blob))
         done = protect(ds, self._site, int(work.received_at))
         if done.result in _ENDS:

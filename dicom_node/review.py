@@ -94,6 +94,7 @@ class Recoverer:
         self._reader = reader_of(config, ring)
 
     def __call__(self, work: Work) -> Outcome:
+        self._spool.check_room_to_work(work.blob)
         ds = pixels.read(self._spool.path(work.blob))
         done = recover(ds, work.blob, self._reader)
         if done.report.reason:

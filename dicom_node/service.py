@@ -24,11 +24,11 @@ from dicom_node.config import Config
 from dicom_node.dimse.scp import Receiver
 from dicom_node.errors import EXIT_DONE, NodeError, SpoolError
 from dicom_node.forwarder import Forwarder
-from dicom_node.housekeeping import Housekeeper
+from dicom_node.housekeeping import Housekeeper, Reliever
 from dicom_node.http import HttpServer
 from dicom_node.ledger import Ledger
 from dicom_node.metrics import LedgerCollector
-from dicom_node.spool import Spool
+from dicom_node.spool import Spool, release_reserve
 from dicom_node.worker import Bells, Factory, Workers, build_processor
 
 _LOG = logging.getLogger(__name__)
@@ -101,11 +101,12 @@ class Service:
     def _open_storage(self, undo: contextlib.ExitStack) -> None:
         """Spool and ledger, whole and in step, with nothing in anybody's hands."""
         storage = self._config.storage
-        self.ledger = Ledger(storage.ledger_path)
+        self.ledger = Ledger(storage.ledger_path, on_full=lambda: release_reserve(storage.spool_dir))
         undo.callback(self.ledger.close)
         self.ledger.check()
         housekeeping.require_spool(storage.spool_dir, self.ledger)
         self.spool = Spool(storage.spool_dir, storage.reserve_bytes, keep_s=storage.keep_s)
+        _run(Reliever(self.spool), undo)
         swept = self.spool.sweep()
         leases = self.ledger.recover()
         found = housekeeping.reconcile(self.spool, self.ledger, housekeeping.boot_id())
@@ -182,9 +183,10 @@ def log_salt(config: Config) -> bytes:
     """
     path = config.storage.folder / "log-salt"
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError):
-            _create(path, secrets.token_bytes(_SALT_BYTES))
+        if not path.exists():  # on a full disk nothing can be made, and nothing need be
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                _create(path, secrets.token_bytes(_SALT_BYTES))
         return path.read_bytes()
     except OSError as error:
         raise SpoolError(
@@ -226,6 +228,8 @@ def _signals() -> Iterator[Callable[[], signal.Signals]]:
         os.close(tell)
 
 
-def _run(part: Workers | Forwarder | Housekeeper | Receiver | HttpServer, undo: contextlib.ExitStack) -> None:
+def _run(
+    part: Workers | Forwarder | Housekeeper | Reliever | Receiver | HttpServer, undo: contextlib.ExitStack
+) -> None:
     part.start()
     undo.callback(part.stop)

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from dicom_node.errors import LedgerError
+from dicom_node.errors import LedgerError, LedgerUnavailable
 from dicom_node.ledger.schema import events, migrate, require_present, scripts
 
 #: how long a write waits for a writer in another process before the ledger refuses, seconds
@@ -29,6 +29,11 @@ _COMPACTING_MS = 200
 #: the size to which the write-ahead log shrinks whenever it begins anew, bytes
 _LOG_BYTES = 64_000_000
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
+
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 
 class Loss(enum.StrEnum):
@@ -47,6 +52,7 @@ class Database:
     path : the database; made if absent, brought up to the present schema if older
     clock : now, in seconds since 1970-01-01 UTC
     existing : neither make nor change it, for whoever looks in from outside
+    on_full : called when the disk is full; returns whether that made room
 
     Raises
     ------
@@ -54,19 +60,23 @@ class Database:
         raises it when the database refuses (disk full, locked for too long, damaged)
     """
 
-    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time, existing: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        clock: Callable[[], float] = time.time,
+        existing: bool = False,
+        on_full: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._path = path
         self._clock = clock
+        self._on_full = on_full
+        self._made_room = False
         # SQLite lets one writer in at a time and makes the others poll; threads queue up here instead
         self._turn = threading.Lock()
         self._engine = open_engine(path)
         self._reader = self._engine.execution_options(dicom_node_reads=True)
-        if existing:
-            with self._reading() as connection:
-                require_present(connection, scripts())
-        else:
-            with self._writing() as connection:
-                migrate(connection, scripts())
+        self._insist(self._require_present if existing else self._migrate)
 
     def close(self) -> None:
         """Close every connection."""
@@ -86,12 +96,29 @@ class Database:
                 raw.execute(f"PRAGMA incremental_vacuum({_COMPACTED_PAGES})")
                 raw.fetchall()
                 return int(connection.exec_driver_sql("PRAGMA freelist_count").scalar_one()) < free
-        with _refusals(self._path), contextlib.closing(self._engine.raw_connection()) as raw:
+        with self._refusals(), contextlib.closing(self._engine.raw_connection()) as raw:
             # a reader may be in the way for long; the next time is soon enough
             raw.execute(f"PRAGMA busy_timeout = {_COMPACTING_MS}")
             raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             raw.execute(f"PRAGMA busy_timeout = {int(_BUSY_TIMEOUT_S * 1000)}")
         return False
+
+    def _migrate(self) -> None:
+        with self._writing() as connection:
+            migrate(connection, scripts())
+
+    def _require_present(self) -> None:
+        with self._reading() as connection:
+            require_present(connection, scripts())
+
+    def _insist(self, step: Callable[[], Made]) -> Made:
+        """Run a step that a start cannot do without; once more if the disk was full and room was made."""
+        try:
+            return step()
+        except LedgerError:
+            if not self._made_room:
+                raise
+            return step()
 
     def _note(
         self,
@@ -114,17 +141,27 @@ class Database:
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:
         """A write of whoever has the turn."""
-        with _refusals(self._path), self._engine.begin() as connection:
+        with self._refusals(), self._engine.begin() as connection:
             yield connection
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[sa.Connection]:
-        with _refusals(self._path), self._reader.begin() as connection:
+        with self._refusals(), self._reader.begin() as connection:
             yield connection
 
-
-Item = TypeVar("Item")
-Made = TypeVar("Made")
+    @contextlib.contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """Say what the database said, without the statement and its parameters; make room on a full disk."""
+        try:
+            yield
+        except SQLAlchemyError as error:
+            said = getattr(error, "orig", None) or type(error).__name__
+            code = getattr(said, "sqlite_errorcode", None)
+            if code in _DAMAGE:
+                raise damaged(self._path, str(said)) from error
+            if code in _FULL:
+                self._made_room = self._on_full()
+            raise LedgerUnavailable(f"the ledger {self._path} refuses: {said}; check its disk") from error
 
 
 class Grouped(Generic[Item, Made]):
@@ -242,15 +279,3 @@ def damaged(path: Path, what: str) -> LedgerError:
         f"the ledger {path} is damaged: {what}; stop the node, keep the file aside, and repair a copy "
         "of it (sqlite3 COPY .recover) or put a back-up in its place; the objects in the spool are whole"
     )
-
-
-@contextlib.contextmanager
-def _refusals(path: Path) -> Iterator[None]:
-    """Say what the database said, without the statement and its parameters."""
-    try:
-        yield
-    except SQLAlchemyError as error:
-        said = getattr(error, "orig", None) or type(error).__name__
-        if getattr(said, "sqlite_errorcode", None) in _DAMAGE:
-            raise damaged(path, str(said)) from error
-        raise LedgerError(f"the ledger {path} refuses: {said}; check its disk") from error

@@ -36,8 +36,15 @@ class Added:
 class Instances(Deliveries):
     """The life of an instance until its deliveries are queued."""
 
-    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time, existing: bool = False) -> None:
-        super().__init__(path, clock=clock, existing=existing)
+    def __init__(
+        self,
+        path: Path,
+        *,
+        clock: Callable[[], float] = time.time,
+        existing: bool = False,
+        on_full: Callable[[], bool] = lambda: False,
+    ) -> None:
+        super().__init__(path, clock=clock, existing=existing, on_full=on_full)
         self._arrivals = Grouped(self, self._add)
 
     def add(self, arrival: Arrival, blob: str, size: int) -> Added:

@@ -64,6 +64,9 @@ class Recovery(Instances):
 
     def begin_run(self, boot: str) -> bool:
         """Note that a node runs, in this boot of the machine; True if the machine fell during the last."""
+        return self._insist(lambda: self._begin_run(boot))
+
+    def _begin_run(self, boot: str) -> bool:
         with self._writing() as connection:
             before = connection.execute(sa.select(runs.c.boot)).scalar_one()
             connection.execute(sa.update(runs).values(boot=boot))
@@ -90,6 +93,9 @@ class Recovery(Instances):
 
         A restart accuses no instance of killing its worker, up to `INTERRUPTED_LIMIT` restarts.
         """
+        return self._insist(self._recover)
+
+    def _recover(self) -> int:
         with self._writing() as connection:
             return self._take_back_work(connection, sa.true(), Loss.RESTART) + self._take_back_sends(
                 connection, sa.true(), Loss.RESTART

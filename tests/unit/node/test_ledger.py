@@ -182,26 +182,50 @@ def add_for_ever(book: Ledger) -> None:
         assert book.counts().instances[InstanceState.RECEIVED] == number + 1
 
 
-def test_a_full_disk_refuses_and_the_reserve_of_the_spool_lets_work_go_on(scratch: Path) -> None:
+@pytest.fixture
+def small_disk(scratch: Path) -> Iterator[Path]:
     disk = scratch / "small"
     disk.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
     if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode != 0:
         pytest.skip("cannot mount a small file system here")
-    try:
-        spool, book = Spool(disk / "spool", 4_000_000), Ledger(disk / "ledger.sqlite")
-        with (disk / "other program").open("wb", buffering=0) as file, contextlib.suppress(OSError):
-            while file.write(bytes(4096)):
-                pass
-        with pytest.raises(LedgerError, match="full"):
-            add_for_ever(book)
-        added = book.counts().instances[InstanceState.RECEIVED]
-        spool.release_reserve()
-        book.add(arrival("2.1"), blob("x"), 1)
-        assert len(book.claim_work("w", 16, 10.0)) == min(added + 1, 16)
-        book.close()
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def fill(disk: Path) -> None:
+    """Another program takes all that is left."""
+    with (disk / "other program").open("ab", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(bytes(4096)):
+            pass
+
+
+def test_a_full_disk_refuses_and_the_reserve_of_the_spool_lets_work_go_on(small_disk: Path) -> None:
+    spool = Spool(small_disk / "spool", 4_000_000)
+    book = Ledger(small_disk / "ledger.sqlite", on_full=spool.release_reserve)
+    fill(small_disk)
+    with pytest.raises(LedgerError, match="full"):
+        add_for_ever(book)
+    added = book.counts().instances[InstanceState.RECEIVED]
+    assert not (spool.folder / "reserve").exists(), "the first that is refused makes room for the others"
+    book.add(arrival("2.1"), blob("x"), 1)
+    assert len(book.claim_work("w", 16, 10.0)) == min(added + 1, 16)
+    book.close()
+
+
+def test_a_node_can_start_on_a_full_disk(small_disk: Path) -> None:
+    spool, book = Spool(small_disk / "spool", 4_000_000), Ledger(small_disk / "ledger.sqlite")
+    work(book)
+    book.begin_run("boot")
+    book.close()
+    fill(small_disk)
+    with pytest.raises(LedgerError):
+        Ledger(small_disk / "ledger.sqlite").recover()
+    again = Ledger(small_disk / "ledger.sqlite", on_full=spool.release_reserve)
+    again.begin_run("boot")
+    assert again.recover() == 1
+    assert len(again.claim_work("w", 1, 10.0)) == 1
+    again.close()
 
 
 def test_threads_never_share_a_job(book: Ledger) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import time
 from pathlib import Path
 
 import pytest
@@ -117,7 +118,7 @@ def test_an_old_ledger_keeps_every_row_and_goes_on(old: Path, clock: Clock) -> N
     assert len(book.claim_sends("pacs", 8, 10.0)) == 1
     book.rework(3)
     assert book.add(arrival("1.9"), blob("9"), 1).id == 9, "numbers are never given out twice"
-    assert book.born_at() == 0.0
+    assert book.born_at() < time.time(), "objects older than this are not taken for orphans"
     book.check()
     with book._reading() as connection:
         assert connection.exec_driver_sql("PRAGMA foreign_key_check").all() == []

@@ -16,7 +16,7 @@ from pynetdicom.presentation import build_context
 from pynetdicom.transport import ThreadedAssociationServer
 
 from dicom_node.config import Destination
-from dicom_node.dimse.scp import part10_head
+from dicom_node.dimse.reception import part10_head
 from dicom_node.dimse.store import MAX_CONTEXTS, Sender, patience_s
 from dicom_node.errors import PeerError, SpoolError
 from dicom_node.jobs import Arrival, Send

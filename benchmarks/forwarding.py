@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks.results import Cell, Result, Table
 from benchmarks.run import Run
 from dicom_node.config import Config
-from dicom_node.dimse.scp import part10_head
+from dicom_node.dimse.reception import part10_head
 from dicom_node.forwarder import Forwarder
 from dicom_node.jobs import Arrival, InstanceState, Outcome
 from dicom_node.ledger import Ledger

@@ -26,7 +26,7 @@ from blessmark.payload.record import FULL_FIELDS
 from blessmark.segment import segmenter
 from dicom_node import forwarder
 from dicom_node.config import Config
-from dicom_node.dimse.scp import part10_head
+from dicom_node.dimse.reception import part10_head
 from dicom_node.forwarder import Forwarder
 from dicom_node.jobs import Arrival, DeliveryState, InstanceState, Outcome
 from dicom_node.ledger import Ledger

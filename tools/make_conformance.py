@@ -5,8 +5,11 @@ from __future__ import annotations
 from pydicom.uid import UID
 
 from blessmark.pixels import Reason
+from dicom_node import retry
 from dicom_node.commitment import STEPS, Answer, Step
+from dicom_node.config import Destination
 from dicom_node.dimse.contexts import STORAGE_CLASSES, TRANSFER_SYNTAXES
+from dicom_node.transcode import alternatives
 from tools.generated import REPOSITORY, filled, table, update
 
 DOCUMENT = REPOSITORY / "docs" / "conformance.md"
@@ -22,6 +25,8 @@ def rendered(text: str) -> str:
             "passed-through": _reasons(),
             "commitment-given": _given(),
             "commitment-taken": _taken(),
+            "convertible": _convertible(),
+            "answers": _answers(),
         },
     )
 
@@ -67,6 +72,47 @@ def _failures() -> list[Answer]:
 
 def _reasons() -> str:
     return table(("Reason code", "Meaning"), ((f"`{reason}`", reason.meaning) for reason in Reason))
+
+
+def _convertible() -> str:
+    """What an object is converted to where the peer takes it in no other form."""
+    peer = Destination(ae_title="PEER", host="peer", port=104)
+    rows = ((uid, alternatives(peer, uid)) for uid in TRANSFER_SYNTAXES)
+    return table(
+        ("Transfer syntax of the object", "Proposed behind it"),
+        ((UID(uid).name, ", ".join(UID(other).name for other in others)) for uid, others in rows if others),
+    )
+
+
+_CONSEQUENCES = {
+    retry.Answer.DONE: "delivered",
+    retry.Answer.WARNING: "delivered; the status is kept and counted as a warning",
+    retry.Answer.TRANSIENT: "tried again, waits grow, for ever unless `retry.give_up_after` says otherwise",
+    retry.Answer.REFUSED: "a dead letter after `retry.refusals` such answers",
+}
+
+
+def _answers() -> str:
+    """Every status that a peer can give, by what follows."""
+    classes = [retry.classify(status) for status in range(0x10000)]
+    rows = []
+    for answer, consequence in _CONSEQUENCES.items():
+        if answer is retry.Answer.REFUSED:
+            rows.append(("any other", consequence))
+            continue
+        found = [status for status in range(0x10000) if classes[status] is answer]
+        rows.append((", ".join(_ranges(found)), consequence))
+    return table(("Status", "Then"), rows)
+
+
+def _ranges(statuses: list[int]) -> list[str]:
+    """`[1, 0xA700 .. 0xA7FF]` as `0001`, `A700 to A7FF`."""
+    starts = [status for status in statuses if status - 1 not in statuses]
+    ends = [status for status in statuses if status + 1 not in statuses]
+    return [
+        f"`{start:04X}`" if start == end else f"`{start:04X}` to `{end:04X}`"
+        for start, end in zip(starts, ends, strict=True)
+    ]
 
 
 if __name__ == "__main__":

@@ -568,6 +568,20 @@ def test_what_the_stand_in_refuses_is_kept_for_its_own_destination(made: Callabl
     assert site.tally("main") == {DeliveryState.DELIVERED: 3}
 
 
+def test_a_paused_fail_over_takes_nothing(made: Callable[..., Site]) -> None:
+    clock = Clock()
+    site = made(clock=clock, **PAIR)
+    main, other = Peer("main", clock), Peer("other", clock)
+    main.there = False
+    site.queue(3, "main")
+    site.ledger.pause("other")
+    site.run(lambda: False, 7200.0)
+    assert other.asked_at == []
+    site.ledger.resume("other")
+    site.run(lambda: len(other.taken) == 3, 7200.0)
+    assert len(other.taken) == 3
+
+
 def test_a_fail_over_that_is_down_as_well_loses_nothing(made: Callable[..., Site]) -> None:
     clock = Clock()
     site = made(clock=clock, **PAIR)

@@ -416,7 +416,7 @@ def _decode_msg(self: Any, primitive: Any, assoc: Any = None) -> bool:
     inflow = None if own is None else own.inflow
     if inflow is not None:
         inflow.write(data[1:])
-    elif self.data_set.tell() + len(data) > LARGEST_IDENTIFIER:
+    elif self.command_set.CommandField != _C_STORE_RQ and self.data_set.tell() > LARGEST_IDENTIFIER:
         raise ValueError("a data set that is too large for its kind of request")
     else:
         self.data_set.write(data[1:])

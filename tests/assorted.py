@@ -89,7 +89,7 @@ _PRIVATE_ELEMENTS = (
     (0xFFFCFFFC, "OB", bytes(50)),
 )
 _LATIN = (_CHARSET, "CS", b"ISO_IR 192"), (_NAME, "PN", "Å^Ж^山".encode() + b" ")
-_KANJI = (_CHARSET, "CS", b"\\ISO 2022 IR 87"), (_NAME, "PN", _JAPANESE + b" " * (len(_JAPANESE) % 2))
+_KANJI = (_CHARSET, "CS", b"\\ISO 2022 IR 87 "), (_NAME, "PN", _JAPANESE + b" " * (len(_JAPANESE) % 2))
 _DOCUMENT = (0x00420011, "OB", b"%PDF-1.4 odd"[:-1]), (0x00420012, "LO", b"application/pdf ")
 
 OBJECTS: dict[str, Thing] = {

@@ -25,7 +25,7 @@ from dicom_node import __version__, header, label
 from dicom_node.config import Config, OnUnprotectable, Route, SegmenterRule, record_tag
 from dicom_node.errors import InputError
 from dicom_node.jobs import InstanceState, Outcome, Work
-from dicom_node.spool import Spool
+from dicom_node.spool import Blob, Spool
 
 #: Modality, SOP Class UID, Body Part Examined
 _CHOSEN_BY = (0x00080060, 0x00080016, 0x00180015)
@@ -118,20 +118,22 @@ class Protector:
         self._site = site_of(config, route.on_unprotectable, ring)
 
     def __call__(self, work: Work) -> Outcome:
+        self._spool.check_room_to_work(work.blob)
         ds = pixels.read(self._spool.path(work.blob))
         done = protect(ds, self._site, int(work.received_at))
         if done.result in _ENDS:
             return Outcome(_ENDS[done.result], done.result, done.reason)
-        blob = self._spool.put([written(ds)]).name if done.changed else work.blob
+        blob = self._spool.put([written(ds)]) if done.changed else Blob(work.blob, work.size)
         return Outcome(
             InstanceState.READY,
             done.result,
             done.reason,
-            blob,
+            blob.name,
             work.arrival.sop_class_uid,
             work.arrival.sop_instance_uid,
             str(ds.file_meta.TransferSyntaxUID),
             self._route.destinations,
+            blob.size,
         )
 
 

@@ -38,6 +38,8 @@ _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _READ_BYTES = 1 << 20
 #: SQLite needs a few pages of its write-ahead log for every commit; this holds thousands
 _RESERVE_FILE_BYTES = 16_000_000
+#: with less free than this the ledger may be refusing already
+_BRIM_BYTES = 1_000_000
 _SPARE_INODES = 256
 _BATCH = 256
 
@@ -48,6 +50,14 @@ class Blob:
 
     name: str
     size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An object as its folder shows it: bytes, and when it was put, seconds since 1970-01-01 UTC."""
+
+    size: int
+    put_at: float
 
 
 class Spool:
@@ -115,6 +125,16 @@ class Spool:
         with self._failures(f"object {name}"):
             return path.open("rb")
 
+    def look(self, name: str) -> Seen | None:
+        """Size and age of an object without opening it; None if it is absent."""
+        path = self.path(name)
+        with self._failures(f"object {name}"):
+            try:
+                stat = path.stat()
+            except FileNotFoundError:
+                return None
+        return Seen(stat.st_size, stat.st_mtime)
+
     def verify(self, name: str) -> None:
         """Raise SpoolError unless the bytes still have the hash that is their name."""
         digest = hashlib.sha256()
@@ -172,6 +192,23 @@ class Spool:
         if free > 2 * self.reserve_bytes:
             self._take_reserve()
 
+    def check_room_to_work(self, name: str) -> None:
+        """Raise SpoolFull unless an output as large as this object leaves half of the reserve free.
+
+        Work stops there, so that the ledger can still record what is delivered; else a destination that stays
+        away for long would leave a disk on which nothing can ever be recorded again.
+        """
+        with self._failures(f"object {name}"):
+            size = self.path(name).stat().st_size
+        free = self.free_bytes()
+        if free - size < self.reserve_bytes // 2:
+            raise SpoolFull(f"{free} bytes free in {self.folder}, too few to work on {size}; make room")
+
+    def relieve(self) -> None:
+        """Give the reserve file back if the disk is full, whoever filled it; call now and then."""
+        if self.free_bytes() < _BRIM_BYTES:
+            self.release_reserve()
+
     def free_bytes(self) -> int:
         """Bytes that this user may still write on the spool's file system."""
         with self._failures():
@@ -183,10 +220,9 @@ class Spool:
         with self._failures():
             return sum(stat.st_size for _, stat in self._objects())
 
-    def release_reserve(self) -> None:
+    def release_reserve(self) -> bool:
         """Give the space of the reserve file back, so that the ledger can commit on a full disk."""
-        with contextlib.suppress(OSError):
-            (self.folder / "reserve").unlink(missing_ok=True)
+        return release_reserve(self.folder)
 
     def _make_folders(self) -> None:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -322,6 +358,15 @@ class Writer:
         handle, self._handle = self._handle, None
         if handle is not None:
             os.close(handle)
+
+
+def release_reserve(folder: Path) -> bool:
+    """Give the space of a spool's reserve file back; whether there was one."""
+    try:
+        (folder / "reserve").unlink()
+    except OSError:
+        return False
+    return True
 
 
 def _folder_names() -> list[str]:

@@ -7,14 +7,19 @@ Rules that bind here:
    lease is still its own, else StaleLease. A token is never given out twice for a row.
 3. An arrival is known by (SOP Instance UID, SHA-256 of its bytes, route). The same again is acknowledged and
    starts nothing; the same UID with other content is kept, processed and counted as a conflict.
-4. An instance that loses its worker twice is quarantined. One that lost its worker once is leased alone, so
+4. Bytes that are lost are lost aloud: their rows are quarantined or dead, with the reason, and come to life
+   again when the same object arrives again.
+5. An instance that loses its worker twice is quarantined. One that lost its worker once is leased alone, so
    that whoever dies with it in hand accuses nobody else.
 
     schema       tables and migrations
     database     the file: opened, begun, committed
     deliveries   one row per instance and destination
     instances    arrivals and the work on them
-    operator     decisions of a person, and what they rest on
+    operator     decisions of a person
+    view         what these rest on: lists, one object, its story
+    conversions  objects made for destinations that take another transfer syntax
+    outages      destinations that are down, and how attempts ended
     retention    what may go
     figures      what is counted
     recovery     what a start puts right
@@ -25,23 +30,32 @@ Times are seconds since 1970-01-01 UTC.
 
 from __future__ import annotations
 
-from dicom_node.ledger.figures import Counts, Figures
+from dicom_node.ledger.conversions import Conversions
+from dicom_node.ledger.figures import Counts, Figures, Queue
 from dicom_node.ledger.instances import INTERRUPTED_LIMIT, LOST_LIMIT, Added
-from dicom_node.ledger.operator import DeadLetter, Event, Kept, Operator
-from dicom_node.ledger.recovery import Recovery
-from dicom_node.ledger.retention import Retention
+from dicom_node.ledger.operator import Operator
+from dicom_node.ledger.outages import Outages
+from dicom_node.ledger.recovery import Claim, Part, Recovery
+from dicom_node.ledger.retention import Purged, Retention
+from dicom_node.ledger.view import DeadLetter, Event, Item, Kept, Parcel, View
 
 __all__ = [
     "INTERRUPTED_LIMIT",
     "LOST_LIMIT",
     "Added",
+    "Claim",
     "Counts",
     "DeadLetter",
     "Event",
+    "Item",
     "Kept",
     "Ledger",
+    "Parcel",
+    "Part",
+    "Purged",
+    "Queue",
 ]
 
 
-class Ledger(Recovery, Operator, Retention, Figures):
+class Ledger(Recovery, Operator, View, Retention, Figures, Conversions, Outages):
     """The jobs of one node, in one SQLite file; see `database.Database` for how it is opened."""

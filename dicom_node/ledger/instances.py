@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import sqlalchemy as sa
 
 from dicom_node.errors import IllegalTransition, LedgerError, StaleLease
 from dicom_node.jobs import Arrival, InstanceState, Outcome, Work, check_instance_move
-from dicom_node.ledger.database import Loss
+from dicom_node.ledger.database import Grouped, Loss
 from dicom_node.ledger.deliveries import Deliveries
-from dicom_node.ledger.schema import RECEIVED, WORKING, Row, instances
+from dicom_node.ledger.schema import BYTES_LOST, RECEIVED, WORKING, Row, instances
 
 #: an instance that loses its worker this often is quarantined
 LOST_LIMIT = 2
@@ -34,31 +36,59 @@ class Added:
 class Instances(Deliveries):
     """The life of an instance until its deliveries are queued."""
 
+    def __init__(
+        self,
+        path: Path,
+        *,
+        clock: Callable[[], float] = time.time,
+        existing: bool = False,
+        on_full: Callable[[], bool] = lambda: False,
+    ) -> None:
+        super().__init__(path, clock=clock, existing=existing, on_full=on_full)
+        self._arrivals = Grouped(self, self._add)
+
     def add(self, arrival: Arrival, blob: str, size: int) -> Added:
-        """Record an arrival whose bytes are in the spool; on return it may be acknowledged."""
-        with self._writing() as connection:
-            same_uid = connection.execute(
-                sa.select(_i.id, _i.blob).where(
-                    _i.sop_instance_uid == arrival.sop_instance_uid, _i.route == arrival.route
-                )
-            ).all()
-            known = next((row.id for row in same_uid if row.blob == blob), None)
-            if known is not None:
-                connection.execute(sa.update(instances).where(_i.id == known).values(repeats=_i.repeats + 1))
-                return Added(known, duplicate=True)
-            now = self._clock()
-            values = _arrival_values(arrival) | {
-                "blob": blob,
-                "size": size,
-                "received_at": now,
-                "next_at": now,
-                "conflict": int(bool(same_uid)),
-                "state": InstanceState.RECEIVED,
-            }
-            made = connection.execute(sa.insert(instances), values).inserted_primary_key
-            assert made is not None
-            self._note(connection, made[0], InstanceState.RECEIVED)
-            return Added(made[0], duplicate=False, conflict=bool(same_uid))
+        """Record an arrival whose bytes are in the spool; on return it may be acknowledged.
+
+        Threads that add at the same time share one sync. The same again starts nothing, unless the bytes had
+        been lost: then it takes the place of what was lost.
+        """
+        return self._arrivals((arrival, blob, size))
+
+    def _add(self, connection: sa.Connection, arriving: tuple[Arrival, str, int]) -> Added:
+        arrival, blob, size = arriving
+        same_uid = connection.execute(
+            sa.select(_i.id, _i.blob, _i.state, _i.reason).where(
+                _i.sop_instance_uid == arrival.sop_instance_uid, _i.route == arrival.route
+            )
+        ).all()
+        known = next((row for row in same_uid if row.blob == blob), None)
+        if known is not None:
+            values: dict[str, object] = {"repeats": _i.repeats + 1}
+            if self._has_lost(connection, known):
+                values |= {"state": InstanceState.RECEIVED, "next_at": self._clock(), "reason": ""}
+                self._note(connection, known.id, InstanceState.RECEIVED, reason="bytes-are-back")
+            connection.execute(sa.update(instances).where(_i.id == known.id).values(values))
+            return Added(known.id, duplicate=True)
+        now = self._clock()
+        values = _arrival_values(arrival) | {
+            "blob": blob,
+            "size": size,
+            "received_at": now,
+            "next_at": now,
+            "conflict": int(bool(same_uid)),
+            "state": InstanceState.RECEIVED,
+        }
+        made = connection.execute(sa.insert(instances), values).inserted_primary_key
+        assert made is not None
+        self._note(connection, made[0], InstanceState.RECEIVED)
+        return Added(made[0], duplicate=False, conflict=bool(same_uid))
+
+    def _has_lost(self, connection: sa.Connection, row: Row) -> bool:
+        """Whether an instance waits for bytes that a start found missing, its own or those it was to send."""
+        if row.state == InstanceState.READY:
+            return self._lost_letters(connection, row.id)
+        return row.state == InstanceState.QUARANTINED and row.reason in BYTES_LOST
 
     def claim_work(self, worker: str, limit: int, lease_s: float) -> list[Work]:
         """Lease up to `limit` waiting instances to `worker`, the longest waiting first.
@@ -186,6 +216,7 @@ def _outcome_values(outcome: Outcome) -> dict[str, object]:
         "out_sop_class_uid": outcome.sop_class_uid,
         "out_sop_instance_uid": outcome.sop_instance_uid,
         "out_transfer_syntax_uid": outcome.transfer_syntax_uid,
+        "out_size": outcome.size,
     }
 
 
@@ -198,4 +229,4 @@ def _work(row: Row) -> Work:
         row.called_ae,
         row.route,
     )
-    return Work(row.id, row.token + 1, row.attempts + 1, arrival, row.blob, row.received_at)
+    return Work(row.id, row.token + 1, row.attempts + 1, arrival, row.blob, row.received_at, row.size)

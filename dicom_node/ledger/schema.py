@@ -46,6 +46,7 @@ instances = sa.Table(
     sa.Column("out_sop_class_uid", sa.Text),
     sa.Column("out_sop_instance_uid", sa.Text),
     sa.Column("out_transfer_syntax_uid", sa.Text),
+    sa.Column("out_size", sa.Integer),
 )
 
 deliveries = sa.Table(
@@ -64,6 +65,32 @@ deliveries = sa.Table(
     sa.Column("token", sa.Integer),
     sa.Column("status", sa.Integer),
     sa.Column("reason", sa.Text),
+    sa.Column("refusals", sa.Integer),
+    sa.Column("via", sa.Text),
+)
+
+conversions = sa.Table(
+    "conversions",
+    METADATA,
+    sa.Column("blob", sa.Text, primary_key=True),
+    sa.Column("transfer_syntax_uid", sa.Text, primary_key=True),
+    sa.Column("out_blob", sa.Text),
+)
+
+outages = sa.Table(
+    "outages",
+    METADATA,
+    sa.Column("destination", sa.Text, primary_key=True),
+    sa.Column("since", sa.Float),
+    sa.Column("hurry", sa.Integer),
+)
+
+attempts = sa.Table(
+    "attempts",
+    METADATA,
+    sa.Column("destination", sa.Text, primary_key=True),
+    sa.Column("result", sa.Text, primary_key=True),
+    sa.Column("count", sa.Integer),
 )
 
 events = sa.Table(
@@ -77,7 +104,23 @@ events = sa.Table(
     sa.Column("reason", sa.Text),
 )
 
-_i, _d = instances.c, deliveries.c
+pauses = sa.Table("pauses", METADATA, sa.Column("destination", sa.Text), sa.Column("since", sa.Float))
+
+carried = sa.Table(
+    "carried",
+    METADATA,
+    sa.Column("name", sa.Text),
+    sa.Column("destination", sa.Text),
+    sa.Column("value", sa.Integer),
+)
+
+runs = sa.Table(
+    "runs",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("born_at", sa.Float),
+    sa.Column("boot", sa.Text),
+)
 
 
 def in_state(table: sa.Table, *states: InstanceState | DeliveryState) -> sa.ColumnElement[bool]:
@@ -86,12 +129,21 @@ def in_state(table: sa.Table, *states: InstanceState | DeliveryState) -> sa.Colu
     return table.c.state == words[0] if len(words) == 1 else table.c.state.in_(words)
 
 
-WORKING = in_state(instances, InstanceState.WORKING)
 RECEIVED = in_state(instances, InstanceState.RECEIVED)
-SENDING = in_state(deliveries, DeliveryState.SENDING)
-QUEUED = in_state(deliveries, DeliveryState.QUEUED)
+WORKING = in_state(instances, InstanceState.WORKING)
+HELD = in_state(instances, InstanceState.HELD)
+#: waits for an operator
+KEPT = in_state(instances, InstanceState.HELD, InstanceState.QUARANTINED)
 UNPROCESSED = in_state(instances, InstanceState.RECEIVED, InstanceState.WORKING)
-UNDELIVERED = in_state(deliveries, DeliveryState.QUEUED, DeliveryState.SENDING)
+#: its own bytes are read no more
+FINISHED = in_state(instances, InstanceState.READY, InstanceState.REJECTED)
+QUEUED = in_state(deliveries, DeliveryState.QUEUED)
+SENDING = in_state(deliveries, DeliveryState.SENDING)
+DEAD = in_state(deliveries, DeliveryState.DEAD)
+#: why a start gave up what it found no bytes for, or not those of the name
+BYTES_LOST = ("bytes-missing", "bytes-changed")
+#: may still be sent
+UNSETTLED = sa.not_(in_state(deliveries, DeliveryState.DELIVERED, DeliveryState.DROPPED))
 
 
 def scripts() -> list[tuple[int, str]]:
@@ -99,6 +151,16 @@ def scripts() -> list[tuple[int, str]]:
     folder = resources.files("dicom_node") / "migrations"
     files = sorted(file.name for file in folder.iterdir() if file.name.endswith(".sql"))
     return [(int(name[:4]), (folder / name).read_text("utf-8")) for name in files]
+
+
+def require_present(connection: sa.Connection, scripts: list[tuple[int, str]]) -> None:
+    """Raise LedgerError unless the file has the schema of this version."""
+    version = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+    if version != scripts[-1][0]:
+        raise LedgerError(
+            f"the ledger has schema {version}, this version knows {scripts[-1][0]}; start the node of this "
+            "version once, or use the command of the node's own version"
+        )
 
 
 def migrate(connection: sa.Connection, scripts: list[tuple[int, str]]) -> None:

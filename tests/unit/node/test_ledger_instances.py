@@ -17,7 +17,7 @@ def test_an_arrival_waits_for_a_worker(book: Ledger) -> None:
     assert state(book) is InstanceState.RECEIVED
     assert not book.counts().idle
     (claimed,) = book.claim_work("w", 16, 10.0)
-    assert claimed == Work(1, 1, 1, arrival(), blob("a"), received_at=claimed.received_at)
+    assert claimed == Work(1, 1, 1, arrival(), blob("a"), received_at=claimed.received_at, size=10)
     assert claimed.received_at == book.trace(arrival().sop_instance_uid)[0].at
     assert state(book) is InstanceState.WORKING
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import sqlalchemy as sa
 from dicom_node import jobs
 from dicom_node.errors import LedgerError
 from dicom_node.ledger import Ledger, database, schema
-from tests.ledgers import arrival, blob
+from tests.ledgers import Clock, arrival, blob
 
 
 def columns(path: Path) -> dict[str, list[str]]:
@@ -34,12 +35,15 @@ def test_the_migrations_make_exactly_the_declared_tables(book: Ledger, scratch: 
     assert columns(scratch / "ledger.sqlite") == declared
 
 
-def test_the_checks_of_the_schema_allow_exactly_the_states() -> None:
-    script = "".join(script for _, script in schema.scripts())
-    allowed = [
-        re.findall(r"'(\w+)'", check) for check in re.findall(r"CHECK \(state IN \(([^)]*)\)\)", script)
+def test_the_checks_of_the_schema_allow_exactly_the_states(book: Ledger, scratch: Path) -> None:
+    with sqlite3.connect(scratch / "ledger.sqlite") as raw:
+        tables = raw.execute("SELECT sql FROM sqlite_schema WHERE type = 'table' ORDER BY name").fetchall()
+    raw.close()
+    checks = [
+        found for (sql,) in tables for found in re.findall(r"CHECK \(state IN \(([^)]*)\)\)", sql or "")
     ]
-    assert allowed == [[*jobs.InstanceState], [*jobs.DeliveryState]]
+    allowed = [re.findall(r"'(\w+)'", check) for check in checks]
+    assert allowed == [[*jobs.DeliveryState], [*jobs.InstanceState]]
 
 
 def test_migrations_are_numbered_without_gaps() -> None:
@@ -55,10 +59,70 @@ def test_every_older_schema_is_brought_up_to_date(scratch: Path, version: int) -
             schema.migrate(connection, schema.scripts()[:version])
     engine.dispose()
     opened = Ledger(path)
-    book_columns = columns(path)
+    found = columns(path)
     opened.add(arrival(), blob("a"), 1)
     opened.close()
-    assert set(book_columns) == {"instances", "deliveries", "events"}
+    assert set(found) == set(schema.METADATA.tables)
+
+
+_DUMPS = sorted((Path(__file__).parent / "old_ledgers").glob("*.sql"))
+
+
+@pytest.fixture(params=_DUMPS, ids=lambda path: path.stem)
+def old(request: pytest.FixtureRequest, scratch: Path) -> Path:
+    """A ledger as an older version left it; `tools/make_ledger_dump.py` tells what is in it."""
+    path = scratch / "old.sqlite"
+    with sqlite3.connect(path) as raw:
+        raw.executescript(request.param.read_text("utf-8"))
+    raw.close()
+    return path
+
+
+def test_there_is_a_dump_of_the_first_schema() -> None:
+    assert [path.stem for path in _DUMPS][:1] == ["0001"]
+
+
+def test_an_old_ledger_keeps_every_row_and_goes_on(old: Path, clock: Clock) -> None:
+    clock.now = 2_000_000.0
+    book = Ledger(old, clock=clock)
+    counts = book.counts()
+    assert {str(state): count for state, count in counts.instances.items() if count} == {
+        "received": 2,
+        "working": 1,
+        "ready": 2,
+        "held": 1,
+        "rejected": 1,
+        "quarantined": 1,
+    }
+    assert {str(state): count for state, count in counts.deliveries.items() if count} == {
+        "queued": 1,
+        "sending": 1,
+        "delivered": 1,
+        "dead": 1,
+    }
+    assert (book.snapshot().repeats, book.snapshot().conflicts) == (1, 1)
+    assert [event.what for event in book.trace("1.6")] == [
+        "received",
+        "ready",
+        "queued",
+        "queued",
+        "delivered",
+        "retry",
+    ]
+    assert book.add(arrival("1.2"), f"{2:064x}", 1002).duplicate
+    assert book.recover() == 2
+    assert [work.id for work in book.claim_work("w", 8, 10.0)] == [1, 8]
+    assert [send.sop_instance_uid for send in book.claim_sends("vna", 8, 10.0)] == ["2.25.7", "2.25.6"]
+    (letter,) = book.dead_letters()
+    book.requeue(letter.id)
+    assert len(book.claim_sends("pacs", 8, 10.0)) == 1
+    book.rework(3)
+    assert book.add(arrival("1.9"), blob("9"), 1).id == 9, "numbers are never given out twice"
+    assert book.born_at() < time.time(), "objects older than this are not taken for orphans"
+    book.check()
+    with book._reading() as connection:
+        assert connection.exec_driver_sql("PRAGMA foreign_key_check").all() == []
+    book.close()
 
 
 def test_a_migration_applies_wholly_or_not_at_all(scratch: Path) -> None:

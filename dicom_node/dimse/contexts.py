@@ -15,6 +15,8 @@ from pydicom._uid_dict import UID_dictionary
 from pynetdicom import sop_class
 
 VERIFICATION = "1.2.840.10008.1.1"
+#: PS3.5 section 9.1
+LONGEST_UID = 64
 
 #: every standard storage class, by UID, with the keyword of the standard
 STORAGE_CLASSES: dict[str, str] = {
@@ -65,7 +67,7 @@ _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 
 def is_uid(text: str) -> bool:
     """True for 1..64 characters of dotted decimals (PS3.5 section 9.1); leading zeros are forgiven."""
-    return len(text) <= 64 and _UID.fullmatch(text) is not None
+    return len(text) <= LONGEST_UID and _UID.fullmatch(text) is not None
 
 
 def is_storage(sop_class_uid: str) -> bool:

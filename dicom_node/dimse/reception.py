@@ -51,6 +51,20 @@ NO_INSTANCE = Refusal(0xC000, "the data set has no SOP Instance UID")
 BROKEN = Refusal(0xC000, "the data set is cut off or not in its transfer syntax")
 CANNOT = Refusal(0xC000, "cannot process; see the log of the node")
 
+#: everything that a C-STORE may be answered with besides success
+REFUSALS = (
+    BAD_UID,
+    OTHER_CONTEXT,
+    NO_ROOM,
+    OTHER_CLASS,
+    OTHER_INSTANCE,
+    NO_DATA_SET,
+    NO_CLASS,
+    NO_INSTANCE,
+    BROKEN,
+    CANNOT,
+)
+
 
 def command_refusal(arrival: Arrival, negotiated_class: str) -> Refusal | None:
     """Why a C-STORE request cannot be kept whatever its data set is, or None."""

@@ -710,7 +710,7 @@ def test_silence_in_the_middle_of_an_object_is_shorter_than_between_two(tmp_path
 
 
 def test_a_connection_that_asks_nothing_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scp, "_ASK_S", 0.5)
+    monkeypatch.setattr(scp, "ASK_S", 0.5)
     with contextlib.closing(Site(tmp_path)) as site:
         with Wire(site.receiver.port) as silent, Wire(site.receiver.port) as half:
             half.send(request()[:40])

@@ -766,3 +766,13 @@ def test_services_beside_storage_bring_their_own_handlers(
         identifier.PatientID = "*"
         ((status, _),) = association.send_c_find(identifier, WORKLIST)
         assert status.Status == 0xA700
+
+
+def test_a_library_that_cannot_be_repaired_still_receives(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patches, "conduct", lambda *_arguments: None)
+    with associated(site) as association:
+        assert association.send_c_store(part10(tmp_path)).Status == 0x0000
+        assert association.send_c_store(part10(tmp_path, b"cut off")).Status == 0xC000
+    assert len(site.kept()) == 1

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pydicom.uid import UID
 
 from blessmark.pixels import Reason
-from dicom_node import retry
+from dicom_node import config, retry
 from dicom_node.commitment import STEPS, Answer, Step
-from dicom_node.config import Destination
+from dicom_node.dimse import admission, patches, reception, scp, structure
 from dicom_node.dimse.contexts import STORAGE_CLASSES, TRANSFER_SYNTAXES
 from dicom_node.transcode import alternatives
 from tools.generated import REPOSITORY, filled, table, update
@@ -20,8 +20,11 @@ def rendered(text: str) -> str:
     return filled(
         text,
         {
+            "limits": _limits(),
+            "rejections": _rejections(),
             "transfer-syntaxes": _syntaxes(),
             "sop-classes": _classes(),
+            "store-statuses": _statuses(),
             "passed-through": _reasons(),
             "commitment-given": _given(),
             "commitment-taken": _taken(),
@@ -29,6 +32,41 @@ def rendered(text: str) -> str:
             "answers": _answers(),
         },
     )
+
+
+def _limits() -> str:
+    rows = (
+        ("associations at once", "node.max_associations", ""),
+        ("of one calling AE title at one address", "node.max_associations_per_peer", ""),
+        ("an open association with nothing on its way", "node.idle_s", " s"),
+        ("a PDU that is arriving, a pause in an object, an answer that is not taken", "node.stall_s", " s"),
+        ("a PDU", "node.max_pdu", " bytes"),
+        ("a connection that asks for no association", scp.ASK_S, " s"),
+        ("speed of an object that is arriving, at least", patches.SLOWEST_BYTES_S, " bytes a second"),
+        ("a command set", patches.LARGEST_COMMAND, " bytes"),
+        ("sequences in sequences", structure.DEEPEST, ""),
+        ("elements, items and fragments of an object", structure.MOST_ELEMENTS, ""),
+        ("a deflated data set, unfolded", structure.MOST_INFLATED, " bytes"),
+    )
+    return table(("What", "Limit"), ((what, _limit(limit, unit)) for what, limit, unit in rows))
+
+
+def _limit(limit: str | float, unit: str) -> str:
+    """A fixed limit, or a key of the configuration with its default."""
+    if not isinstance(limit, str):
+        return f"{limit:g}{unit}" if limit < 1000 else f"{limit:,}{unit}".replace(",", " ")
+    default = config.Node.model_fields[limit.removeprefix("node.")].default
+    return f"`{limit}`, default {_limit(default, unit)}"
+
+
+def _rejections() -> str:
+    rows = ((r.word, f"{r.result}, {r.source}, {r.reason}") for r in admission.REJECTIONS)
+    return table(("Word in the log", "Result, source, reason"), rows)
+
+
+def _statuses() -> str:
+    rows = sorted((f"{refusal.status:04X}", refusal.comment) for refusal in reception.REFUSALS)
+    return table(("Status", "Error Comment"), rows)
 
 
 def _syntaxes() -> str:
@@ -76,7 +114,7 @@ def _reasons() -> str:
 
 def _convertible() -> str:
     """What an object is converted to where the peer takes it in no other form."""
-    peer = Destination(ae_title="PEER", host="peer", port=104)
+    peer = config.Destination(ae_title="PEER", host="peer", port=104)
     rows = ((uid, alternatives(peer, uid)) for uid in TRANSFER_SYNTAXES)
     return table(
         ("Transfer syntax of the object", "Proposed behind it"),

@@ -31,6 +31,7 @@ UNKNOWN_CALLER = Rejection(1, 1, 3, "unknown-calling-ae")
 UNKNOWN_CALLED = Rejection(1, 1, 7, "unknown-called-ae")
 TOO_MANY = Rejection(2, 3, 2, "too-many-associations")
 TOO_MANY_OF_PEER = Rejection(2, 3, 2, "too-many-associations-of-this-peer")
+REJECTIONS = (UNKNOWN_CALLER, UNKNOWN_CALLED, TOO_MANY, TOO_MANY_OF_PEER)
 
 
 @dataclass(frozen=True, slots=True)

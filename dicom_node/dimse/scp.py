@@ -52,7 +52,7 @@ _IMPLICIT_LITTLE = "1.2.840.10008.1.2"
 #: connections that have not asked for an association yet, beyond `max_associations`; and those of one address
 _SPARE_CONNECTIONS, _SPARE_OF_ADDRESS = 400, 200
 #: seconds that such a connection may take to ask
-_ASK_S = 10.0
+ASK_S = 10.0
 _POLL_S = 0.1
 #: seconds between two collections of ended associations, which are cycles that hold buffers
 _COLLECT_S = 30.0
@@ -149,7 +149,7 @@ class Receiver:
         entity.maximum_pdu_size = self._config.node.max_pdu
         entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
         entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-        entity.acse_timeout = _ASK_S
+        entity.acse_timeout = ASK_S
         entity.network_timeout = self._config.node.idle_s
         # the library counts connections that never asked for an association; `_admit` counts associations
         entity.maximum_associations = 1_000_000

@@ -763,7 +763,7 @@ def test_silence_in_the_middle_of_an_object_is_shorter_than_between_two(tmp_path
 
 
 def test_a_connection_that_asks_nothing_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scp, "_ASK_S", 0.5)
+    monkeypatch.setattr(scp, "ASK_S", 0.5)
     with contextlib.closing(Site(tmp_path)) as site:
         with Wire(site.receiver.port) as silent, Wire(site.receiver.port) as half:
             half.send(request()[:40])
@@ -819,3 +819,13 @@ def test_services_beside_storage_bring_their_own_handlers(
         identifier.PatientID = "*"
         ((status, _),) = association.send_c_find(identifier, WORKLIST)
         assert status.Status == 0xA700
+
+
+def test_a_library_that_cannot_be_repaired_still_receives(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patches, "conduct", lambda *_arguments: None)
+    with associated(site) as association:
+        assert association.send_c_store(part10(tmp_path)).Status == 0x0000
+        assert association.send_c_store(part10(tmp_path, b"cut off")).Status == 0xC000
+    assert len(site.kept()) == 1

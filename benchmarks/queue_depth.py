@@ -217,7 +217,7 @@ def _rate(path: Path, senders: int, each: int, *, shared: bool) -> float:
 
     def alone(number: int) -> None:
         with book._writing() as connection:
-            book._add(connection, (_arrival(number), "f" * 64, 1))
+            book._add(connection, _arrival(number), "f" * 64, 1)
 
     def send(first: int) -> None:
         for number in range(first, first + each):

@@ -87,11 +87,20 @@ class Deliveries(Database):
         self, send: Send, state: DeliveryState, reason: str, values: Mapping[str, object]
     ) -> None:
         check_delivery_move(DeliveryState.SENDING, state)
+        self._together(lambda connection: self._leave(connection, send, state, reason, values))
+
+    def _leave(
+        self,
+        connection: sa.Connection,
+        send: Send,
+        state: DeliveryState,
+        reason: str,
+        values: Mapping[str, object],
+    ) -> None:
+        self._change_send(connection, send, {"state": state, "reason": reason, **values})
+        instance = connection.execute(sa.select(_d.instance_id).where(_d.id == send.id)).scalar_one()
         what = "retry" if state is DeliveryState.QUEUED else state
-        with self._writing() as connection:
-            self._change_send(connection, send, {"state": state, "reason": reason, **values})
-            instance = connection.execute(sa.select(_d.instance_id).where(_d.id == send.id)).scalar_one()
-            self._note(connection, instance, what, destination=send.destination, reason=reason)
+        self._note(connection, instance, what, destination=send.destination, reason=reason)
 
     def _queue(
         self, connection: sa.Connection, instance_id: int, destinations: Iterable[str], priority: int

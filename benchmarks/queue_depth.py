@@ -18,7 +18,7 @@ from benchmarks.run import Run
 from dicom_node.jobs import Arrival, DeliveryState, InstanceState, Outcome, Send, Work
 from dicom_node.ledger import Ledger
 
-_DEPTHS = (1_000, 100_000, 1_000_000)
+_DEPTHS = (10_000, 100_000, 1_000_000)
 _BATCH = 16
 _LEASE_S = 1e9
 _SENDERS = 8

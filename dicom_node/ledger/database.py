@@ -167,7 +167,8 @@ class Database:
 class Grouped:
     """What several threads want to write at once shares one transaction, and so one sync of the disk.
 
-    Whoever gets the turn writes for everybody who waits. Should that fail, each is written alone, so that one
+    The first that comes leads: when it gets the turn it writes for everybody who waits, wakes them, and
+    leaves the lead to the first who came since. Should a write fail, each is repeated alone, so that one
     that cannot be written costs the others nothing. So a step may run twice; it may change only the database.
     """
 
@@ -175,20 +176,36 @@ class Grouped:
         self._database = database
         self._lock = threading.Lock()
         self._waiting: list[_Ticket[Any]] = []
+        self._led = False
 
     def __call__(self, step: Callable[[sa.Connection], Made]) -> Made:
         """What `step` returns, once what it wrote is committed; raises what it raises."""
         ticket = _Ticket(step)
         with self._lock:
             self._waiting.append(ticket)
-        with self._database._turn:
-            if not ticket.done:
-                self._write_all()
+            leads, self._led = not self._led, True
+        if not leads:
+            ticket.called.wait()
+        if not ticket.done:
+            self._lead()
         return ticket.collect()
 
-    def _write_all(self) -> None:
-        with self._lock:
-            tickets, self._waiting = self._waiting, []
+    def _lead(self) -> None:
+        """Write for everybody who waits, the caller among them."""
+        tickets: list[_Ticket[Any]] = []
+        try:
+            with self._database._turn:
+                with self._lock:
+                    tickets, self._waiting = self._waiting, []
+                self._write_all(tickets)
+        finally:
+            with self._lock:
+                heirs = self._waiting[:1]
+                self._led = bool(heirs)
+            for ticket in heirs + tickets:
+                ticket.called.set()
+
+    def _write_all(self, tickets: list[_Ticket[Any]]) -> None:
         try:
             self._together(tickets)
         except Exception as error:
@@ -211,12 +228,13 @@ class Grouped:
 
 
 class _Ticket(Generic[Made]):
-    """What a thread wants written, and what came of it."""
+    """What a thread wants written, and what came of it; `called` when it is done or is to lead."""
 
-    __slots__ = ("error", "made", "step")
+    __slots__ = ("called", "error", "made", "step")
 
     def __init__(self, step: Callable[[sa.Connection], Made]) -> None:
         self.step = step
+        self.called = threading.Event()
         self.made: list[Made] = []
         self.error: Exception | None = None
 

@@ -96,6 +96,23 @@ def test_one_that_cannot_be_written_costs_the_others_nothing(book: Ledger) -> No
     assert sorted(total.commits) == [[1], [3]]
 
 
+def test_the_lead_passes_on_and_nobody_is_left_behind(book: Ledger) -> None:
+    total = Sum(book)
+    found: list[int] = []
+
+    def ask(first: int) -> None:
+        found.extend(total.write(item) for item in range(first, first + 50))
+
+    threads = [threading.Thread(target=ask, args=(50 * number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(found) == [item * item for item in range(400)]
+    assert sorted(item for group in total.commits for item in group) == list(range(400))
+    assert len(total.commits) < 400
+
+
 def test_a_thread_alone_waits_for_nobody(book: Ledger) -> None:
     total = Sum(book)
     assert [total.write(2), total.write(3)] == [4, 9]

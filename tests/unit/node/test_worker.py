@@ -345,10 +345,10 @@ def test_what_was_worked_out_is_written_when_the_ledger_takes_it_again(
     refusals = [LedgerUnavailable("full"), LedgerUnavailable("full")]
     finish = site.ledger.finish
 
-    def refuse(*arguments: Any) -> None:
+    def refuse(*arguments: Any, **options: Any) -> None:
         if refusals:
             raise refusals.pop()
-        finish(*arguments)
+        finish(*arguments, **options)
 
     monkeypatch.setattr(insist, "PAUSE_S", 0.0)
     monkeypatch.setattr(site.ledger, "finish", refuse)

@@ -25,7 +25,7 @@ from dicom_node.config import Config
 from dicom_node.dimse.scp import Receiver
 from dicom_node.errors import EXIT_DONE, NodeError, SpoolError
 from dicom_node.forwarder import Forwarder
-from dicom_node.housekeeping import Housekeeper, Reliever
+from dicom_node.housekeeping import Housekeeper
 from dicom_node.http import HttpServer
 from dicom_node.ledger import Ledger
 from dicom_node.metrics import LedgerCollector
@@ -119,7 +119,6 @@ class Service:
         self.ledger.check()
         housekeeping.require_spool(storage.spool_dir, self.ledger)
         self.spool = Spool(storage.spool_dir, storage.reserve_bytes, keep_s=storage.keep_s)
-        _run(Reliever(self.spool), undo)
         swept = self.spool.sweep()
         leases = self.ledger.recover()
         found = housekeeping.reconcile(
@@ -244,7 +243,7 @@ def _signals() -> Iterator[Callable[[], signal.Signals]]:
 
 
 def _run(
-    part: Workers | Forwarder | Housekeeper | Reliever | Committer | Receiver | HttpServer,
+    part: Workers | Forwarder | Housekeeper | Committer | Receiver | HttpServer,
     undo: contextlib.ExitStack,
 ) -> None:
     part.start()

@@ -178,6 +178,17 @@ def test_a_warning_counts_as_delivered(made: Callable[..., Site]) -> None:
     wait_until(lambda: site.tally("a") == {DeliveryState.DELIVERED: 1})
 
 
+def test_only_a_destination_that_is_to_commit_is_asked_to(made: Callable[..., Site]) -> None:
+    site = made(a={"commitment": True}, b={})
+    FakeSender.answers.update(a=lambda _send: 0x0000, b=lambda _send: 0x0000)
+    site.queue()
+    site.forwarder.start()
+    wait_until(lambda: site.ledger.counts().idle)
+    assert [(tally.destination, tally.state) for tally in site.ledger.snapshot().commitments] == [
+        ("a", "wanted")
+    ]
+
+
 def test_a_destination_that_hangs_holds_up_no_other(made: Callable[..., Site]) -> None:
     site, go = made(hung={}, gone={}, fine={}), threading.Event()
     FakeSender.answers.update(hung=lambda _send: int(not go.wait(10)), gone=away, fine=lambda _send: 0x0000)

@@ -150,7 +150,7 @@ def made(tmp_path: Path) -> Iterator[Callable[..., Site]]:
         site.ledger.close()
 
 
-def wait_until(done: Callable[[], object], limit_s: float = 5.0) -> None:
+def wait_until(done: Callable[[], object], limit_s: float = 30.0) -> None:
     deadline = time.monotonic() + limit_s
     while not done():
         assert time.monotonic() < deadline, "waited in vain"

@@ -21,7 +21,7 @@ from blessmark.segment import segmenter
 from blessmark.segment.whole import Whole
 from blessmark.types import About, Frame, IntArray, KeyRing, Receipt, Segmenter
 from blessmark.verify import verify
-from dicom_node import __version__, header, label
+from dicom_node import __version__, header, label, originals
 from dicom_node.config import Config, OnUnprotectable, Route, SegmenterRule, record_tag
 from dicom_node.errors import InputError
 from dicom_node.jobs import InstanceState, Outcome, Work
@@ -100,13 +100,14 @@ def protect(ds: Dataset, site: Site, time_s: int) -> Protection:
     if _is_protected(ds, image, site):
         return Protection("passed", "already-protected")
     about = _describe(ds, image, site, time_s)
-    replaced = label.originals(ds)
+    before = pixels.settle(ds)
     marks: list[FrameMark] = []
     try:
         pixels.store(ds, image, _embed_frames(image, about, site, marks))
     except _Unprotectable:
         return Protection(_WITHOUT_ROOM[site.on_unprotectable], "no-room")
-    _label(ds, site, marks, replaced, time_s)
+    _label(ds, site, marks, time_s)
+    originals.seal(ds, site.ring, before, about.fields)
     return Protection(_result(marks), "", tuple(marks))
 
 
@@ -228,18 +229,11 @@ def _result(marks: list[FrameMark]) -> str:
     return "protected-whole-image" if whole else "protected"
 
 
-def _label(ds: Dataset, site: Site, marks: list[FrameMark], replaced: bytes, time_s: int) -> None:
-    key = site.ring.current
-    sealed = crypto.seal_element(crypto.derive(key), replaced, label.ORIGINALS_CONTEXT)
+def _label(ds: Dataset, site: Site, marks: list[FrameMark], time_s: int) -> None:
     records = tuple((mark.frame, mark.sealed) for mark in marks if mark.sealed)
-    label.mark(
-        ds,
-        label.Mark(crypto.fingerprint(key), records, sealed),
-        node=site.node,
-        version=__version__,
-        time_s=time_s,
-        description=_description(marks),
-    )
+    changed = any(mark.receipt is not None for mark in marks)
+    note = label.Note(site.node, __version__, time_s, _description(marks), pixels_changed=changed)
+    label.mark(ds, label.Mark(crypto.fingerprint(site.ring.current), records), note)
 
 
 def _description(marks: list[FrameMark]) -> str:

@@ -16,7 +16,6 @@ from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset
 
 from blessmark import pixels
-from blessmark.payload import crypto
 from blessmark.segment import segmenter
 from blessmark.segment.whole import Whole
 from blessmark.types import Finding, IntArray, KeyRing, Record, Segmenter, Verdict
@@ -24,6 +23,7 @@ from blessmark.verify import verify
 from dicom_node import header, label
 from dicom_node.config import Config, Route
 from dicom_node.jobs import Outcome, Work, failed, passed
+from dicom_node.originals import OriginalFields, unseal
 from dicom_node.report import FrameReport, InstanceReport
 from dicom_node.spool import Spool
 
@@ -32,11 +32,15 @@ _SEVERITY = {finding: place for place, finding in enumerate(Finding)}
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """The verdict on an instance; `restored` tells whether `recover` put the original back into it."""
+    """The verdict on an instance; `restored` tells whether `recover` put the original back into it.
+
+    `identical` tells that the data set then is the original's byte for byte, proven by its hash.
+    """
 
     report: InstanceReport
     finding: Finding
     restored: bool = False
+    identical: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +82,8 @@ def recover(ds: Dataset, source: str, reader: Reader, *, partial: bool = False) 
         rest = range(len(verdicts) + 1, image.frames + 1)
         verdicts += [_without_samples(v) for v in _verdicts(ds, image, reader, rest)]
         return _concluded(source, verdicts, image.frames)
-    _restore_header(ds, reader.ring, verdicts)
-    return _concluded(source, verdicts, image.frames, restored=True)
+    identical = _restore_header(ds, reader.ring, verdicts)
+    return _concluded(source, verdicts, image.frames, restored=True, identical=identical)
 
 
 class Recoverer:
@@ -135,7 +139,7 @@ def _verdicts(
     mark = label.read_mark(ds)
     sealed = dict(mark.sealed_records) if mark is not None else {}
     hints = [mark.fingerprint] if mark is not None else []
-    fields = header.HeaderFields(ds)
+    fields = OriginalFields(ds, unseal(ds, reader.ring))
     for number in numbers if numbers is not None else range(1, image.frames + 1):
         frame = image.frame(number)
         yield verify(
@@ -154,17 +158,14 @@ def _restored(
         yield verdict.restored.samples
 
 
-def _restore_header(ds: Dataset, ring: KeyRing, verdicts: Sequence[Verdict]) -> None:
-    mark = label.read_mark(ds)
-    if mark is not None:
-        for key in ring.keys:
-            kept = crypto.open_element(crypto.derive(key), mark.sealed_originals, label.ORIGINALS_CONTEXT)
-            if kept is not None:
-                label.unmark(ds, kept)
-                break
+def _restore_header(ds: Dataset, ring: KeyRing, verdicts: Sequence[Verdict]) -> bool:
+    """Undo everything else that the node did; whether the data set is proven to be the original's bytes."""
+    found = unseal(ds, ring)
+    identical = found is not None and pixels.undo(ds, found.changes)
     fullest = min((v.record for v in verdicts if v.record is not None), key=lambda r: r.tier, default=None)
-    if fullest is not None and fullest.fields:
+    if not identical and fullest is not None and fullest.fields:
         header.restore_fields(ds, fullest.fields, fullest.charset)
+    return identical
 
 
 def _without_samples(verdict: Verdict) -> Verdict:
@@ -183,6 +184,7 @@ def _concluded(
     *,
     show_record: bool = False,
     restored: bool = False,
+    identical: bool = False,
 ) -> Review:
     record = next((v.record for v in verdicts if v.record is not None), None)
     finding = _instance_finding(verdicts, frames)
@@ -195,7 +197,7 @@ def _concluded(
         frames=tuple(_frame_report(verdict) for verdict in verdicts),
         record=_readable(record) if show_record and record is not None else {},
     )
-    return Review(report, finding, restored)
+    return Review(report, finding, restored, identical)
 
 
 def _instance_finding(verdicts: Sequence[Verdict], frames: int) -> Finding:

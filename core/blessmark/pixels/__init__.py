@@ -5,6 +5,7 @@
                                 -> Passthrough      a kind of object that is never marked, and why
     store  Dataset, new frames  -> the Dataset      holding exactly these samples, read back before it returns
     write  Dataset              -> bytes            untouched elements as they were
+    settle, changes, undo       what was done to a Dataset, and the very bytes that it was
 
 Three rules hold for every image that `load` returns:
 
@@ -20,7 +21,23 @@ This is the only part of the engine that knows DICOM.
 from blessmark.pixels.files import read, write
 from blessmark.pixels.header import Header
 from blessmark.pixels.image import Image, load
+from blessmark.pixels.layout import settle
 from blessmark.pixels.reason import Passthrough, Reason
 from blessmark.pixels.store import store
+from blessmark.pixels.undo import Changes, changes, original, undo
 
-__all__ = ["Header", "Image", "Passthrough", "Reason", "load", "read", "store", "write"]
+__all__ = [
+    "Changes",
+    "Header",
+    "Image",
+    "Passthrough",
+    "Reason",
+    "changes",
+    "load",
+    "original",
+    "read",
+    "settle",
+    "store",
+    "undo",
+    "write",
+]

@@ -41,6 +41,11 @@ _SOP_CLASSES = {
     uid.ParametricMapStorage: Reason.PARAMETRIC_MAP,
 }
 
+#: attributes that describe how pixels are stored, and change with it where compressed ones are stored anew
+PIXEL_DESCRIPTION = frozenset(
+    {0x00280004, 0x00280006, 0x00282110, 0x00282112, 0x00282114, 0x7FE00001, 0x7FE00002}
+)
+
 #: containers that the standard knew at some time, and that are passed through (PS3.5 8.1.1)
 _OTHER_CONTAINERS = frozenset({1, 12, 24, 32, 40, 48, 64})
 

@@ -99,7 +99,8 @@ def mark(ds: Dataset, mark: Mark, note: Note) -> None:
     for tag in SIGNATURES:
         if tag in ds:
             del ds[tag]
-    ds.InstanceCoercionDateTime = note.when
+    if not note.deidentified:  # the time of arrival tells when the examination was
+        ds.InstanceCoercionDateTime = note.when
     ds.ContributingEquipmentSequence = DicomSequence([*contributors, *_equipment(note)])
     _write_block(ds, mark)
 
@@ -191,8 +192,8 @@ def _with_derivation(item: Dataset, note: Note) -> Dataset:
     derivation = Dataset()
     derivation.DerivationDescription = note.description
     derivation.DerivationCodeSequence = DicomSequence([_derivation_code()])
-    if note.source is not None:
-        derivation.SourceImageSequence = DicomSequence([_source_image(*note.source)])
+    sources = [] if note.source is None else [_source_image(*note.source)]
+    derivation.SourceImageSequence = DicomSequence(sources)
     fresh = shallow(item)
     earlier = fresh[_DERIVATION_IMAGE].value if _DERIVATION_IMAGE in fresh else []
     fresh.DerivationImageSequence = DicomSequence([*earlier, derivation])
@@ -260,8 +261,9 @@ def _equipment(note: Note) -> list[Dataset]:
         item = Dataset()
         item.PurposeOfReferenceCodeSequence = DicomSequence([_code(value, "DCM", meaning)])
         item.Manufacturer, item.ManufacturerModelName = "dicom-node", "dicom-node"
-        item.StationName, item.SoftwareVersions = note.node, note.version
-        item.ContributionDateTime, item.ContributionDescription = note.when, note.description
+        item.SoftwareVersions, item.ContributionDescription = note.version, note.description
+        if not note.deidentified:
+            item.StationName, item.ContributionDateTime = note.node, note.when
         items.append(item)
     return items
 

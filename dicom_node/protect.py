@@ -1,8 +1,10 @@
 """THE forward sentence: what happens to an image between arriving and leaving.
 
-    load the pixels, describe the patient record, embed it frame by frame, store the pixels, label the header
+    load the pixels, describe the patient record, embed it frame by frame, store the pixels,
+    rewrite the header as the route wants it, label it, seal what all of this replaced
 
-An image that cannot carry its record goes by the route's policy, and says so in its result and reason.
+An image that cannot carry its record goes by the route's policy, and says so in its result and reason. On a
+route that derives UIDs or de-identifies, objects without such pixels have their header rewritten too.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 
 from blessmark import pixels
 from blessmark.embed import embed, seal_for_header
@@ -22,11 +25,24 @@ from blessmark.segment.whole import Whole
 from blessmark.types import About, Frame, IntArray, KeyRing, Receipt, Segmenter
 from blessmark.verify import verify
 from dicom_node import __version__, header, label, originals
-from dicom_node.config import Config, OnUnprotectable, Route, SegmenterRule, record_tag
+from dicom_node.config import (
+    Config,
+    Deidentify,
+    OnContent,
+    OnUnprotectable,
+    Route,
+    SegmenterRule,
+    Uids,
+    record_tag,
+)
+from dicom_node.deidentify import deidentify, telling_content
 from dicom_node.errors import InputError
-from dicom_node.jobs import InstanceState, Outcome, Work
+from dicom_node.jobs import InstanceState, Outcome, Work, passed
+from dicom_node.originals import SOP_INSTANCE_UID
 from dicom_node.spool import Spool
+from dicom_node.uids import deriver, rewrite_uids
 
+SOP_CLASS_UID = 0x00080016
 #: Modality, SOP Class UID, Body Part Examined
 _CHOSEN_BY = (0x00080060, 0x00080016, 0x00180015)
 
@@ -44,7 +60,14 @@ class Site:
     record_tags: tuple[int, ...]
     max_change: int | None = None
     on_unprotectable: OnUnprotectable = OnUnprotectable.HEADER
+    uids: Uids = Uids.KEEP
+    deidentify: Deidentify | None = None
     rules: tuple[tuple[SegmenterRule, Segmenter], ...] = ()
+
+    @property
+    def rewrites(self) -> bool:
+        """Whether every header changes, whatever becomes of the pixels."""
+        return self.uids is Uids.DERIVE or self.deidentify is not None
 
     def for_instance(self, ds: Dataset) -> Site:
         """The same site with the segmenter that its rules choose for `ds`."""
@@ -68,8 +91,8 @@ class Protection:
     """What became of an instance; `result` and `reason` are bounded words for counters and logs.
 
     `result` is `protected`, `protected-header` (a record that some frame's pixels could not carry travels
-    sealed in the header), `protected-whole-image`, `passed`, `held` or `rejected`. Only the first three
-    changed the data set.
+    sealed in the header), `protected-whole-image`, `rewritten` (the header only), `passed`, `held` or
+    `rejected`. Only the first four changed the data set.
     """
 
     result: str
@@ -78,7 +101,7 @@ class Protection:
 
     @property
     def changed(self) -> bool:
-        return bool(self.frames)
+        return bool(self.frames) or self.result == "rewritten"
 
 
 def protect(ds: Dataset, site: Site, time_s: int) -> Protection:
@@ -93,21 +116,25 @@ def protect(ds: Dataset, site: Site, time_s: int) -> Protection:
     InputError
         it has no SOP Instance UID
     """
+    content = telling_content(ds) if site.deidentify is not None else ""
+    if site.deidentify is not None and content and site.deidentify.on_content is OnContent.HOLD:
+        return Protection("held", content)
     image = pixels.load(ds)
     if isinstance(image, pixels.Passthrough):
-        return Protection("passed", str(image.reason))
+        return _without_pixels(ds, site, str(image.reason), time_s)
     site = site.for_instance(ds)
     if _is_protected(ds, image, site):
         return Protection("passed", "already-protected")
-    about = _describe(ds, image, site, time_s)
+    about = _about(ds, site, image.frames, time_s)
     before = pixels.settle(ds)
     marks: list[FrameMark] = []
     try:
         pixels.store(ds, image, _embed_frames(image, about, site, marks))
     except _Unprotectable:
+        if site.on_unprotectable is OnUnprotectable.PASS:
+            return _without_pixels(ds, site, "no-room", time_s)
         return Protection(_WITHOUT_ROOM[site.on_unprotectable], "no-room")
-    _label(ds, site, marks, time_s)
-    originals.seal(ds, site.ring, before, about.fields)
+    _finish(ds, site, marks, before, about)
     return Protection(_result(marks), "", tuple(marks))
 
 
@@ -116,28 +143,29 @@ class Protector:
 
     def __init__(self, config: Config, route: Route, ring: KeyRing, spool: Spool) -> None:
         self._route, self._spool = route, spool
-        self._site = site_of(config, route.on_unprotectable, ring)
+        self._site = site_of(config, route, ring)
 
     def __call__(self, work: Work) -> Outcome:
         ds = pixels.read(self._spool.path(work.blob))
         done = protect(ds, self._site, int(work.received_at))
         if done.result in _ENDS:
             return Outcome(_ENDS[done.result], done.result, done.reason)
-        blob = self._spool.put([written(ds)]).name if done.changed else work.blob
+        if not done.changed:
+            return passed(work, self._route, done.result, done.reason)
         return Outcome(
             InstanceState.READY,
             done.result,
             done.reason,
-            blob,
+            self._spool.put([written(ds)]).name,
             work.arrival.sop_class_uid,
-            work.arrival.sop_instance_uid,
+            header.text(ds, SOP_INSTANCE_UID),
             str(ds.file_meta.TransferSyntaxUID),
             self._route.destinations,
         )
 
 
-def site_of(config: Config, on_unprotectable: OnUnprotectable, ring: KeyRing) -> Site:
-    """The site that a configuration describes."""
+def site_of(config: Config, route: Route, ring: KeyRing) -> Site:
+    """The site that a configuration describes for a route."""
     tags = tuple(tag for tag in map(record_tag, config.watermark.record) if tag is not None)
     cap = config.watermark.max_change
     return Site(
@@ -146,7 +174,9 @@ def site_of(config: Config, on_unprotectable: OnUnprotectable, ring: KeyRing) ->
         segmenter=segmenter(config.watermark.segmenter),
         record_tags=tags,
         max_change=None if cap == "auto" else cap,
-        on_unprotectable=on_unprotectable,
+        on_unprotectable=route.on_unprotectable,
+        uids=route.uids,
+        deidentify=route.deidentify if route.deidentifies else None,
         rules=tuple((rule, segmenter(rule.use)) for rule in config.watermark.segmenter_rules),
     )
 
@@ -179,13 +209,13 @@ def _is_protected(ds: Dataset, image: pixels.Image, site: Site) -> bool:
     return verify(image.frame(1), site.ring, (site.segmenter, Whole()), sealed=sealed).record is not None
 
 
-def _describe(ds: Dataset, image: pixels.Image, site: Site, time_s: int) -> About:
-    uid = header.text(ds, 0x00080018)
+def _about(ds: Dataset, site: Site, frames: int, time_s: int) -> About:
+    uid = header.text(ds, SOP_INSTANCE_UID)
     if not uid:
         raise InputError("the data set has no SOP Instance UID (0008,0018); it cannot be protected")
     return About(
         sop_instance_uid=uid,
-        frames=image.frames,
+        frames=frames,
         time_s=time_s,
         node=site.node,
         charset=header.value_bytes(ds, header.SPECIFIC_CHARACTER_SET) or b"",
@@ -229,16 +259,45 @@ def _result(marks: list[FrameMark]) -> str:
     return "protected-whole-image" if whole else "protected"
 
 
-def _label(ds: Dataset, site: Site, marks: list[FrameMark], time_s: int) -> None:
+def _without_pixels(ds: Dataset, site: Site, reason: str, time_s: int) -> Protection:
+    """An object whose pixels carry nothing: as it came, or with its header rewritten where the route does."""
+    if not site.rewrites:
+        return Protection("passed", reason)
+    if originals.unseal(ds, site.ring) is not None:
+        return Protection("passed", "already-protected")
+    before = pixels.settle(ds)
+    _finish(ds, site, [], before, _about(ds, site, 1, time_s))
+    return Protection("rewritten", reason)
+
+
+def _finish(ds: Dataset, site: Site, marks: list[FrameMark], before: bytes, about: About) -> None:
+    """Rewrite and label the header, and seal what that replaced; `before` is the hash of the original."""
+    source = header.text(ds, SOP_CLASS_UID), about.sop_instance_uid
+    if site.deidentify is not None:
+        deidentify(ds, site.deidentify, site.ring)
+    elif site.uids is Uids.DERIVE:
+        rewrite_uids(ds, deriver(site.ring))
+    note = label.Note(
+        site.node,
+        __version__,
+        about.time_s,
+        _description(marks),
+        pixels_changed=any(mark.receipt is not None for mark in marks),
+        deidentified=site.deidentify is not None,
+        source=source if site.deidentify is None and site.uids is Uids.DERIVE else None,
+    )
     records = tuple((mark.frame, mark.sealed) for mark in marks if mark.sealed)
-    changed = any(mark.receipt is not None for mark in marks)
-    note = label.Note(site.node, __version__, time_s, _description(marks), pixels_changed=changed)
     label.mark(ds, label.Mark(crypto.fingerprint(site.ring.current), records), note)
+    originals.seal(ds, site.ring, before, about.fields)
+    if "file_meta" in ds.__dict__ and "MediaStorageSOPInstanceUID" in ds.file_meta:
+        ds.file_meta.MediaStorageSOPInstanceUID = UID(header.text(ds, SOP_INSTANCE_UID))
 
 
 def _description(marks: list[FrameMark]) -> str:
     """What the Derivation Description says: what was done, where, and how far a sample moved at most."""
     receipts = [mark.receipt for mark in marks if mark.receipt is not None]
+    if not marks:
+        return f"Header rewritten ({label.FORMAT_NAME})"
     if not receipts:
         return f"Record sealed in header ({label.FORMAT_NAME}); pixels unchanged"
     whole = any(receipt.segmenter == Whole.id for receipt in receipts)

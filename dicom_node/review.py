@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 
 from blessmark import pixels
 from blessmark.segment import segmenter
@@ -23,10 +24,13 @@ from blessmark.verify import verify
 from dicom_node import header, label
 from dicom_node.config import Config, Route
 from dicom_node.jobs import Outcome, Work, failed, passed
-from dicom_node.originals import OriginalFields, unseal
+from dicom_node.originals import SOP_INSTANCE_UID, OriginalFields, unseal
 from dicom_node.report import FrameReport, InstanceReport
+from dicom_node.rewrite import shallow
 from dicom_node.spool import Spool
 
+#: why an image has its originals in the header and nothing in its pixels
+_NO_ROOM = "no-room"
 _SEVERITY = {finding: place for place, finding in enumerate(Finding)}
 
 
@@ -61,8 +65,12 @@ def review(ds: Dataset, source: str, reader: Reader, *, show_record: bool = Fals
     """
     image = pixels.load(ds)
     if isinstance(image, pixels.Passthrough):
-        return _without_pixels(source, str(image.reason))
+        return _without_pixels(ds, source, str(image.reason), reader)
     verdicts = [_without_samples(verdict) for verdict in _verdicts(ds, image, reader)]
+    if _nothing_in_the_pixels(verdicts):
+        rewritten = _without_pixels(ds, source, _NO_ROOM, reader)
+        if rewritten.finding is Finding.AUTHENTIC:
+            return rewritten
     return _concluded(source, verdicts, image.frames, show_record=show_record)
 
 
@@ -74,13 +82,17 @@ def recover(ds: Dataset, source: str, reader: Reader, *, partial: bool = False) 
     """
     image = pixels.load(ds)
     if isinstance(image, pixels.Passthrough):
-        return _without_pixels(source, str(image.reason))
+        return _without_pixels(ds, source, str(image.reason), reader, restore=True)
     verdicts: list[Verdict] = []
     try:
         pixels.store(ds, image, _restored(ds, image, reader, verdicts, partial=partial))
     except _NotRestorable:
         rest = range(len(verdicts) + 1, image.frames + 1)
         verdicts += [_without_samples(v) for v in _verdicts(ds, image, reader, rest)]
+        if _nothing_in_the_pixels(verdicts):
+            rewritten = _without_pixels(ds, source, _NO_ROOM, reader, restore=True)
+            if rewritten.restored:
+                return rewritten
         return _concluded(source, verdicts, image.frames)
     identical = _restore_header(ds, reader.ring, verdicts)
     return _concluded(source, verdicts, image.frames, restored=True, identical=identical)
@@ -100,7 +112,7 @@ class Recoverer:
     def __call__(self, work: Work) -> Outcome:
         ds = pixels.read(self._spool.path(work.blob))
         done = recover(ds, work.blob, self._reader)
-        if done.report.reason:
+        if done.report.reason and done.finding is Finding.UNMARKED:
             return passed(work, self._route, "passed", done.report.reason)
         if not done.restored:
             return failed(work, self._route, str(done.finding))
@@ -108,7 +120,12 @@ class Recoverer:
         pixels.write(ds, buffer)
         blob = self._spool.put([buffer.getvalue()]).name
         whole = passed(work, self._route, "recovered")
-        return replace(whole, blob=blob, transfer_syntax_uid=str(ds.file_meta.TransferSyntaxUID))
+        return replace(
+            whole,
+            blob=blob,
+            sop_instance_uid=header.text(ds, SOP_INSTANCE_UID),
+            transfer_syntax_uid=str(ds.file_meta.TransferSyntaxUID),
+        )
 
 
 class Verifier:
@@ -147,6 +164,10 @@ def _verdicts(
         )
 
 
+def _nothing_in_the_pixels(verdicts: Sequence[Verdict]) -> bool:
+    return all(verdict.record is None and verdict.evidence.framing is None for verdict in verdicts)
+
+
 def _restored(
     ds: Dataset, image: pixels.Image, reader: Reader, verdicts: list[Verdict], *, partial: bool
 ) -> Iterator[IntArray]:
@@ -165,6 +186,7 @@ def _restore_header(ds: Dataset, ring: KeyRing, verdicts: Sequence[Verdict]) -> 
     fullest = min((v.record for v in verdicts if v.record is not None), key=lambda r: r.tier, default=None)
     if not identical and fullest is not None and fullest.fields:
         header.restore_fields(ds, fullest.fields, fullest.charset)
+    _follow_uid(ds)
     return identical
 
 
@@ -173,8 +195,36 @@ def _without_samples(verdict: Verdict) -> Verdict:
     return Verdict(verdict.finding, verdict.evidence, verdict.record, None, verdict.exact)
 
 
-def _without_pixels(source: str, reason: str) -> Review:
-    return Review(InstanceReport(source, str(Finding.UNMARKED), reason), Finding.UNMARKED)
+def _without_pixels(
+    ds: Dataset, source: str, reason: str, reader: Reader, *, restore: bool = False
+) -> Review:
+    """The verdict on an object that carries nothing in pixels, but may have had its header rewritten.
+
+    The hash among its originals speaks for all of it: whatever differs from what the node wrote is found,
+    and then nothing is restored.
+    """
+    found = unseal(ds, reader.ring)
+    if found is None:
+        finding = Finding.UNMARKED
+    else:
+        trial = shallow(ds)
+        finding = Finding.AUTHENTIC if pixels.undo(trial, found.changes) else Finding.HEADER_ALTERED
+    done = restore and finding is Finding.AUTHENTIC
+    if done:
+        _become(ds, trial)
+    return Review(InstanceReport(source, str(finding), reason), finding, restored=done, identical=done)
+
+
+def _become(ds: Dataset, other: Dataset) -> None:
+    """Give `ds` the elements and the layout of `other`."""
+    ds.__dict__.update(other.__dict__)
+    _follow_uid(ds)
+
+
+def _follow_uid(ds: Dataset) -> None:
+    """The file meta information names the instance that the data set is (PS3.10 7.1)."""
+    if "MediaStorageSOPInstanceUID" in ds.file_meta:
+        ds.file_meta.MediaStorageSOPInstanceUID = UID(header.text(ds, SOP_INSTANCE_UID))
 
 
 def _concluded(

@@ -51,16 +51,16 @@ def _edits(ds: Dataset, rule: Rule) -> dict[int, Element | None]:
         if fate is Fate.REMOVE:
             edits[tag] = None
         elif fate is Fate.KEEP:
-            entered = _entered(ds, element, rule)
-            if entered is not None:
-                edits[tag] = entered
+            fresh = entered(ds, element, rule)
+            if fresh is not None:
+                edits[tag] = fresh
         elif not isinstance(fate, Fate):
             edits[tag] = fate
     return edits
 
 
-def _entered(ds: Dataset, element: Element, rule: Rule) -> DataElement | None:
-    """The sequence with changed items, None if nothing in it changes or it is no sequence."""
+def entered(ds: Dataset, element: Element, rule: Rule) -> DataElement | None:
+    """The sequence with its items changed by a rule, None if nothing in it changes or it is none."""
     sequence = as_sequence(ds, element)
     if sequence is None:
         return None

@@ -6,6 +6,7 @@ from pydicom.uid import UID
 
 from blessmark.pixels import Reason
 from dicom_node.dimse.contexts import STORAGE_CLASSES, TRANSFER_SYNTAXES
+from tools.fates import KINDS, class_rows, name_of, syntax_rows
 from tools.generated import REPOSITORY, filled, table, update
 
 DOCUMENT = REPOSITORY / "docs" / "conformance.md"
@@ -13,9 +14,14 @@ DOCUMENT = REPOSITORY / "docs" / "conformance.md"
 
 def rendered(text: str) -> str:
     """The document with its tables as the code would have them today."""
-    return filled(
-        text, {"transfer-syntaxes": _syntaxes(), "sop-classes": _classes(), "passed-through": _reasons()}
-    )
+    parts = {
+        "transfer-syntaxes": _syntaxes(),
+        "sop-classes": _classes(),
+        "pixels-by-syntax": table(("Transfer syntax", *KINDS), syntax_rows()),
+        "fate-by-class": table(("What becomes of it", "SOP classes (Storage)"), class_rows()),
+        "passed-through": _reasons(),
+    }
+    return filled(text, parts)
 
 
 def _syntaxes() -> str:
@@ -23,7 +29,7 @@ def _syntaxes() -> str:
 
 
 def _classes() -> str:
-    named = sorted((UID(uid).name, uid) for uid in STORAGE_CLASSES)
+    named = sorted((name_of(uid), uid) for uid in STORAGE_CLASSES)
     return table(("SOP class", "UID"), ((name, f"`{uid}`") for name, uid in named))
 
 

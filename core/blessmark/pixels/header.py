@@ -35,10 +35,17 @@ _CHANNELS = {
     "CMYK": 4,
 }
 
+#: label maps and height maps that the installed dictionary may not know by name yet
+_LABEL_MAP, _HEIGHT_MAP = "1.2.840.10008.5.1.4.1.1.66.7", "1.2.840.10008.5.1.4.1.1.66.8"
+
 _SOP_CLASSES = {
     uid.SegmentationStorage: Reason.SEGMENTATION,
+    _LABEL_MAP: Reason.SEGMENTATION,
+    _HEIGHT_MAP: Reason.SEGMENTATION,
     uid.RTDoseStorage: Reason.RT_DOSE,
     uid.ParametricMapStorage: Reason.PARAMETRIC_MAP,
+    uid.OphthalmicThicknessMapStorage: Reason.PARAMETRIC_MAP,
+    uid.CornealTopographyMapStorage: Reason.PARAMETRIC_MAP,
 }
 
 #: attributes that describe how pixels are stored, and change with it where compressed ones are stored anew
@@ -189,7 +196,7 @@ def object_reason(ds: Dataset) -> Reason | None:
         return _without_pixels(ds)
     if elements.transfer_syntax(ds).startswith(VIDEO_PREFIX):
         return Reason.VIDEO
-    return _SOP_CLASSES.get(uid.UID(elements.text(ds, "SOPClassUID")))
+    return _SOP_CLASSES.get(elements.text(ds, "SOPClassUID"))
 
 
 def _without_pixels(ds: Dataset) -> Reason:

@@ -54,9 +54,9 @@ def without_pixels(sop_class: str, syntax: str) -> Dataset:
 
 #: what an encoder of the tests can write beside grey and RGB
 _KINDS = {
-    **dict.fromkeys(NATIVE, [name for name, kind in KINDS.items() if kind.allocated > 1]),
-    **dict.fromkeys(_ENCODERS, ["grey 8", "grey 12", "grey 16 signed", "RGB 8", "YBR_FULL 8"]),
-    uid.JPEGBaseline8Bit: ["grey 8", "YBR_FULL_422"],
+    **dict.fromkeys(NATIVE, tuple(name for name, kind in KINDS.items() if kind.allocated > 1)),
+    **dict.fromkeys(_ENCODERS, ("grey 8", "grey 12", "grey 16 signed", "RGB 8", "YBR_FULL 8")),
+    uid.JPEGBaseline8Bit: ("grey 8", "YBR_FULL_422"),
 }
 _CELLS = [(syntax, name) for syntax, names in _KINDS.items() for name in names]
 

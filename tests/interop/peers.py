@@ -93,13 +93,26 @@ class Orthanc:
     def file(self, instance: str) -> bytes:
         return self._get(f"/instances/{instance}/file")
 
+    def store(self, content: bytes) -> str:
+        """Upload a file; the id of its instance."""
+        request = urllib.request.Request(self._url("/instances"), data=content, method="POST")
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return str(json.loads(answer.read())["ID"])
+
+    def remove(self, instance: str) -> None:
+        request = urllib.request.Request(self._url(f"/instances/{instance}"), method="DELETE")
+        urllib.request.urlopen(request, timeout=60).close()
+
     def preview(self, instance: str) -> bytes:
         return self._get(f"/instances/{instance}/preview")
 
     def _get(self, path: str) -> bytes:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=60) as answer:
+        with urllib.request.urlopen(self._url(path), timeout=60) as answer:
             content: bytes = answer.read()
             return content
+
+    def _url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.http_port}{path}"
 
 
 @contextlib.contextmanager

@@ -453,7 +453,7 @@ def _instances(folder: Path) -> list[tuple[Path, Dataset]]:
 
 
 def _words(ds: Dataset) -> list[bytes]:
-    """The values that must not be found: long enough to mean something, and no word of the scanner's maker."""
+    """The values that must not be found: long enough to mean something, no name of the scanner's maker."""
     values = (str(ds.get(keyword) or "") for keyword in _TELLING)
     words = [word for value in values for word in re.split(r"[\^=]", value)]
     return [word.encode() for word in words if len(word) > 3 and word not in str(ds.get("Manufacturer"))]

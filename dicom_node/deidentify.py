@@ -24,7 +24,7 @@ from datetime import date, timedelta
 from functools import lru_cache
 from importlib import resources
 
-from pydicom.datadict import dictionary_has_tag
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement, convert_raw_data_element
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.multival import MultiValue
@@ -39,12 +39,14 @@ from dicom_node.rewrite import Element, Fate, as_sequence, entered, rewrite
 EDITION = "2026c"
 
 _NAME, _ID, _ISSUER, _BIRTH_DATE = 0x00100010, 0x00100020, 0x00100021, 0x00100030
+_STUDY = 0x0020000D
 #: values that would identify the patient in whatever text they stand
 _TELLING = (_NAME, _ID, 0x00101000, 0x00101001, 0x00101005, 0x00101060, 0x00080050, 0x00102154)
 _SOP_CLASS_META = (0x00020000, 0x00020001, 0x00020002, 0x00020003, 0x00020010, 0x00020012, 0x00020013)
 _TEXT_VRS = frozenset({"LO", "SH", "ST", "LT", "UT", "UC", "PN"})
-#: Code Value, Coding Scheme Designator and Version, Code Meaning
-_CODE = frozenset({0x00080100, 0x00080102, 0x00080103, 0x00080104})
+#: Code Value, Coding Scheme Designator and Version
+_CODE = frozenset({0x00080100, 0x00080102, 0x00080103})
+_CODE_MEANING = 0x00080104
 #: coding schemes whose meanings are theirs and not a local user's
 _STANDARD_SCHEMES = frozenset({"DCM", "SCT", "SRT", "SNM3", "LN", "UCUM", "FMA", "RADLEX", "NCIt", "MDC"})
 _LEAST_TELLING = 3
@@ -124,7 +126,7 @@ def action(tag: int, profile: Deidentify) -> str:
         (row.descriptors, profile.descriptors is Descriptors.CLEAN),
     )
     chosen = [found for found, wanted in options if wanted and found != "-"]
-    return chosen[0] if chosen else _KEEPING[row.basic]
+    return chosen[0] if chosen else _VALID.get(tag) or _KEEPING[row.basic]
 
 
 #: of the actions that the table leaves to the type of the attribute, the one that is right for all types
@@ -139,6 +141,10 @@ _KEEPING = {
     "X/Z/D": "D",
     "X/Z/U*": "U",
 }
+
+
+#: where an object would not be valid: a sequence that may be absent but not empty, and times of type 1
+_VALID = {0x00081110: "X", 0x00700082: "D", 0x00700083: "D"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +171,10 @@ def patient_of(ds: Dataset, ring: KeyRing) -> Patient:
 def deidentify(ds: Dataset, profile: Deidentify, ring: KeyRing) -> None:
     """Take out of `ds` what the profile says, and have it say so (PS3.15 E.1.1, PS3.3 C.12.1.1.9)."""
     cleaner = _Cleaner(profile, patient_of(ds, ring), uids.deriver(ring))
+    has_patient = any(tag in ds for tag in (_NAME, _ID, _STUDY))
     rewrite(ds, cleaner.rule)
-    _replace_identity(ds, cleaner.patient.pseudonym)
+    if has_patient:
+        _replace_identity(ds, cleaner.patient.pseudonym)
     ds.PatientIdentityRemoved = "YES"
     ds.DeidentificationMethod = f"dicom-node {__version__}, PS3.15 Annex E {EDITION}"
     ds.DeidentificationMethodCodeSequence = DicomSequence(_codes(profile))
@@ -243,7 +251,7 @@ class _Cleaner:
 
     def keep(self, holder: Dataset, element: Element) -> Fate | Element:
         """As it is, unless it repeats what identifies the patient."""
-        vr = header.value_representation(holder, int(element.tag))
+        vr = _vr(holder, int(element.tag))
         if vr not in _TEXT_VRS or not self._tells(holder, element):
             return Fate.KEEP
         return self.dummy(holder, element)
@@ -254,13 +262,13 @@ class _Cleaner:
 
     def empty(self, holder: Dataset, element: Element) -> Element:
         """There, without a value."""
-        vr = header.value_representation(holder, int(element.tag))
+        vr = _vr(holder, int(element.tag))
         return DataElement(element.tag, vr, DicomSequence() if vr == "SQ" else None)
 
     def dummy(self, holder: Dataset, element: Element) -> Fate | Element:
         """Another value in its place; the items of a sequence are cleaned one by one."""
         tag = int(element.tag)
-        vr = header.value_representation(holder, tag)
+        vr = _vr(holder, tag)
         if vr == "UI":
             return self.uid(holder, element)
         if as_sequence(holder, element) is not None:
@@ -270,20 +278,22 @@ class _Cleaner:
     def _content_rule(self, holder: Dataset, tag: int, element: Element) -> Fate | Element:
         """As `rule`, and free text goes: in a sequence to be replaced only codes and numbers stay."""
         fate = self.rule(holder, tag, element)
-        vr = header.value_representation(holder, tag)
-        if fate is not Fate.KEEP or vr not in _TEXT_VRS or (tag in _CODE and _is_standard_code(holder)):
+        vr = _vr(holder, tag)
+        if fate is not Fate.KEEP or vr not in _TEXT_VRS or tag in _CODE:
+            return fate
+        if tag == _CODE_MEANING and header.text(holder, 0x00080102) in _STANDARD_SCHEMES:
             return fate
         return DataElement(tag, vr, _DUMMIES[vr])
 
     def uid(self, holder: Dataset, element: Element) -> Fate | Element:
         """The UID that stands in for it; a sequence has its own inside."""
-        if header.value_representation(holder, int(element.tag)) != "UI":
+        if _vr(holder, int(element.tag)) != "UI":
             return Fate.KEEP
         return uids.derived(holder, element, self._derive)
 
     def shift(self, holder: Dataset, element: Element) -> Fate | Element:
         """Dates moved by the patient's number of days; times stay, what is no date goes."""
-        vr = header.value_representation(holder, int(element.tag))
+        vr = _vr(holder, int(element.tag))
         if vr not in ("DA", "DT"):
             return Fate.KEEP
         text = (header.value_bytes(holder, int(element.tag)) or b"").decode("ascii", "replace").strip(" \0")
@@ -292,7 +302,7 @@ class _Cleaner:
 
     def clean(self, holder: Dataset, element: Element) -> Fate | Element:
         """Only the words that are terms of anatomy and imaging, and none that identifies the patient."""
-        vr = header.value_representation(holder, int(element.tag))
+        vr = _vr(holder, int(element.tag))
         if vr not in _TEXT_VRS:
             return self.dummy(holder, element)
         words = [w for w in _WORD.findall(_text(holder, element)) if w.casefold() in vocabulary()]
@@ -315,6 +325,12 @@ _ACTIONS = {
 }
 
 
+def _vr(holder: Dataset, tag: int) -> str:
+    """The VR of an element; where a writer gave up (UN), what the dictionary says."""
+    stated = header.value_representation(holder, tag)
+    return dictionary_VR(tag)[:2] if stated == "UN" and dictionary_has_tag(tag) else stated
+
+
 def _moved(text: str, shift: timedelta) -> str:
     """A DA or DT value so many days earlier; its date is dropped to 1900 where it is none."""
     try:
@@ -322,10 +338,6 @@ def _moved(text: str, shift: timedelta) -> str:
     except (ValueError, OverflowError):
         return "19000101" if text else ""
     return f"{day:%Y%m%d}" + text[8:]
-
-
-def _is_standard_code(item: Dataset) -> bool:
-    return header.text(item, 0x00080102) in _STANDARD_SCHEMES
 
 
 def _safe_private(entry: str) -> tuple[int, int, str]:

@@ -7,13 +7,11 @@ file meta information; as it stands, and as text in each character set.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import uid
-from pydicom.charset import python_encoding
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataset import Dataset
 
@@ -21,15 +19,14 @@ from blessmark import pixels
 from blessmark.payload.record import FULL_FIELDS
 from blessmark.pixels import layout
 from blessmark.segment import segmenter
-from dicom_node import header
 from dicom_node.config import Deidentify, OnUnprotectable, Profile
 from dicom_node.deidentify import action, table
 from dicom_node.originals import unseal
 from dicom_node.protect import Site, protect, written
 from dicom_node.review import Reader, recover, review
-from dicom_node.rewrite import as_sequence
 from tests import builders
 from tests.builders import file_bytes
+from tests.secret_values import found, removed_values
 from tests.strategies import RING
 
 BASIC = Deidentify(profile=Profile.BASIC)
@@ -68,7 +65,7 @@ def sent(ds: Dataset, site: Site = SITE) -> tuple[bytes, bytes, list[bytes]]:
     """The original data set, the file that leaves, and the values that must not be in it."""
     ds = pixels.read(file_bytes(ds))
     original = body(ds)
-    secrets = list(removed_values(ds))
+    secrets = list(removed_values(ds, BASIC))
     done = protect(ds, site, TIME_S)
     assert done.changed
     return original, written(ds), secrets
@@ -76,34 +73,6 @@ def sent(ds: Dataset, site: Site = SITE) -> tuple[bytes, bytes, list[bytes]]:
 
 def body(ds: Dataset) -> bytes:
     return b"".join(layout.parts(ds))
-
-
-def removed_values(ds: Dataset) -> Iterator[bytes]:
-    """Every value that the profile takes out, and its components, at any depth."""
-    for tag in ds.keys():  # noqa: SIM118
-        element = ds.get_item(tag)
-        sequence = as_sequence(ds, element)
-        if sequence is not None:
-            for item in sequence.value:
-                yield from removed_values(item)
-        elif tag.group % 2 or (int(tag) in table() and action(int(tag), BASIC) != "K"):
-            value = (header.value_bytes(ds, int(tag)) or b"").strip(b" \0")
-            parts = [value, *(part for p in value.split(b"\\") for part in p.replace(b"=", b"^").split(b"^"))]
-            yield from {part for part in parts if len(part) >= 4}
-
-
-def found(content: bytes, secrets: list[bytes]) -> list[bytes]:
-    """Those of the values that stand in a file, as bytes or as the same text in another character set."""
-    hits = []
-    for secret in secrets:
-        spellings = {secret}
-        for codec in {"utf-8", "utf-16-le", "utf-16-be", *filter(None, python_encoding.values())}:
-            try:
-                spellings.add(secret.decode("utf-8").encode(codec))
-            except (UnicodeError, LookupError):
-                continue
-        hits += [spelling for spelling in spellings if len(spelling) >= 4 and spelling in content]
-    return hits
 
 
 PATIENT = {

@@ -9,7 +9,9 @@ from importlib import resources
 import pytest
 from pydicom import uid
 from pydicom.datadict import keyword_for_tag, tag_for_keyword
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 
 from blessmark import pixels
 from dicom_node import header
@@ -20,6 +22,7 @@ from tests.builders import Encoding, dataset, file_bytes, phantom
 from tests.strategies import KEY, OTHER_KEY, RING, Ring
 
 BASIC = Deidentify(profile=Profile.BASIC)
+NAME = 0x00100010
 #: rows of edition 2026c by their action in the Basic Profile
 COUNTS = {"X": 412, "D": 93, "U": 55, "Z": 42, "X/D": 23, "X/Z": 11, "X/Z/D": 8, "Z/D": 6, "X/Z/U*": 2}
 
@@ -117,6 +120,20 @@ class TestBasicProfile:
         assert (ds.PatientBirthDate, ds.AccessionNumber) == ("", "")
         assert "OtherPatientNames" not in ds
         assert (ds.SeriesDate, str(ds.OperatorsName)) == ("19000101", "Removed^Name")
+
+    def test_a_writer_that_gave_up_on_the_type_hides_nothing(self):
+        """Elements of VR UN are what the dictionary says they are."""
+        ds = stored(OperatorsName="Who^Else", SeriesInstanceUID="1.2.3.4", PatientName="Phantom^Test")
+        ds.SeriesDescription = "of Phantom"
+        ds = pixels.read(file_bytes(ds))
+        before = ds.SeriesInstanceUID
+        for tag in (0x00081070, 0x0020000E, NAME):
+            value = header.value_bytes(ds, tag) or b""
+            ds[tag] = RawDataElement(Tag(tag), "UN", len(value), value, 0, False, True)
+        ds = cleaned(ds)
+        assert str(ds.OperatorsName) == "Removed^Name"
+        assert ds.SeriesInstanceUID == deriver(RING)(before)
+        assert b"Phantom" not in file_bytes(ds)
 
     def test_one_pseudonym_a_patient(self):
         first, second = (cleaned(stored(PatientID="P-1", PatientName=name)) for name in ("A", "B"))

@@ -33,6 +33,8 @@ from pydantic import (
 )
 
 from dicom_node.errors import ConfigError
+from dicom_node.windows import Window
+from dicom_node.windows import parse as parse_window
 
 
 class Role(enum.StrEnum):
@@ -110,6 +112,20 @@ class OnContent(enum.StrEnum):
     PASS = "pass"  # noqa: S105
 
 
+class Transcode(enum.StrEnum):
+    """What may be done to an object whose transfer syntax a destination does not take."""
+
+    NEVER = "never"  #: nothing: it becomes a dead letter
+    LOSSLESS = "lossless"  #: write the same samples and values in an uncompressed syntax that it takes
+
+
+class Plain(enum.StrEnum):
+    """The transfer syntaxes that an object may be converted to."""
+
+    EXPLICIT = "explicit"  #: Explicit VR Little Endian
+    IMPLICIT = "implicit"  #: Implicit VR Little Endian
+
+
 class CalledAE(enum.StrEnum):
     """Which called AE titles an association may carry."""
 
@@ -181,6 +197,11 @@ def _trimmed_ae(title: str) -> str:
     return title
 
 
+def _window(text: str) -> str:
+    parse_window(text)
+    return text
+
+
 AETitle = Annotated[
     str, Field(min_length=1, max_length=16, pattern=r"^[ -\[\]-~]+$"), AfterValidator(_trimmed_ae)
 ]
@@ -192,6 +213,7 @@ Pattern = Annotated[str, Field(min_length=1, max_length=64)]
 SegmenterName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
 SafePrivate = Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{3}[13579BDFbdf],xx[0-9A-Fa-f]{2},[^\\\\]{1,64}$")]
 Names = Annotated[tuple[Name, ...], AfterValidator(_without_repeats)]
+Hours = Annotated[str, AfterValidator(_window)]
 
 
 class Section(BaseModel):
@@ -209,6 +231,13 @@ class Node(Section):
     bind: str = Field(default="0.0.0.0", min_length=1)  # noqa: S104 - a store-and-forward node is there to be reached
     port: Port = 11112
     max_associations: int = Field(default=50, ge=1, le=1000)
+    #: of one calling AE title at one address; a sender that runs wild leaves room for the others
+    max_associations_per_peer: int = Field(default=20, ge=1, le=1000)
+    #: seconds for which an association may be open with nothing on its way; 60 is what dcm4che allows, twice
+    #: what Orthanc does: a modality that pauses for longer opens another
+    idle_s: float = Field(default=60.0, ge=1.0, le=86400.0)
+    #: seconds that a PDU may take to arrive, an object pause on its way, and an answer wait to be taken
+    stall_s: float = Field(default=30.0, ge=1.0, le=3600.0)
     #: bytes; never 0 ("unlimited"): a peer may then claim 4 GiB
     max_pdu: int = Field(default=131072, ge=4096, le=1048576)
     accept_called_ae: CalledAE = CalledAE.ANY
@@ -222,6 +251,8 @@ class Storage(Section):
     reserve_mb: int = Field(default=256, ge=16)
     #: seconds for which the bytes of an object stay at least; they go when it is delivered everywhere
     keep_s: float = Field(default=86400.0, ge=3600.0)
+    #: days for which a finished object can be traced, and its repetition is known for one
+    history_days: int = Field(default=30, ge=1, le=3650)
 
     @property
     def spool_dir(self) -> Path:
@@ -317,7 +348,24 @@ class Destination(Section):
     port: Port
     associations: int = Field(default=2, ge=1, le=4)
     timeout_s: float = Field(default=30.0, gt=0.0, le=3600.0)
+    transcode: Transcode = Transcode.LOSSLESS
+    #: what to convert to, best first; big endian is retired, and a compressed syntax could be refused as well
+    transcode_to: Annotated[tuple[Plain, ...], Field(min_length=1), AfterValidator(_without_repeats)] = (
+        Plain.EXPLICIT,
+        Plain.IMPLICIT,
+    )
+    #: hours of the day, local time, outside which its queue waits; none is always
+    windows: Annotated[tuple[Hours, ...], AfterValidator(_without_repeats)] = ()
+    #: the destination that takes its deliveries while it is down; null is none
+    failover: Name | None = None
+    #: seconds for which it must have been down before
+    failover_after_s: float = Field(default=600.0, ge=0.0, le=604800.0)
     retry: RetryPolicy = RetryPolicy()
+
+    @property
+    def open_hours(self) -> tuple[Window, ...]:
+        """`windows`, understood."""
+        return tuple(parse_window(text) for text in self.windows)
 
 
 class Match(Section):
@@ -352,6 +400,8 @@ class Route(Section):
     destinations: Names = ()
     uids: Uids = Uids.KEEP
     deidentify: Deidentify = Deidentify()
+    #: deliveries of a higher one are sent first, wherever they go
+    priority: int = Field(default=0, ge=-100, le=100)
     on_unprotectable: OnUnprotectable = OnUnprotectable.HEADER
     on_error: OnError = OnError.HOLD
 
@@ -606,6 +656,7 @@ def _check_references(data: Any, document: _Document) -> None:
         if _takes_everything(_dict(route)):
             catch_all = name
         _check_destinations(_dict(route), place, known, document)
+    _check_failover(known, document)
 
 
 def _check_destinations(
@@ -615,8 +666,23 @@ def _check_destinations(
     for index, name in enumerate(wanted):
         if name not in known:
             document.problem((*place, "destinations", index), f"there is no destination {name}")
+        other = _dict(known.get(name)).get("failover")
+        if other is not None and other in wanted:
+            said = f"{other} is the fail-over of {name}; on one route it would get the same object twice"
+            document.problem((*place, "destinations", index), said)
     if not wanted and route.get("role") in (Role.PROTECT, Role.RECOVER, Role.PASS):
         document.problem((*place, "destinations"), f"the role {route['role']} needs at least one")
+
+
+def _check_failover(destinations: Mapping[str, Any], document: _Document) -> None:
+    for name, destination in destinations.items():
+        other, place = _dict(destination).get("failover"), ("destinations", name, "failover")
+        if not isinstance(other, str):
+            continue
+        if other == name:
+            document.problem(place, "is the destination itself; name another one")
+        elif other not in destinations:
+            document.problem(place, f"there is no destination {other}")
 
 
 def _takes_everything(route: Mapping[str, Any]) -> bool:

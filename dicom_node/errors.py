@@ -4,13 +4,16 @@
     ├── UsageError           exit 2      the command line is wrong
     ├── ConfigError          exit 1      the configuration cannot be used; carries every problem at once
     ├── InputError           exit 1      a file or data set cannot be used (truncated, not DICOM, ...)   C000
+    │   └── DataSetError     exit 1      a data set on its way in is cut off, or not in its syntax       C000
     ├── OutputError          exit 1      a result cannot be written
     ├── KeyFileError         exit 1      the key ring cannot be read, or is readable by others
     ├── SpoolFull            exit 1      no room to keep another object                                  A700
     ├── SpoolError           exit 1      the spool cannot be written or read                             A700
     ├── LedgerError          exit 1      the ledger refuses                                              A700
+    │   ├── LedgerUnavailable exit 1     the database refuses now (full disk, lock); the same again may work
     │   └── StaleLease       exit 1      somebody else holds this job now; drop the result
     ├── IllegalTransition    exit 1      a job was asked to move where its table does not lead
+    ├── ConversionError      exit 1      an object cannot be put into another transfer syntax
     └── PeerError            exit 1      a peer refused, failed or vanished; `retryable` tells which
 
 A finding ("tampered", "wrong key", "no watermark") is a value (`blessmark.Verdict`), never an exception;
@@ -54,6 +57,18 @@ class InputError(NodeError):
     """A file or data set cannot be used."""
 
 
+class DataSetError(InputError):
+    """A data set on its way in is not whole, or not what its transfer syntax says.
+
+    `reason` is a bounded word; `position` counts bytes from the start of the data set.
+    """
+
+    def __init__(self, reason: str, position: int) -> None:
+        super().__init__(f"the data set is broken at byte {position}: {reason}; send the object again")
+        self.reason = reason
+        self.position = position
+
+
 class OutputError(NodeError):
     """A result cannot be written."""
 
@@ -83,6 +98,10 @@ class LedgerError(NodeError):
     retryable = True
 
 
+class LedgerUnavailable(LedgerError):  # noqa: N818
+    """The database refuses now; the same write again may work."""
+
+
 class StaleLease(LedgerError):  # noqa: N818
     """Somebody else holds this job now; the result must be dropped."""
 
@@ -91,10 +110,21 @@ class IllegalTransition(NodeError):  # noqa: N818
     """A job was asked to move where its table does not lead."""
 
 
-class PeerError(NodeError):
-    """A peer refused, failed or vanished."""
+class ConversionError(NodeError):
+    """An object cannot be put into another transfer syntax; `reason` is a bounded word."""
 
-    def __init__(self, message: str, *, status: int | None = None, retryable: bool = True) -> None:
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class PeerError(NodeError):
+    """A peer refused, failed or vanished; `reason` is a bounded word for the ledger and the metrics."""
+
+    def __init__(
+        self, message: str, *, status: int | None = None, retryable: bool = True, reason: str = ""
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.retryable = retryable
+        self.reason = reason

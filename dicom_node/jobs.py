@@ -23,7 +23,7 @@ class InstanceState(enum.StrEnum):
     READY = "ready"  #: its output is in the spool and its deliveries are queued
     HELD = "held"  #: policy keeps it here until an operator decides
     REJECTED = "rejected"  #: policy drops it; kept for the record
-    QUARANTINED = "quarantined"  #: it killed its worker twice
+    QUARANTINED = "quarantined"  #: it killed its worker twice, or its bytes are gone or changed
 
 
 class DeliveryState(enum.StrEnum):
@@ -31,10 +31,16 @@ class DeliveryState(enum.StrEnum):
     SENDING = "sending"  #: leased by a forwarder
     DELIVERED = "delivered"  #: the destination answered success or a warning
     DEAD = "dead"  #: given up, with a reason; an operator may requeue it
+    DROPPED = "dropped"  #: an operator decided that it is never sent; kept for the record
 
 
 INSTANCE_TRANSITIONS: dict[InstanceState, frozenset[InstanceState]] = {
-    InstanceState.RECEIVED: frozenset({InstanceState.WORKING}),
+    InstanceState.RECEIVED: frozenset(
+        {
+            InstanceState.WORKING,
+            InstanceState.QUARANTINED,  # a start finds its bytes gone
+        }
+    ),
     InstanceState.WORKING: frozenset(
         {
             InstanceState.READY,
@@ -44,17 +50,20 @@ INSTANCE_TRANSITIONS: dict[InstanceState, frozenset[InstanceState]] = {
             InstanceState.RECEIVED,  # lease expired or a retryable error
         }
     ),
-    InstanceState.READY: frozenset(),
-    InstanceState.HELD: frozenset({InstanceState.RECEIVED, InstanceState.REJECTED}),
+    InstanceState.READY: frozenset({InstanceState.RECEIVED}),  # what it was to send was lost on the disk
+    InstanceState.HELD: frozenset(
+        {InstanceState.RECEIVED, InstanceState.REJECTED, InstanceState.QUARANTINED}
+    ),
     InstanceState.REJECTED: frozenset(),
     InstanceState.QUARANTINED: frozenset({InstanceState.RECEIVED, InstanceState.REJECTED}),
 }
 
 DELIVERY_TRANSITIONS: dict[DeliveryState, frozenset[DeliveryState]] = {
-    DeliveryState.QUEUED: frozenset({DeliveryState.SENDING, DeliveryState.DEAD}),
+    DeliveryState.QUEUED: frozenset({DeliveryState.SENDING, DeliveryState.DEAD, DeliveryState.DROPPED}),
     DeliveryState.SENDING: frozenset({DeliveryState.DELIVERED, DeliveryState.QUEUED, DeliveryState.DEAD}),
     DeliveryState.DELIVERED: frozenset(),
-    DeliveryState.DEAD: frozenset({DeliveryState.QUEUED}),
+    DeliveryState.DEAD: frozenset({DeliveryState.QUEUED, DeliveryState.DROPPED}),
+    DeliveryState.DROPPED: frozenset(),
 }
 
 
@@ -94,6 +103,8 @@ class Work:
     blob: str
     #: when it arrived, seconds since 1970-01-01 UTC; doing the work again gives the same bytes
     received_at: float = 0.0
+    #: bytes in that file
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +123,8 @@ class Outcome:
     sop_instance_uid: str = ""
     transfer_syntax_uid: str = ""
     destinations: tuple[str, ...] = ()
+    #: bytes of `blob`, so that a start can tell whether they are all there; 0 is not known
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +139,8 @@ class Send:
     sop_class_uid: str
     sop_instance_uid: str
     transfer_syntax_uid: str
+    #: how often its destination refused this very object
+    refusals: int = 0
 
 
 def passed(work: Work, route: Route, result: str, reason: str = "") -> Outcome:
@@ -139,6 +154,7 @@ def passed(work: Work, route: Route, result: str, reason: str = "") -> Outcome:
         work.arrival.sop_instance_uid,
         work.arrival.transfer_syntax_uid,
         route.destinations,
+        work.size,
     )
 
 

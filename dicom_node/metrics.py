@@ -89,6 +89,41 @@ LOST = Declaration(
     (),
     "Instances whose worker died or fell silent.",
 )
+RESULTS = Declaration(
+    "dicom_node_delivery_results",
+    Kind.COUNTER,
+    "",
+    ("destination", "result"),
+    "Attempts by the destination that was asked and how they ended.",
+)
+DOWN = Declaration(
+    "dicom_node_destination_down_seconds",
+    Kind.GAUGE,
+    "seconds",
+    ("destination",),
+    "How long a destination has been silent or busy; absent while it is there.",
+)
+CLOSED = Declaration(
+    "dicom_node_destination_closed",
+    Kind.GAUGE,
+    "",
+    ("destination",),
+    "1 for a destination outside its windows; absent otherwise.",
+)
+FAILED_OVER = Declaration(
+    "dicom_node_destination_failed_over",
+    Kind.GAUGE,
+    "",
+    ("destination",),
+    "1 for a destination whose deliveries go to its fail-over; absent otherwise.",
+)
+PAUSED = Declaration(
+    "dicom_node_destination_paused",
+    Kind.GAUGE,
+    "",
+    ("destination",),
+    "1 for a destination that an operator has paused; absent otherwise.",
+)
 SPOOL_BYTES = Declaration("dicom_node_spool_bytes", Kind.GAUGE, "bytes", (), "Bytes of all kept objects.")
 SPOOL_FREE = Declaration(
     "dicom_node_spool_free_bytes",
@@ -107,6 +142,11 @@ DECLARATIONS = (
     REPEATS,
     CONFLICTS,
     LOST,
+    RESULTS,
+    DOWN,
+    CLOSED,
+    FAILED_OVER,
+    PAUSED,
     SPOOL_BYTES,
     SPOOL_FREE,
 )
@@ -155,6 +195,10 @@ class Snapshot:
     conflicts: int
     #: leases lost by workers
     lost: int
+    #: attempts of deliveries that were purged since, by destination
+    purged_attempts: tuple[tuple[str, int], ...] = ()
+    #: destinations that an operator has paused
+    paused: tuple[str, ...] = ()
 
 
 class LedgerFigures(Protocol):
@@ -162,6 +206,12 @@ class LedgerFigures(Protocol):
 
     def snapshot(self) -> Snapshot:
         """The ledger at this moment."""
+
+    def results(self) -> dict[tuple[str, str], int]:
+        """(destination, result) -> attempts that ended so."""
+
+    def down_s(self) -> dict[str, float]:
+        """Destination -> seconds for which it has been down."""
 
 
 class SpoolFigures(Protocol):
@@ -174,15 +224,26 @@ class SpoolFigures(Protocol):
         """Bytes still free."""
 
 
+class LaneFigures(Protocol):
+    """What the collector asks of the forwarder."""
+
+    def closed(self) -> list[str]:
+        """Destinations outside their windows."""
+
+    def failed_over(self) -> list[str]:
+        """Destinations whose deliveries go to another one."""
+
+
 Sample = tuple[tuple[str, ...], float]
 
 
 class LedgerCollector(Collector):
-    """Reads ledger and spool whenever somebody scrapes; keeps nothing itself."""
+    """Reads ledger, spool and forwarder whenever somebody scrapes; keeps nothing itself."""
 
-    def __init__(self, ledger: LedgerFigures, spool: SpoolFigures) -> None:
+    def __init__(self, ledger: LedgerFigures, spool: SpoolFigures, lanes: LaneFigures) -> None:
         self._ledger = ledger
         self._spool = spool
+        self._lanes = lanes
 
     def describe(self) -> Iterable[Metric]:
         """The declarations without samples, so that registering opens no database."""
@@ -199,6 +260,11 @@ class LedgerCollector(Collector):
         yield _family(REPEATS, [((), snapshot.repeats)])
         yield _family(CONFLICTS, [((), snapshot.conflicts)])
         yield _family(LOST, [((), snapshot.lost)])
+        yield _family(RESULTS, list(self._ledger.results().items()))
+        yield _family(DOWN, [((name,), seconds) for name, seconds in self._ledger.down_s().items()])
+        yield _family(CLOSED, [((name,), 1) for name in self._lanes.closed()])
+        yield _family(FAILED_OVER, [((name,), 1) for name in self._lanes.failed_over()])
+        yield _family(PAUSED, [((destination,), 1) for destination in snapshot.paused])
         yield _family(SPOOL_BYTES, [((), self._spool.used_bytes())])
         yield _family(SPOOL_FREE, [((), self._spool.free_bytes())])
 
@@ -212,7 +278,7 @@ def _delivery_samples(snapshot: Snapshot) -> list[Sample]:
 
 
 def _attempt_samples(snapshot: Snapshot) -> list[Sample]:
-    attempts: dict[str, int] = {}
+    attempts = dict(snapshot.purged_attempts)
     for tally in snapshot.deliveries:
         attempts[tally.destination] = attempts.get(tally.destination, 0) + tally.attempts
     return [((destination,), count) for destination, count in attempts.items()]

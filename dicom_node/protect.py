@@ -146,21 +146,24 @@ class Protector:
         self._site = site_of(config, route, ring)
 
     def __call__(self, work: Work) -> Outcome:
+        self._spool.check_room_to_work(work.blob)
         ds = pixels.read(self._spool.path(work.blob))
         done = protect(ds, self._site, int(work.received_at))
         if done.result in _ENDS:
             return Outcome(_ENDS[done.result], done.result, done.reason)
         if not done.changed:
             return passed(work, self._route, done.result, done.reason)
+        blob = self._spool.put([written(ds)])
         return Outcome(
             InstanceState.READY,
             done.result,
             done.reason,
-            self._spool.put([written(ds)]).name,
+            blob.name,
             work.arrival.sop_class_uid,
             header.text(ds, SOP_INSTANCE_UID),
             str(ds.file_meta.TransferSyntaxUID),
             self._route.destinations,
+            blob.size,
         )
 
 

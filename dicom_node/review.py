@@ -110,6 +110,7 @@ class Recoverer:
         self._reader = reader_of(config, ring)
 
     def __call__(self, work: Work) -> Outcome:
+        self._spool.check_room_to_work(work.blob)
         ds = pixels.read(self._spool.path(work.blob))
         done = recover(ds, work.blob, self._reader)
         if done.report.reason and done.finding is Finding.UNMARKED:
@@ -118,11 +119,12 @@ class Recoverer:
             return failed(work, self._route, str(done.finding))
         buffer = io.BytesIO()
         pixels.write(ds, buffer)
-        blob = self._spool.put([buffer.getvalue()]).name
+        blob = self._spool.put([buffer.getvalue()])
         whole = passed(work, self._route, "recovered")
         return replace(
             whole,
-            blob=blob,
+            blob=blob.name,
+            size=blob.size,
             sop_instance_uid=header.text(ds, SOP_INSTANCE_UID),
             transfer_syntax_uid=str(ds.file_meta.TransferSyntaxUID),
         )

@@ -19,20 +19,19 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from dicom_node import __version__, log
+from dicom_node import __version__, housekeeping, log
 from dicom_node.config import Config
 from dicom_node.dimse.scp import Receiver
 from dicom_node.errors import EXIT_DONE, NodeError, SpoolError
 from dicom_node.forwarder import Forwarder
+from dicom_node.housekeeping import Housekeeper, Reliever
 from dicom_node.http import HttpServer
 from dicom_node.ledger import Ledger
 from dicom_node.metrics import LedgerCollector
-from dicom_node.spool import Spool
+from dicom_node.spool import Spool, release_reserve
 from dicom_node.worker import Bells, Factory, Workers, build_processor
 
 _LOG = logging.getLogger(__name__)
-#: seconds between two looks for objects that nobody needs any more
-_CLEANING_S = 300.0
 _SALT_BYTES = 32
 
 
@@ -81,13 +80,7 @@ class Service:
 
     def _start(self, undo: contextlib.ExitStack) -> None:
         config = self._config
-        self.spool = Spool(
-            config.storage.spool_dir, config.storage.reserve_bytes, keep_s=config.storage.keep_s
-        )
-        self.spool.sweep()
-        self.ledger = Ledger(config.storage.ledger_path)
-        undo.callback(self.ledger.close)
-        self.ledger.recover()
+        self._open_storage(undo)
         self._self_test()
         salt = log_salt(config)
         bells = Bells(config.destinations)
@@ -97,13 +90,29 @@ class Service:
             config, self.spool, self.ledger, rest=bells.rest_sends, wake=bells.ring_sends
         )
         _run(self.forwarder, undo)
-        undo.enter_context(_cleaning(self.spool, self.ledger))
+        _run(Housekeeper(self.spool, self.ledger, housekeeping.history_s(config)), undo)
         self.receiver = Receiver(config, self.spool, self.ledger, on_arrival=bells.ring_work)
         _run(self.receiver, undo)
         if config.http.port is not None:
-            collector = LedgerCollector(self.ledger, self.spool)
+            collector = LedgerCollector(self.ledger, self.spool, self.forwarder)
             self.http = HttpServer(config.http.bind, config.http.port, collector, self.problems)
             _run(self.http, undo)
+
+    def _open_storage(self, undo: contextlib.ExitStack) -> None:
+        """Spool and ledger, whole and in step, with nothing in anybody's hands."""
+        storage = self._config.storage
+        self.ledger = Ledger(storage.ledger_path, on_full=lambda: release_reserve(storage.spool_dir))
+        undo.callback(self.ledger.close)
+        self.ledger.check()
+        housekeeping.require_spool(storage.spool_dir, self.ledger)
+        self.spool = Spool(storage.spool_dir, storage.reserve_bytes, keep_s=storage.keep_s)
+        _run(Reliever(self.spool), undo)
+        swept = self.spool.sweep()
+        leases = self.ledger.recover()
+        found = housekeeping.reconcile(self.spool, self.ledger, housekeeping.boot_id())
+        undo.callback(self.ledger.end_run)
+        log.event(_LOG, "recovered", swept=swept, leases=leases, checked=found.checked, lost=found.lost)
+        housekeeping.warn_of_strangers(self.ledger, self._config)
 
     def _has_room(self) -> bool:
         try:
@@ -114,7 +123,7 @@ class Service:
 
     def _answers(self) -> bool:
         try:
-            self.ledger.counts()
+            self.ledger.answers()
         except NodeError:
             return False
         return True
@@ -174,9 +183,10 @@ def log_salt(config: Config) -> bytes:
     """
     path = config.storage.folder / "log-salt"
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError):
-            _create(path, secrets.token_bytes(_SALT_BYTES))
+        if not path.exists():  # on a full disk nothing can be made, and nothing need be
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                _create(path, secrets.token_bytes(_SALT_BYTES))
         return path.read_bytes()
     except OSError as error:
         raise SpoolError(
@@ -218,29 +228,8 @@ def _signals() -> Iterator[Callable[[], signal.Signals]]:
         os.close(tell)
 
 
-def _run(part: Workers | Forwarder | Receiver | HttpServer, undo: contextlib.ExitStack) -> None:
+def _run(
+    part: Workers | Forwarder | Housekeeper | Reliever | Receiver | HttpServer, undo: contextlib.ExitStack
+) -> None:
     part.start()
     undo.callback(part.stop)
-
-
-@contextlib.contextmanager
-def _cleaning(spool: Spool, ledger: Ledger) -> Iterator[None]:
-    """Remove from the spool, now and then, what has been delivered everywhere."""
-    stopping = threading.Event()
-    thread = threading.Thread(target=_clean, args=(spool, ledger, stopping), name="cleaner", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stopping.set()
-        thread.join()
-
-
-def _clean(spool: Spool, ledger: Ledger, stopping: threading.Event) -> None:
-    while not stopping.wait(_CLEANING_S):
-        try:
-            removed = spool.discard(ledger.needed)
-        except NodeError as error:
-            log.event(_LOG, "cleaning-failed", level=logging.ERROR, error=error)
-        else:
-            log.event(_LOG, "cleaned", level=logging.DEBUG, count=removed)

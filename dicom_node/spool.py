@@ -38,6 +38,8 @@ _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _READ_BYTES = 1 << 20
 #: SQLite needs a few pages of its write-ahead log for every commit; this holds thousands
 _RESERVE_FILE_BYTES = 16_000_000
+#: with less free than this the ledger may be refusing already
+_BRIM_BYTES = 1_000_000
 _SPARE_INODES = 256
 _BATCH = 256
 
@@ -48,6 +50,14 @@ class Blob:
 
     name: str
     size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An object as its folder shows it: bytes, and when it was put, seconds since 1970-01-01 UTC."""
+
+    size: int
+    put_at: float
 
 
 class Spool:
@@ -87,16 +97,21 @@ class Spool:
         SpoolFull : no space, no quota or no inode is left
         SpoolError : the disk failed
         """
-        part = self.folder / "tmp" / self._part_name()
+        writer = self.writer()
         try:
-            blob = self._write(part, chunks)
-            with self._failures():
-                self._publish(part, blob.name)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
-            raise
-        return blob
+            for chunk in chunks:
+                writer.write(chunk)
+            return writer.keep()
+        finally:
+            writer.discard()
+
+    def writer(self) -> Writer:
+        """A new object, to be written piece by piece; raises as `put` does."""
+        part = self.folder / "tmp" / self._part_name()
+        with self._failures():
+            handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        fcntl.flock(handle, fcntl.LOCK_EX)  # tells the sweep that somebody is alive behind this file
+        return Writer(part, handle, self._failures, self._publish)
 
     def path(self, name: str) -> Path:
         """Where the object of this name is, or would be."""
@@ -109,6 +124,16 @@ class Spool:
         path = self.path(name)
         with self._failures(f"object {name}"):
             return path.open("rb")
+
+    def look(self, name: str) -> Seen | None:
+        """Size and age of an object without opening it; None if it is absent."""
+        path = self.path(name)
+        with self._failures(f"object {name}"):
+            try:
+                stat = path.stat()
+            except FileNotFoundError:
+                return None
+        return Seen(stat.st_size, stat.st_mtime)
 
     def verify(self, name: str) -> None:
         """Raise SpoolError unless the bytes still have the hash that is their name."""
@@ -167,6 +192,23 @@ class Spool:
         if free > 2 * self.reserve_bytes:
             self._take_reserve()
 
+    def check_room_to_work(self, name: str) -> None:
+        """Raise SpoolFull unless an output as large as this object leaves half of the reserve free.
+
+        Work stops there, so that the ledger can still record what is delivered; else a destination that stays
+        away for long would leave a disk on which nothing can ever be recorded again.
+        """
+        with self._failures(f"object {name}"):
+            size = self.path(name).stat().st_size
+        free = self.free_bytes()
+        if free - size < self.reserve_bytes // 2:
+            raise SpoolFull(f"{free} bytes free in {self.folder}, too few to work on {size}; make room")
+
+    def relieve(self) -> None:
+        """Give the reserve file back if the disk is full, whoever filled it; call now and then."""
+        if self.free_bytes() < _BRIM_BYTES:
+            self.release_reserve()
+
     def free_bytes(self) -> int:
         """Bytes that this user may still write on the spool's file system."""
         with self._failures():
@@ -178,10 +220,9 @@ class Spool:
         with self._failures():
             return sum(stat.st_size for _, stat in self._objects())
 
-    def release_reserve(self) -> None:
+    def release_reserve(self) -> bool:
         """Give the space of the reserve file back, so that the ledger can commit on a full disk."""
-        with contextlib.suppress(OSError):
-            (self.folder / "reserve").unlink(missing_ok=True)
+        return release_reserve(self.folder)
 
     def _make_folders(self) -> None:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -211,24 +252,6 @@ class Spool:
 
     def _part_name(self) -> str:
         return f"{os.getpid()}-{threading.get_ident()}-{next(self._counter)}-{self._run}"
-
-    def _write(self, part: Path, chunks: Iterable[Chunk]) -> Blob:
-        digest, size = hashlib.sha256(), 0
-        with self._failures():
-            handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)  # tells the sweep that somebody is alive behind this file
-            for chunk in chunks:
-                data = memoryview(chunk).cast("B")
-                digest.update(data)
-                size += len(data)
-                with self._failures():
-                    _write_all(handle, data)
-            with self._failures():
-                os.fdatasync(handle)
-        finally:
-            os.close(handle)
-        return Blob(digest.hexdigest(), size)
 
     def _publish(self, part: Path, name: str) -> None:
         final = self.path(name)
@@ -283,6 +306,67 @@ class Spool:
                 self.release_reserve()
                 raise SpoolFull(f"no room left in {self.folder}: {error.strerror}; make room") from error
             raise SpoolError(f"{what} failed in {self.folder}: {error.strerror}; check the disk") from error
+
+
+class Writer:
+    """An object on its way into the spool; whoever has one ends it by `keep` or `discard`, from any thread.
+
+    Made by `Spool.writer`.
+    """
+
+    def __init__(
+        self,
+        part: Path,
+        handle: int,
+        failures: Callable[[], contextlib.AbstractContextManager[None]],
+        publish: Callable[[Path, str], None],
+    ) -> None:
+        self._part = part
+        self._handle: int | None = handle
+        self._failures = failures
+        self._publish = publish
+        self._digest = hashlib.sha256()
+        self.size = 0
+
+    def write(self, chunk: Chunk) -> None:
+        """Append bytes; after SpoolFull or SpoolError only `discard` makes sense."""
+        assert self._handle is not None
+        data = memoryview(chunk).cast("B")
+        with self._failures():
+            _write_all(self._handle, data)
+        self._digest.update(data)
+        self.size += len(data)
+
+    def keep(self) -> Blob:
+        """Give the object its name; on return it survives a power cut. Raises as `Spool.put` does."""
+        assert self._handle is not None
+        blob = Blob(self._digest.hexdigest(), self.size)
+        with self._failures():
+            os.fdatasync(self._handle)
+            self._publish(self._part, blob.name)
+        self._close()
+        return blob
+
+    def discard(self) -> None:
+        """Leave nothing of an object that was not kept; harmless after `keep`, and twice."""
+        if self._handle is not None:
+            with contextlib.suppress(OSError):
+                self._part.unlink(missing_ok=True)
+            self._close()
+
+    def _close(self) -> None:
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            os.close(handle)
+
+
+def release_reserve(folder: Path) -> bool:
+    """Give the space of a spool's reserve file back; whether there was one."""
+    try:
+        (folder / "reserve").unlink()
+    except OSError:
+        return False
+    return True
 
 
 def _folder_names() -> list[str]:

@@ -28,11 +28,12 @@ from multiprocessing.synchronize import Semaphore
 from blessmark.errors import WatermarkError
 from dicom_node import log
 from dicom_node.config import Config, Role, Route
-from dicom_node.errors import NodeError, StaleLease
+from dicom_node.errors import NodeError, SpoolFull, StaleLease
+from dicom_node.insist import insist
 from dicom_node.jobs import Outcome, Work, failed, passed
 from dicom_node.keys import FileKeyRing
 from dicom_node.ledger import Ledger
-from dicom_node.spool import Spool
+from dicom_node.spool import Spool, release_reserve
 
 _LOG = logging.getLogger(__name__)
 
@@ -40,8 +41,10 @@ _LOG = logging.getLogger(__name__)
 BATCH = 4
 #: nobody rings when a released instance falls due, so workers also look by themselves this often, seconds
 POLL_S = 1.0
-#: attempts after which even an error that may pass is treated as one that does not
+#: attempts after which even an error that may pass is treated as one that does not; a full disk always may
 PATIENCE = 8
+#: longest wait before an instance is tried again, seconds
+_LONGEST_WAIT_S = 60.0
 #: a worker that lived this long, in seconds, starts with a clean record
 _PROVEN_S = 60.0
 
@@ -183,17 +186,34 @@ class Worker:
             error = caught
             outcome = failed(work, self._config.route(work.arrival.route), _reason(caught))
         try:
-            self._conclude(work, outcome, error)
+            if _may_pass(error, work.attempts):
+                self._put_off(work, outcome.reason, error)
+                return
+            self._conclude(work, outcome)
         except StaleLease as stale:
             log.event(_LOG, "lease-lost", level=logging.WARNING, error=stale, job=work.id, worker=self.name)
         else:
             self._report(work, outcome, error, time.monotonic() - started)
 
-    def _conclude(self, work: Work, outcome: Outcome, error: Exception | None) -> None:
-        if isinstance(error, NodeError) and error.retryable and work.attempts < PATIENCE:
-            self._ledger.release(work, time.time() + 2.0**work.attempts, outcome.reason)
-            return
-        self._ledger.finish(work, outcome)
+    def _put_off(self, work: Work, reason: str, error: Exception | None) -> None:
+        wait_s = min(_LONGEST_WAIT_S, 2.0 ** min(work.attempts, PATIENCE))
+        insist(lambda: self._ledger.release(work, time.time() + wait_s, reason), self.stopping)
+        log.event(
+            _LOG,
+            "put-off",
+            level=logging.WARNING,
+            error=error,
+            job=work.id,
+            uid=log.uid_hash(work.arrival.sop_instance_uid),
+            worker=self.name,
+            attempts=work.attempts,
+            retry_in_s=wait_s,
+        )
+
+    def _conclude(self, work: Work, outcome: Outcome) -> None:
+        route = self._config.route(work.arrival.route)
+        priority = 0 if route is None else route.priority
+        insist(lambda: self._ledger.finish(work, outcome, priority=priority), self.stopping)
         for destination in outcome.destinations:
             self._bells.ring_sends(destination)
 
@@ -234,6 +254,13 @@ class Worker:
                     self._ledger.beat(work, self._lease_s)
 
 
+def _may_pass(error: Exception | None, attempts: int) -> bool:
+    """Whether to try an instance again; a full disk says nothing against it, however long it is full."""
+    if isinstance(error, SpoolFull):
+        return True
+    return isinstance(error, NodeError) and error.retryable and attempts < PATIENCE
+
+
 def _reason(error: Exception) -> str:
     """A bounded word for an error: its class if it is one of ours, else that it was unexpected."""
     return type(error).__name__ if isinstance(error, NodeError | WatermarkError) else "unexpected-error"
@@ -264,7 +291,8 @@ def run_process(order: Order, lifeline: Connection) -> None:
 
 
 def _work(order: Order, lifeline: Connection) -> None:
-    ledger = Ledger(order.config.storage.ledger_path)
+    storage = order.config.storage
+    ledger = Ledger(storage.ledger_path, on_full=lambda: release_reserve(storage.spool_dir))
     worker = Worker(order.name, order.config, ledger, order.bells, order.factory(order.config))
     threading.Thread(target=_listen, args=(lifeline, worker), name="lifeline", daemon=True).start()
     worker.run()
@@ -340,7 +368,10 @@ class Workers:
         for slot in self._slots:
             if slot.process is not None:
                 slot.process.join(max(0.0, deadline - time.monotonic()))
-                self._bury(slot, kill=True)
+                try:
+                    self._bury(slot, kill=True)
+                except NodeError as error:  # the next start takes back what it held
+                    log.event(_LOG, "supervisor-fault", level=logging.ERROR, error=error, worker=slot.name)
 
     def _supervise(self) -> None:
         while not self._stopping.wait(0.05):

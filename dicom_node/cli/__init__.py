@@ -18,11 +18,18 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from blessmark.errors import WatermarkError
 from dicom_node import __version__
 from dicom_node.errors import EXIT_ERROR, NodeError
 
+_DEFAULT_CONFIG = Path(os.environ.get("DICOM_NODE_CONFIG", "/etc/dicom-node/dicom-node.yaml"))
+#: of instances, then of deliveries; spelled out, because `jobs` loads what `--help` must not wait for
+STATES = (
+    *("received", "working", "ready", "held", "rejected", "quarantined"),
+    *("queued", "sending", "delivered", "dead", "dropped"),
+)
 _DEFAULT_KEYS = Path(os.environ.get("DICOM_NODE_KEYS", "/etc/dicom-node/keyring"))
 
 
@@ -105,6 +112,8 @@ def parser() -> argparse.ArgumentParser:
     _add_recover(commands)
     _add_keys(commands)
     _add_config(commands)
+    _add_queue(commands)
+    _add_trace(commands)
     _command(commands, "selftest", "selftest", "check that this machine reproduces the packaged vectors")
     return top
 
@@ -204,6 +213,64 @@ def _add_config(commands: _Commands[argparse.ArgumentParser]) -> None:
     _command(actions, "schema", "config", "print the JSON schema for editors")
 
 
+def _add_queue(commands: _Commands[argparse.ArgumentParser]) -> None:
+    queue = commands.add_parser(
+        "queue",
+        help="what waits, is held or was given up; pause, retry, drop",
+        description="The queue of a node, running or not. An ID is a number as the log gives it: 17 for "
+        "job=17, an instance with all its deliveries; d17 for delivery=17.",
+    )
+    actions = queue.add_subparsers(dest="action", required=True, metavar="ACTION")
+    listing = _command(actions, "list", "queue", "counts and ages by destination and state; rows on demand")
+    listing.add_argument("--state", choices=STATES, metavar="STATE", help=f"only {', '.join(STATES)}")
+    listing.add_argument("--destination", metavar="D", help="only this destination")
+    listing.add_argument(
+        "--limit", type=_count, metavar="N", help="list so many rows (default: 50 with a filter, else none)"
+    )
+    show = _command(actions, "show", "queue", "one instance and its deliveries")
+    show.add_argument("id", type=_row_id, metavar="ID")
+    for action in (listing, show):
+        action.add_argument("--json", action="store_true", help="one JSON document instead of lines")
+    retry = _command(actions, "retry", "queue", "send, or work on, again what was given up or held")
+    retry.add_argument("--dead", action="store_true", help="all dead letters")
+    retry.add_argument("--held", action="store_true", help="all held instances, none quarantined")
+    drop = _command(actions, "drop", "queue", "never send what waits, is held or dead; asks first")
+    drop.add_argument("--yes", action="store_true", help="do not ask; for scripts")
+    for action in (retry, drop):
+        action.add_argument("ids", nargs="*", type=_row_id, metavar="ID")
+        action.add_argument("--destination", metavar="D", help="all that is meant of this destination")
+    pause = _command(actions, "pause", "queue", "send nothing more to a destination; survives restarts")
+    resume = _command(actions, "resume", "queue", "end a pause")
+    for action in (pause, resume):
+        action.add_argument("destination", metavar="D")
+    export = _command(actions, "export", "queue", "write an object as it arrived (17) or as it is sent (d17)")
+    export.add_argument("id", type=_row_id, metavar="ID")
+    export.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="where to; never asked of a header"
+    )
+    for action in (listing, show, retry, drop, pause, resume, export):
+        _add_configuration(action)
+
+
+def _add_trace(commands: _Commands[argparse.ArgumentParser]) -> None:
+    trace = _command(
+        commands, "trace", "trace", "every change of state of one object, by its SOP Instance UID"
+    )
+    trace.add_argument("uid", metavar="UID", help="as it arrived or as it was sent")
+    trace.add_argument("--json", action="store_true", help="one JSON document instead of lines")
+    _add_configuration(trace)
+
+
+def _add_configuration(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--config",
+        type=Path,
+        default=_DEFAULT_CONFIG,
+        metavar="FILE",
+        help="the node's configuration (default: $DICOM_NODE_CONFIG or /etc/dicom-node/dicom-node.yaml)",
+    )
+
+
 def _add_in_and_out(command: argparse.ArgumentParser) -> None:
     command.add_argument("source", type=Path, metavar="IN", help="a DICOM file, or a folder of them")
     command.add_argument(
@@ -229,6 +296,28 @@ def _add_ring(command: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="the key ring (default: $DICOM_NODE_KEYS or /etc/dicom-node/keyring)",
     )
+
+
+class RowId(NamedTuple):
+    """A row of the ledger as the log names it: `17` is job=17, an instance; `d17` is delivery=17."""
+
+    number: int
+    delivery: bool
+
+    def __str__(self) -> str:
+        return f"{'d' if self.delivery else ''}{self.number}"
+
+
+def _row_id(text: str) -> RowId:
+    if not re.fullmatch(r"d?[0-9]{1,18}", text):
+        raise argparse.ArgumentTypeError("a number as the log gives it: 17 (job=17) or d17 (delivery=17)")
+    return RowId(int(text.removeprefix("d")), text.startswith("d"))
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,6}", text) or not int(text):
+        raise argparse.ArgumentTypeError("a whole number from 1 to 999999")
+    return int(text)
 
 
 def _node_id(text: str) -> str:

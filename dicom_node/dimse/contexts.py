@@ -1,7 +1,7 @@
 """What the node accepts on the wire: one table of SOP classes and transfer syntaxes, and the choice in it.
 
 Rules that bind here:
-1. Whatever is stored is taken, private and future storage classes included; beyond it only Verification is.
+1. Whatever is stored is taken, private and future storage classes included; beyond it only `SERVICES` are.
 2. A transfer syntax outside the table is never accepted: nobody could tell later what the bytes mean.
 3. In each presentation context the sender's order decides: we take the first syntax it proposes that we know.
 """
@@ -51,6 +51,10 @@ TRANSFER_SYNTAXES: tuple[str, ...] = (
     *_VIDEO,
 )
 
+#: what is served besides storage: SOP class -> transfer syntaxes that its contexts may have. A class gets its
+#: line here and its handlers by `Receiver(services=...)`. Verification has no data set to encode.
+SERVICES: dict[str, tuple[str, ...]] = {VERIFICATION: _UNCOMPRESSED}
+
 _KNOWN_SYNTAXES = frozenset(TRANSFER_SYNTAXES)
 _DICOM_ROOT = "1.2.840.10008."
 _STORAGE_ROOT = "1.2.840.10008.5.1.4.1.1."
@@ -68,7 +72,7 @@ def is_storage(sop_class_uid: str) -> bool:
     """True when a C-STORE of this SOP class is taken: standard, retired, private or unregistered storage."""
     if sop_class_uid in STORAGE_CLASSES:
         return True
-    if not is_uid(sop_class_uid) or sop_class_uid == VERIFICATION:
+    if not is_uid(sop_class_uid) or sop_class_uid in SERVICES:
         return False
     registered = UID_dictionary.get(sop_class_uid)
     if registered is not None:
@@ -78,14 +82,11 @@ def is_storage(sop_class_uid: str) -> bool:
 
 
 def choose_syntax(sop_class_uid: str, proposed: Iterable[str]) -> str | None:
-    """The first proposed transfer syntax that is accepted for a class; None refuses the context.
-
-    Verification has no data set, so it is taken with the three uncompressed syntaxes only.
-    """
-    accepted = frozenset(_UNCOMPRESSED) if sop_class_uid == VERIFICATION else _KNOWN_SYNTAXES
+    """The first proposed transfer syntax that is accepted for a class; None refuses the context."""
+    accepted = SERVICES.get(sop_class_uid, _KNOWN_SYNTAXES)
     return next((uid for uid in proposed if uid in accepted), None)
 
 
 def is_accepted_class(sop_class_uid: str) -> bool:
-    """True for every class a context of which may be accepted: storage and Verification."""
-    return sop_class_uid == VERIFICATION or is_storage(sop_class_uid)
+    """True for every class a context of which may be accepted: storage and `SERVICES`."""
+    return sop_class_uid in SERVICES or is_storage(sop_class_uid)

@@ -2,7 +2,7 @@
 
 Rules that bind here:
 1. 0x0000 is answered only after the bytes are in the spool and the row is in the ledger, both on disk.
-2. The data set is kept as it came, byte for byte, and is never decoded.
+2. The data set is kept as it came, byte for byte, and no value but its two UIDs is ever decoded.
 3. Nothing off the wire names a file, is logged as it is, or is believed before it was checked.
 4. A bad peer costs its own association and nothing else.
 """
@@ -13,11 +13,9 @@ import contextlib
 import gc
 import logging
 import socket
-import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from socketserver import BaseServer
 from typing import Any
 
@@ -28,115 +26,38 @@ from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.transport import ThreadedAssociationServer
 
 from dicom_node import log
-from dicom_node.config import CalledAE, Config, Match
+from dicom_node.config import Config
 from dicom_node.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, patches
+from dicom_node.dimse.admission import Admission, Peer, rejection
 from dicom_node.dimse.contexts import (
     STORAGE_CLASSES,
     VERIFICATION,
     choose_syntax,
     is_accepted_class,
     is_storage,
-    is_uid,
 )
+from dicom_node.dimse.reception import Intake, Reception, Refusal, error_refusal
 from dicom_node.errors import NodeError, OutputError
 from dicom_node.jobs import Arrival
 from dicom_node.ledger import Ledger
-from dicom_node.spool import Spool
+from dicom_node.spool import Blob, Spool
 
 _LOG = logging.getLogger(__name__)
 
 #: the Storage Service Class (PS3.4 annex B), under which private classes are served
 _STORAGE_SERVICE = "1.2.840.10008.4.2"
 _IMPLICIT_LITTLE = "1.2.840.10008.1.2"
-#: connections that have not asked for an association yet, beyond `max_associations`
-_SPARE_CONNECTIONS = 400
+#: connections that have not asked for an association yet, beyond `max_associations`; and those of one address
+_SPARE_CONNECTIONS, _SPARE_OF_ADDRESS = 400, 200
 #: seconds that such a connection may take to ask
 _ASK_S = 10.0
 _POLL_S = 0.1
 #: seconds between two collections of ended associations, which are cycles that hold buffers
 _COLLECT_S = 30.0
-_CANNOT = "cannot process; see the log of the node"
-_COMMENTS = {0xA700: "out of resources; send it again later"}
+#: PS3.7 annex C.5: the VR of Error Comment is LO
+_COMMENT_LENGTH = 64
 
 SUCCESS = 0x0000
-
-
-@dataclass(frozen=True, slots=True)
-class Rejection:
-    """An A-ASSOCIATE-RJ: result, source and reason of PS3.8 table 9-21, and a word for the log."""
-
-    result: int
-    source: int
-    reason: int
-    word: str
-
-
-UNKNOWN_CALLER = Rejection(1, 1, 3, "unknown-calling-ae")
-UNKNOWN_CALLED = Rejection(1, 1, 7, "unknown-called-ae")
-TOO_MANY = Rejection(2, 3, 2, "too-many-associations")
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """A C-STORE status other than success, and why: at most 64 characters, longer comments break peers."""
-
-    status: int
-    comment: str
-
-
-def rejection(config: Config, calling_ae: str, called_ae: str) -> Rejection | None:
-    """Why an association is not for us, or None when it is."""
-    if config.node.accept_called_ae is CalledAE.OWN and called_ae != config.node.ae_title:
-        return UNKNOWN_CALLED
-    if config.route_for(calling_ae, called_ae) is not None:
-        return None
-    known = any(Match(calling_ae=route.match.calling_ae).takes(calling_ae, "") for route in config.routes)
-    return UNKNOWN_CALLED if known else UNKNOWN_CALLER
-
-
-def refusal(arrival: Arrival, negotiated_class: str, size: int) -> Refusal | None:
-    """Why a C-STORE request cannot be kept, or None when it can; `size` is that of its data set in bytes."""
-    if not is_uid(arrival.sop_instance_uid):
-        return Refusal(0x0117, "the SOP Instance UID breaks the rules for UIDs")
-    if arrival.sop_class_uid != negotiated_class:
-        return Refusal(0x0122, "the SOP class is not that of the presentation context")
-    if not size:
-        return Refusal(0xC000, "the request has no data set")
-    return None
-
-
-def part10_head(arrival: Arrival) -> bytes:
-    """Preamble and file meta information (PS3.10 section 7.1) of what arrived.
-
-    The same object gives the same bytes whenever and from whomever it comes, so that the hash of the file
-    tells whether it came before: no time, no AE title, no version of this software.
-    """
-    elements = b"".join(
-        (
-            _element(0x0001, b"OB\0\0", b"\0\1"),
-            _element(0x0002, b"UI", _uid(arrival.sop_class_uid)),
-            _element(0x0003, b"UI", _uid(arrival.sop_instance_uid)),
-            _element(0x0010, b"UI", _uid(arrival.transfer_syntax_uid)),
-            _element(0x0012, b"UI", _uid(IMPLEMENTATION_CLASS_UID)),
-            _element(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME.encode()),
-        )
-    )
-    return bytes(128) + b"DICM" + _element(0x0000, b"UL", struct.pack("<I", len(elements))) + elements
-
-
-def _element(number: int, vr: bytes, value: bytes) -> bytes:
-    """An element of group 0002, Explicit VR Little Endian; a VR of four bytes has a long length field."""
-    value += b" " * (len(value) % 2) if vr == b"SH" else b"\0" * (len(value) % 2)
-    return (
-        struct.pack("<HH", 0x0002, number)
-        + vr
-        + struct.pack("<I" if len(vr) == 4 else "<H", len(value))
-        + value
-    )
-
-
-def _uid(uid: str) -> bytes:
-    return uid.encode("ascii")
 
 
 class Receiver:
@@ -147,17 +68,25 @@ class Receiver:
     config : where to listen, whom to accept
     spool, ledger : where objects and their jobs are kept
     on_arrival : called after every object that was kept, from the thread of its association
+    services : events of pynetdicom with their handlers, for what `contexts.SERVICES` has beyond Verification
     """
 
     def __init__(
-        self, config: Config, spool: Spool, ledger: Ledger, *, on_arrival: Callable[[], object] = lambda: None
+        self,
+        config: Config,
+        spool: Spool,
+        ledger: Ledger,
+        *,
+        on_arrival: Callable[[], object] = lambda: None,
+        services: Sequence[tuple[Any, Callable[[Any], Any]]] = (),
     ) -> None:
         self._config = config
         self._spool = spool
         self._ledger = ledger
         self._on_arrival = on_arrival
         self._server: _Server | None = None
-        self._admitted: set[Any] = set()
+        self._services = tuple(services)
+        self._admission = Admission(config.node.max_associations, config.node.max_associations_per_peer)
         self._storing: set[Any] = set()
         self._lock = threading.Lock()
 
@@ -184,7 +113,7 @@ class Receiver:
                     (evt.EVT_SOP_COMMON, self._on_common_extended),
                     (evt.EVT_C_STORE, self._on_store),
                     (evt.EVT_ESTABLISHED, lambda event: patches.install_gate(event.assoc)),
-                    (evt.EVT_CONN_CLOSE, _on_closed),
+                    *self._services,
                 ],
                 server_class=_Server,
             )
@@ -219,6 +148,7 @@ class Receiver:
         entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
         entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
         entity.acse_timeout = _ASK_S
+        entity.network_timeout = self._config.node.idle_s
         # the library counts connections that never asked for an association; `_admit` counts associations
         entity.maximum_associations = 1_000_000
         return entity
@@ -231,25 +161,18 @@ class Receiver:
         )
 
     def _on_requested(self, event: Any) -> None:
-        request = event.assoc.requestor.primitive
-        verdict = self._admit(event.assoc, request.calling_ae_title.strip(), request.called_ae_title.strip())
+        association, request = event.assoc, event.assoc.requestor.primitive
+        peer = Peer(request.calling_ae_title.strip(), association.requestor.address)
+        verdict = rejection(self._config, peer.calling_ae, request.called_ae_title.strip())
+        verdict = verdict or self._admission.admit(association, peer)
         if verdict is not None:
             log.event(_LOG, "association-rejected", level=logging.WARNING, reason=verdict.word)
-            event.assoc.acse.send_reject(verdict.result, verdict.source, verdict.reason)
-            event.assoc.kill()
-        else:
-            _negotiate(event.assoc, request.presentation_context_definition_list)
-
-    def _admit(self, association: Any, calling_ae: str, called_ae: str) -> Rejection | None:
-        verdict = rejection(self._config, calling_ae, called_ae)
-        if verdict is not None:
-            return verdict
-        with self._lock:
-            self._admitted = {other for other in self._admitted if other.is_alive()}
-            if len(self._admitted) >= self._config.node.max_associations:
-                return TOO_MANY
-            self._admitted.add(association)
-        return None
+            association.acse.send_reject(verdict.result, verdict.source, verdict.reason)
+            association.kill()
+            return
+        intake = Intake(lambda command, context_id: self._begin(association, command, context_id))
+        patches.conduct(association, intake, self._config.node.stall_s)
+        _negotiate(association, request.presentation_context_definition_list)
 
     def _on_common_extended(self, event: Any) -> dict[str, SOPClassCommonExtendedNegotiation]:
         """Serve private and unregistered classes as storage; the library would abort at the first object."""
@@ -257,58 +180,68 @@ class Receiver:
         classes = {str(context.abstract_syntax) for context in proposed}
         return {uid: _as_storage(uid) for uid in classes if uid not in STORAGE_CLASSES and is_storage(uid)}
 
+    def _begin(self, association: Any, command: Any, context_id: int) -> Reception:
+        """Start to receive what a command announces; KeyError for a context that was not accepted."""
+        context = association._accepted_cx[context_id]
+        arrival = self._arrival(association, command, context.transfer_syntax[0])
+        return Reception(arrival, str(context.abstract_syntax), self._spool)
+
     def _on_store(self, event: Any) -> int | Dataset:
-        arrival = self._arrival(event)
-        with self._receiving(event.assoc), event.request.DataSet.getbuffer() as data_set:
-            refused = refusal(arrival, event.context.abstract_syntax, len(data_set))
-            refused = refused or self._attempt(arrival, data_set)
-        if refused is not None:
-            log.event(
-                _LOG,
-                "refused",
-                level=logging.WARNING,
-                uid=log.uid_hash(arrival.sop_instance_uid),
-                route=arrival.route,
-                calling_ae=arrival.calling_ae,
-                status=f"{refused.status:04x}",
-                reason=refused.comment,
-            )
-            return _status(refused)
+        started = time.monotonic()
+        with self._receiving(event.assoc):
+            reception = self._reception(event)
+            outcome = reception.finish()
+            if isinstance(outcome, Blob):
+                outcome = self._record(reception.arrival, outcome, started) or outcome
+        patches.busy(event.assoc)
+        if isinstance(outcome, Refusal):
+            return _refuse(reception.arrival, outcome)
         self._on_arrival()
         return SUCCESS
 
-    def _attempt(self, arrival: Arrival, data_set: memoryview) -> Refusal | None:
-        """Keep an object, and turn whatever goes wrong into an answer."""
-        try:
-            self._keep(arrival, data_set)
-        except NodeError as error:
-            log.event(_LOG, "not-kept", level=logging.ERROR, error=error)
-            return Refusal(error.dimse_status, _COMMENTS.get(error.dimse_status, _CANNOT))
-        except Exception as error:
-            log.event(_LOG, "not-kept", level=logging.CRITICAL, error=error)
-            return Refusal(0xC000, _CANNOT)
-        return None
+    def _reception(self, event: Any) -> Reception:
+        """What has arrived with a request; from memory if the library is not repaired."""
+        reception: Reception | None = patches.take_inflow(event.assoc, event.request)
+        if reception is None:
+            reception = self._begin(event.assoc, event.request, event.context.context_id)
+            with event.request.DataSet.getbuffer() as data_set:
+                reception.write(data_set)
+        return reception
 
-    def _keep(self, arrival: Arrival, data_set: memoryview) -> None:
-        """Room, bytes, row: the lines between a C-STORE request and its answer."""
-        started = time.monotonic()
-        self._spool.check_room()
-        blob = self._spool.put((part10_head(arrival), data_set))
-        added = self._ledger.add(arrival, blob.name, blob.size)
+    def _record(self, arrival: Arrival, blob: Blob, started: float) -> Refusal | None:
+        """Write the row of an object whose bytes are kept; from then on it may be acknowledged."""
+        try:
+            added = self._ledger.add(arrival, blob.name, blob.size)
+        except Exception as error:
+            level = logging.ERROR if isinstance(error, NodeError) else logging.CRITICAL
+            log.event(_LOG, "not-kept", level=level, error=error)
+            return error_refusal(error)
+        uid = log.uid_hash(arrival.sop_instance_uid)
+        if added.conflict:
+            log.event(
+                _LOG,
+                "same-uid-other-content",
+                level=logging.WARNING,
+                job=added.id,
+                uid=uid,
+                route=arrival.route,
+                calling_ae=arrival.calling_ae,
+            )
         log.event(
             _LOG,
             "received",
             job=added.id,
-            uid=log.uid_hash(arrival.sop_instance_uid),
+            uid=uid,
+            route=arrival.route,
             sop_class=arrival.sop_class_uid,
             transfer_syntax=arrival.transfer_syntax_uid,
-            route=arrival.route,
             calling_ae=arrival.calling_ae,
             bytes=blob.size,
             duplicate=added.duplicate,
             conflict=added.conflict,
             receive_s=time.monotonic() - started,
         )
+        return None
 
     @contextlib.contextmanager
     def _receiving(self, association: Any) -> Iterator[None]:
@@ -321,15 +254,15 @@ class Receiver:
             with self._lock:
                 self._storing.discard(association)
 
-    def _arrival(self, event: Any) -> Arrival:
-        calling_ae = event.assoc.requestor.ae_title.strip()
-        called_ae = event.assoc.requestor.primitive.called_ae_title.strip()
+    def _arrival(self, association: Any, command: Any, transfer_syntax: str) -> Arrival:
+        calling_ae = association.requestor.ae_title.strip()
+        called_ae = association.requestor.primitive.called_ae_title.strip()
         route = self._config.route_for(calling_ae, called_ae)
         assert route is not None  # or the association would have been rejected
         return Arrival(
-            sop_class_uid=str(event.request.AffectedSOPClassUID),
-            sop_instance_uid=str(event.request.AffectedSOPInstanceUID),
-            transfer_syntax_uid=str(event.context.transfer_syntax),
+            sop_class_uid=str(command.AffectedSOPClassUID),
+            sop_instance_uid=str(command.AffectedSOPInstanceUID),
+            transfer_syntax_uid=str(transfer_syntax),
             calling_ae=calling_ae,
             called_ae=called_ae,
             route=route.name,
@@ -349,10 +282,14 @@ class _Server(ThreadedAssociationServer):
         assert self.socket is not None
         connection, address = self.socket.accept()
         patches.send_at_once(connection)
+        patches.keep_alive(connection)
         return connection, address
 
-    def verify_request(self, *_connection: Any) -> bool:
-        return len(self.active_associations) < self.connection_limit
+    def verify_request(self, _connection: Any, address: Any) -> bool:
+        present = self.active_associations
+        silent = [other for other in present if other.requestor.primitive is None]
+        of_address = sum(other.requestor.address == address[0] for other in silent)
+        return len(present) < self.connection_limit and of_address < _SPARE_OF_ADDRESS
 
     def service_actions(self) -> None:
         """Called at every poll; the library would collect garbage at every sixtieth."""
@@ -390,12 +327,6 @@ def _negotiate(association: Any, proposed: list[PresentationContext]) -> None:
     ]
 
 
-def _on_closed(event: Any) -> None:
-    """End the thread of a connection that closed without a request; it would wait half a minute."""
-    if event.assoc.requestor.primitive is None:
-        event.assoc.dul.to_user_queue.put(None)
-
-
 def _as_storage(sop_class_uid: str) -> SOPClassCommonExtendedNegotiation:
     item = SOPClassCommonExtendedNegotiation()
     item.sop_class_uid = sop_class_uid
@@ -403,8 +334,19 @@ def _as_storage(sop_class_uid: str) -> SOPClassCommonExtendedNegotiation:
     return item
 
 
-def _status(refused: Refusal) -> Dataset:
+def _refuse(arrival: Arrival, refused: Refusal) -> Dataset:
+    """The answer to a request that is not kept, and its line in the log."""
+    log.event(
+        _LOG,
+        "refused",
+        level=logging.WARNING,
+        uid=log.uid_hash(arrival.sop_instance_uid),
+        route=arrival.route,
+        calling_ae=arrival.calling_ae,
+        status=f"{refused.status:04x}",
+        reason=refused.comment,
+    )
     status = Dataset()
     status.Status = refused.status
-    status.ErrorComment = refused.comment
+    status.ErrorComment = refused.comment[:_COMMENT_LENGTH]
     return status

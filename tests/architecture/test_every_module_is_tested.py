@@ -46,6 +46,7 @@ NODE_EXCEPTIONS = {
     "errors": "classes without code; see test_exit_codes.py",
     "dimse.__init__": "two constants, part of what test_scp.py compares byte for byte",
     "cli.__init__": "test_cli.py",
+    "ledger.__init__": "its parts put together; test_ledger.py",
     **{
         f"cli.{name}": _COMMAND
         for name in ("config", "keys", "protect", "recover", "selftest", "serve", "verify")
@@ -54,9 +55,9 @@ NODE_EXCEPTIONS = {
 
 
 def expected(module: str) -> str:
-    """`payload.record` -> `test_record.py`, `cli.files` -> `test_cli_files.py`: commands share names."""
+    """`payload.record` -> `test_record.py`, `cli.files` -> `test_cli_files.py`: some share names."""
     package, _, leaf = module.rpartition(".")
-    return f"test_cli_{leaf}.py" if package == "cli" else f"test_{leaf}.py"
+    return f"test_{package}_{leaf}.py" if package in ("cli", "ledger") else f"test_{leaf}.py"
 
 
 @pytest.mark.parametrize(
@@ -79,7 +80,7 @@ def test_no_exception_is_stale(package: str, exceptions: dict[str, str]) -> None
 def test_no_test_module_has_lost_its_source() -> None:
     """A renamed module takes its tests along; parts of the engine that are packages are tested whole."""
     engine = {expected(name) for name in modules("blessmark")} | {"test_pixels.py", "test_segment.py"}
-    node = {expected(name) for name in modules("dicom_node")} | {"test_cli.py"}
+    node = {expected(name) for name in modules("dicom_node")} | {"test_cli.py", "test_ledger.py"}
     for folder, known in (("engine", engine), ("node", node)):
         present = {path.name for path in (ROOT / "tests" / "unit" / folder).glob("test_*.py")}
         assert present - known == set()

@@ -7,6 +7,8 @@
     write  Dataset              -> bytes            untouched elements as they were
     settle, changes, undo       what was done to a Dataset, and the very bytes that it was
 
+    decompress                  Dataset -> the Dataset, its pixels uncompressed
+
 Three rules hold for every image that `load` returns:
 
 * A sample is the whole pixel word: unused high bits hold only zeros or copies of the sign, so writing
@@ -18,6 +20,7 @@ Three rules hold for every image that `load` returns:
 This is the only part of the engine that knows DICOM.
 """
 
+from blessmark.pixels.decompress import decompress
 from blessmark.pixels.files import read, write
 from blessmark.pixels.header import Header
 from blessmark.pixels.image import Image, load
@@ -33,6 +36,7 @@ __all__ = [
     "Passthrough",
     "Reason",
     "changes",
+    "decompress",
     "load",
     "original",
     "read",

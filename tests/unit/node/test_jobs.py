@@ -43,9 +43,10 @@ def test_every_state_is_reached_from_the_first_one() -> None:
 
 
 def test_what_is_finished_stays_finished() -> None:
-    assert not INSTANCE_TRANSITIONS[InstanceState.READY]
+    assert INSTANCE_TRANSITIONS[InstanceState.READY] == {InstanceState.RECEIVED}, "to be made again"
     assert not INSTANCE_TRANSITIONS[InstanceState.REJECTED]
     assert not DELIVERY_TRANSITIONS[DeliveryState.DELIVERED]
+    assert not DELIVERY_TRANSITIONS[DeliveryState.DROPPED]
 
 
 def _reached(first: State, table: dict[State, frozenset[State]]) -> set[State]:

@@ -22,6 +22,8 @@ _SNAPSHOT = Snapshot(
     repeats=7,
     conflicts=8,
     lost=9,
+    purged_attempts=(("pacs", 100), ("old", 5)),
+    paused=("vna",),
 )
 
 
@@ -33,6 +35,18 @@ class Source:
         self.asked += 1
         return _SNAPSHOT
 
+    def results(self) -> dict[tuple[str, str], int]:
+        return {("pacs", "delivered"): 4, ("vna", "refused"): 6}
+
+    def down_s(self) -> dict[str, float]:
+        return {"vna": 60.0}
+
+    def closed(self) -> list[str]:
+        return ["pacs"]
+
+    def failed_over(self) -> list[str]:
+        return ["vna"]
+
     def used_bytes(self) -> int:
         return 1000
 
@@ -42,7 +56,7 @@ class Source:
 
 def scrape(source: Source) -> dict[str, float]:
     registry = CollectorRegistry()
-    registry.register(LedgerCollector(source, source))
+    registry.register(LedgerCollector(source, source, source))
     assert source.asked == 0, "registering must not open the database"
     text = generate_latest(registry).decode()
     samples = [line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")]
@@ -56,13 +70,20 @@ def test_figures_are_those_of_ledger_and_spool() -> None:
         'dicom_node_deliveries{destination="pacs",state="delivered"}': 4,
         'dicom_node_deliveries{destination="pacs",state="queued"}': 1,
         'dicom_node_deliveries{destination="vna",state="dead"}': 2,
-        'dicom_node_delivery_attempts_total{destination="pacs"}': 9,
+        'dicom_node_delivery_attempts_total{destination="pacs"}': 109,
+        'dicom_node_delivery_attempts_total{destination="old"}': 5,
+        'dicom_node_destination_paused{destination="vna"}': 1,
         'dicom_node_delivery_attempts_total{destination="vna"}': 6,
         'dicom_node_queue_oldest_seconds{destination="pacs"}': 12.5,
         "dicom_node_unprocessed_oldest_seconds": 3,
         "dicom_node_repeated_arrivals_total": 7,
         "dicom_node_conflicting_arrivals_total": 8,
         "dicom_node_lost_leases_total": 9,
+        'dicom_node_delivery_results_total{destination="pacs",result="delivered"}': 4,
+        'dicom_node_delivery_results_total{destination="vna",result="refused"}': 6,
+        'dicom_node_destination_down_seconds{destination="vna"}': 60,
+        'dicom_node_destination_closed{destination="pacs"}': 1,
+        'dicom_node_destination_failed_over{destination="vna"}': 1,
         "dicom_node_spool_bytes": 1000,
         "dicom_node_spool_free_bytes": 2000,
     }
@@ -70,7 +91,7 @@ def test_figures_are_those_of_ledger_and_spool() -> None:
 
 def test_what_is_collected_is_what_is_declared() -> None:
     source = Source()
-    collected = [family.name for family in LedgerCollector(source, source).collect()]
+    collected = [family.name for family in LedgerCollector(source, source, source).collect()]
     assert collected == [declaration.name for declaration in metrics.DECLARATIONS]
     assert len(set(collected)) == len(collected)
 
@@ -85,7 +106,7 @@ def test_names_follow_the_rules_of_prometheus() -> None:
 
 def test_every_scrape_asks_again() -> None:
     source = Source()
-    collector = LedgerCollector(source, source)
+    collector = LedgerCollector(source, source, source)
     list(collector.collect())
     list(collector.collect())
     assert source.asked == 2

@@ -87,7 +87,7 @@ def wrapper(connection: socket.socket, patience: float | None) -> Any:
     """What the library hangs around a socket, as far as the repairs look at it."""
     made = AssociationSocket.__new__(AssociationSocket)
     made.socket = connection
-    made._assoc = SimpleNamespace(network_timeout=patience)
+    made._assoc = SimpleNamespace(network_timeout=patience, is_acceptor=False)
     return made
 
 

@@ -17,7 +17,8 @@ import pytest
 
 from dicom_node import service
 from dicom_node.config import Config
-from dicom_node.errors import NodeError, OutputError
+from dicom_node.errors import NodeError, OutputError, SpoolError
+from dicom_node.jobs import Arrival
 from dicom_node.service import Service, log_salt, notify, serve
 
 
@@ -126,14 +127,39 @@ def test_leases_of_a_crash_are_taken_back_at_start(tmp_path: Path, monkeypatch: 
 
 
 def test_what_nobody_needs_is_cleaned_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "_CLEANING_S", 0.02)
     cleaned = threading.Event()
-    monkeypatch.setattr(service.Spool, "discard", lambda _self, _needed: cleaned.set() or 0)
-    spool = service.Spool(tmp_path / "spool", 0)
+    monkeypatch.setattr(service.Housekeeper, "clean", lambda _self: cleaned.set())
+    node = Service(config(tmp_path, http={"port": None}))
+    node.start()
+    assert cleaned.wait(5)
+    node.stop()
+
+
+def test_a_node_whose_spool_is_not_mounted_does_not_start(tmp_path: Path) -> None:
     ledger = service.Ledger(tmp_path / "ledger.sqlite")
-    with service._cleaning(spool, ledger):
-        assert cleaned.wait(5)
+    ledger.add(Arrival("1", "1.2.3", "1", "A", "B", "all"), "a" * 64, 1)
     ledger.close()
+    with pytest.raises(SpoolError, match="mount its disk"):
+        Service(config(tmp_path)).start()
+    assert not (tmp_path / "spool").exists(), "or the second start would take it for an empty one"
+
+
+def test_a_row_without_bytes_is_quarantined_before_anybody_works(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "dicom_node.service")
+    service.Spool(tmp_path / "spool", 0)
+    ledger = service.Ledger(tmp_path / "ledger.sqlite")
+    ledger.add(Arrival("1", "1.2.3", "1", "A", "B", "all"), "a" * 64, 1)
+    node = Service(config(tmp_path, http={"port": None}))
+    node.start()
+    node.stop()
+    (kept,) = ledger.held()
+    assert kept.reason == "bytes-missing"
+    assert not ledger.begin_run("the next boot"), "it was stopped in good order"
+    ledger.close()
+    (line,) = [record.dicom_node_event for record in caplog.records if record.msg == "recovered"]
+    assert (line["checked"], line["lost"]) == (1, 1)
 
 
 def test_the_service_manager_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,6 +194,16 @@ def test_the_salt_of_the_log_is_made_once_and_kept_to_ourselves(tmp_path: Path) 
     assert log_salt(config(tmp_path / "other")) != salt
     assert stat.S_IMODE((tmp_path / "log-salt").stat().st_mode) == 0o600
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["log-salt"]
+
+
+def test_the_salt_is_read_where_nothing_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node killed on a full disk must be able to start again."""
+    made = config(tmp_path)
+    salt = log_salt(made)
+    monkeypatch.setattr(service, "_create", lambda *_: pytest.fail("there is a salt"))
+    assert log_salt(made) == salt
 
 
 def test_serve_ends_with_sigterm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

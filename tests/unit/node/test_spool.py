@@ -69,6 +69,16 @@ def test_the_same_content_is_the_same_object(spool: Spool) -> None:
     assert spool.used_bytes() == 3
 
 
+def test_an_object_is_looked_at_without_being_opened(spool: Spool) -> None:
+    blob = spool.put([b"abc"])
+    seen = spool.look(blob.name)
+    assert seen is not None
+    assert (seen.size, abs(seen.put_at - time.time()) < 60) == (3, True)
+    assert spool.look("0" * 64) is None
+    with pytest.raises(SpoolError, match="64 hex digits"):
+        spool.look("../../x")
+
+
 def test_storing_again_heals_a_damaged_object(spool: Spool) -> None:
     blob = spool.put([b"abc"])
     spool.path(blob.name).write_bytes(b"xyz")
@@ -189,6 +199,27 @@ def test_arrivals_stop_before_the_disk_is_full(tmp_path: Path, monkeypatch: pyte
     spool.reserve_bytes = spool.free_bytes() * 2
     with pytest.raises(SpoolFull, match="make room"):
         spool.check_room()
+
+
+def test_work_stops_when_its_output_would_take_half_of_the_reserve(spool: Spool) -> None:
+    name = spool.put([bytes(1000)]).name
+    spool.reserve_bytes = spool.free_bytes()
+    spool.check_room_to_work(name)
+    spool.reserve_bytes = 3 * spool.free_bytes()
+    with pytest.raises(SpoolFull, match="make room"):
+        spool.check_room_to_work(name)
+
+
+def test_the_reserve_is_given_up_when_somebody_else_fills_the_disk(
+    small_disk: Path,
+) -> None:
+    spool = Spool(small_disk / "spool", 1_000_000)
+    reserve = small_disk / "spool" / "reserve"
+    spool.relieve()
+    assert reserve.exists()
+    (small_disk / "foreign").write_bytes(bytes(spool.free_bytes() - 8192))
+    spool.relieve()
+    assert not reserve.exists()
 
 
 def test_arrivals_stop_before_inodes_run_out(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from blessmark.errors import WatermarkError
-from dicom_node import log
+from dicom_node import insist, log
 from dicom_node.config import Config
-from dicom_node.errors import InputError, SpoolFull
+from dicom_node.errors import InputError, LedgerError, LedgerUnavailable, NodeError, SpoolError, SpoolFull
 from dicom_node.jobs import Arrival, InstanceState, Outcome, Work
 from dicom_node.keys import generate
 from dicom_node.ledger import Ledger
@@ -145,15 +145,33 @@ def test_an_error_that_may_pass_is_tried_again(made: Callable[..., Site]) -> Non
     assert site.worker.turn() == 0  # not at once
 
 
-def test_but_not_for_ever(made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "ends"), [(SpoolError("no answer"), "held"), (SpoolFull("no room"), "received")]
+)
+def test_but_not_for_ever_unless_the_disk_is_full(
+    made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch, error: NodeError, ends: str
+) -> None:
+    """A full disk says nothing against an instance: held, it would not go on by itself when there is room."""
     now = [time.time()]
-    site = made(process=raises(SpoolFull("no room")))
+    site = made(process=raises(error))
     monkeypatch.setattr(site.ledger, "_clock", lambda: now[0])
     site.arrive()
     for _ in range(PATIENCE):
         assert site.worker.turn() == 1
         now[0] += 3600
-    assert site.states() == {("held", "held", "SpoolFull"): 1}
+    assert [state for state, *_ in site.states()] == [ends]
+
+
+def test_it_is_not_put_off_longer_than_a_minute(
+    made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [time.time()]
+    site = made(process=raises(SpoolFull("no room")))
+    monkeypatch.setattr(site.ledger, "_clock", lambda: now[0])
+    site.arrive()
+    for _ in range(PATIENCE + 3):
+        assert site.worker.turn() == 1
+        now[0] += 61
 
 
 def test_an_instance_of_a_route_that_is_gone_is_held(made: Callable[..., Site]) -> None:
@@ -300,3 +318,40 @@ def test_every_role_that_reads_or_writes_watermarks_has_a_processor(tmp_path: Pa
     made = made.model_copy(update={"keys": made.keys.model_copy(update={"ring": tmp_path / "ring"})})
     generate(made.keys.ring)
     assert callable(build_processor(made))
+
+
+def test_workers_are_stopped_even_when_the_ledger_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a full disk a dead worker's leases cannot be taken back now; the next start does that."""
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    made = config(tmp_path, count=2)
+    workers = Workers(made, ledger, Bells(made.destinations), factory=build_processor)
+    workers.start()
+
+    def refuse(_worker: str) -> int:
+        raise LedgerError("no room")
+
+    monkeypatch.setattr(ledger, "worker_died", refuse)
+    workers.stop()
+    assert workers.alive == 0
+
+
+def test_what_was_worked_out_is_written_when_the_ledger_takes_it_again(
+    made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dropped, it would wait for its lease, count as a lost worker, and be worked on twice."""
+    site = made()
+    refusals = [LedgerUnavailable("full"), LedgerUnavailable("full")]
+    finish = site.ledger.finish
+
+    def refuse(*arguments: Any) -> None:
+        if refusals:
+            raise refusals.pop()
+        finish(*arguments)
+
+    monkeypatch.setattr(insist, "PAUSE_S", 0.0)
+    monkeypatch.setattr(site.ledger, "finish", refuse)
+    site.arrive()
+    site.worker.turn()
+    assert site.states() == {("ready", "passed", ""): 1}

@@ -1,0 +1,246 @@
+"""Keeps spool and ledger in step: what a start finds, and what may go as time passes.
+
+Rules that bind here:
+1. A row whose bytes are missing or changed says so and waits for an operator; it is never dropped.
+2. Bytes go only when no row needs them and they were here for `storage.keep_s`. Bytes that no row knows and
+   that are older than the ledger itself are left alone: whoever replaced the ledger may still want them.
+3. Rows go `storage.history_days` after the last thing that happened to them, never before everything is sent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dicom_node import log
+from dicom_node.config import Config
+from dicom_node.errors import NodeError, SpoolError
+from dicom_node.jobs import DeliveryState
+from dicom_node.ledger import Claim, Ledger, Part
+from dicom_node.spool import Spool
+
+_LOG = logging.getLogger(__name__)
+#: seconds between two looks for what may go
+_EVERY_S = 300.0
+#: seconds between two looks at whether the disk is full
+_RELIEVE_S = 1.0
+#: seconds between two steps of a purge, in which receivers and senders write
+_BREATH_S = 0.02
+_DAY_S = 86400.0
+#: after a fall of the machine, objects put this many seconds before the last event are hashed again
+_SUSPECT_S = 600.0
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a start found: claims looked at, claims whose bytes are lost, and those of them made again."""
+
+    checked: int
+    lost: int
+    remade: int
+
+
+def boot_id() -> str:
+    """Which boot of the machine this is; empty where the system does not tell."""
+    try:
+        return _BOOT_ID.read_text("ascii").strip()
+    except OSError:
+        return ""
+
+
+def require_spool(folder: Path, ledger: Ledger) -> None:
+    """Raise SpoolError if the ledger needs objects and there is no spool: a disk that is not mounted."""
+    if not (folder / "lock").exists() and next(ledger.claims(), None) is not None:
+        raise SpoolError(
+            f"the ledger waits for objects, but there is no spool in {folder}; mount its disk, or, if it is "
+            "lost for good, make the folder with an empty file `lock` in it"
+        )
+
+
+def reconcile(spool: Spool, ledger: Ledger, boot: str) -> Found:
+    """Hold every row that still needs bytes against the spool; call once at start, while nobody works.
+
+    Sizes are compared always. Contents are compared if the machine fell during the last run, for the objects
+    that were written shortly before: a disk that had promised too much loses those.
+    """
+    fell = ledger.begin_run(boot)
+    suspect_after = ledger.last_event_at() - _SUSPECT_S if fell else float("inf")
+    checked = lost = remade = 0
+    for claim in ledger.claims():
+        checked += 1
+        reason = _loss(spool, claim.blob, claim.size, suspect_after)
+        if reason is None:
+            continue
+        remake = claim.part is Part.LEAVES and _can_be_made_again(spool, claim)
+        ledger.lose(claim, reason, remake=remake)
+        log.event(
+            _LOG,
+            "made-again" if remake else "bytes-lost",
+            level=logging.WARNING if remake else logging.ERROR,
+            job=claim.instance_id,
+            reason=reason,
+        )
+        lost, remade = lost + 1, remade + remake
+    return Found(checked, lost, remade)
+
+
+def _loss(spool: Spool, blob: str, size: int, suspect_after: float) -> str | None:
+    """What is wrong with an object: missing, changed, or nothing."""
+    seen = spool.look(blob)
+    if seen is None:
+        return "bytes-missing"
+    if size and seen.size != size:
+        return "bytes-changed"
+    if seen.put_at >= suspect_after:
+        try:
+            spool.verify(blob)
+        except SpoolError:
+            return "bytes-changed"
+    return None
+
+
+def _can_be_made_again(spool: Spool, claim: Claim) -> bool:
+    """Whether what arrived is still whole, so that what was lost can be made from it."""
+    return claim.source != claim.blob and _loss(spool, claim.source, claim.source_size, 0.0) is None
+
+
+def warn_of_strangers(ledger: Ledger, config: Config) -> None:
+    """Say at start what waits although nobody will come for it: unknown destinations, pauses."""
+    waiting = (DeliveryState.QUEUED, DeliveryState.SENDING, DeliveryState.DEAD)
+    for queue in ledger.queues():
+        if queue.state in waiting and queue.destination not in config.destinations:
+            log.event(
+                _LOG,
+                "unknown-destination",
+                level=logging.WARNING,
+                destination=queue.destination,
+                state=queue.state,
+                count=queue.count,
+                reason="not-in-the-configuration",
+            )
+    for destination in ledger.paused():
+        log.event(_LOG, "paused", level=logging.WARNING, destination=destination)
+
+
+class Reliever(threading.Thread):
+    """Gives the reserve file of the spool to the ledger as soon as the disk is full, whoever filled it."""
+
+    def __init__(self, spool: Spool) -> None:
+        super().__init__(name="reliever", daemon=True)
+        self._spool = spool
+        self._stopping = threading.Event()
+
+    def start(self) -> None:
+        """Look at once, before anything is written, and then from the thread."""
+        self._look()
+        super().start()
+
+    def run(self) -> None:
+        """Look every second; until told to stop."""
+        while not self._stopping.wait(_RELIEVE_S):
+            self._look()
+
+    def stop(self) -> None:
+        """End at once."""
+        self._stopping.set()
+        self.join()
+
+    def _look(self) -> None:
+        with contextlib.suppress(NodeError):  # arrivals and /readyz say loudly enough what is wrong
+            self._spool.relieve()
+
+
+class Housekeeper(threading.Thread):
+    """Lets go, now and then, what nobody needs any more.
+
+    Parameters
+    ----------
+    spool, ledger : what is kept
+    history_s : seconds for which an instance is remembered after the last thing that happened to it
+    """
+
+    def __init__(self, spool: Spool, ledger: Ledger, history_s: float) -> None:
+        super().__init__(name="housekeeper", daemon=True)
+        self._spool = spool
+        self._ledger = ledger
+        self._history_s = history_s
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        """Clean at once and then every few minutes; until told to stop."""
+        while not self._stopping.is_set():
+            try:
+                self.clean()
+            except NodeError as error:
+                log.event(_LOG, "cleaning-failed", level=logging.ERROR, error=error)
+            self._stopping.wait(_EVERY_S)
+
+    def stop(self) -> None:
+        """End after the step in hand."""
+        self._stopping.set()
+        self.join()
+
+    def clean(self) -> None:
+        """Purge rows, then bytes, then give free space back."""
+        purged = self._purge(time.time() - self._history_s)
+        if purged:
+            log.event(_LOG, "purged", count=purged, reason="history-ended")
+        strangers = _Strangers(self._spool, self._ledger)
+        removed = self._spool.discard(strangers.must_stay)
+        log.event(_LOG, "cleaned", level=logging.DEBUG, count=removed)
+        if strangers.count:
+            log.event(
+                _LOG,
+                "unknown-objects",
+                level=logging.WARNING,
+                count=strangers.count,
+                reason="older-than-the-ledger",
+            )
+        while self._ledger.compact() and not self._stopping.wait(_BREATH_S):
+            pass
+
+    def _purge(self, before: float) -> int:
+        purged, after = 0, 0
+        while not self._stopping.is_set():
+            step = self._ledger.purge(before, after)
+            purged += step.instances
+            if step.after is None:
+                break
+            after = step.after
+            if step.instances:
+                self._stopping.wait(_BREATH_S)
+        return purged
+
+
+class _Strangers:
+    """Which objects must stay, and how many of them the ledger does not know."""
+
+    def __init__(self, spool: Spool, ledger: Ledger) -> None:
+        self._spool = spool
+        self._ledger = ledger
+        self._born_at = ledger.born_at()
+        self.count = 0
+
+    def must_stay(self, blobs: Iterable[str]) -> frozenset[str]:
+        """Those of the blobs that a row needs, or that are older than a ledger that does not know them."""
+        names = frozenset(blobs)
+        needed = self._ledger.needed(names)
+        older = frozenset(name for name in names - needed if self._older(name))
+        strangers = older - self._ledger.known(older) if older else older
+        self.count += len(strangers)
+        return needed | strangers
+
+    def _older(self, name: str) -> bool:
+        seen = self._spool.look(name)
+        return seen is not None and seen.put_at < self._born_at
+
+
+def history_s(config: Config) -> float:
+    """`storage.history_days` in seconds."""
+    return config.storage.history_days * _DAY_S

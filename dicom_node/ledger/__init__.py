@@ -1,0 +1,61 @@
+"""The state of every instance and delivery, made durable; the only package that knows SQL.
+
+Rules that bind here:
+1. What a method has returned from is on disk: every write is one transaction, begun IMMEDIATE and committed
+   with `synchronous=FULL`.
+2. A row moves only along the tables of `jobs`; whoever moves it out of a lease proves by (id, token) that the
+   lease is still its own, else StaleLease. A token is never given out twice for a row.
+3. An arrival is known by (SOP Instance UID, SHA-256 of its bytes, route). The same again is acknowledged and
+   starts nothing; the same UID with other content is kept, processed and counted as a conflict.
+4. Bytes that are lost are lost aloud: their rows are quarantined or dead, with the reason, and come to life
+   again when the same object arrives again.
+5. An instance that loses its worker twice is quarantined. One that lost its worker once is leased alone, so
+   that whoever dies with it in hand accuses nobody else.
+
+    schema       tables and migrations
+    database     the file: opened, begun, committed
+    deliveries   one row per instance and destination
+    instances    arrivals and the work on them
+    operator     decisions of a person
+    view         what these rest on: lists, one object, its story
+    conversions  objects made for destinations that take another transfer syntax
+    outages      destinations that are down, and how attempts ended
+    retention    what may go
+    figures      what is counted
+    recovery     what a start puts right
+
+Every thread and process of the node may hold a ledger of the same file; a forked child must open its own.
+Times are seconds since 1970-01-01 UTC.
+"""
+
+from __future__ import annotations
+
+from dicom_node.ledger.conversions import Conversions
+from dicom_node.ledger.figures import Counts, Figures, Queue
+from dicom_node.ledger.instances import INTERRUPTED_LIMIT, LOST_LIMIT, Added
+from dicom_node.ledger.operator import Operator
+from dicom_node.ledger.outages import Outages
+from dicom_node.ledger.recovery import Claim, Part, Recovery
+from dicom_node.ledger.retention import Purged, Retention
+from dicom_node.ledger.view import DeadLetter, Event, Item, Kept, Parcel, View
+
+__all__ = [
+    "INTERRUPTED_LIMIT",
+    "LOST_LIMIT",
+    "Added",
+    "Claim",
+    "Counts",
+    "DeadLetter",
+    "Event",
+    "Item",
+    "Kept",
+    "Ledger",
+    "Parcel",
+    "Part",
+    "Purged",
+    "Queue",
+]
+
+
+class Ledger(Recovery, Operator, View, Retention, Figures, Conversions, Outages):
+    """The jobs of one node, in one SQLite file; see `database.Database` for how it is opened."""

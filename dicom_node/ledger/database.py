@@ -1,0 +1,281 @@
+"""The file: how it is opened, begun, committed, and how it refuses. Every part of the ledger stands on it."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
+
+from dicom_node.errors import LedgerError, LedgerUnavailable
+from dicom_node.ledger.schema import events, migrate, require_present, scripts
+
+#: how long a write waits for a writer in another process before the ledger refuses, seconds
+_BUSY_TIMEOUT_S = 30.0
+#: pages are given back once this share of the file is free; fewer are soon used again
+_FREE_SHARE = 0.25
+#: most pages (4 KiB) given back at a time; others write in between
+_COMPACTED_PAGES = 1000
+#: how long the write-ahead log waits for readers to be emptied, milliseconds
+_COMPACTING_MS = 200
+#: the size to which the write-ahead log shrinks whenever it begins anew, bytes
+_LOG_BYTES = 64_000_000
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
+
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+
+class Loss(enum.StrEnum):
+    """Why a lease was taken back; the word that the events keep."""
+
+    LEASE = "lease-expired"
+    WORKER = "worker-died"
+    RESTART = "node-restarted"
+
+
+class Database:
+    """One SQLite file, shared by every thread of this process and with other processes.
+
+    Parameters
+    ----------
+    path : the database; made if absent, brought up to the present schema if older
+    clock : now, in seconds since 1970-01-01 UTC
+    existing : neither make nor change it, for whoever looks in from outside
+    on_full : called when the disk is full; returns whether that made room
+
+    Raises
+    ------
+    LedgerError : the file cannot be opened, is no ledger, or was written by a newer version; every method
+        raises it when the database refuses (disk full, locked for too long, damaged)
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        clock: Callable[[], float] = time.time,
+        existing: bool = False,
+        on_full: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._path = path
+        self._clock = clock
+        self._on_full = on_full
+        self._made_room = False
+        # SQLite lets one writer in at a time and makes the others poll; threads queue up here instead
+        self._turn = threading.Lock()
+        self._engine = open_engine(path)
+        self._reader = self._engine.execution_options(dicom_node_reads=True)
+        self._insist(self._require_present if existing else self._migrate)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+    def compact(self) -> bool:
+        """Give some space back to the file system, if much of the file is free; True if more is to be given.
+
+        At the end the write-ahead log is emptied too.
+        """
+        with self._writing() as connection:
+            free = int(connection.exec_driver_sql("PRAGMA freelist_count").scalar_one())
+            pages = int(connection.exec_driver_sql("PRAGMA page_count").scalar_one())
+            if free > _FREE_SHARE * pages:
+                # a page for every row that is fetched, though the rows are empty: nothing for SQLAlchemy
+                raw = connection.connection.cursor()
+                raw.execute(f"PRAGMA incremental_vacuum({_COMPACTED_PAGES})")
+                raw.fetchall()
+                return int(connection.exec_driver_sql("PRAGMA freelist_count").scalar_one()) < free
+        with self._refusals(), contextlib.closing(self._engine.raw_connection()) as raw:
+            # a reader may be in the way for long; the next time is soon enough
+            raw.execute(f"PRAGMA busy_timeout = {_COMPACTING_MS}")
+            raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            raw.execute(f"PRAGMA busy_timeout = {int(_BUSY_TIMEOUT_S * 1000)}")
+        return False
+
+    def _migrate(self) -> None:
+        with self._writing() as connection:
+            migrate(connection, scripts())
+
+    def _require_present(self) -> None:
+        with self._reading() as connection:
+            require_present(connection, scripts())
+
+    def _insist(self, step: Callable[[], Made]) -> Made:
+        """Run a step that a start cannot do without; once more if the disk was full and room was made."""
+        try:
+            return step()
+        except LedgerError:
+            if not self._made_room:
+                raise
+            return step()
+
+    def _note(
+        self,
+        connection: sa.Connection,
+        instance_id: int,
+        what: str,
+        *,
+        destination: str = "",
+        reason: str = "",
+    ) -> None:
+        """Append to the record of an instance; `destination` is empty unless it is about a delivery."""
+        values = event_values(self._clock(), instance_id, what, destination, reason)
+        connection.execute(sa.insert(events), values)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[sa.Connection]:
+        with self._turn, self._transaction() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sa.Connection]:
+        """A write of whoever has the turn."""
+        with self._refusals(), self._engine.begin() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[sa.Connection]:
+        with self._refusals(), self._reader.begin() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """Say what the database said, without the statement and its parameters; make room on a full disk."""
+        try:
+            yield
+        except SQLAlchemyError as error:
+            said = getattr(error, "orig", None) or type(error).__name__
+            code = getattr(said, "sqlite_errorcode", None)
+            if code in _DAMAGE:
+                raise damaged(self._path, str(said)) from error
+            if code in _FULL:
+                self._made_room = self._on_full()
+            raise LedgerUnavailable(f"the ledger {self._path} refuses: {said}; check its disk") from error
+
+
+class Grouped(Generic[Item, Made]):
+    """Writes of one kind that several threads want at once share one transaction, and so one sync.
+
+    Whoever gets the turn writes for everybody who waits. Should that fail, each is written alone, so that one
+    that cannot be written costs the others nothing.
+    """
+
+    def __init__(self, database: Database, write: Callable[[sa.Connection, Item], Made]) -> None:
+        self._database = database
+        self._write = write
+        self._lock = threading.Lock()
+        self._waiting: list[_Ticket[Item, Made]] = []
+
+    def __call__(self, item: Item) -> Made:
+        """What `write` makes of `item`, once that is committed; raises what it raises."""
+        ticket: _Ticket[Item, Made] = _Ticket(item)
+        with self._lock:
+            self._waiting.append(ticket)
+        with self._database._turn:
+            if not ticket.done:
+                self._write_all()
+        return ticket.collect()
+
+    def _write_all(self) -> None:
+        with self._lock:
+            tickets, self._waiting = self._waiting, []
+        try:
+            self._together(tickets)
+        except Exception as error:
+            for ticket in tickets:
+                self._alone(ticket, error if len(tickets) == 1 else None)
+
+    def _together(self, tickets: list[_Ticket[Item, Made]]) -> None:
+        with self._database._transaction() as connection:
+            made = [self._write(connection, ticket.item) for ticket in tickets]
+        for ticket, result in zip(tickets, made, strict=True):
+            ticket.made = [result]
+
+    def _alone(self, ticket: _Ticket[Item, Made], error: Exception | None) -> None:
+        try:
+            if error is not None:
+                raise error
+            self._together([ticket])
+        except Exception as own:
+            ticket.error = own
+
+
+class _Ticket(Generic[Item, Made]):
+    """What a thread wants written, and what came of it."""
+
+    __slots__ = ("error", "item", "made")
+
+    def __init__(self, item: Item) -> None:
+        self.item = item
+        self.made: list[Made] = []
+        self.error: Exception | None = None
+
+    @property
+    def done(self) -> bool:
+        return bool(self.made) or self.error is not None
+
+    def collect(self) -> Made:
+        if self.error is not None:
+            raise self.error
+        return self.made[0]
+
+
+def event_values(
+    at: float, instance_id: int, what: str, destination: object, reason: str
+) -> dict[str, object]:
+    return {"at": at, "instance_id": instance_id, "what": what, "destination": destination, "reason": reason}
+
+
+def open_engine(path: Path) -> sa.Engine:
+    """An engine whose writers begin IMMEDIATE and whose commits are on disk when they return."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    except OSError as error:
+        raise LedgerError(
+            f"the ledger {path} cannot be opened: {error.strerror}; check its folder"
+        ) from error
+    engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": _BUSY_TIMEOUT_S})
+    sa.event.listen(engine, "connect", _prepare)
+    sa.event.listen(engine, "begin", _begin)
+    return engine
+
+
+_PRAGMAS = (
+    "auto_vacuum = INCREMENTAL",  # of effect in a new file only, and before anything else
+    "journal_mode = WAL",
+    "synchronous = FULL",
+    "foreign_keys = ON",
+    f"journal_size_limit = {_LOG_BYTES}",
+)
+
+
+def _prepare(connection: Any, _record: object) -> None:
+    """Settings of one new connection; the driver itself must not begin or commit anything."""
+    connection.isolation_level = None
+    for pragma in _PRAGMAS:
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(connection: sa.Connection) -> None:
+    reads = connection.get_execution_options().get("dicom_node_reads", False)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
+def damaged(path: Path, what: str) -> LedgerError:
+    """What to say about a file that is no database any more."""
+    return LedgerError(
+        f"the ledger {path} is damaged: {what}; stop the node, keep the file aside, and repair a copy "
+        "of it (sqlite3 COPY .recover) or put a back-up in its place; the objects in the spool are whole"
+    )

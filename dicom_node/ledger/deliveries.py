@@ -1,0 +1,200 @@
+"""What goes where: from a queued delivery to the answer of its destination, or to giving it up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from dicom_node.errors import StaleLease
+from dicom_node.jobs import DeliveryState, Send, check_delivery_move
+from dicom_node.ledger.database import Database, Loss, event_values
+from dicom_node.ledger.outages import count_attempt
+from dicom_node.ledger.schema import (
+    BYTES_LOST,
+    DEAD,
+    QUEUED,
+    SENDING,
+    Row,
+    deliveries,
+    events,
+    instances,
+    pauses,
+)
+
+_i, _d, _p = instances.c, deliveries.c, pauses.c
+
+
+class Deliveries(Database):
+    """The life of a delivery: one instance for one destination."""
+
+    def claim_sends(self, destination: str, limit: int, lease_s: float, *, via: str = "") -> list[Send]:
+        """Lease up to `limit` due deliveries of a destination: by priority, then next_at, then id.
+
+        Takes back expired leases first. A paused destination gets nothing, nor does `via` in its stead if
+        that is paused.
+        """
+        with self._writing() as connection:
+            expired = sa.and_(_d.destination == destination, _d.lease_until <= self._clock())
+            self._take_back_sends(connection, expired, Loss.LEASE)
+            if connection.execute(sa.select(_p.since).where(_p.destination.in_((destination, via)))).first():
+                return []
+            now = self._clock()
+            rows = _due(connection, destination, now, limit)
+            connection.execute(
+                sa.update(deliveries)
+                .where(_d.id.in_([row.id for row in rows]))
+                .values(
+                    state=DeliveryState.SENDING,
+                    lease_until=now + lease_s,
+                    attempts=_d.attempts + 1,
+                    tries=_d.tries + 1,
+                    token=_d.token + 1,
+                )
+            )
+            return [_send(row) for row in rows]
+
+    def beat_send(self, send: Send, lease_s: float) -> None:
+        """Prolong a delivery's lease to `lease_s` from now; StaleLease if it has gone to somebody else."""
+        with self._writing() as connection:
+            self._change_send(connection, send, {"lease_until": self._clock() + lease_s})
+
+    def delivered(self, send: Send, status: int, *, via: str = "") -> None:
+        """Record that the destination, or `via` in its stead, answered success or a warning."""
+        values = {"status": status, "via": via}
+        result = "warning" if status else "delivered"
+        self._leave_send(
+            send, DeliveryState.DELIVERED, f"status-{status:04x}", values, result=result, via=via
+        )
+
+    def retry(
+        self, send: Send, at: float, reason: str, *, result: str = "", refused: bool = False, via: str = ""
+    ) -> None:
+        """Queue a delivery again, for `at`.
+
+        `reason` and `result` are bounded words, for the row (`status-a700`) and for counters (`transient`; if
+        empty, the reason). `refused` says that it was this very object that its destination did not take;
+        `via` names the destination that was asked in its stead.
+        """
+        values = {"next_at": at, "refusals": send.refusals + refused}
+        self._leave_send(send, DeliveryState.QUEUED, reason, values, result=result or reason, via=via)
+
+    def dead(self, send: Send, reason: str, *, result: str = "") -> None:
+        """Give a delivery up; `reason` and `result` are bounded words, as in `retry`."""
+        self._leave_send(send, DeliveryState.DEAD, reason, {}, result=result or reason)
+
+    def put_back(self, send: Send) -> None:
+        """Queue a delivery again as if it had never been leased: it was claimed but not tried."""
+        values = {"state": DeliveryState.QUEUED, "attempts": _d.attempts - 1, "tries": _d.tries - 1}
+        with self._writing() as connection:
+            self._change_send(connection, send, values)
+
+    def _change_send(self, connection: sa.Connection, send: Send, values: Mapping[str, object]) -> None:
+        mine = sa.and_(_d.id == send.id, _d.token == send.token, SENDING)
+        if connection.execute(sa.update(deliveries).where(mine).values(values)).rowcount != 1:
+            raise StaleLease(
+                f"delivery {send.id} is no longer leased under token {send.token}; drop its result"
+            )
+
+    def _leave_send(
+        self,
+        send: Send,
+        state: DeliveryState,
+        reason: str,
+        values: Mapping[str, object],
+        *,
+        result: str,
+        via: str = "",
+    ) -> None:
+        check_delivery_move(DeliveryState.SENDING, state)
+        what = "retry" if state is DeliveryState.QUEUED else state
+        with self._writing() as connection:
+            self._change_send(connection, send, {"state": state, "reason": reason, **values})
+            instance = connection.execute(sa.select(_d.instance_id).where(_d.id == send.id)).scalar_one()
+            if via:
+                self._note(connection, instance, "failed-over", destination=send.destination, reason=via)
+            self._note(connection, instance, what, destination=send.destination, reason=reason)
+            count_attempt(connection, via or send.destination, result)
+
+    def _queue(
+        self, connection: sa.Connection, instance_id: int, destinations: Iterable[str], priority: int
+    ) -> None:
+        now = self._clock()
+        common = {"instance_id": instance_id, "priority": priority, "queued_at": now, "next_at": now}
+        rows = [
+            {**common, "destination": name, "state": DeliveryState.QUEUED}
+            for name in dict.fromkeys(destinations)
+        ]
+        if not rows:
+            return
+        queue = upsert(deliveries).values(rows)
+        # an instance is worked on twice only if what it was to send had been lost
+        revive = {"state": DeliveryState.QUEUED, "next_at": now, "attempts": 0, "refusals": 0, "reason": ""}
+        queue = queue.on_conflict_do_update(
+            [_d.instance_id, _d.destination], set_=revive, where=sa.and_(DEAD, _d.reason.in_(BYTES_LOST))
+        )
+        queued = connection.execute(queue.returning(_d.destination)).scalars().all()
+        notes = [event_values(now, instance_id, DeliveryState.QUEUED, name, "") for name in queued]
+        if notes:
+            connection.execute(sa.insert(events), notes)
+
+    def _lost_letters(self, connection: sa.Connection, instance_id: int) -> bool:
+        """Whether deliveries of an instance are dead because a start found no bytes for them."""
+        lost = sa.select(_d.id).where(_d.instance_id == instance_id, DEAD, _d.reason.in_(BYTES_LOST))
+        return connection.execute(lost.limit(1)).first() is not None
+
+    def _take_back_sends(self, connection: sa.Connection, which: sa.ColumnElement[bool], loss: Loss) -> int:
+        rows = connection.execute(
+            sa.select(_d.id, _d.instance_id, _d.destination).where(SENDING, which)
+        ).all()
+        for row in rows:
+            values = {"state": DeliveryState.QUEUED, "next_at": self._clock(), "reason": loss}
+            connection.execute(sa.update(deliveries).where(_d.id == row.id).values(values))
+            self._note(connection, row.instance_id, "lost", destination=row.destination, reason=loss)
+        return len(rows)
+
+
+def _due(connection: sa.Connection, destination: str, now: float, limit: int) -> list[Row]:
+    """What may be sent now, one priority after the other.
+
+    In one query, the index would be walked through all that waits for a later time in a higher priority.
+    """
+    rows: list[Row] = []
+    level: int | None = None
+    while len(rows) < limit:
+        lower = sa.true() if level is None else _d.priority < level
+        highest = sa.select(sa.func.max(_d.priority)).where(QUEUED, _d.destination == destination, lower)
+        level = connection.execute(highest).scalar()
+        if level is None:
+            break
+        ready = _SENDS.where(QUEUED, _d.destination == destination, _d.priority == level, _d.next_at <= now)
+        rows += connection.execute(ready.order_by(_d.next_at, _d.id).limit(limit - len(rows))).all()
+    return rows
+
+
+_SENDS = sa.select(
+    _d.id,
+    _d.token,
+    _d.attempts,
+    _d.destination,
+    _i.out_blob,
+    _i.out_sop_class_uid,
+    _i.out_sop_instance_uid,
+    _i.out_transfer_syntax_uid,
+    _d.refusals,
+).join_from(deliveries, instances, _d.instance_id == _i.id)
+
+
+def _send(row: Row) -> Send:
+    return Send(
+        row.id,
+        row.token + 1,
+        row.attempts + 1,
+        row.destination,
+        row.out_blob,
+        row.out_sop_class_uid,
+        row.out_sop_instance_uid,
+        row.out_transfer_syntax_uid,
+        row.refusals,
+    )

@@ -1,0 +1,232 @@
+"""What arrived, and who works on it: from the first row of an instance to the outcome of its work."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from dicom_node.errors import IllegalTransition, LedgerError, StaleLease
+from dicom_node.jobs import Arrival, InstanceState, Outcome, Work, check_instance_move
+from dicom_node.ledger.database import Grouped, Loss
+from dicom_node.ledger.deliveries import Deliveries
+from dicom_node.ledger.schema import BYTES_LOST, RECEIVED, WORKING, Row, instances
+
+#: an instance that loses its worker this often is quarantined
+LOST_LIMIT = 2
+#: an instance that was in work at this many restarts is quarantined: it may be what kills the node
+INTERRUPTED_LIMIT = 10
+
+_i = instances.c
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """An arrival's row: `duplicate` if it was there already, `conflict` if only its UID was."""
+
+    id: int
+    duplicate: bool
+    conflict: bool = False
+
+
+class Instances(Deliveries):
+    """The life of an instance until its deliveries are queued."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        clock: Callable[[], float] = time.time,
+        existing: bool = False,
+        on_full: Callable[[], bool] = lambda: False,
+    ) -> None:
+        super().__init__(path, clock=clock, existing=existing, on_full=on_full)
+        self._arrivals = Grouped(self, self._add)
+
+    def add(self, arrival: Arrival, blob: str, size: int) -> Added:
+        """Record an arrival whose bytes are in the spool; on return it may be acknowledged.
+
+        Threads that add at the same time share one sync. The same again starts nothing, unless the bytes had
+        been lost: then it takes the place of what was lost.
+        """
+        return self._arrivals((arrival, blob, size))
+
+    def _add(self, connection: sa.Connection, arriving: tuple[Arrival, str, int]) -> Added:
+        arrival, blob, size = arriving
+        same_uid = connection.execute(
+            sa.select(_i.id, _i.blob, _i.state, _i.reason).where(
+                _i.sop_instance_uid == arrival.sop_instance_uid, _i.route == arrival.route
+            )
+        ).all()
+        known = next((row for row in same_uid if row.blob == blob), None)
+        if known is not None:
+            values: dict[str, object] = {"repeats": _i.repeats + 1}
+            if self._has_lost(connection, known):
+                values |= {"state": InstanceState.RECEIVED, "next_at": self._clock(), "reason": ""}
+                self._note(connection, known.id, InstanceState.RECEIVED, reason="bytes-are-back")
+            connection.execute(sa.update(instances).where(_i.id == known.id).values(values))
+            return Added(known.id, duplicate=True)
+        now = self._clock()
+        values = _arrival_values(arrival) | {
+            "blob": blob,
+            "size": size,
+            "received_at": now,
+            "next_at": now,
+            "conflict": int(bool(same_uid)),
+            "state": InstanceState.RECEIVED,
+        }
+        made = connection.execute(sa.insert(instances), values).inserted_primary_key
+        assert made is not None
+        self._note(connection, made[0], InstanceState.RECEIVED)
+        return Added(made[0], duplicate=False, conflict=bool(same_uid))
+
+    def _has_lost(self, connection: sa.Connection, row: Row) -> bool:
+        """Whether an instance waits for bytes that a start found missing, its own or those it was to send."""
+        if row.state == InstanceState.READY:
+            return self._lost_letters(connection, row.id)
+        return row.state == InstanceState.QUARANTINED and row.reason in BYTES_LOST
+
+    def claim_work(self, worker: str, limit: int, lease_s: float) -> list[Work]:
+        """Lease up to `limit` waiting instances to `worker`, the longest waiting first.
+
+        Takes back expired leases first. An instance that lost a lease before comes alone; so claim again only
+        when the batch is done.
+        """
+        with self._writing() as connection:
+            self._take_back_work(connection, _i.lease_until <= self._clock(), Loss.LEASE)
+            now = self._clock()
+            rows = connection.execute(
+                sa.select(instances)
+                .where(RECEIVED, _i.next_at <= now)
+                .order_by(_i.next_at, _i.id)
+                .limit(limit)
+            ).all()
+            rows = _without_company(rows)
+            connection.execute(
+                sa.update(instances)
+                .where(_i.id.in_([row.id for row in rows]))
+                .values(
+                    state=InstanceState.WORKING,
+                    worker=worker,
+                    lease_until=now + lease_s,
+                    attempts=_i.attempts + 1,
+                    token=_i.token + 1,
+                )
+            )
+            return [_work(row) for row in rows]
+
+    def beat(self, work: Work, lease_s: float) -> None:
+        """Prolong a lease to `lease_s` from now; StaleLease if it has gone to somebody else."""
+        with self._writing() as connection:
+            self._change_work(connection, work, {"lease_until": self._clock() + lease_s})
+
+    def finish(self, work: Work, outcome: Outcome, *, priority: int = 0) -> None:
+        """Record what became of an instance and queue its deliveries, in one transaction.
+
+        Deliveries of higher `priority` are sent first.
+
+        Raises
+        ------
+        StaleLease : the lease has gone to somebody else; drop the result
+        IllegalTransition : the outcome is no end of work; use `release` to give an instance back
+        LedgerError : something is to be delivered, but the outcome names no blob
+        """
+        if outcome.state is InstanceState.RECEIVED:
+            raise IllegalTransition(
+                f"instance {work.id}: finished work cannot be {outcome.state}; release it"
+            )
+        check_instance_move(InstanceState.WORKING, outcome.state)
+        if outcome.destinations and not (outcome.state is InstanceState.READY and outcome.blob):
+            raise LedgerError(
+                f"instance {work.id} is {outcome.state} with nothing to deliver; deliver nothing"
+            )
+        with self._writing() as connection:
+            self._change_work(connection, work, _outcome_values(outcome))
+            self._note(connection, work.id, outcome.state, reason=outcome.reason)
+            self._queue(connection, work.id, outcome.destinations, priority)
+
+    def release(self, work: Work, at: float, reason: str) -> None:
+        """Give an instance back, to be leased again from `at` on; `reason` is a bounded word."""
+        with self._writing() as connection:
+            self._change_work(
+                connection, work, {"state": InstanceState.RECEIVED, "next_at": at, "reason": reason}
+            )
+            self._note(connection, work.id, "released", reason=reason)
+
+    def worker_died(self, worker: str) -> int:
+        """Take back at once whatever a dead worker held; returns how many instances."""
+        with self._writing() as connection:
+            return self._take_back_work(connection, _i.worker == worker, Loss.WORKER)
+
+    def _change_work(self, connection: sa.Connection, work: Work, values: Mapping[str, object]) -> None:
+        mine = sa.and_(_i.id == work.id, _i.token == work.token, WORKING)
+        if connection.execute(sa.update(instances).where(mine).values(values)).rowcount != 1:
+            raise StaleLease(
+                f"instance {work.id} is no longer leased under token {work.token}; drop its result"
+            )
+
+    def _take_back_work(self, connection: sa.Connection, which: sa.ColumnElement[bool], loss: Loss) -> int:
+        """End leases whose holder is gone; what has lost too many is quarantined, the rest waits again."""
+        count = _i.interrupted if loss is Loss.RESTART else _i.lost
+        limit = INTERRUPTED_LIMIT if loss is Loss.RESTART else LOST_LIMIT
+        rows = connection.execute(sa.select(_i.id, count).where(WORKING, which)).all()
+        for identity, before in rows:
+            values: dict[str, object] = {count.name: before + 1, "next_at": self._clock()}
+            if before + 1 < limit:
+                values |= {"state": InstanceState.RECEIVED}
+                self._note(connection, identity, "lost", reason=loss)
+            else:
+                values |= {
+                    "state": InstanceState.QUARANTINED,
+                    "result": "quarantined",
+                    "reason": "killed-its-worker",
+                }
+                self._note(connection, identity, InstanceState.QUARANTINED, reason="killed-its-worker")
+            connection.execute(sa.update(instances).where(_i.id == identity).values(values))
+        return len(rows)
+
+
+def _without_company(rows: Sequence[Row]) -> list[Row]:
+    """The longest beginning of `rows` that holds no suspect, or the suspect alone if it comes first."""
+    innocent = list(itertools.takewhile(lambda row: not (row.lost or row.interrupted), rows))
+    return innocent or list(rows[:1])
+
+
+def _arrival_values(arrival: Arrival) -> dict[str, object]:
+    return {
+        "sop_class_uid": arrival.sop_class_uid,
+        "sop_instance_uid": arrival.sop_instance_uid,
+        "transfer_syntax_uid": arrival.transfer_syntax_uid,
+        "calling_ae": arrival.calling_ae,
+        "called_ae": arrival.called_ae,
+        "route": arrival.route,
+    }
+
+
+def _outcome_values(outcome: Outcome) -> dict[str, object]:
+    return {
+        "state": outcome.state,
+        "result": outcome.result,
+        "reason": outcome.reason,
+        "out_blob": outcome.blob,
+        "out_sop_class_uid": outcome.sop_class_uid,
+        "out_sop_instance_uid": outcome.sop_instance_uid,
+        "out_transfer_syntax_uid": outcome.transfer_syntax_uid,
+        "out_size": outcome.size,
+    }
+
+
+def _work(row: Row) -> Work:
+    arrival = Arrival(
+        row.sop_class_uid,
+        row.sop_instance_uid,
+        row.transfer_syntax_uid,
+        row.calling_ae,
+        row.called_ae,
+        row.route,
+    )
+    return Work(row.id, row.token + 1, row.attempts + 1, arrival, row.blob, row.received_at, row.size)

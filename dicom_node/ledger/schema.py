@@ -1,0 +1,183 @@
+"""The tables of the ledger, the conditions its indexes serve, and the migrations that make them.
+
+A table here declares what `migrations/*.sql` has made; a test holds the two against each other.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+from typing import Any
+
+import sqlalchemy as sa
+
+from dicom_node.errors import LedgerError
+from dicom_node.jobs import DeliveryState, InstanceState
+
+Row = sa.Row[*tuple[Any, ...]]
+METADATA = sa.MetaData()
+
+instances = sa.Table(
+    "instances",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("sop_class_uid", sa.Text),
+    sa.Column("sop_instance_uid", sa.Text),
+    sa.Column("transfer_syntax_uid", sa.Text),
+    sa.Column("calling_ae", sa.Text),
+    sa.Column("called_ae", sa.Text),
+    sa.Column("route", sa.Text),
+    sa.Column("blob", sa.Text),
+    sa.Column("size", sa.Integer),
+    sa.Column("received_at", sa.Float),
+    sa.Column("repeats", sa.Integer),
+    sa.Column("conflict", sa.Integer),
+    sa.Column("state", sa.Text),
+    sa.Column("next_at", sa.Float),
+    sa.Column("attempts", sa.Integer),
+    sa.Column("lost", sa.Integer),
+    sa.Column("interrupted", sa.Integer),
+    sa.Column("worker", sa.Text),
+    sa.Column("lease_until", sa.Float),
+    sa.Column("token", sa.Integer),
+    sa.Column("result", sa.Text),
+    sa.Column("reason", sa.Text),
+    sa.Column("out_blob", sa.Text),
+    sa.Column("out_sop_class_uid", sa.Text),
+    sa.Column("out_sop_instance_uid", sa.Text),
+    sa.Column("out_transfer_syntax_uid", sa.Text),
+    sa.Column("out_size", sa.Integer),
+)
+
+deliveries = sa.Table(
+    "deliveries",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("instance_id", sa.Integer),
+    sa.Column("destination", sa.Text),
+    sa.Column("priority", sa.Integer),
+    sa.Column("queued_at", sa.Float),
+    sa.Column("state", sa.Text),
+    sa.Column("next_at", sa.Float),
+    sa.Column("attempts", sa.Integer),
+    sa.Column("tries", sa.Integer),
+    sa.Column("lease_until", sa.Float),
+    sa.Column("token", sa.Integer),
+    sa.Column("status", sa.Integer),
+    sa.Column("reason", sa.Text),
+    sa.Column("refusals", sa.Integer),
+    sa.Column("via", sa.Text),
+)
+
+conversions = sa.Table(
+    "conversions",
+    METADATA,
+    sa.Column("blob", sa.Text, primary_key=True),
+    sa.Column("transfer_syntax_uid", sa.Text, primary_key=True),
+    sa.Column("out_blob", sa.Text),
+)
+
+outages = sa.Table(
+    "outages",
+    METADATA,
+    sa.Column("destination", sa.Text, primary_key=True),
+    sa.Column("since", sa.Float),
+    sa.Column("hurry", sa.Integer),
+)
+
+attempts = sa.Table(
+    "attempts",
+    METADATA,
+    sa.Column("destination", sa.Text, primary_key=True),
+    sa.Column("result", sa.Text, primary_key=True),
+    sa.Column("count", sa.Integer),
+)
+
+events = sa.Table(
+    "events",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("at", sa.Float),
+    sa.Column("instance_id", sa.Integer),
+    sa.Column("destination", sa.Text),
+    sa.Column("what", sa.Text),
+    sa.Column("reason", sa.Text),
+)
+
+pauses = sa.Table("pauses", METADATA, sa.Column("destination", sa.Text), sa.Column("since", sa.Float))
+
+carried = sa.Table(
+    "carried",
+    METADATA,
+    sa.Column("name", sa.Text),
+    sa.Column("destination", sa.Text),
+    sa.Column("value", sa.Integer),
+)
+
+runs = sa.Table(
+    "runs",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("born_at", sa.Float),
+    sa.Column("boot", sa.Text),
+)
+
+
+def in_state(table: sa.Table, *states: InstanceState | DeliveryState) -> sa.ColumnElement[bool]:
+    """`state = 'x'` with literals: a bound parameter would keep a partial index from serving."""
+    words: list[sa.ColumnElement[str]] = [sa.literal_column(f"'{state}'") for state in states]
+    return table.c.state == words[0] if len(words) == 1 else table.c.state.in_(words)
+
+
+RECEIVED = in_state(instances, InstanceState.RECEIVED)
+WORKING = in_state(instances, InstanceState.WORKING)
+HELD = in_state(instances, InstanceState.HELD)
+#: waits for an operator
+KEPT = in_state(instances, InstanceState.HELD, InstanceState.QUARANTINED)
+UNPROCESSED = in_state(instances, InstanceState.RECEIVED, InstanceState.WORKING)
+#: its own bytes are read no more
+FINISHED = in_state(instances, InstanceState.READY, InstanceState.REJECTED)
+QUEUED = in_state(deliveries, DeliveryState.QUEUED)
+SENDING = in_state(deliveries, DeliveryState.SENDING)
+DEAD = in_state(deliveries, DeliveryState.DEAD)
+#: why a start gave up what it found no bytes for, or not those of the name
+BYTES_LOST = ("bytes-missing", "bytes-changed")
+#: may still be sent
+UNSETTLED = sa.not_(in_state(deliveries, DeliveryState.DELIVERED, DeliveryState.DROPPED))
+
+
+def scripts() -> list[tuple[int, str]]:
+    """The migrations as (number, SQL), in order."""
+    folder = resources.files("dicom_node") / "migrations"
+    files = sorted(file.name for file in folder.iterdir() if file.name.endswith(".sql"))
+    return [(int(name[:4]), (folder / name).read_text("utf-8")) for name in files]
+
+
+def require_present(connection: sa.Connection, scripts: list[tuple[int, str]]) -> None:
+    """Raise LedgerError unless the file has the schema of this version."""
+    version = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+    if version != scripts[-1][0]:
+        raise LedgerError(
+            f"the ledger has schema {version}, this version knows {scripts[-1][0]}; start the node of this "
+            "version once, or use the command of the node's own version"
+        )
+
+
+def migrate(connection: sa.Connection, scripts: list[tuple[int, str]]) -> None:
+    """Apply what the file has not seen yet, inside the caller's transaction."""
+    version = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+    newest = scripts[-1][0]
+    if version > newest:
+        raise LedgerError(
+            f"the ledger has schema {version}, this version knows {newest}; install the newer one"
+        )
+    for number, script in scripts:
+        if number > version:
+            for statement in _statements(script):
+                connection.exec_driver_sql(statement)
+            connection.exec_driver_sql(f"PRAGMA user_version = {number}")
+
+
+def _statements(script: str) -> list[str]:
+    code = "\n".join(line for line in script.splitlines() if not line.lstrip().startswith("--"))
+    return [statement for part in re.split(r";\s*$", code, flags=re.MULTILINE) if (statement := part.strip())]

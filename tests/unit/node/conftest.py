@@ -1,0 +1,33 @@
+"""Fixtures of the node's unit tests."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dicom_node.ledger import Ledger
+from tests.ledgers import Clock
+
+_MEMORY = Path("/dev/shm")
+
+
+@pytest.fixture
+def scratch() -> Iterator[Path]:
+    """In memory where possible, for tests about what survives a process, not about the disk's speed."""
+    with tempfile.TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def book(scratch: Path, clock: Clock) -> Iterator[Ledger]:
+    opened = Ledger(scratch / "ledger.sqlite", clock=clock)
+    yield opened
+    opened.close()

@@ -1,0 +1,120 @@
+"""The file is private, commits are on disk, and what it refuses is said without values."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from dicom_node.errors import LedgerError
+from dicom_node.ledger import Ledger
+from dicom_node.ledger.database import Grouped
+from tests.ledgers import arrival, blob
+
+
+def test_a_file_that_is_no_ledger_is_refused(scratch: Path) -> None:
+    (scratch / "ledger.sqlite").write_bytes(b"something else" * 1000)
+    with pytest.raises(LedgerError, match=r"is damaged.*back-up"):
+        Ledger(scratch / "ledger.sqlite")
+    (scratch / "file").touch()
+    with pytest.raises(LedgerError, match="cannot be opened"):
+        Ledger(scratch / "file" / "ledger.sqlite")
+
+
+def test_commits_are_synchronous_and_the_file_is_private(book: Ledger, scratch: Path) -> None:
+    with book._writing() as connection:
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+    for file in scratch.iterdir():
+        assert file.stat().st_mode & 0o077 == 0
+
+
+def test_refusals_do_not_quote_what_was_to_be_written(book: Ledger) -> None:
+    with pytest.raises(LedgerError, match="NOT NULL") as caught:
+        book.add(arrival(uid="1.2.777"), blob("a"), None)  # type: ignore[arg-type]
+    assert "777" not in str(caught.value)
+
+
+class Sum:
+    """Writes that add up, one transaction at a time."""
+
+    def __init__(self, book: Ledger) -> None:
+        self.commits: list[list[int]] = []
+        self._group: list[int] = []
+        self.write = Grouped(book, self._write)
+        sa.event.listen(book._engine, "begin", lambda _c: self._group.clear())
+        sa.event.listen(book._engine, "commit", lambda _c: self.commits.append(list(self._group)))
+
+    def _write(self, _connection: sa.Connection, item: int) -> int:
+        if item < 0:
+            raise ValueError("negative")
+        self._group.append(item)
+        return item * item
+
+
+def together(book: Ledger, total: Sum, items: list[int]) -> dict[int, int | Exception]:
+    """Every item in a thread of its own; all wait until they have queued up behind one who has the turn."""
+    found: dict[int, int | Exception] = {}
+
+    def ask(item: int) -> None:
+        try:
+            found[item] = total.write(item)
+        except Exception as error:
+            found[item] = error
+
+    threads = [threading.Thread(target=ask, args=(item,)) for item in items]
+    with book._turn:
+        for thread in threads:
+            thread.start()
+        while len(total.write._waiting) < len(items):
+            time.sleep(0.001)
+    for thread in threads:
+        thread.join()
+    return found
+
+
+def test_what_threads_write_at_once_is_committed_together(book: Ledger) -> None:
+    total = Sum(book)
+    found = together(book, total, list(range(8)))
+    assert found == {item: item * item for item in range(8)}
+    assert [sorted(group) for group in total.commits] == [list(range(8))]
+
+
+def test_one_that_cannot_be_written_costs_the_others_nothing(book: Ledger) -> None:
+    total = Sum(book)
+    found = together(book, total, [1, -2, 3])
+    assert (found[1], found[3]) == (1, 9)
+    assert isinstance(found[-2], ValueError)
+    assert sorted(total.commits) == [[1], [3]]
+
+
+def test_a_thread_alone_waits_for_nobody(book: Ledger) -> None:
+    total = Sum(book)
+    assert [total.write(2), total.write(3)] == [4, 9]
+    assert total.commits == [[2], [3]]
+    with pytest.raises(ValueError, match="negative"):
+        total.write(-1)
+
+
+def test_arrivals_of_several_threads_share_a_commit(book: Ledger) -> None:
+    commits: list[object] = []
+    sa.event.listen(book._engine, "commit", commits.append)
+    numbers: list[int] = []
+    threads = [
+        threading.Thread(
+            target=lambda n=n: numbers.append(book.add(arrival(f"1.{n}"), blob(str(n)), 1).id)  # type: ignore[misc]
+        )
+        for n in range(8)
+    ]
+    with book._turn:
+        for thread in threads:
+            thread.start()
+        while len(book._arrivals._waiting) < 8:
+            time.sleep(0.001)
+    for thread in threads:
+        thread.join()
+    assert sorted(numbers) == list(range(1, 9))
+    assert len(commits) == 1

@@ -1,0 +1,148 @@
+"""Every older file becomes the present one, wholly or not at all."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from dicom_node import jobs
+from dicom_node.errors import LedgerError
+from dicom_node.ledger import Ledger, database, schema
+from tests.ledgers import Clock, arrival, blob
+
+
+def columns(path: Path) -> dict[str, list[str]]:
+    with sqlite3.connect(path) as raw:
+        tables = [row[0] for row in raw.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
+        found = {
+            name: [row[1] for row in raw.execute(f"PRAGMA table_info({name})")]
+            for name in tables
+            if not name.startswith("sqlite_")
+        }
+    raw.close()
+    return found
+
+
+def test_the_migrations_make_exactly_the_declared_tables(book: Ledger, scratch: Path) -> None:
+    declared = {
+        table.name: [column.name for column in table.columns] for table in schema.METADATA.sorted_tables
+    }
+    assert columns(scratch / "ledger.sqlite") == declared
+
+
+def test_the_checks_of_the_schema_allow_exactly_the_states(book: Ledger, scratch: Path) -> None:
+    with sqlite3.connect(scratch / "ledger.sqlite") as raw:
+        tables = raw.execute("SELECT sql FROM sqlite_schema WHERE type = 'table' ORDER BY name").fetchall()
+    raw.close()
+    checks = [
+        found for (sql,) in tables for found in re.findall(r"CHECK \(state IN \(([^)]*)\)\)", sql or "")
+    ]
+    allowed = [re.findall(r"'(\w+)'", check) for check in checks]
+    assert allowed == [[*jobs.DeliveryState], [*jobs.InstanceState]]
+
+
+def test_migrations_are_numbered_without_gaps() -> None:
+    assert [number for number, _ in schema.scripts()] == list(range(1, len(schema.scripts()) + 1))
+
+
+@pytest.mark.parametrize("version", range(len(schema.scripts()) + 1))
+def test_every_older_schema_is_brought_up_to_date(scratch: Path, version: int) -> None:
+    path = scratch / "old.sqlite"
+    engine = database.open_engine(path)
+    with engine.begin() as connection:
+        if version:
+            schema.migrate(connection, schema.scripts()[:version])
+    engine.dispose()
+    opened = Ledger(path)
+    found = columns(path)
+    opened.add(arrival(), blob("a"), 1)
+    opened.close()
+    assert set(found) == set(schema.METADATA.tables)
+
+
+_DUMPS = sorted((Path(__file__).parent / "old_ledgers").glob("*.sql"))
+
+
+@pytest.fixture(params=_DUMPS, ids=lambda path: path.stem)
+def old(request: pytest.FixtureRequest, scratch: Path) -> Path:
+    """A ledger as an older version left it; `tools/make_ledger_dump.py` tells what is in it."""
+    path = scratch / "old.sqlite"
+    with sqlite3.connect(path) as raw:
+        raw.executescript(request.param.read_text("utf-8"))
+    raw.close()
+    return path
+
+
+def test_there_is_a_dump_of_the_first_schema() -> None:
+    assert [path.stem for path in _DUMPS][:1] == ["0001"]
+
+
+def test_an_old_ledger_keeps_every_row_and_goes_on(old: Path, clock: Clock) -> None:
+    clock.now = 2_000_000.0
+    book = Ledger(old, clock=clock)
+    counts = book.counts()
+    assert {str(state): count for state, count in counts.instances.items() if count} == {
+        "received": 2,
+        "working": 1,
+        "ready": 2,
+        "held": 1,
+        "rejected": 1,
+        "quarantined": 1,
+    }
+    assert {str(state): count for state, count in counts.deliveries.items() if count} == {
+        "queued": 1,
+        "sending": 1,
+        "delivered": 1,
+        "dead": 1,
+    }
+    assert (book.snapshot().repeats, book.snapshot().conflicts) == (1, 1)
+    assert [event.what for event in book.trace("1.6")] == [
+        "received",
+        "ready",
+        "queued",
+        "queued",
+        "delivered",
+        "retry",
+    ]
+    assert book.add(arrival("1.2"), f"{2:064x}", 1002).duplicate
+    assert book.recover() == 2
+    assert [work.id for work in book.claim_work("w", 8, 10.0)] == [1, 8]
+    assert [send.sop_instance_uid for send in book.claim_sends("vna", 8, 10.0)] == ["2.25.7", "2.25.6"]
+    (letter,) = book.dead_letters()
+    book.requeue(letter.id)
+    assert len(book.claim_sends("pacs", 8, 10.0)) == 1
+    book.rework(3)
+    assert book.add(arrival("1.9"), blob("9"), 1).id == 9, "numbers are never given out twice"
+    assert book.born_at() < time.time(), "objects older than this are not taken for orphans"
+    book.check()
+    with book._reading() as connection:
+        assert connection.exec_driver_sql("PRAGMA foreign_key_check").all() == []
+    book.close()
+
+
+def test_a_migration_applies_wholly_or_not_at_all(scratch: Path) -> None:
+    path = scratch / "ledger.sqlite"
+    Ledger(path).close()
+    newest = schema.scripts()[-1][0]
+    broken = "-- a; comment\nCREATE TABLE fresh (a TEXT);\n\nCREATE TABLE fresh (a TEXT);\n"
+    engine = database.open_engine(path)
+    with pytest.raises(sa.exc.OperationalError), engine.begin() as connection:
+        schema.migrate(connection, [*schema.scripts(), (newest + 1, broken)])
+    engine.dispose()
+    assert "fresh" not in columns(path)
+    Ledger(path).close()
+
+
+def test_a_ledger_of_a_newer_version_is_refused(scratch: Path) -> None:
+    path = scratch / "ledger.sqlite"
+    Ledger(path).close()
+    with sqlite3.connect(path) as raw:
+        raw.execute("PRAGMA user_version = 9999")
+    raw.close()
+    with pytest.raises(LedgerError, match="9999"):
+        Ledger(path)

@@ -1,0 +1,78 @@
+"""An operator sees what waits, one object with its deliveries, and the story of each."""
+
+from __future__ import annotations
+
+from dicom_node.jobs import DeliveryState, InstanceState, Outcome
+from dicom_node.ledger import Ledger
+from tests.ledgers import Clock, arrival, blob, outcome, send, work
+
+
+def test_a_trace_tells_the_whole_story_under_either_uid(book: Ledger, clock: Clock) -> None:
+    delivery = send(book)
+    book.retry(delivery, clock.now, "status-a700")
+    (again,) = book.claim_sends("pacs", 1, 10.0)
+    book.delivered(again, 0)
+    story = [(event.what, event.destination, event.reason) for event in book.trace("1.2.3")]
+    assert story == [
+        ("received", "", ""),
+        ("ready", "", ""),
+        ("queued", "pacs", ""),
+        ("retry", "pacs", "status-a700"),
+        ("delivered", "pacs", "status-0000"),
+    ]
+    assert book.trace("2.25.1") == book.trace("1.2.3")
+    assert book.trace("1.2.4") == []
+
+
+def test_deliveries_are_listed_longest_queued_first(book: Ledger, clock: Clock) -> None:
+    for number in range(3):
+        book.finish(work(book, f"1.{number}"), outcome("pacs", "vna", uid=f"2.{number}"), priority=number)
+        clock.now += 1
+    listed = book.parcels("pacs", DeliveryState.QUEUED, 2)
+    assert [(parcel.instance_id, parcel.priority) for parcel in listed] == [(1, 0), (2, 1)]
+    assert book.parcels("pacs", DeliveryState.DEAD, 2) == []
+    assert book.parcels("other", DeliveryState.QUEUED, 2) == []
+
+
+def test_a_delivery_is_shown_with_what_came_of_it(book: Ledger, clock: Clock) -> None:
+    first = send(book)
+    book.retry(first, clock.now + 60, "status-a700")
+    shown = book.parcel(first.id)
+    assert shown is not None
+    assert (shown.state, shown.next_at, shown.attempts, shown.reason, shown.blob) == (
+        DeliveryState.QUEUED,
+        clock.now + 60,
+        1,
+        "status-a700",
+        blob("out"),
+    )
+    assert book.parcel(99) is None
+
+
+def test_an_instance_is_shown_with_all_its_deliveries(book: Ledger) -> None:
+    book.finish(work(book), outcome("pacs", "vna"))
+    book.add(arrival(), blob("1.2.3"), 10)
+    shown = book.item(1)
+    assert shown is not None
+    assert (shown.state, shown.result, shown.size, shown.repeats, shown.conflict) == (
+        InstanceState.READY,
+        "protected",
+        10,
+        1,
+        False,
+    )
+    assert [parcel.destination for parcel in shown.deliveries] == ["pacs", "vna"]
+    assert book.item(99) is None
+
+
+def test_no_list_is_longer_than_was_asked_for(book: Ledger) -> None:
+    for number in range(3):
+        book.finish(work(book, f"1.{number}"), Outcome(InstanceState.HELD, "held"))
+        book.dead(send(book, f"d{number}") if not number else _sent(book, number), "refused")
+    assert len(book.held(2)) == 2
+    assert len(book.dead_letters(limit=2)) == 2
+
+
+def _sent(book: Ledger, number: int) -> object:
+    book.finish(work(book, f"3.{number}"), outcome(f"d{number}", uid=f"4.{number}"))
+    return book.claim_sends(f"d{number}", 1, 10.0)[0]

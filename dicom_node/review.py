@@ -31,6 +31,8 @@ from dicom_node.spool import Spool
 
 #: why an image has its originals in the header and nothing in its pixels
 _NO_ROOM = "no-room"
+#: how much of a restored instance is proven: its whole data set, or its pixels and the fields of its record
+_BY_BYTES, _BY_SAMPLES = "byte for byte", "sample for sample"
 _SEVERITY = {finding: place for place, finding in enumerate(Finding)}
 
 
@@ -214,7 +216,8 @@ def _without_pixels(
     done = restore and finding is Finding.AUTHENTIC
     if done:
         _become(ds, trial)
-    return Review(InstanceReport(source, str(finding), reason), finding, restored=done, identical=done)
+    report = InstanceReport(source, str(finding), reason, restored=_BY_BYTES if done else "")
+    return Review(report, finding, restored=done, identical=done)
 
 
 def _become(ds: Dataset, other: Dataset) -> None:
@@ -247,6 +250,7 @@ def _concluded(
         node="" if record is None else record.node,
         frames_expected=0 if record is None else record.frames,
         frames=tuple(_frame_report(verdict) for verdict in verdicts),
+        restored=(_BY_BYTES if identical else _BY_SAMPLES) if restored else "",
         record=_readable(record) if show_record and record is not None else {},
     )
     return Review(report, finding, restored, identical)

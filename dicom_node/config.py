@@ -133,6 +133,24 @@ class CalledAE(enum.StrEnum):
     OWN = "own"
 
 
+class Engine(enum.StrEnum):
+    """What evaluates the networks; every one gives the same integers."""
+
+    AUTO = "auto"
+    TENSORFLOW = "tensorflow"
+    JAX = "jax"
+    TORCH = "torch"
+    NUMPY = "numpy"
+
+
+class Device(enum.StrEnum):
+    """Where the networks are evaluated."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    GPU = "gpu"
+
+
 class LogFormat(enum.StrEnum):
     TEXT = "text"
     JSON = "json"
@@ -303,12 +321,31 @@ class Watermark(Section):
 
     segmenter: SegmenterName = "anatomy"
     #: the first that fits an image takes the place of `segmenter`
-    segmenter_rules: tuple[SegmenterRule, ...] = ()
+    segmenter_rules: tuple[SegmenterRule, ...] = (
+        SegmenterRule(use="vessels", modality=("OP",), colour=True),
+    )
     record: Annotated[tuple[Keyword, ...], Field(min_length=1), AfterValidator(_without_repeats)] = tuple(
         RECORD_FIELDS
     )
     #: most that a sample may move, in grey levels; auto is 1 % of the range in use
     max_change: Literal["auto"] | Annotated[int, Field(ge=1, le=65535)] = "auto"
+
+
+class Networks(Section):
+    """What evaluates the networks among the segmenters; the maps do not depend on it."""
+
+    #: auto is TensorFlow where it is installed, NumPy elsewhere
+    engine: Engine = Engine.AUTO
+    #: auto leaves it to the engine
+    device: Device = Device.AUTO
+    #: take GPU memory as needed, not all of it at once, so that several workers share one card (TensorFlow)
+    memory_growth: bool = True
+    #: CPU threads of one worker's TensorFlow; the workers share the cores
+    threads: int = Field(default=1, ge=1, le=64)
+    #: most frames whose maps are drawn together; none waits for others to arrive
+    batch_frames: int = Field(default=16, ge=1, le=1024)
+    #: cells of 2 x 2 pixels that go through a network at once; bounds its memory, larger images go in strips
+    batch_cells: int = Field(default=131072, ge=16384, le=67108864)
 
 
 class Workers(Section):
@@ -446,6 +483,7 @@ class Config(Section):
     storage: Storage
     keys: Keys = Keys()
     watermark: Watermark = Watermark()
+    networks: Networks = Networks()
     workers: Workers = Workers()
     destinations: Mapping[Name, Destination] = Field(default_factory=dict)
     routes: Annotated[tuple[Route, ...], Field(min_length=1)]

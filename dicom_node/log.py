@@ -56,6 +56,7 @@ FIELDS: Mapping[str, str] = {
     "frames": "frames of the image",
     "modality": "modality",
     "segmenter": "id of the segmenter",
+    "engine": "what evaluates a network",
     "tier": "how much of the record travels",
     "framing": "how the message is laid out",
     "key_id": "id of the key",

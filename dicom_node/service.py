@@ -94,7 +94,7 @@ class Service:
         self.receiver = Receiver(config, self.spool, self.ledger, on_arrival=bells.ring_work)
         _run(self.receiver, undo)
         if config.http.port is not None:
-            collector = LedgerCollector(self.ledger, self.spool, self.forwarder)
+            collector = LedgerCollector(self.ledger, self.spool, self.forwarder, self.workers)
             self.http = HttpServer(config.http.bind, config.http.port, collector, self.problems)
             _run(self.http, undo)
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from dicom_node.dimse import stream
-from dicom_node.dimse.scp import part10_head
+from dicom_node.dimse.reception import part10_head
 from dicom_node.dimse.stream import DataSet, Request, batches, data_set_of, store
 from dicom_node.errors import SpoolError
 from dicom_node.jobs import Arrival

@@ -151,6 +151,13 @@ class Device(enum.StrEnum):
     GPU = "gpu"
 
 
+class Promise(enum.StrEnum):
+    """When the node commits to an instance that a peer asks about (PS3.4 annex J)."""
+
+    DELIVERED = "delivered"  #: once every mandatory destination has it
+    SPOOLED = "spooled"  #: once it is here
+
+
 class LogFormat(enum.StrEnum):
     TEXT = "text"
     JSON = "json"
@@ -398,6 +405,10 @@ class Destination(Section):
     #: seconds for which it must have been down before
     failover_after_s: float = Field(default=600.0, ge=0.0, le=604800.0)
     retry: RetryPolicy = RetryPolicy()
+    #: whether the node waits for it before it commits to an instance
+    mandatory: bool = True
+    #: whether it is asked to commit to what it was sent; until it does, the bytes stay here
+    commitment: bool = False
 
     @property
     def open_hours(self) -> tuple[Window, ...]:
@@ -461,6 +472,55 @@ class Route(Section):
         return self
 
 
+class Requester(Section):
+    """A peer that may ask for storage commitment, and where its answer goes."""
+
+    ae_title: AETitle
+    host: str = Field(min_length=1)
+    port: Port
+    timeout_s: float = Field(default=30.0, gt=0.0, le=3600.0)
+
+
+class ReportPolicy(RetryPolicy):
+    """How a peer is tried again that is owed an answer about storage commitment."""
+
+    #: attempts after which a silent or busy peer is given up, about ten days; it may ask again
+    give_up_after: Annotated[int, Field(ge=1)] | None = 1000
+
+
+class Asking(Section):
+    """How destinations with `commitment` are asked."""
+
+    #: instances in one request; an answer names all of them in one data set
+    batch: int = Field(default=500, ge=1, le=10000)
+    #: seconds for which a request waits for more instances
+    collect_s: float = Field(default=10.0, ge=0.0, le=86400.0)
+    #: seconds after which an answer is overdue and the request is made again, under a new Transaction UID
+    answer_s: float = Field(default=3600.0, ge=1.0, le=604800.0)
+    #: seconds for which the association stays open, for peers that answer on the same one
+    linger_s: float = Field(default=10.0, ge=0.0, le=3600.0)
+    #: times that an instance is sent or asked for again after a refusal before it is a dead letter
+    refusals: int = Field(default=3, ge=0, le=100)
+
+
+def _without_repeated_titles(peers: tuple[Requester, ...]) -> tuple[Requester, ...]:
+    _without_repeats(tuple(peer.ae_title for peer in peers))
+    return peers
+
+
+class Commitment(Section):
+    """Storage commitment, given to peers and asked of destinations."""
+
+    promise: Promise = Promise.DELIVERED
+    #: seconds for which an answer waits for instances that are still under way
+    wait_s: float = Field(default=3600.0, ge=0.0, le=604800.0)
+    requesters: Annotated[tuple[Requester, ...], AfterValidator(_without_repeated_titles)] = ()
+    #: whether the association of the request may carry the answer when no other can be had
+    same_association: bool = False
+    retry: ReportPolicy = ReportPolicy()
+    ask: Asking = Asking()
+
+
 class Http(Section):
     """The endpoint for metrics and health."""
 
@@ -487,12 +547,34 @@ class Config(Section):
     workers: Workers = Workers()
     destinations: Mapping[Name, Destination] = Field(default_factory=dict)
     routes: Annotated[tuple[Route, ...], Field(min_length=1)]
+    commitment: Commitment = Commitment()
     http: Http = Http()
     log: Log = Log()
 
     def route_for(self, calling_ae: str, called_ae: str) -> Route | None:
         """The first route that takes this association, or None: refuse it."""
         return next((route for route in self.routes if route.match.takes(calling_ae, called_ae)), None)
+
+    def answers_commitment(self, calling_ae: str) -> bool:
+        """Whether this is the AE title of a destination that is asked for storage commitment."""
+        return any(
+            peer.commitment and peer.ae_title == calling_ae.strip(" ") for peer in self.destinations.values()
+        )
+
+    def requester(self, ae_title: str) -> Requester | None:
+        """Where an answer to this AE title goes: as configured, else to the destination of that title."""
+        listed = next((peer for peer in self.commitment.requesters if peer.ae_title == ae_title), None)
+        if listed is not None:
+            return listed
+        same = next((peer for peer in self.destinations.values() if peer.ae_title == ae_title), None)
+        if same is None:
+            return None
+        return Requester(ae_title=ae_title, host=same.host, port=same.port, timeout_s=same.timeout_s)
+
+    def is_mandatory(self, destination: str) -> bool:
+        """Whether an instance is not safe before this destination has it; one that is gone counts as such."""
+        peer = self.destinations.get(destination)
+        return peer is None or peer.mandatory
 
     def route(self, name: str) -> Route | None:
         """The route of this name, or None if the file no longer has it."""

@@ -1,6 +1,6 @@
 """The composition root: builds every part from the configuration, starts it, stops it.
 
-    storage -> self-test -> workers -> forwarders -> receiver -> http        and back
+    storage -> self-test -> workers -> forwarders -> commitment -> receiver -> http        and back
 
 So nothing is accepted that could not be kept, worked on and sent; and what was accepted is finished or safely
 on disk before the process ends.
@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dicom_node import __version__, housekeeping, log
+from dicom_node.committer import Committer
 from dicom_node.config import Config
 from dicom_node.dimse.scp import Receiver
 from dicom_node.errors import EXIT_DONE, NodeError, SpoolError
@@ -73,6 +74,7 @@ class Service:
             "receiver": lambda: self.receiver.listening,
             "workers": lambda: self.workers.alive,
             "forwarder": lambda: self.forwarder.alive,
+            "committer": lambda: self.committer.alive,
             "spool": self._has_room,
             "ledger": self._answers,
         }
@@ -91,7 +93,15 @@ class Service:
         )
         _run(self.forwarder, undo)
         _run(Housekeeper(self.spool, self.ledger, housekeeping.history_s(config)), undo)
-        self.receiver = Receiver(config, self.spool, self.ledger, on_arrival=bells.ring_work)
+        self.committer = Committer(config, self.ledger)
+        _run(self.committer, undo)
+        self.receiver = Receiver(
+            config,
+            self.spool,
+            self.ledger,
+            on_arrival=bells.ring_work,
+            services=self.committer.desk.handlers(),
+        )
         _run(self.receiver, undo)
         if config.http.port is not None:
             collector = LedgerCollector(self.ledger, self.spool, self.forwarder, self.workers)
@@ -229,7 +239,8 @@ def _signals() -> Iterator[Callable[[], signal.Signals]]:
 
 
 def _run(
-    part: Workers | Forwarder | Housekeeper | Reliever | Receiver | HttpServer, undo: contextlib.ExitStack
+    part: Workers | Forwarder | Housekeeper | Reliever | Committer | Receiver | HttpServer,
+    undo: contextlib.ExitStack,
 ) -> None:
     part.start()
     undo.callback(part.stop)

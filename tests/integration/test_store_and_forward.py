@@ -252,11 +252,11 @@ def run(*command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
 
 
 @contextlib.contextmanager
-def storescp(folder: Path) -> Iterator[int]:
+def storescp(folder: Path, *options: str) -> Iterator[int]:
     """DCMTK's receiver, writing files bit for bit; its port."""
     folder.mkdir()
     port = free_port()
-    command = [STORESCP, "--fork", "+xa", "+B", "-od", str(folder), str(port)]
+    command = [STORESCP, "--fork", "+xa", "+B", *options, "-od", str(folder), str(port)]
     with subprocess.Popen(command, env=os.environ | {"TCP_NODELAY": "1"}) as process:
         try:
             wait_until(lambda: run(ECHOSCU, "127.0.0.1", str(port), check=False).returncode == 0)

@@ -382,3 +382,36 @@ def test_a_route_has_a_priority(priority: int, accepted: bool) -> None:
         assert parse(text).routes[0].priority == priority
     else:
         assert any(found.startswith("6: routes[0].priority: ") for found in problems(text))
+
+
+_COMMITTING = _MINIMAL.replace("port: 104}", "port: 104, commitment: true, mandatory: false}") + (
+    "commitment: {requesters: [{ae_title: CT1, host: ct1, port: 105}]}\n"
+)
+
+
+def test_an_answer_goes_where_the_file_says_else_to_the_destination_of_that_title() -> None:
+    made = parse(_COMMITTING)
+    listed, destination = made.requester("CT1"), made.requester("PACS")
+    assert listed is not None
+    assert destination is not None
+    assert (listed.host, listed.port) == ("ct1", 105)
+    assert (destination.host, destination.port) == ("localhost", 104)
+    assert made.requester("MR1") is None
+
+
+def test_whom_a_destination_that_is_asked_may_be() -> None:
+    made = parse(_COMMITTING)
+    assert made.answers_commitment("PACS")
+    assert not made.answers_commitment("CT1")
+    assert not parse(_MINIMAL).answers_commitment("PACS"), "nobody asks it anything"
+
+
+def test_a_destination_is_mandatory_unless_the_file_says_otherwise() -> None:
+    assert parse(_MINIMAL).is_mandatory("pacs")
+    assert parse(_MINIMAL).is_mandatory("removed")
+    assert not parse(_COMMITTING).is_mandatory("pacs")
+
+
+def test_two_addresses_of_one_title_are_refused() -> None:
+    twice = _COMMITTING.replace("port: 105}", "port: 105}, {ae_title: CT1, host: ct2, port: 105}")
+    assert problems(twice) == ["7: commitment.requesters: named twice: CT1"]

@@ -94,6 +94,13 @@ class Orthanc:
     def file(self, instance: str) -> bytes:
         return self._get(f"/instances/{instance}/file")
 
+    def store(self, content: bytes) -> str:
+        """Upload a file; the id of its instance."""
+        return str(self.post("/instances", content)["ID"])
+
+    def remove(self, instance: str) -> None:
+        self.delete(f"/instances/{instance}")
+
     def preview(self, instance: str) -> bytes:
         return self._get(f"/instances/{instance}/preview")
 

@@ -143,6 +143,21 @@ def unmark(ds: Dataset, kept: bytes) -> None:
             header.put_bytes(ds, tag, vr, header.value_bytes(restored, tag) or b"")
 
 
+def mark_approximate(ds: Dataset, psnr_db: float) -> None:
+    """Say of an unmarked data set that its pixels are not quite the original ones (PS3.3 C.7.6.1.1.2).
+
+    Raises
+    ------
+    InputError
+        an element that must be changed cannot be read
+    """
+    image_type = _values(_read(ds, 0x00080008)) or ["ORIGINAL", "PRIMARY"]
+    earlier = str(_read(ds, 0x00082111) or "")
+    ds.ImageType = ["DERIVED", *image_type[1:]]
+    said = f"NROI watermark {FORMAT_NAME} removed; NROI restored approximately, {psnr_db:.1f} dB"
+    ds.DerivationDescription = _appended(earlier, said)
+
+
 def _kept(ds: Dataset, tag: int) -> DataElement | RawDataElement:
     """One element as `originals` keeps it: sequences decoded, everything else as raw bytes."""
     vr = header.value_representation(ds, tag)

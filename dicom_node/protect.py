@@ -15,14 +15,25 @@ from pydicom.dataset import Dataset
 
 from blessmark import pixels
 from blessmark.embed import embed, seal_for_header
+from blessmark.embed_dct import embed_dct
 from blessmark.errors import CapacityError
 from blessmark.payload import crypto
 from blessmark.segment import segmenter
 from blessmark.segment.whole import Whole
-from blessmark.types import About, Frame, IntArray, KeyRing, Receipt, Segmenter
+from blessmark.types import (
+    About,
+    BlockSettings,
+    Carrier,
+    Embedded,
+    Frame,
+    IntArray,
+    KeyRing,
+    Receipt,
+    Segmenter,
+)
 from blessmark.verify import verify
 from dicom_node import __version__, header, label
-from dicom_node.config import Config, OnUnprotectable, Route, SegmenterRule, record_tag
+from dicom_node.config import CarrierName, Config, OnUnprotectable, Route, SegmenterRule, record_tag
 from dicom_node.errors import InputError
 from dicom_node.jobs import InstanceState, Outcome, Work
 from dicom_node.spool import Spool
@@ -36,6 +47,7 @@ class Site:
     """What a node brings to every image: who it is, its keys, and how it marks.
 
     `rules` name images whose map another segmenter than `segmenter` draws; the first that fits decides.
+    `blocks` matters to the carrier `dct` alone.
     """
 
     node: str
@@ -45,6 +57,8 @@ class Site:
     max_change: int | None = None
     on_unprotectable: OnUnprotectable = OnUnprotectable.HEADER
     rules: tuple[tuple[SegmenterRule, Segmenter], ...] = ()
+    carrier: Carrier = Carrier.LATTICE
+    blocks: BlockSettings = BlockSettings()  # noqa: RUF009 - frozen
 
     def for_instance(self, ds: Dataset) -> Site:
         """The same site with the segmenter that its rules choose for `ds`."""
@@ -115,7 +129,7 @@ class Protector:
 
     def __init__(self, config: Config, route: Route, ring: KeyRing, spool: Spool) -> None:
         self._route, self._spool = route, spool
-        self._site = site_of(config, route.on_unprotectable, ring)
+        self._site = site_of(config, route.on_unprotectable, ring, route.carrier)
 
     def __call__(self, work: Work) -> Outcome:
         ds = pixels.read(self._spool.path(work.blob))
@@ -135,8 +149,11 @@ class Protector:
         )
 
 
-def site_of(config: Config, on_unprotectable: OnUnprotectable, ring: KeyRing) -> Site:
-    """The site that a configuration describes."""
+def site_of(
+    config: Config, on_unprotectable: OnUnprotectable, ring: KeyRing, carrier: CarrierName | None = None
+) -> Site:
+    """The site that a configuration describes; `carrier` is that of a route, None if it names none."""
+    dct = config.watermark.dct
     tags = tuple(tag for tag in map(record_tag, config.watermark.record) if tag is not None)
     cap = config.watermark.max_change
     return Site(
@@ -147,6 +164,8 @@ def site_of(config: Config, on_unprotectable: OnUnprotectable, ring: KeyRing) ->
         max_change=None if cap == "auto" else cap,
         on_unprotectable=on_unprotectable,
         rules=tuple((rule, segmenter(rule.use)) for rule in config.watermark.segmenter_rules),
+        carrier=Carrier(carrier or config.watermark.carrier),
+        blocks=BlockSettings(dct.block_px, dct.threshold, dct.detector),
     )
 
 
@@ -205,13 +224,19 @@ def _embed_frames(
 def _embed_frame(frame: Frame, about: About, site: Site) -> tuple[Frame, FrameMark]:
     for chosen in _segmenters(site):
         try:
-            done = embed(frame, about, site.ring, chosen, max_change=site.max_change)
+            done = _embedded(frame, about, site, chosen)
         except CapacityError:
             continue
         return done.frame, FrameMark(frame.number, done.receipt)
     if site.on_unprotectable in _WITHOUT_ROOM:
         raise _Unprotectable
     return frame, FrameMark(frame.number, None, seal_for_header(frame, about, site.ring, site.segmenter))
+
+
+def _embedded(frame: Frame, about: About, site: Site, chosen: Segmenter) -> Embedded:
+    if site.carrier is Carrier.DCT:
+        return embed_dct(frame, about, site.ring, chosen, site.blocks, max_change=site.max_change)
+    return embed(frame, about, site.ring, chosen, max_change=site.max_change)
 
 
 def _segmenters(site: Site) -> tuple[Segmenter, ...]:
@@ -224,7 +249,7 @@ def _result(marks: list[FrameMark]) -> str:
     """The weakest protection of any frame names that of the instance."""
     if any(mark.receipt is None for mark in marks):
         return "protected-header"
-    whole = any(mark.receipt is not None and mark.receipt.segmenter == Whole.id for mark in marks)
+    whole = any(mark.receipt is not None and _touches_everything(mark.receipt) for mark in marks)
     return "protected-whole-image" if whole else "protected"
 
 
@@ -247,8 +272,15 @@ def _description(marks: list[FrameMark]) -> str:
     receipts = [mark.receipt for mark in marks if mark.receipt is not None]
     if not receipts:
         return f"Record sealed in header ({label.FORMAT_NAME}); pixels unchanged"
-    whole = any(receipt.segmenter == Whole.id for receipt in receipts)
+    whole = any(_touches_everything(receipt) for receipt in receipts)
+    nearly = any(receipt.restored_psnr_db is not None for receipt in receipts)
     where = "Whole-image watermark" if whole else "NROI watermark"
     kept = "" if whole else "ROI bit-identical; "
     change = max(receipt.max_change for receipt in receipts)
-    return f"{where} {label.FORMAT_NAME}; {kept}reversible; max change {change}"
+    back = "approximately reversible" if nearly else "reversible"
+    return f"{where} {label.FORMAT_NAME}; {kept}{back}; max change {change}"
+
+
+def _touches_everything(receipt: Receipt) -> bool:
+    """Whether no region of interest was spared: the opt-in, of either carrier."""
+    return receipt.segmenter.startswith("whole")

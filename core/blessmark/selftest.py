@@ -335,7 +335,7 @@ def receipt_facts(receipt: Receipt) -> dict[str, Any]:
     return {
         "tier": receipt.tier.name.lower(),
         "framing": str(receipt.framing),
-        "lattice": Lattice(receipt.lattice).name.lower(),
+        "lattice": None if receipt.lattice is None else Lattice(receipt.lattice).name.lower(),
         "message_bits": receipt.message_bits,
         "changed_samples": receipt.changed_samples,
         "max_change": receipt.max_change,

@@ -17,7 +17,7 @@ from typing import Protocol
 
 import numpy as np
 
-from blessmark.carrier.dct import SIDES, cut
+from blessmark.carrier.dct import SIDES, Places, cut
 from blessmark.roi import pixel_mask
 from blessmark.segment.block import BlockNet, packaged
 from blessmark.types import BoolArray, Frame, IntArray, Lattice, Segmenter, View
@@ -49,7 +49,7 @@ class BoundMap(Protocol):
     def free(self) -> BoolArray:
         """bool [rows // side, cols // side]: blocks that untouched pixels leave free."""
 
-    def stays(self, places: IntArray, blocks: IntArray) -> BoolArray:
+    def stays(self, places: Places, blocks: IntArray) -> BoolArray:
         """bool [n, channels]: whether blocks int32 [n, channels, side, side] at `places` are outside the ROI.
 
         `places` numbers blocks row by row. A block is outside when all its channels are.
@@ -73,7 +73,7 @@ class _BoundBlocks:
         self._network, self._frame = network, frame
         self.free = _unforced(frame, network.side)
 
-    def stays(self, places: IntArray, blocks: IntArray) -> BoolArray:  # noqa: ARG002
+    def stays(self, places: Places, blocks: IntArray) -> BoolArray:  # noqa: ARG002
         inside = _within(blocks, self._frame.bounds)
         middle = blocks.shape[1] // 2
         asked = np.flatnonzero(inside[:, middle])
@@ -87,7 +87,7 @@ class Open:
 
     def __init__(self, side: int) -> None:
         self.side = side
-        self.id = f"open-{side}/1"
+        self.id = f"whole-{side}/1"
 
     def bound(self, frame: Frame) -> BoundMap:
         """Every block is free but those in forced rectangles."""
@@ -99,7 +99,7 @@ class _BoundOpen:
         self._bounds = frame.bounds
         self.free = _unforced(frame, side)
 
-    def stays(self, places: IntArray, blocks: IntArray) -> BoolArray:  # noqa: ARG002
+    def stays(self, places: Places, blocks: IntArray) -> BoolArray:  # noqa: ARG002
         return _within(blocks, self._bounds)
 
 
@@ -133,7 +133,7 @@ class _BoundVeiled:
         self._leeway = max(_LEAST_LEEWAY, _range_in_use(frame, samples) // _LEEWAY_SHARE)
         self._low, self._high = _neighbour_range(samples, side)
 
-    def stays(self, places: IntArray, blocks: IntArray) -> BoolArray:
+    def stays(self, places: Places, blocks: IntArray) -> BoolArray:
         row, col = np.divmod(places, self.free.shape[1])
         low = self._low[row, col] - self._leeway
         high = self._high[row, col] + self._leeway
@@ -188,7 +188,7 @@ def _hidden(frame: Frame, side: int) -> BoolArray:
 
 
 def _veiled(samples: IntArray, side: int, hidden: BoolArray) -> IntArray:
-    """The samples with every hidden one replaced by the mean of the four visible edges in its row and column."""
+    """The samples with every hidden one replaced by the mean of the four visible edges around it."""
     veiled = samples.copy()
     blocks = cut(veiled, side)
     row, col = np.nonzero(hidden)

@@ -25,10 +25,11 @@ from blessmark.types import BoolArray, IntArray
 
 Wide = npt.NDArray[np.int64]
 Bits = npt.NDArray[np.uint8]
-
+#: numbers of blocks, row by row
+Places = npt.NDArray[np.intp]
 #: (which of the blocks, int [k]; their content, int32 [k, channels, side, side]) -> bool [k, channels]:
 #: whether they are outside the region of interest; a map bound to the places of some blocks
-Stays = Callable[[npt.NDArray[np.intp], IntArray], BoolArray]
+Stays = Callable[[Places, IntArray], BoolArray]
 
 #: block sides that the paper uses, pixels
 SIDES = (6, 8, 10)
@@ -149,7 +150,7 @@ def _added(
     """`flat` with its two coefficients raised, rounded half up, clipped."""
     change = add_first[:, None] * pair.first + add_second[:, None] * pair.second
     change = (change + (1 << (2 * _FRACTION - 1))) >> (2 * _FRACTION)
-    return np.clip(flat + change, *bounds).astype(np.int32)
+    return np.asarray(np.clip(flat + change, *bounds), np.int32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +236,7 @@ def _content(chosen: Choices, original: IntArray, bits: Bits, states: Bits) -> I
     beyond = index >= len(bits)
     wanted = bits[np.minimum(index, len(bits) - 1)].astype(np.intp)
     n, c = np.ogrid[: len(original), :channels]
-    content = chosen.blocks[wanted, n, c]
+    content: IntArray = chosen.blocks[wanted, n, c]
     content[beyond] = original[beyond]
     return content
 

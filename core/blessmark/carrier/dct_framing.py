@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from blessmark.carrier.block_maps import BlockMap
-from blessmark.carrier.dct import Bits, choices, cut, dct_pair, place, read_bits
+from blessmark.carrier.dct import Bits, Places, choices, cut, dct_pair, place, read_bits
 from blessmark.payload.crypto import (
     DerivedKeys,
     block_cell_mac,
@@ -31,14 +31,14 @@ from blessmark.payload.record import Grid
 from blessmark.profile import V1
 from blessmark.types import BoolArray, Frame, IntArray
 
-Places = npt.NDArray[np.intp]
-
 #: bytes of the message, threshold in hundredths of a grey level
 _HEADER = struct.Struct(">HH")
 _HEADER_BYTES = _HEADER.size + V1.mac_bytes
 #: detector, PSNR of the restoration in half decibels
 _SEAL_HEAD = struct.Struct(">BB")
 _SEAL_MAC_BYTES = 16
+#: what the byte of the PSNR can say at most, an exact restoration included
+_MOST_PSNR_DB = 127.5
 #: blocks looked at together when carriers are searched
 _AT_ONCE = 512
 #: how often the seal moves on when writing it turns a block into region of interest
@@ -151,7 +151,7 @@ def seal(
     A block that the seal itself turns into region of interest keeps what turned it, and the seal moves on.
     """
     samples = carried.samples.copy()
-    head = _SEAL_HEAD.pack(detector, min(255, max(0, int(2 * psnr_db))) if psnr_db != float("inf") else 255)
+    head = _SEAL_HEAD.pack(detector, int(2 * max(0.0, min(psnr_db, _MOST_PSNR_DB))))
     for _ in range(_MOST_MOVES):
         marked = frame.with_samples(samples)
         walk = Walk(marked, block_map, keys)
@@ -172,9 +172,9 @@ def seal(
 
 
 def read(frame: Frame, block_map: BlockMap, keys: DerivedKeys) -> Reading | None:
-    """What the frame carries, or None when no header authenticates or the message runs past the last block."""
+    """What the frame carries; None when no header authenticates or the message runs past the last block."""
     walk = Walk(frame, block_map, keys)
-    if 8 * _HEADER_BYTES > walk.free_blocks * frame.channels:
+    if walk.free_blocks * frame.channels < 8 * _HEADER_BYTES:
         return None
     bits, places = _read_bits(frame, walk, block_map.side, 8 * _HEADER_BYTES)
     if len(bits) < 8 * _HEADER_BYTES:
@@ -269,7 +269,7 @@ def _flat_index(frame: Frame, side: int, places: Places) -> Places:
     inside = down * frame.cols + right
     channel = np.arange(frame.channels)[:, None, None] * frame.rows * frame.cols
     start = (row * frame.cols + col) * side
-    return (start[:, None, None, None] + channel + inside).ravel()
+    return np.asarray(start[:, None, None, None] + channel + inside).ravel()
 
 
 def _neutral(frame: Frame, sites: Places) -> IntArray:

@@ -156,9 +156,7 @@ def block_mask(keys: DerivedKeys, frame_number: int, side: int, length: int) -> 
     return _keystream(keys.mask, b"bhd", frame_number, side, length)
 
 
-def _keystream(
-    key: bytes, label: bytes, frame_number: int, kind: int, length: int
-) -> npt.NDArray[np.uint8]:
+def _keystream(key: bytes, label: bytes, frame_number: int, kind: int, length: int) -> npt.NDArray[np.uint8]:
     """`length` bytes of AES-256-CTR; the counter starts at label | kind | frame | 64 zero bits.
 
     `kind` is the lattice, or the side of a block.

@@ -19,7 +19,8 @@ def picture(rows: int = 240, cols: int = 200, channels: int = 3) -> Frame:
     """Smooth shading with the little noise of a photograph that was reduced."""
     row, col = np.ogrid[:rows, :cols]
     planes = [
-        (100 + 40 * np.sin(row / 31 + seed) + 30 * np.cos(col / 23)).astype(np.int32) + noise((rows, cols), 2, seed)
+        (100 + 40 * np.sin(row / 31 + seed) + 30 * np.cos(col / 23)).astype(np.int32)
+        + noise((rows, cols), 2, seed)
         for seed in range(channels)
     ]
     return Frame(np.stack(planes), 0, 255)
@@ -124,7 +125,10 @@ def test_the_papers_network_has_the_papers_shape(side):
 def test_weights_survive_their_file():
     rng = np.random.default_rng(0)
     network = Dense(
-        tuple((rng.normal(size=shape).astype(np.float32), rng.normal(size=shape[1]).astype(np.float32)) for shape in ((9, 4), (4, 1)))
+        tuple(
+            (rng.normal(size=shape).astype(np.float32), rng.normal(size=shape[1]).astype(np.float32))
+            for shape in ((9, 4), (4, 1))
+        )
     )
     again = dct_detector.parse(dct_detector.dump(network))
     inputs = rng.normal(size=(20, 9)).astype(np.float32)

@@ -174,6 +174,4 @@ def test_nothing_outside_the_blocks_that_may_be_used_changes():
     changed = cut((samples != image.samples).astype(np.int32), 6).any(axis=(2, 3, 4))
     assert changed.any()
     assert block_map.bound(image).free[changed].all()
-    assert int((samples != image.samples).sum()) == int(
-        (cut(samples, 6) != cut(image.samples, 6)).sum()
-    )
+    assert int((samples != image.samples).sum()) == int((cut(samples, 6) != cut(image.samples, 6)).sum())

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import coverage, fidelity, journeys, results, speed, tampering
+from benchmarks import coverage, fidelity, journeys, paper, results, speed, tampering
 from benchmarks.run import Run
 
 BENCHMARKS: dict[str, Callable[[Run], results.Result]] = {
@@ -21,7 +21,10 @@ BENCHMARKS: dict[str, Callable[[Run], results.Result]] = {
     "speed": speed.measure,
     "tampering": tampering.measure,
     "journeys": journeys.measure,
+    "paper": paper.measure,
 }
+#: reads a folder of labelled photographs in any layout that training reads, instead of dicom/
+_ON_PHOTOGRAPHS = "paper"
 _REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -39,7 +42,7 @@ def main() -> int:
     unknown = sorted(set(chosen.names) - set(BENCHMARKS))
     if unknown:
         parser.error(f"no benchmark is called {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
-    if not (chosen.data / "dicom").is_dir():
+    if chosen.names != [_ON_PHOTOGRAPHS] and not (chosen.data / "dicom").is_dir():
         parser.error(f"{chosen.data} holds no dicom/; name the image folder with --data or DICOM_NODE_DATA")
     run = Run(chosen.data, chosen.seed, chosen.quick)
     for name in chosen.names or BENCHMARKS:

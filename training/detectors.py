@@ -47,7 +47,7 @@ _MOST = 2500
 _FILLS = (1.0, 0.2)
 _SCHEDULES = {
     Detector.PAPER: Schedule(epochs=20, rate=1e-3, batch=256),
-    Detector.CONTEXT: Schedule(epochs=12),
+    Detector.CONTEXT: Schedule(epochs=16),
 }
 _SEED = 1
 

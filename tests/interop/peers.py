@@ -137,9 +137,12 @@ class RunningNode:
 
 @contextlib.contextmanager
 def node(
-    folder: Path, destinations: dict[str, tuple[str, int]], role: str = "protect"
+    folder: Path, destinations: dict[str, tuple[str, int]], role: str = "protect", watermark: str = ""
 ) -> Iterator[RunningNode]:
-    """A node that sends everything to all `destinations`, name -> (AE title, port)."""
+    """A node that sends everything to all `destinations`, name -> (AE title, port).
+
+    `watermark` is the content of that block of the configuration, in one line.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     keys = folder / "keyring"
     if not keys.exists():
@@ -154,6 +157,7 @@ def node(
         f"node: {{id: test, ae_title: NODE, bind: 127.0.0.1, port: {port}}}\n"
         f"storage: {{folder: {folder / 'state'}}}\n"
         f"keys: {{ring: {keys}}}\n"
+        f"watermark: {{{watermark}}}\n"
         "workers: {count: 2}\n"
         f"destinations:\n{peers}"
         f"routes:\n  - {{name: all, role: {role}, destinations: [{', '.join(destinations)}]}}\n"

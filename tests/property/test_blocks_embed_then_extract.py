@@ -47,7 +47,8 @@ def _check_one_change(marked: Frame, segmenter: Segmenter, data: st.DataObject) 
     samples.flat[at] += 1 if samples.flat[at] < marked.hi else -1
     verdict = verify(marked.with_samples(samples), RING, (segmenter,))
     assert verdict.finding in (Finding.PIXELS_ALTERED, Finding.DAMAGED, Finding.UNMARKED)
-    assert not (verdict.exact or verdict.approximate)
+    assert not verdict.exact
+    assert not verdict.approximate
 
 
 def _padding(frame: Frame, samples: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The one scan over both bit values is, in effect, the paper's loop of embedding and segmenting again."""
+"""The one scan over both bit values is, in effect, the paper's loop of embedding and segmenting."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def literal(
 ) -> tuple[IntArray, BoolArray] | None:
     """Algorithm 1 line by line: the whole image embedded and segmented until the map stays.
 
-    `cover` is int32 [rows, cols]. Blocks that switched keep their embedded version in the modified cover. None
-    when the blocks do not suffice.
+    `cover` is int32 [rows, cols]. Blocks that switched keep their embedded version in the modified cover.
+    None when the blocks do not suffice.
     """
     cover = cover.copy()
     roi = segment(cover)

@@ -1,7 +1,7 @@
 """Which blocks did marking alter? The paper's detector and a better one, and Algorithm 3 with them.
 
     paper      flatten, m^2 ReLU, m^2 ReLU, 1 sigmoid, on the samples of one block (BlessMark, Fig. 7)
-    context    64 ReLU, 32 ReLU, 1 sigmoid, on transform coefficients of the block and what is around it
+    context    64 ReLU, 32 ReLU, 1 sigmoid, on coefficients and samples of the block and what is around it
 
 Restoring is approximate whatever they say, because rounding has lost what a perfect answer would need; so
 floats do, and two machines may differ in a block now and then. What is authentic does not depend on it.
@@ -143,9 +143,7 @@ def inputs(
     """float32 [n * channels, width]: what a detector's network is given."""
     if detector is Detector.PAPER:
         row, col = np.divmod(places, samples.shape[2] // side)
-        flat = cut(samples, side)[row, col].reshape(-1, side * side).astype(np.float32)
-        scale = np.float32(_PAPER_THRESHOLD / (_PAPER_SCALE * max(1, threshold)))
-        return np.asarray((flat - flat.mean(axis=1, keepdims=True)) * scale)
+        return _levelled(cut(samples, side)[row, col], threshold)
     return _features(samples, side, places, bits, threshold)
 
 
@@ -201,8 +199,15 @@ def digest(network: Dense) -> str:
     return sha.hexdigest()
 
 
+def _levelled(blocks: IntArray, threshold: int) -> Float:
+    """float32 [n * channels, side * side]: (sample - mean) / 4 at the paper's threshold."""
+    flat = blocks.reshape(-1, blocks.shape[-1] ** 2).astype(np.float32)
+    scale = np.float32(_PAPER_THRESHOLD / (_PAPER_SCALE * max(1, threshold)))
+    return np.asarray((flat - flat.mean(axis=1, keepdims=True)) * scale)
+
+
 def _features(samples: IntArray, side: int, places: Places, bits: Bits, threshold: int) -> Float:
-    """Coefficients of each block and a summary of those around it, all in thresholds, arcsinh-scaled.
+    """Coefficients and samples of each block and a summary of the blocks around it, all in thresholds.
 
     A block that carries 1 is transposed, which exchanges the two coefficients: afterwards the first one is
     the greater in every block.
@@ -227,8 +232,10 @@ def _features(samples: IntArray, side: int, places: Places, bits: Bits, threshol
         around.mean(axis=0),
         around.min(axis=0),
     ]
-    stacked = np.arcsinh(4 * np.concatenate(parts, axis=2))
-    return np.asarray(stacked.reshape(len(places) * channels, -1), np.float32)
+    stacked = np.arcsinh(4 * np.concatenate(parts, axis=2)).reshape(len(places) * channels, -1)
+    blocks = grid[row, col]
+    upright = np.where((bits == 1)[..., None, None], blocks.swapaxes(2, 3), blocks)
+    return np.concatenate([stacked, _levelled(upright, threshold)], axis=1).astype(np.float32)
 
 
 def _spectra(blocks: IntArray, threshold: int) -> Float:

@@ -27,6 +27,7 @@ from benchmarks.run import Run, spread
 from blessmark.carrier import dct, global_framing
 from blessmark.carrier.block_maps import maps_for
 from blessmark.carrier.dct_detector import Detector, restored
+from blessmark.carrier.dct_detector import packaged as weights
 from blessmark.embed import allowed_change
 from blessmark.payload import crypto
 from blessmark.roi import block_map
@@ -307,7 +308,8 @@ def _table_2(entries: Sequence[Entry]) -> Table:
     for side in _SIDES:
         blocks = NumpyRuntime(load(f"blessmark-block-{side}"))
         ours = pooled([score_in_blocks(blocks, photo, side) for photo in photos])
-        lines.append((f"{side} x {side}", _PAPER_DICE[side], ours.field.dice, fine.field.dice))
+        dice = [_digits(each.field.dice) for each in (ours, fine)]
+        lines.append((f"{side} x {side}", _PAPER_DICE[side], *dice))
     columns = ("block", "paper (DRIVE)", "dct: blessmark-block", "lattice: vessels/1")
     return Table("Table 2: Dice of the segmentation, inside the field of view", columns, tuple(lines))
 
@@ -318,8 +320,6 @@ def _table_3(run: Run) -> Table:
         _, tested, accuracy = _PAPER_DETECTOR[side]
         found = {}
         for label, detector in _DETECTORS.items():
-            from blessmark.carrier.dct_detector import packaged as weights
-
             name = Name(detector, side)
             all_scores = scores(weights(detector, side), name, run.data)
             found[label] = max(all_scores, key=lambda each: (each["reduced"], each["blocks_that_carry"]))
@@ -330,8 +330,8 @@ def _table_3(run: Run) -> Table:
                 tested,
                 accuracy,
                 blocks,
-                found["paper's"]["accuracy"],
-                found["context"]["accuracy"],
+                _digits(found["paper's"]["accuracy"]),
+                _digits(found["context"]["accuracy"]),
             )
         )
     columns = (
@@ -351,7 +351,7 @@ def _table_4(rows: Sequence[Row], side: int) -> Table:
     lines: list[tuple[Cell, ...]] = [
         (
             "bits per sample",
-            bits,
+            _digits(bits, 3),
             *(_digits(_mean(r.bits_per_sample for r in each)) for each in (ours, lattice)),
         )
     ]
@@ -362,7 +362,7 @@ def _table_4(rows: Sequence[Row], side: int) -> Table:
     lines.append(
         ("SSIM marked", None, *(_digits(_mean(r.ssim for r in each), 5) for each in (ours, lattice)))
     )
-    lines.append(("switched blocks, %", switched, _digits(_mean(r.switched for r in ours)), 0))
+    lines.append(("switched blocks, %", _digits(switched, 3), _digits(_mean(r.switched for r in ours), 3), 0))
     wrong = [sum(row.wrong_bits for row in each) for each in (ours, lattice)]
     lines.append(("wrong bits, all photographs", None, *wrong))
     columns = (f"{side} x {side}", "paper (DRIVE)", "dct", "lattice")
@@ -391,8 +391,10 @@ def _table_8(rows: Sequence[Row]) -> Table:
     for side in _SIDES:
         bits, marked, back, _ = _PAPER_4[side]
         other_bits, other, information = _PAPER_33[side]
-        lines.append((f"{side} x {side}", "paper", bits, marked.whole, back.whole, 0))
-        lines.append((f"{side} x {side}", "paper's [33]", other_bits, other.whole, "exact", information))
+        lines.append((f"{side} x {side}", "paper", _digits(bits, 3), marked.whole, back.whole, 0))
+        lines.append(
+            (f"{side} x {side}", "paper's [33]", _digits(other_bits, 3), other.whole, "exact", information)
+        )
         for method in ("dct", "lattice"):
             found = _of(rows, method, side)
             capacity = _digits(_mean(row.bits_per_sample for row in found))

@@ -34,6 +34,8 @@ from blessmark.types import BoolArray, Frame, IntArray
 #: bytes of the message, threshold in hundredths of a grey level
 _HEADER = struct.Struct(">HH")
 _HEADER_BYTES = _HEADER.size + V1.mac_bytes
+#: what the header can say
+_MOST_BYTES = 65_535
 #: detector, PSNR of the restoration in half decibels
 _SEAL_HEAD = struct.Struct(">BB")
 _SEAL_MAC_BYTES = 16
@@ -123,6 +125,8 @@ def embed(
 
     `threshold` is in hundredths of a grey level. Raises CapacityError as `dct.place` does.
     """
+    if len(message) > _MOST_BYTES:
+        return None
     stream = _header(frame, block_map, keys, len(message), threshold) + message
     bits = np.unpackbits(np.frombuffer(stream, np.uint8))
     walk, pair = Walk(frame, block_map, keys), dct_pair(block_map.side)

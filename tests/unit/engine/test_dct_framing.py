@@ -73,6 +73,9 @@ class TestRoom:
         assert carried is not None
         assert dct_framing.seal(image, OPEN, KEYS, carried, 2, 60) is None
 
+    def test_a_message_longer_than_the_header_can_say_does_not_fit(self):
+        assert dct_framing.embed(air(), OPEN, KEYS, bytes(65_536), 255) is None
+
     def test_a_message_cut_off_with_the_image_is_none(self):
         marked = sealed(air())
         cropped = Frame(np.ascontiguousarray(marked.samples[:, :60]), 0, 255, number=3)

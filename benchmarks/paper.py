@@ -296,8 +296,15 @@ def _mean(values: Iterator[float]) -> float:
 
 
 def _level(rows: Sequence[Row], which: str, part: str) -> Cell:
-    value = _mean(getattr(getattr(row, which), part) for row in rows)
-    return "exact" if math.isinf(value) else "no room" if math.isnan(value) else value
+    """The mean of the finite decibels, and how many photographs have none because nothing differs."""
+    values = [getattr(getattr(row, which), part) for row in rows]
+    exact = sum(math.isinf(value) for value in values)
+    if exact == len(values):
+        return "exact" if values else None
+    mean = _mean(value for value in values if not math.isinf(value))
+    if math.isnan(mean):
+        return "no room"
+    return f"{mean:.2f} ({exact} of {len(values)} exact)" if exact else mean
 
 
 def _table_2(entries: Sequence[Entry]) -> Table:

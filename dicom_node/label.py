@@ -240,6 +240,18 @@ def _source_image(sop_class: str, sop_instance: str) -> Dataset:
     return item
 
 
+def mark_approximate(ds: Dataset, psnr_db: float) -> None:
+    """Say of a restored data set that its pixels are not quite the original ones (PS3.3 C.7.6.1.1.2).
+
+    Raises
+    ------
+    InputError
+        an element that must be changed cannot be read
+    """
+    said = f"NROI watermark {FORMAT_NAME} removed; NROI restored approximately, {psnr_db:.1f} dB"
+    _label_derived(ds, Note("", "", 0, said))
+
+
 def _read(ds: Dataset, tag: int) -> Any:
     """The decoded value of an element, None when it is absent."""
     try:

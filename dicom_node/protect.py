@@ -18,11 +18,22 @@ from pydicom.uid import UID
 
 from blessmark import pixels
 from blessmark.embed import embed, seal_for_header
+from blessmark.embed_dct import embed_dct
 from blessmark.errors import CapacityError
 from blessmark.payload import crypto
 from blessmark.segment import batch, segmenter
 from blessmark.segment.whole import Whole
-from blessmark.types import About, Frame, IntArray, KeyRing, Receipt, Segmenter
+from blessmark.types import (
+    About,
+    BlockSettings,
+    Carrier,
+    Embedded,
+    Frame,
+    IntArray,
+    KeyRing,
+    Receipt,
+    Segmenter,
+)
 from blessmark.verify import verify
 from dicom_node import __version__, header, label, originals, segmenters
 from dicom_node.config import (
@@ -49,7 +60,7 @@ class Site:
     """What a node brings to every image: who it is, its keys, and how it marks.
 
     `rules` name images whose map another segmenter than `segmenter` draws; the first that fits decides.
-    `batch_frames` maps of an instance are drawn together at most.
+    `batch_frames` maps of an instance are drawn together at most. `blocks` matters to the carrier `dct` only.
     """
 
     node: str
@@ -62,6 +73,8 @@ class Site:
     deidentify: Deidentify | None = None
     rules: segmenters.Rules = ()
     batch_frames: int = batch.FRAMES
+    carrier: Carrier = Carrier.LATTICE
+    blocks: BlockSettings = BlockSettings()  # noqa: RUF009 - frozen
 
     @property
     def rewrites(self) -> bool:
@@ -172,6 +185,7 @@ class Protector:
 
 def site_of(config: Config, route: Route, ring: KeyRing, draw: segmenters.Draw = segmenter) -> Site:
     """The site that a configuration describes for a route; `draw` gives the segmenter of a name."""
+    dct = config.watermark.dct
     tags = tuple(tag for tag in map(record_tag, config.watermark.record) if tag is not None)
     cap = config.watermark.max_change
     return Site(
@@ -185,6 +199,8 @@ def site_of(config: Config, route: Route, ring: KeyRing, draw: segmenters.Draw =
         deidentify=route.deidentify if route.deidentifies else None,
         rules=segmenters.rules_of(config.watermark, draw),
         batch_frames=config.networks.batch_frames,
+        carrier=Carrier(route.carrier or config.watermark.carrier),
+        blocks=BlockSettings(dct.block_px, dct.threshold, dct.detector),
     )
 
 
@@ -234,7 +250,8 @@ def _embed_frames(
     image: pixels.Image, about: About, site: Site, marks: list[FrameMark]
 ) -> Iterator[IntArray]:
     """The samples of every frame, marked where they have room; notes in `marks` what was done."""
-    for frame, drawer in batch.drawn_ahead(image, site.segmenter, site.batch_frames):
+    together = site.batch_frames if site.carrier is Carrier.LATTICE else 1
+    for frame, drawer in batch.drawn_ahead(image, site.segmenter, together):
         marked, mark = _embed_frame(frame, about, replace(site, segmenter=drawer))
         marks.append(mark)
         yield marked.samples
@@ -243,13 +260,19 @@ def _embed_frames(
 def _embed_frame(frame: Frame, about: About, site: Site) -> tuple[Frame, FrameMark]:
     for chosen in _segmenters(site):
         try:
-            done = embed(frame, about, site.ring, chosen, max_change=site.max_change)
+            done = _embedded(frame, about, site, chosen)
         except CapacityError:
             continue
         return done.frame, FrameMark(frame.number, done.receipt)
     if site.on_unprotectable in _WITHOUT_ROOM:
         raise _Unprotectable
     return frame, FrameMark(frame.number, None, seal_for_header(frame, about, site.ring, site.segmenter))
+
+
+def _embedded(frame: Frame, about: About, site: Site, chosen: Segmenter) -> Embedded:
+    if site.carrier is Carrier.DCT:
+        return embed_dct(frame, about, site.ring, chosen, site.blocks, max_change=site.max_change)
+    return embed(frame, about, site.ring, chosen, max_change=site.max_change)
 
 
 def _segmenters(site: Site) -> tuple[Segmenter, ...]:
@@ -262,7 +285,7 @@ def _result(marks: list[FrameMark]) -> str:
     """The weakest protection of any frame names that of the instance."""
     if any(mark.receipt is None for mark in marks):
         return "protected-header"
-    whole = any(mark.receipt is not None and mark.receipt.segmenter == Whole.id for mark in marks)
+    whole = any(mark.receipt is not None and _touches_everything(mark.receipt) for mark in marks)
     return "protected-whole-image" if whole else "protected"
 
 
@@ -314,8 +337,15 @@ def _description(marks: list[FrameMark]) -> str:
         return f"Header rewritten ({label.FORMAT_NAME})"
     if not receipts:
         return f"Record sealed in header ({label.FORMAT_NAME}); pixels unchanged"
-    whole = any(receipt.segmenter == Whole.id for receipt in receipts)
+    whole = any(_touches_everything(receipt) for receipt in receipts)
+    nearly = any(receipt.restored_psnr_db is not None for receipt in receipts)
     where = "Whole-image watermark" if whole else "NROI watermark"
     kept = "" if whole else "ROI bit-identical; "
     change = max(receipt.max_change for receipt in receipts)
-    return f"{where} {label.FORMAT_NAME}; {kept}reversible; max change {change}"
+    back = "approximately reversible" if nearly else "reversible"
+    return f"{where} {label.FORMAT_NAME}; {kept}{back}; max change {change}"
+
+
+def _touches_everything(receipt: Receipt) -> bool:
+    """Whether no region of interest was spared: the opt-in, of either carrier."""
+    return receipt.segmenter.startswith("whole")

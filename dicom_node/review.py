@@ -95,8 +95,9 @@ def review(ds: Dataset, source: str, reader: Reader, *, show_record: bool = Fals
 def recover(ds: Dataset, source: str, reader: Reader, *, partial: bool = False) -> Review:
     """Judge an instance and put the original back into `ds`: pixels, labels, record.
 
-    `ds` changes only when every frame is proven exact by the hash in its record, or, with `partial`, when
-    there is anything to restore at all.
+    `ds` changes only when every frame is proven exact by the hash in its record, or proven to be as it was
+    released by a carrier that restores approximately (then labelled so), or, with `partial`, when there is
+    anything to restore at all.
     """
     image = pixels.load(ds)
     if isinstance(image, pixels.Passthrough):
@@ -145,7 +146,8 @@ class Recoverer:
         buffer = io.BytesIO()
         pixels.write(ds, buffer)
         blob = self._spool.put([buffer.getvalue()])
-        whole = passed(work, self._route, "recovered")
+        nearly = any(frame.restoration == "approximate" for frame in done.report.frames)
+        whole = passed(work, self._route, "recovered", "approximate" if nearly else "")
         return replace(
             whole,
             blob=blob.name,
@@ -221,7 +223,7 @@ def _restored(
     """The restored samples of every frame; what was judged is noted in `verdicts`."""
     for verdict in _verdicts(ds, image, reader):
         verdicts.append(_without_samples(verdict))
-        if verdict.restored is None or not (verdict.exact or partial):
+        if verdict.restored is None or not (verdict.exact or verdict.approximate or partial):
             raise _NotRestorable
         yield verdict.restored.samples
 
@@ -233,13 +235,16 @@ def _restore_header(ds: Dataset, ring: KeyRing, verdicts: Sequence[Verdict]) -> 
     fullest = min((v.record for v in verdicts if v.record is not None), key=lambda r: r.tier, default=None)
     if not identical and fullest is not None and fullest.fields:
         header.restore_fields(ds, fullest.fields, fullest.charset)
+    levels = [v.evidence.restored_psnr_db or 0.0 for v in verdicts if v.approximate]
+    if levels:
+        label.mark_approximate(ds, min(levels))
     _follow_uid(ds)
-    return identical
+    return identical and not levels
 
 
 def _without_samples(verdict: Verdict) -> Verdict:
     """The verdict without its restored frame: a cine of thousands of frames must fit into memory."""
-    return Verdict(verdict.finding, verdict.evidence, verdict.record, None, verdict.exact)
+    return replace(verdict, restored=None)
 
 
 def _without_pixels(
@@ -331,6 +336,9 @@ def _frame_report(verdict: Verdict) -> FrameReport:
         localisation=evidence.localisation,
         altered_tiles=evidence.altered_tiles,
         altered_fields=tuple(keyword_for_tag(tag) or f"{tag:08X}" for tag in evidence.altered_fields),
+        block_px=evidence.block_px,
+        restoration="exact" if verdict.exact else "approximate" if verdict.approximate else "none",
+        restored_psnr_db=evidence.restored_psnr_db,
     )
 
 

@@ -70,6 +70,20 @@ class TestTheHintAtTheSegmenters:
         assert label.read_mark(ds).segmenters == ("anatomy/1",)
 
 
+class TestApproximate:
+    def test_says_that_the_pixels_are_not_quite_the_original_ones(self):
+        ds = stored(ImageType=["ORIGINAL", "PRIMARY", "AXIAL"], DerivationDescription="earlier")
+        label.mark_approximate(ds, 63.25)
+        assert list(ds.ImageType) == ["DERIVED", "PRIMARY", "AXIAL"]
+        assert ds.DerivationDescription.startswith("earlier; NROI watermark blessmark/1 removed")
+        assert "approximately, 63.2 dB" in ds.DerivationDescription
+
+    def test_says_so_where_nothing_was_said(self):
+        ds = stored()
+        label.mark_approximate(ds, 60)
+        assert list(ds.ImageType) == ["DERIVED", "PRIMARY"]
+
+
 class TestMark:
     @pytest.mark.parametrize(
         ("before", "after"),

@@ -150,8 +150,8 @@ def test_no_answer_in_time_and_an_end_before_it(tmp_path: Path) -> None:
     line.dimse.get_msg = lambda block: time.sleep(line.dimse_timeout) or (None, None)
     assert store(line, 3, REQUEST, some_object(tmp_path), 0.05) is None
     line.close()
+    line = Line(None)
     with pytest.raises(ConnectionError, match="ended instead of an answer"):
-        line = Line(None)
         store(line, 3, REQUEST, some_object(tmp_path), 5.0)
     line.close()
 

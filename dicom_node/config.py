@@ -66,6 +66,52 @@ class OnError(enum.StrEnum):
     REJECT = "reject"
 
 
+class Uids(enum.StrEnum):
+    """What becomes of the UIDs of the objects of a route."""
+
+    KEEP = "keep"  #: they stay; for a path on which the original goes no other way
+    DERIVE = "derive"  #: new ones, the same wherever the key is; references follow
+
+
+class Profile(enum.StrEnum):
+    """How much of what identifies a patient is taken out of a header."""
+
+    NONE = "none"
+    BASIC = "basic"  #: Basic Application Level Confidentiality Profile, PS3.15 E.2
+
+
+class Retain(enum.StrEnum):
+    """Options of PS3.15 Annex E that leave something in a de-identified object."""
+
+    UIDS = "uids"  #: E.3.9
+    DEVICE = "device"  #: E.3.8
+    INSTITUTION = "institution"  #: E.3.11
+    PATIENT = "patient"  #: E.3.7, age, sex, size, weight ...
+
+
+class Dates(enum.StrEnum):
+    """What becomes of dates and times in a de-identified object (PS3.15 E.3.6)."""
+
+    REMOVE = "remove"
+    MODIFY = "modify"  #: moved back by a number of days that is the same for all objects of a patient
+    RETAIN = "retain"
+
+
+class Descriptors(enum.StrEnum):
+    """What becomes of descriptions in a de-identified object (PS3.15 E.3.5)."""
+
+    REMOVE = "remove"
+    CLEAN = "clean"  #: the words that are terms of anatomy and imaging stay
+
+
+class OnContent(enum.StrEnum):
+    """What happens to an object whose content may identify the patient and cannot be cleaned."""
+
+    HOLD = "hold"
+    #: its header is de-identified, its content leaves as it is
+    PASS = "pass"  # noqa: S105
+
+
 class Transcode(enum.StrEnum):
     """What may be done to an object whose transfer syntax a destination does not take."""
 
@@ -87,6 +133,13 @@ class CalledAE(enum.StrEnum):
     OWN = "own"
 
 
+class Promise(enum.StrEnum):
+    """When the node commits to an instance that a peer asks about (PS3.4 annex J)."""
+
+    DELIVERED = "delivered"  #: once every mandatory destination has it
+    SPOOLED = "spooled"  #: once it is here
+
+
 class Engine(enum.StrEnum):
     """What evaluates the networks; every one gives the same integers."""
 
@@ -103,13 +156,6 @@ class Device(enum.StrEnum):
     AUTO = "auto"
     CPU = "cpu"
     GPU = "gpu"
-
-
-class Promise(enum.StrEnum):
-    """When the node commits to an instance that a peer asks about (PS3.4 annex J)."""
-
-    DELIVERED = "delivered"  #: once every mandatory destination has it
-    SPOOLED = "spooled"  #: once it is here
 
 
 class LogFormat(enum.StrEnum):
@@ -190,6 +236,7 @@ File = Annotated[Path, AfterValidator(_anchored)]
 Keyword = Annotated[str, AfterValidator(_known_keyword)]
 Pattern = Annotated[str, Field(min_length=1, max_length=64)]
 SegmenterName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
+SafePrivate = Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{3}[13579BDFbdf],xx[0-9A-Fa-f]{2},[^\\\\]{1,64}$")]
 Names = Annotated[tuple[Name, ...], AfterValidator(_without_repeats)]
 Hours = Annotated[str, AfterValidator(_window)]
 
@@ -380,6 +427,18 @@ class Match(Section):
         return _fits(calling_ae, self.calling_ae) and _fits(called_ae, self.called_ae)
 
 
+class Deidentify(Section):
+    """A confidentiality profile (PS3.15 Annex E) and its options."""
+
+    profile: Profile = Profile.NONE
+    retain: Annotated[tuple[Retain, ...], AfterValidator(_without_repeats)] = ()
+    dates: Dates = Dates.REMOVE
+    descriptors: Descriptors = Descriptors.REMOVE
+    #: private attributes that are known to be safe, `gggg,xxee,CREATOR` (PS3.15 E.3.10)
+    safe_private: tuple[SafePrivate, ...] = ()
+    on_content: OnContent = OnContent.HOLD
+
+
 class Route(Section):
     """What happens to the objects of matching associations."""
 
@@ -387,10 +446,30 @@ class Route(Section):
     match: Match = Match()
     role: Role
     destinations: Names = ()
+    uids: Uids = Uids.KEEP
+    deidentify: Deidentify = Deidentify()
     #: deliveries of a higher one are sent first, wherever they go
     priority: int = Field(default=0, ge=-100, le=100)
     on_unprotectable: OnUnprotectable = OnUnprotectable.HEADER
     on_error: OnError = OnError.HOLD
+
+    @property
+    def deidentifies(self) -> bool:
+        """Whether objects of this route leave without what identifies the patient."""
+        return self.deidentify.profile is not Profile.NONE
+
+    @model_validator(mode="after")
+    def _header_is_changed_by_protect_only(self) -> Self:
+        changes = self.uids is Uids.DERIVE or self.deidentifies
+        if self.role is not Role.PROTECT and changes:
+            raise ValueError(f"uids and deidentify belong to the role protect, not to {self.role}")
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_identified_slips_through(self) -> Self:
+        if self.deidentifies and self.on_error is OnError.PASS:
+            raise ValueError("on_error: pass would send identified objects on a route that de-identifies")
+        return self
 
 
 class Requester(Section):

@@ -10,6 +10,7 @@ from dicom_node.commitment import STEPS, Answer, Step
 from dicom_node.dimse import admission, patches, reception, scp, structure
 from dicom_node.dimse.contexts import STORAGE_CLASSES, TRANSFER_SYNTAXES
 from dicom_node.transcode import alternatives
+from tools.fates import KINDS, class_rows, name_of, syntax_rows
 from tools.generated import REPOSITORY, filled, table, update
 
 DOCUMENT = REPOSITORY / "docs" / "conformance.md"
@@ -25,6 +26,8 @@ def rendered(text: str) -> str:
             "transfer-syntaxes": _syntaxes(),
             "sop-classes": _classes(),
             "store-statuses": _statuses(),
+            "pixels-by-syntax": table(("Transfer syntax", *KINDS), syntax_rows()),
+            "fate-by-class": table(("What becomes of it", "SOP classes (Storage)"), class_rows()),
             "passed-through": _reasons(),
             "commitment-given": _given(),
             "commitment-taken": _taken(),
@@ -74,7 +77,7 @@ def _syntaxes() -> str:
 
 
 def _classes() -> str:
-    named = sorted((UID(uid).name, uid) for uid in STORAGE_CLASSES)
+    named = sorted((name_of(uid), uid) for uid in STORAGE_CLASSES)
     return table(("SOP class", "UID"), ((name, f"`{uid}`") for name, uid in named))
 
 

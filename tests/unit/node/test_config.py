@@ -42,6 +42,12 @@ def with_node(extra: str) -> str:
     return _MINIMAL.replace("ae_title: NODE", f"ae_title: NODE, {extra}")
 
 
+def parse_route(keys: str) -> config.Route:
+    """The route of a file with these keys."""
+    role = "" if "role:" in keys else "role: protect, "
+    return parse(_MINIMAL.replace("role: protect,", f"{role}{keys},")).routes[0]
+
+
 def test_the_example_loads_and_shows_only_defaults() -> None:
     example = config.load(_EXAMPLE)
     required: dict[str, Any] = {
@@ -298,6 +304,35 @@ def test_a_segmenter_rule_fits_when_all_its_conditions_hold(modality, body_part,
     rules = parse(RULES).watermark.segmenter_rules
     fitting = [rule.use for rule in rules if rule.fits(modality, "1.2", body_part, colour=colour)]
     assert next(iter(fitting), None) == chosen
+
+
+class TestPrivacy:
+    """Routes that derive UIDs or de-identify."""
+
+    def test_everything_of_a_profile_can_be_said(self) -> None:
+        route = parse_route(
+            "deidentify: {profile: basic, retain: [device, patient], dates: modify, descriptors: clean, "
+            'safe_private: ["0019,xx0C,SOMEBODY"], on_content: pass}'
+        )
+        assert route.deidentifies
+        assert route.deidentify.dates is config.Dates.MODIFY
+
+    @pytest.mark.parametrize(
+        ("keys", "complaint"),
+        [
+            ("role: verify, uids: derive", "belong to the role protect"),
+            ("role: recover, deidentify: {profile: basic}", "belong to the role protect"),
+            ("deidentify: {profile: basic}, on_error: pass", "would send identified objects"),
+            ("deidentify: {retain: [uids, uids]}", "named twice"),
+            ('deidentify: {safe_private: ["0018,xx0C,EVEN"]}', "pattern"),
+        ],
+    )
+    def test_what_would_do_harm_is_refused(self, keys: str, complaint: str) -> None:
+        with pytest.raises(ConfigError, match=complaint):
+            parse_route(keys)
+
+    def test_nothing_is_taken_out_by_default(self) -> None:
+        assert not parse_route("on_error: hold").deidentifies
 
 
 def with_destination(extra: str) -> str:

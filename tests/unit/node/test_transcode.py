@@ -148,6 +148,26 @@ def test_a_full_spool_is_not_the_fault_of_the_object() -> None:
     assert transcode._understood("made", "name") == "name"
 
 
+def test_conversions_leave_half_of_the_reserve_to_the_ledger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path / "spool", 0)
+    orders = [(spool.put([b"object"]).name, EXPLICIT)]
+    answers: list[tuple[str, str]] = []
+
+    class Pipe:
+        def recv(self) -> tuple[str, str]:
+            if not orders:
+                raise EOFError
+            return orders.pop()
+
+        send = staticmethod(answers.append)
+
+    monkeypatch.setattr(transcode.signal, "signal", lambda *_: None)
+    transcode._serve(transcode._Place(spool.folder, 1 << 60, 3600.0), Pipe())  # type: ignore[arg-type]
+    assert [kind for kind, _ in answers] == ["full"]
+
+
 def test_patience_grows_with_the_object(tmp_path: Path) -> None:
     path = tmp_path / "object"
     path.write_bytes(bytes(1 << 18))

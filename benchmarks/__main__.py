@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import coverage, fidelity, journeys, queue_depth, results, speed, tampering
+from benchmarks import coverage, faults, fidelity, journeys, queue_depth, results, speed, tampering
 from benchmarks.run import Run
 
 BENCHMARKS: dict[str, Callable[[Run], results.Result]] = {
@@ -22,6 +22,7 @@ BENCHMARKS: dict[str, Callable[[Run], results.Result]] = {
     "tampering": tampering.measure,
     "journeys": journeys.measure,
     "queue-depth": queue_depth.measure,
+    "faults": faults.measure,
 }
 _REPOSITORY = Path(__file__).resolve().parent.parent
 

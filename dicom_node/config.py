@@ -33,6 +33,8 @@ from pydantic import (
 )
 
 from dicom_node.errors import ConfigError
+from dicom_node.windows import Window
+from dicom_node.windows import parse as parse_window
 
 
 class Role(enum.StrEnum):
@@ -64,11 +66,43 @@ class OnError(enum.StrEnum):
     REJECT = "reject"
 
 
+class Transcode(enum.StrEnum):
+    """What may be done to an object whose transfer syntax a destination does not take."""
+
+    NEVER = "never"  #: nothing: it becomes a dead letter
+    LOSSLESS = "lossless"  #: write the same samples and values in an uncompressed syntax that it takes
+
+
+class Plain(enum.StrEnum):
+    """The transfer syntaxes that an object may be converted to."""
+
+    EXPLICIT = "explicit"  #: Explicit VR Little Endian
+    IMPLICIT = "implicit"  #: Implicit VR Little Endian
+
+
 class CalledAE(enum.StrEnum):
     """Which called AE titles an association may carry."""
 
     ANY = "any"
     OWN = "own"
+
+
+class Engine(enum.StrEnum):
+    """What evaluates the networks; every one gives the same integers."""
+
+    AUTO = "auto"
+    TENSORFLOW = "tensorflow"
+    JAX = "jax"
+    TORCH = "torch"
+    NUMPY = "numpy"
+
+
+class Device(enum.StrEnum):
+    """Where the networks are evaluated."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    GPU = "gpu"
 
 
 class LogFormat(enum.StrEnum):
@@ -135,6 +169,11 @@ def _trimmed_ae(title: str) -> str:
     return title
 
 
+def _window(text: str) -> str:
+    parse_window(text)
+    return text
+
+
 AETitle = Annotated[
     str, Field(min_length=1, max_length=16, pattern=r"^[ -\[\]-~]+$"), AfterValidator(_trimmed_ae)
 ]
@@ -145,6 +184,7 @@ Keyword = Annotated[str, AfterValidator(_known_keyword)]
 Pattern = Annotated[str, Field(min_length=1, max_length=64)]
 SegmenterName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
 Names = Annotated[tuple[Name, ...], AfterValidator(_without_repeats)]
+Hours = Annotated[str, AfterValidator(_window)]
 
 
 class Section(BaseModel):
@@ -234,12 +274,31 @@ class Watermark(Section):
 
     segmenter: SegmenterName = "anatomy"
     #: the first that fits an image takes the place of `segmenter`
-    segmenter_rules: tuple[SegmenterRule, ...] = ()
+    segmenter_rules: tuple[SegmenterRule, ...] = (
+        SegmenterRule(use="vessels", modality=("OP",), colour=True),
+    )
     record: Annotated[tuple[Keyword, ...], Field(min_length=1), AfterValidator(_without_repeats)] = tuple(
         RECORD_FIELDS
     )
     #: most that a sample may move, in grey levels; auto is 1 % of the range in use
     max_change: Literal["auto"] | Annotated[int, Field(ge=1, le=65535)] = "auto"
+
+
+class Networks(Section):
+    """What evaluates the networks among the segmenters; the maps do not depend on it."""
+
+    #: auto is TensorFlow where it is installed, NumPy elsewhere
+    engine: Engine = Engine.AUTO
+    #: auto leaves it to the engine
+    device: Device = Device.AUTO
+    #: take GPU memory as needed, not all of it at once, so that several workers share one card (TensorFlow)
+    memory_growth: bool = True
+    #: CPU threads of one worker's TensorFlow; the workers share the cores
+    threads: int = Field(default=1, ge=1, le=64)
+    #: most frames whose maps are drawn together; none waits for others to arrive
+    batch_frames: int = Field(default=16, ge=1, le=1024)
+    #: cells of 2 x 2 pixels that go through a network at once; bounds its memory, larger images go in strips
+    batch_cells: int = Field(default=131072, ge=16384, le=67108864)
 
 
 class Workers(Section):
@@ -279,7 +338,24 @@ class Destination(Section):
     port: Port
     associations: int = Field(default=2, ge=1, le=4)
     timeout_s: float = Field(default=30.0, gt=0.0, le=3600.0)
+    transcode: Transcode = Transcode.LOSSLESS
+    #: what to convert to, best first; big endian is retired, and a compressed syntax could be refused as well
+    transcode_to: Annotated[tuple[Plain, ...], Field(min_length=1), AfterValidator(_without_repeats)] = (
+        Plain.EXPLICIT,
+        Plain.IMPLICIT,
+    )
+    #: hours of the day, local time, outside which its queue waits; none is always
+    windows: Annotated[tuple[Hours, ...], AfterValidator(_without_repeats)] = ()
+    #: the destination that takes its deliveries while it is down; null is none
+    failover: Name | None = None
+    #: seconds for which it must have been down before
+    failover_after_s: float = Field(default=600.0, ge=0.0, le=604800.0)
     retry: RetryPolicy = RetryPolicy()
+
+    @property
+    def open_hours(self) -> tuple[Window, ...]:
+        """`windows`, understood."""
+        return tuple(parse_window(text) for text in self.windows)
 
 
 class Match(Section):
@@ -300,6 +376,8 @@ class Route(Section):
     match: Match = Match()
     role: Role
     destinations: Names = ()
+    #: deliveries of a higher one are sent first, wherever they go
+    priority: int = Field(default=0, ge=-100, le=100)
     on_unprotectable: OnUnprotectable = OnUnprotectable.HEADER
     on_error: OnError = OnError.HOLD
 
@@ -326,6 +404,7 @@ class Config(Section):
     storage: Storage
     keys: Keys = Keys()
     watermark: Watermark = Watermark()
+    networks: Networks = Networks()
     workers: Workers = Workers()
     destinations: Mapping[Name, Destination] = Field(default_factory=dict)
     routes: Annotated[tuple[Route, ...], Field(min_length=1)]
@@ -536,6 +615,7 @@ def _check_references(data: Any, document: _Document) -> None:
         if _takes_everything(_dict(route)):
             catch_all = name
         _check_destinations(_dict(route), place, known, document)
+    _check_failover(known, document)
 
 
 def _check_destinations(
@@ -545,8 +625,23 @@ def _check_destinations(
     for index, name in enumerate(wanted):
         if name not in known:
             document.problem((*place, "destinations", index), f"there is no destination {name}")
+        other = _dict(known.get(name)).get("failover")
+        if other is not None and other in wanted:
+            said = f"{other} is the fail-over of {name}; on one route it would get the same object twice"
+            document.problem((*place, "destinations", index), said)
     if not wanted and route.get("role") in (Role.PROTECT, Role.RECOVER, Role.PASS):
         document.problem((*place, "destinations"), f"the role {route['role']} needs at least one")
+
+
+def _check_failover(destinations: Mapping[str, Any], document: _Document) -> None:
+    for name, destination in destinations.items():
+        other, place = _dict(destination).get("failover"), ("destinations", name, "failover")
+        if not isinstance(other, str):
+            continue
+        if other == name:
+            document.problem(place, "is the destination itself; name another one")
+        elif other not in destinations:
+            document.problem(place, f"there is no destination {other}")
 
 
 def _takes_everything(route: Mapping[str, Any]) -> bool:

@@ -10,8 +10,10 @@
     ├── SpoolFull            exit 1      no room to keep another object                                  A700
     ├── SpoolError           exit 1      the spool cannot be written or read                             A700
     ├── LedgerError          exit 1      the ledger refuses                                              A700
+    │   ├── LedgerUnavailable exit 1     the database refuses now (full disk, lock); the same again may work
     │   └── StaleLease       exit 1      somebody else holds this job now; drop the result
     ├── IllegalTransition    exit 1      a job was asked to move where its table does not lead
+    ├── ConversionError      exit 1      an object cannot be put into another transfer syntax
     └── PeerError            exit 1      a peer refused, failed or vanished; `retryable` tells which
 
 A finding ("tampered", "wrong key", "no watermark") is a value (`blessmark.Verdict`), never an exception;
@@ -96,6 +98,10 @@ class LedgerError(NodeError):
     retryable = True
 
 
+class LedgerUnavailable(LedgerError):  # noqa: N818
+    """The database refuses now; the same write again may work."""
+
+
 class StaleLease(LedgerError):  # noqa: N818
     """Somebody else holds this job now; the result must be dropped."""
 
@@ -104,10 +110,21 @@ class IllegalTransition(NodeError):  # noqa: N818
     """A job was asked to move where its table does not lead."""
 
 
-class PeerError(NodeError):
-    """A peer refused, failed or vanished."""
+class ConversionError(NodeError):
+    """An object cannot be put into another transfer syntax; `reason` is a bounded word."""
 
-    def __init__(self, message: str, *, status: int | None = None, retryable: bool = True) -> None:
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class PeerError(NodeError):
+    """A peer refused, failed or vanished; `reason` is a bounded word for the ledger and the metrics."""
+
+    def __init__(
+        self, message: str, *, status: int | None = None, retryable: bool = True, reason: str = ""
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.retryable = retryable
+        self.reason = reason

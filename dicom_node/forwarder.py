@@ -2,8 +2,13 @@
 
 Rules that bind here:
 1. Destinations share nothing but the ledger: one that is slow, silent or gone never holds up another.
-2. A destination that does not answer is probed with one object at a time; what was claimed with it goes back.
+2. A destination that is down is probed with one object at a time, by one of its lanes; what was claimed with
+   it goes back. `reach` decides.
 3. Every attempt ends in the ledger: delivered, to be tried again at a time, or given up with a reason.
+   `retry` decides.
+4. Outside its windows nothing is claimed for a destination; the object in hand is finished.
+5. While a destination with a fail-over is down for long, the lanes of the other take its deliveries too. A
+   delivery is leased by one lane at a time, so the change-over sends nothing twice that one alone would not.
 """
 
 from __future__ import annotations
@@ -13,16 +18,22 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from dicom_node import log
 from dicom_node.config import Config, Destination
 from dicom_node.dimse.store import Sender, patience_s
-from dicom_node.errors import LedgerError, NodeError, PeerError
+from dicom_node.errors import ConversionError, LedgerError, NodeError, PeerError, SpoolFull
 from dicom_node.jobs import Send
 from dicom_node.ledger import Ledger
-from dicom_node.retry import Decision, Done, GiveUp, RetryAt, decide
+from dicom_node.reach import Contact, Reach, after_restart, contact_of, observed, stands_aside
+from dicom_node.retry import Decision, Done, GiveUp, RetryAt, Tried, decide
 from dicom_node.spool import Spool
+from dicom_node.transcode import Transcoder, alternatives
+from dicom_node.transcode import patience_s as conversion_patience_s
+from dicom_node.windows import is_open
 
 _LOG = logging.getLogger(__name__)
 
@@ -30,12 +41,13 @@ BATCH = 16
 LEASE_S = 300.0
 #: an association without work is released after this many seconds; many a peer serves one at a time
 IDLE_CLOSE_S = 2.0
-#: nobody rings when a retry falls due, so lanes also look by themselves this often, seconds
+#: nobody rings when a retry falls due or a window opens, so lanes also look by themselves this often, seconds
 POLL_S = 1.0
 #: pause after a fault of the node itself, seconds
 _FAULT_PAUSE_S = 5.0
 
 Rest = Callable[[str, float], object]
+Clock = Callable[[], float]
 
 
 class Forwarder:
@@ -47,22 +59,42 @@ class Forwarder:
     spool, ledger : what to deliver
     rest : waits until somebody rings for a destination, at most so many seconds
     wake : ends every `rest` for a destination at once
+    clock : now, in seconds since 1970-01-01 UTC
     """
 
     def __init__(
-        self, config: Config, spool: Spool, ledger: Ledger, *, rest: Rest, wake: Callable[[str], object]
+        self,
+        config: Config,
+        spool: Spool,
+        ledger: Ledger,
+        *,
+        rest: Rest,
+        wake: Callable[[str], object],
+        clock: Clock = time.time,
     ) -> None:
         self._wake = wake
+        self._clock = clock
+        self._sites = _sites(config, ledger, clock)
         self._lanes = [
-            _Lane(name, destination, config.node.ae_title, spool, ledger, rest)
-            for name, destination in config.destinations.items()
-            for _ in range(destination.associations)
+            _Lane(site, self._sites, config.node.ae_title, spool, ledger, rest, clock)
+            for site in self._sites.values()
+            for _ in range(site.destination.associations)
         ]
 
     @property
     def alive(self) -> bool:
         """Whether every lane is running."""
         return all(lane.is_alive() for lane in self._lanes)
+
+    def closed(self) -> list[str]:
+        """Destinations outside their windows at this moment."""
+        now = self._clock()
+        return [name for name, site in self._sites.items() if not is_open(site.destination.open_hours, now)]
+
+    def failed_over(self) -> list[str]:
+        """Destinations whose deliveries go to their fail-over at this moment."""
+        now = self._clock()
+        return [name for name, site in self._sites.items() if site.stands_aside(now)]
 
     def start(self) -> None:
         """Start every lane; returns at once."""
@@ -78,28 +110,134 @@ class Forwarder:
         deadline = time.monotonic() + drain_s
         for lane in self._lanes:
             lane.join(max(0.0, deadline - time.monotonic()))
+        for site in self._sites.values():
+            site.transcoder.abort()
         for lane in self._lanes:
             if lane.is_alive():
                 lane.sender.abort()
                 lane.join(1.0)
+        for site in self._sites.values():
+            site.transcoder.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Site:
+    """One destination and what its lanes share."""
+
+    name: str
+    destination: Destination
+    watch: _Watch
+    transcoder: Transcoder
+
+    def stands_aside(self, now: float) -> bool:
+        """Whether its deliveries go to its fail-over now; outside its windows they would wait anyway."""
+        if self.destination.failover is None or not is_open(self.destination.open_hours, now):
+            return False
+        return stands_aside(self.watch.reach, self.destination.failover_after_s, now)
+
+
+def _sites(config: Config, ledger: Ledger, clock: Clock) -> dict[str, _Site]:
+    down = ledger.outages()
+    return {
+        name: _Site(
+            name, destination, _Watch(name, destination, ledger, clock, down.get(name)), Transcoder(config)
+        )
+        for name, destination in config.destinations.items()
+    }
+
+
+class _Watch:
+    """What the lanes of one destination know about it together; the ledger keeps whether it is down."""
+
+    def __init__(
+        self, name: str, destination: Destination, ledger: Ledger, clock: Clock, since: float | None
+    ) -> None:
+        self.reach = Reach() if since is None else after_restart(since, clock())
+        self._name = name
+        self._policy = destination.retry
+        self._ledger = ledger
+        self._clock = clock
+        self._rng = random.Random()  # noqa: S311 - spreads retries, keeps no secret
+        self._turn = threading.Lock()
+        self._probe: object | None = None
+        self._looked_at = 0.0
+
+    def admits(self, lane: object) -> bool:
+        """Whether a lane may send now; if the destination is down, only as its one probe: see `released`."""
+        with self._turn:
+            if not self.reach.down:
+                return True
+            if self._probe is None and self._is_due(self._clock()):
+                self._probe = lane
+            return self._probe is lane
+
+    def _is_due(self, now: float) -> bool:
+        """Whether the wait is over, or an operator has ended it."""
+        if now < self.reach.retry_at and now >= self._looked_at + POLL_S:
+            self._looked_at = now
+            if self._ledger.take_hurry(self._name):
+                self.reach = replace(self.reach, retry_at=now)
+        return now >= self.reach.retry_at
+
+    def asks_next(self, now: float) -> bool:
+        """Whether a probe is due and has not gone out."""
+        with self._turn:
+            return self._probe is None and now >= self.reach.retry_at
+
+    def released(self, lane: object) -> None:
+        """The lane has ended its turn."""
+        with self._turn:
+            if self._probe is lane:
+                self._probe = None
+
+    def note(self, contact: Contact, delivery: int, lane: object) -> None:
+        """Learn from an attempt, and keep a change in the ledger."""
+        with self._turn:
+            before, now = self.reach, self._clock()
+            self.reach = observed(
+                before,
+                contact,
+                delivery,
+                probe=self._probe is lane,
+                now=now,
+                policy=self._policy,
+                rng=self._rng,
+            )
+            if self.reach.since is not None and before.since is None:
+                self._ledger.went_down(self._name, self.reach.since)
+                log.event(_LOG, "destination-down", level=logging.WARNING, destination=self._name)
+            elif self.reach.since is None and before.since is not None:
+                self._ledger.came_back(self._name)
+                log.event(_LOG, "destination-back", destination=self._name, total_s=now - before.since)
 
 
 class _Lane(threading.Thread):
     """One association to one destination, and the thread that keeps it busy."""
 
     def __init__(
-        self, name: str, destination: Destination, calling_ae: str, spool: Spool, ledger: Ledger, rest: Rest
+        self,
+        site: _Site,
+        sites: Mapping[str, _Site],
+        calling_ae: str,
+        spool: Spool,
+        ledger: Ledger,
+        rest: Rest,
+        clock: Clock,
     ) -> None:
-        super().__init__(name=f"forward-{name}", daemon=True)
-        self.destination_name = name
-        self.sender = Sender(name, destination, calling_ae)
+        super().__init__(name=f"forward-{site.name}", daemon=True)
+        self.destination_name = site.name
+        self.sender = Sender(site.name, site.destination, calling_ae)
         self.stopping = threading.Event()
-        self._destination = destination
+        self._site = site
+        self._destination = site.destination
+        self._watch = site.watch
+        self._stands_in_for = [other for other in sites.values() if other.destination.failover == site.name]
         self._spool = spool
         self._ledger = ledger
         self._rest = rest
+        self._clock = clock
         self._rng = random.Random()  # noqa: S311 - spreads retries, keeps no secret
-        self._pause_s = 0.0
+        self._turns = 0
         self._last_used = time.monotonic()
 
     def run(self) -> None:
@@ -109,66 +247,117 @@ class _Lane(threading.Thread):
                 self._turn()
             except Exception as error:
                 log.event(_LOG, "forwarder-fault", level=logging.ERROR, error=error, destination=self.name)
-                self._pause_s = _FAULT_PAUSE_S
-            self.stopping.wait(self._pause_s)
-            self._pause_s = 0.0
+                self.stopping.wait(_FAULT_PAUSE_S)
         self.sender.close()
 
     def _turn(self) -> None:
+        if not (self._is_open() and self._watch.admits(self)):
+            self._idle()
+            return
+        try:
+            self._work()
+        finally:
+            self._watch.released(self)
+
+    def _is_open(self) -> bool:
+        return is_open(self._destination.open_hours, self._clock())
+
+    def _work(self) -> None:
         claimed_at = time.monotonic()
-        limit = BATCH if self.sender.connected else 1  # whoever does not answer holds up one object, not many
-        sends = deque(self._ledger.claim_sends(self.destination_name, limit, LEASE_S))
+        probing = self._watch.reach.down
+        # whoever does not answer holds up one object, not many
+        sends = deque(self._claim(BATCH if self.sender.connected and not probing else 1))
         if not sends:
             self._idle()
-        while sends and not self.stopping.is_set():
-            if not self._deliver(sends.popleft(), claimed_at):
-                break
+        while sends and not self.stopping.is_set() and self._is_open() and self._watch.admits(self):
+            self._deliver(sends.popleft(), claimed_at)
         for untried in sends:
             self._ledger.put_back(untried)
+
+    def _claim(self, limit: int) -> list[Send]:
+        """Due deliveries of this destination or of one that it stands in for, each first in its turn."""
+        now = self._clock()
+        names = [self.destination_name] + [
+            other.name
+            for other in self._stands_in_for
+            # what is due to be asked itself gets the next delivery, or it would never be seen to be back
+            if other.stands_aside(now) and not other.watch.asks_next(now)
+        ]
+        self._turns += 1
+        first = self._turns % len(names)
+        claims = (
+            self._ledger.claim_sends(name, limit, LEASE_S, via=self.destination_name)
+            for name in names[first:] + names[:first]
+        )
+        return next((sends for sends in claims if sends), [])
 
     def _idle(self) -> None:
         if self.sender.connected and time.monotonic() - self._last_used > IDLE_CLOSE_S:
             self.sender.close()
+        self._site.transcoder.rest()
         self._rest(self.destination_name, POLL_S)
 
-    def _deliver(self, send: Send, claimed_at: float) -> bool:
-        """Send one object and record what came of it; False when the destination itself does not answer."""
+    def _deliver(self, send: Send, claimed_at: float) -> None:
+        """Send one object and record what came of it."""
         started = time.monotonic()
         answer = self._attempt(send, claimed_at)
         self._last_used = time.monotonic()
-        decision = decide(self._destination.retry, send.attempts, answer, time.time(), self._rng)
-        self._record(send, decision)
+        if self.stopping.is_set() and isinstance(answer, PeerError) and answer.reason == "conversion-crashed":
+            self._ledger.put_back(send)  # it was `stop` that ended the process
+            return
+        tried = Tried(send.attempts, send.refusals)
+        stand_in = send.destination != self.destination_name
+        decision = decide(self._destination.retry, tried, answer, self._clock(), self._rng, stand_in=stand_in)
+        self._record(send, decision, via=self.destination_name if stand_in else "")
         self._report(send, decision, answer, self._last_used - started)
-        if isinstance(answer, PeerError) and answer.retryable and answer.status is None:
-            self._pause_s = max(0.0, decision.at - time.time()) if isinstance(decision, RetryAt) else POLL_S
-            return False
-        return True
+        self._watch.note(contact_of(answer), send.id, self)
 
     def _attempt(self, send: Send, claimed_at: float) -> int | PeerError:
         """The status that the peer answered, or what happened instead."""
         try:
             path = self._spool.path(send.blob)
-            needed_s = patience_s(self._destination, path)
-            if time.monotonic() + 2 * needed_s > claimed_at + LEASE_S:
-                self._ledger.beat_send(send, LEASE_S + 2 * needed_s)
-            return self.sender.send(send, path)
+            self._prolong(send, claimed_at, patience_s(self._destination, path))
+            syntax = self.sender.agree(send, alternatives(self._destination, send.transfer_syntax_uid))
+            if syntax != send.transfer_syntax_uid:
+                path = self._converted(send, path, syntax)
+                self._prolong(send, claimed_at, patience_s(self._destination, path))
+            return self.sender.send(send, path, syntax)
         except PeerError as error:
             return error
         except LedgerError:
             raise
+        except SpoolFull as error:
+            return PeerError(str(error), reason="spool-full")
+        except ConversionError as error:
+            return PeerError(str(error), retryable=False, reason=error.reason)
         except NodeError as error:
             # not the peer's fault, but for the object it means the same: it cannot be delivered as it is
-            log.event(_LOG, "not-sendable", level=logging.ERROR, error=error, delivery=send.id)
-            return PeerError(str(error), retryable=False)
+            return PeerError(str(error), retryable=False, reason="not-sendable")
 
-    def _record(self, send: Send, decision: Decision) -> None:
+    def _prolong(self, send: Send, claimed_at: float, needed_s: float) -> None:
+        """Keep the lease for as long as the next step may take."""
+        if time.monotonic() + 2 * needed_s > claimed_at + LEASE_S:
+            self._ledger.beat_send(send, LEASE_S + 2 * needed_s)
+
+    def _converted(self, send: Send, path: Path, syntax: str) -> Path:
+        """The object in another transfer syntax, made now or at an earlier attempt."""
+        known = self._ledger.conversion(send.blob, syntax)
+        if known is not None and self._spool.path(known).exists():
+            return self._spool.path(known)
+        limit_s = conversion_patience_s(path)
+        self._ledger.beat_send(send, LEASE_S + 2 * limit_s)
+        made = self._site.transcoder.convert(send.blob, syntax, limit_s)
+        self._ledger.converted(send.blob, syntax, made)
+        return self._spool.path(made)
+
+    def _record(self, send: Send, decision: Decision, *, via: str) -> None:
         match decision:
             case Done(status=status):
-                self._ledger.delivered(send, status)
-            case RetryAt(at=at, reason=reason):
-                self._ledger.retry(send, at, reason)
-            case GiveUp(reason=reason):
-                self._ledger.dead(send, reason)
+                self._ledger.delivered(send, status, via=via)
+            case RetryAt(at=at, reason=reason, result=result, refused=refused):
+                self._ledger.retry(send, at, reason, result=result, refused=refused, via=via)
+            case GiveUp(reason=reason, result=result):
+                self._ledger.dead(send, reason, result=result)
 
     def _report(self, send: Send, decision: Decision, answer: int | PeerError, send_s: float) -> None:
         done = isinstance(decision, Done)
@@ -179,9 +368,10 @@ class _Lane(threading.Thread):
             error=answer if isinstance(answer, PeerError) else None,
             delivery=send.id,
             uid=log.uid_hash(send.sop_instance_uid),
-            destination=self.destination_name,
+            destination=send.destination,
+            via=self.destination_name if send.destination != self.destination_name else None,
             status=None if isinstance(answer, PeerError) else f"{answer:04x}",
             attempts=send.attempts,
-            retry_in_s=decision.at - time.time() if isinstance(decision, RetryAt) else None,
+            retry_in_s=decision.at - self._clock() if isinstance(decision, RetryAt) else None,
             send_s=send_s,
         )

@@ -139,6 +139,8 @@ class Send:
     sop_class_uid: str
     sop_instance_uid: str
     transfer_syntax_uid: str
+    #: how often its destination refused this very object
+    refusals: int = 0
 
 
 def passed(work: Work, route: Route, result: str, reason: str = "") -> Outcome:

@@ -5,12 +5,13 @@ DERIVED, the Derivation Description tells what was done, and Contributing Equipm
 labels replace travels beside them, sealed, so that `unmark` gives the original elements back.
 
 The private block (creator `DICOM-NODE`, group 0099) holds a hint at the key and the sealed parts. Nothing
-in it is needed to read a watermark; it tells `wrong-key` from `unmarked`.
+in it is needed to read a watermark; it tells `wrong-key` and `unknown-segmenter` from `unmarked`.
 """
 
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -29,6 +30,10 @@ from dicom_node.errors import InputError
 
 _GROUP, _CREATOR = 0x0099, "DICOM-NODE"
 _FORMAT, _KEYS, _RECORDS, _ORIGINALS = 0x01, 0x02, 0x03, 0x04
+_SEGMENTERS = 0x05
+#: what a hint may look like, since it is shown: name, version, and the weights of a network
+_SEGMENTER_ID = re.compile(r"[a-z][a-z0-9-]{0,31}/[0-9]{1,4}(-[0-9a-f]{12})?")
+_MOST_SEGMENTERS = 8
 
 #: every element that `mark` may write or remove, the private block apart
 _TOUCHED = (
@@ -54,12 +59,14 @@ class Mark:
     """What the private block of a data set says.
 
     `fingerprint` is the public hint at the key, `sealed_records` the records of frames whose pixels could
-    not carry them (frame number -> sealed bytes), `sealed_originals` the replaced elements.
+    not carry them (frame number -> sealed bytes), `sealed_originals` the replaced elements, `segmenters` the
+    ids of those that drew the maps: a hint for a reader that has others.
     """
 
     fingerprint: bytes
     sealed_records: tuple[tuple[int, bytes], ...] = ()
     sealed_originals: bytes = b""
+    segmenters: tuple[str, ...] = ()
 
 
 def originals(ds: Dataset) -> bytes:
@@ -116,7 +123,13 @@ def read_mark(ds: Dataset) -> Mark | None:
     )
     if len(fingerprint) != _FINGERPRINT_BYTES:
         return None
-    return Mark(fingerprint, _split(records), next((value for _, value in _split(sealed)), b""))
+    segmenters = header.text(ds, block | _SEGMENTERS).split("\\")[:_MOST_SEGMENTERS]
+    return Mark(
+        fingerprint,
+        _split(records),
+        next((value for _, value in _split(sealed)), b""),
+        tuple(filter(_SEGMENTER_ID.fullmatch, segmenters)),
+    )
 
 
 def unmark(ds: Dataset, kept: bytes) -> None:
@@ -199,6 +212,8 @@ def _write_block(ds: Dataset, mark: Mark) -> None:
             del ds[tag]
     ds.add_new(block | _FORMAT, "LO", FORMAT_NAME)
     ds.add_new(block | _KEYS, "OB", mark.fingerprint)
+    if mark.segmenters:
+        ds.add_new(block | _SEGMENTERS, "LO", list(mark.segmenters))
     if mark.sealed_records:
         ds.add_new(block | _RECORDS, "OB", _join(mark.sealed_records))
     if mark.sealed_originals:

@@ -1,13 +1,15 @@
 """Every metric, declared once, and the collector that fills them.
 
 The ledger is the only memory: figures are read from it when somebody asks, so they survive a crash, count
-every process and can never disagree with what the queue commands show.
+every process and can never disagree with what the queue commands show. Only what a worker runs is told by the
+workers that are alive, because it dies with them.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -89,6 +91,41 @@ LOST = Declaration(
     (),
     "Instances whose worker died or fell silent.",
 )
+NETWORK_WORKERS = Declaration(
+    "dicom_node_network_workers",
+    Kind.GAUGE,
+    "",
+    ("network", "engine", "outcome"),
+    "Living workers that evaluate this network on this engine, by the outcome of its self-test at the start.",
+)
+RESULTS = Declaration(
+    "dicom_node_delivery_results",
+    Kind.COUNTER,
+    "",
+    ("destination", "result"),
+    "Attempts by the destination that was asked and how they ended.",
+)
+DOWN = Declaration(
+    "dicom_node_destination_down_seconds",
+    Kind.GAUGE,
+    "seconds",
+    ("destination",),
+    "How long a destination has been silent or busy; absent while it is there.",
+)
+CLOSED = Declaration(
+    "dicom_node_destination_closed",
+    Kind.GAUGE,
+    "",
+    ("destination",),
+    "1 for a destination outside its windows; absent otherwise.",
+)
+FAILED_OVER = Declaration(
+    "dicom_node_destination_failed_over",
+    Kind.GAUGE,
+    "",
+    ("destination",),
+    "1 for a destination whose deliveries go to its fail-over; absent otherwise.",
+)
 PAUSED = Declaration(
     "dicom_node_destination_paused",
     Kind.GAUGE,
@@ -114,6 +151,11 @@ DECLARATIONS = (
     REPEATS,
     CONFLICTS,
     LOST,
+    NETWORK_WORKERS,
+    RESULTS,
+    DOWN,
+    CLOSED,
+    FAILED_OVER,
     PAUSED,
     SPOOL_BYTES,
     SPOOL_FREE,
@@ -169,11 +211,26 @@ class Snapshot:
     paused: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class NetworkRun:
+    """What a worker runs a network on, and how its self-test ended (`blessmark.segment.engine.Outcome`)."""
+
+    network: str
+    engine: str
+    outcome: str
+
+
 class LedgerFigures(Protocol):
     """What the collector asks of the ledger."""
 
     def snapshot(self) -> Snapshot:
         """The ledger at this moment."""
+
+    def results(self) -> dict[tuple[str, str], int]:
+        """(destination, result) -> attempts that ended so."""
+
+    def down_s(self) -> dict[str, float]:
+        """Destination -> seconds for which it has been down."""
 
 
 class SpoolFigures(Protocol):
@@ -186,15 +243,37 @@ class SpoolFigures(Protocol):
         """Bytes still free."""
 
 
+class WorkerFigures(Protocol):
+    """What the collector asks of the workers."""
+
+    @property
+    def networks(self) -> Sequence[NetworkRun]:
+        """What every living worker runs."""
+
+
+class LaneFigures(Protocol):
+    """What the collector asks of the forwarder."""
+
+    def closed(self) -> list[str]:
+        """Destinations outside their windows."""
+
+    def failed_over(self) -> list[str]:
+        """Destinations whose deliveries go to another one."""
+
+
 Sample = tuple[tuple[str, ...], float]
 
 
 class LedgerCollector(Collector):
-    """Reads ledger and spool whenever somebody scrapes; keeps nothing itself."""
+    """Reads ledger, spool, forwarder and workers whenever somebody scrapes; keeps nothing itself."""
 
-    def __init__(self, ledger: LedgerFigures, spool: SpoolFigures) -> None:
+    def __init__(
+        self, ledger: LedgerFigures, spool: SpoolFigures, lanes: LaneFigures, workers: WorkerFigures
+    ) -> None:
         self._ledger = ledger
         self._spool = spool
+        self._lanes = lanes
+        self._workers = workers
 
     def describe(self) -> Iterable[Metric]:
         """The declarations without samples, so that registering opens no database."""
@@ -211,6 +290,11 @@ class LedgerCollector(Collector):
         yield _family(REPEATS, [((), snapshot.repeats)])
         yield _family(CONFLICTS, [((), snapshot.conflicts)])
         yield _family(LOST, [((), snapshot.lost)])
+        yield _family(NETWORK_WORKERS, _network_samples(self._workers))
+        yield _family(RESULTS, list(self._ledger.results().items()))
+        yield _family(DOWN, [((name,), seconds) for name, seconds in self._ledger.down_s().items()])
+        yield _family(CLOSED, [((name,), 1) for name in self._lanes.closed()])
+        yield _family(FAILED_OVER, [((name,), 1) for name in self._lanes.failed_over()])
         yield _family(PAUSED, [((destination,), 1) for destination in snapshot.paused])
         yield _family(SPOOL_BYTES, [((), self._spool.used_bytes())])
         yield _family(SPOOL_FREE, [((), self._spool.free_bytes())])
@@ -229,6 +313,11 @@ def _attempt_samples(snapshot: Snapshot) -> list[Sample]:
     for tally in snapshot.deliveries:
         attempts[tally.destination] = attempts.get(tally.destination, 0) + tally.attempts
     return [((destination,), count) for destination, count in attempts.items()]
+
+
+def _network_samples(workers: WorkerFigures) -> list[Sample]:
+    runs = Counter(workers.networks)
+    return [((run.network, run.engine, run.outcome), count) for run, count in runs.items()]
 
 
 def _family(declaration: Declaration, samples: Iterable[Sample]) -> Metric:

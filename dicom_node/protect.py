@@ -17,18 +17,15 @@ from blessmark import pixels
 from blessmark.embed import embed, seal_for_header
 from blessmark.errors import CapacityError
 from blessmark.payload import crypto
-from blessmark.segment import segmenter
+from blessmark.segment import batch, segmenter
 from blessmark.segment.whole import Whole
 from blessmark.types import About, Frame, IntArray, KeyRing, Receipt, Segmenter
 from blessmark.verify import verify
-from dicom_node import __version__, header, label
-from dicom_node.config import Config, OnUnprotectable, Route, SegmenterRule, record_tag
+from dicom_node import __version__, header, label, segmenters
+from dicom_node.config import Config, OnUnprotectable, Route, record_tag
 from dicom_node.errors import InputError
 from dicom_node.jobs import InstanceState, Outcome, Work
 from dicom_node.spool import Blob, Spool
-
-#: Modality, SOP Class UID, Body Part Examined
-_CHOSEN_BY = (0x00080060, 0x00080016, 0x00180015)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +33,7 @@ class Site:
     """What a node brings to every image: who it is, its keys, and how it marks.
 
     `rules` name images whose map another segmenter than `segmenter` draws; the first that fits decides.
+    `batch_frames` maps of an instance are drawn together at most.
     """
 
     node: str
@@ -44,14 +42,12 @@ class Site:
     record_tags: tuple[int, ...]
     max_change: int | None = None
     on_unprotectable: OnUnprotectable = OnUnprotectable.HEADER
-    rules: tuple[tuple[SegmenterRule, Segmenter], ...] = ()
+    rules: segmenters.Rules = ()
+    batch_frames: int = batch.FRAMES
 
     def for_instance(self, ds: Dataset) -> Site:
         """The same site with the segmenter that its rules choose for `ds`."""
-        words = [header.text(ds, tag) for tag in _CHOSEN_BY]
-        colour = ds.get("SamplesPerPixel") == 3
-        chosen = (drawer for rule, drawer in self.rules if rule.fits(*words, colour=colour))
-        return replace(self, segmenter=next(chosen, self.segmenter), rules=())
+        return replace(self, segmenter=segmenters.chosen(ds, self.rules) or self.segmenter, rules=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +109,19 @@ def protect(ds: Dataset, site: Site, time_s: int) -> Protection:
 class Protector:
     """Protects instances of one route from the spool into the spool; see `jobs` for its place."""
 
-    def __init__(self, config: Config, route: Route, ring: KeyRing, spool: Spool) -> None:
+    def __init__(
+        self,
+        config: Config,
+        route: Route,
+        ring: KeyRing,
+        spool: Spool,
+        draw: segmenters.Draw = segmenter,
+    ) -> None:
         self._route, self._spool = route, spool
-        self._site = site_of(config, route.on_unprotectable, ring)
+        self._site = site_of(config, route.on_unprotectable, ring, draw)
 
     def __call__(self, work: Work) -> Outcome:
+        self._spool.check_room_to_work(work.blob)
         ds = pixels.read(self._spool.path(work.blob))
         done = protect(ds, self._site, int(work.received_at))
         if done.result in _ENDS:
@@ -136,18 +140,21 @@ class Protector:
         )
 
 
-def site_of(config: Config, on_unprotectable: OnUnprotectable, ring: KeyRing) -> Site:
-    """The site that a configuration describes."""
+def site_of(
+    config: Config, on_unprotectable: OnUnprotectable, ring: KeyRing, draw: segmenters.Draw = segmenter
+) -> Site:
+    """The site that a configuration describes; `draw` gives the segmenter of a name."""
     tags = tuple(tag for tag in map(record_tag, config.watermark.record) if tag is not None)
     cap = config.watermark.max_change
     return Site(
         node=config.node.id,
         ring=ring,
-        segmenter=segmenter(config.watermark.segmenter),
+        segmenter=draw(config.watermark.segmenter),
         record_tags=tags,
         max_change=None if cap == "auto" else cap,
         on_unprotectable=on_unprotectable,
-        rules=tuple((rule, segmenter(rule.use)) for rule in config.watermark.segmenter_rules),
+        rules=segmenters.rules_of(config.watermark, draw),
+        batch_frames=config.networks.batch_frames,
     )
 
 
@@ -197,8 +204,8 @@ def _embed_frames(
     image: pixels.Image, about: About, site: Site, marks: list[FrameMark]
 ) -> Iterator[IntArray]:
     """The samples of every frame, marked where they have room; notes in `marks` what was done."""
-    for frame in image:
-        marked, mark = _embed_frame(frame, about, site)
+    for frame, drawer in batch.drawn_ahead(image, site.segmenter, site.batch_frames):
+        marked, mark = _embed_frame(frame, about, replace(site, segmenter=drawer))
         marks.append(mark)
         yield marked.samples
 
@@ -235,12 +242,17 @@ def _label(ds: Dataset, site: Site, marks: list[FrameMark], replaced: bytes, tim
     records = tuple((mark.frame, mark.sealed) for mark in marks if mark.sealed)
     label.mark(
         ds,
-        label.Mark(crypto.fingerprint(key), records, sealed),
+        label.Mark(crypto.fingerprint(key), records, sealed, _drawn_by(marks)),
         node=site.node,
         version=__version__,
         time_s=time_s,
         description=_description(marks),
     )
+
+
+def _drawn_by(marks: list[FrameMark]) -> tuple[str, ...]:
+    """The ids of the segmenters whose maps the frames were marked by, each once."""
+    return tuple(dict.fromkeys(mark.receipt.segmenter for mark in marks if mark.receipt is not None))
 
 
 def _description(marks: list[FrameMark]) -> str:

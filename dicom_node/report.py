@@ -40,7 +40,7 @@ class InstanceReport:
     """One instance's verdict: the worst of its frames, or why it holds nothing to judge.
 
     `reason` is a reason code for objects without embeddable pixels; `record` holds the fields of the record
-    as keyword -> text and is filled only on request.
+    as keyword -> text and is filled only on request. `segmenters` are the ids of those that the reader tried.
     """
 
     source: str
@@ -49,6 +49,7 @@ class InstanceReport:
     protected_at: str = ""
     node: str = ""
     frames_expected: int = 0
+    segmenters: tuple[str, ...] = ()
     frames: tuple[FrameReport, ...] = ()
     record: dict[str, str] = field(default_factory=dict, repr=False)
 
@@ -89,6 +90,9 @@ def _detail(report: InstanceReport) -> str:
         return report.reason
     if not report.frames:
         return ""
+    lacking = [f.segmenter for f in report.frames if f.finding == "unknown-segmenter"]
+    if lacking:
+        return f"marked by {lacking[0]}; this installation has {', '.join(report.segmenters)}"
     parts = [_carried(report.frames[0])] if report.frames[0].framing else []
     levels = [f.psnr_db for f in report.frames if f.psnr_db is not None and math.isfinite(f.psnr_db)]
     if levels:
@@ -117,6 +121,7 @@ def _instance(report: InstanceReport) -> dict[str, object]:
         "node": report.node,
         "protected_at": report.protected_at,
         "frames_expected": report.frames_expected,
+        "segmenters": list(report.segmenters),
         "frames": [_frame(frame) for frame in report.frames],
     }
     if report.record:

@@ -6,7 +6,7 @@ Answers of a peer fall into four classes (PS3.7 annex C, PS3.4 table B.2-1):
     done       0000                                            delivered
     warning    Bxxx, 0001, 0107, 0111, 0116                    delivered; the status is kept
     transient  A7xx, 0110, 0213, no answer, abort, busy        try again, as often as `give_up_after` allows
-    refused    anything else, no presentation context          dead letter after `refusals` attempts
+    refused    anything else, no presentation context          dead letter after `refusals` such answers
 
 0110 (processing failure) and 0213 (resource limitation) say nothing against the object, so they are
 transient. Some archives answer A700 or C000 to everything; both limits are therefore settings.
@@ -38,17 +38,20 @@ class Answer(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RetryAt:
-    """Try again at `at` (seconds since 1970); `reason` is a bounded word for the ledger."""
+    """Try again at `at` (seconds since 1970); `refused` if it was the object that was not taken."""
 
     at: float
     reason: str
+    result: str
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """To the dead letters; `reason` is a bounded word for the ledger."""
+    """To the dead letters."""
 
     reason: str
+    result: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,29 +76,48 @@ def classify(status: int) -> Answer:
     return Answer.REFUSED
 
 
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """How often a delivery was attempted, this time included, and how often the object was refused before."""
+
+    attempts: int
+    refusals: int = 0
+
+
 def decide(
-    policy: RetryPolicy, attempts: int, error: PeerError | int, now: float, rng: random.Random
+    policy: RetryPolicy,
+    tried: Tried,
+    error: PeerError | int,
+    now: float,
+    rng: random.Random,
+    *,
+    stand_in: bool = False,
 ) -> Decision:
-    """What follows attempt number `attempts` (from 1), which ended in a status or an error.
+    """What follows an attempt, which ended in a status or an error.
 
     Parameters
     ----------
     policy : the destination's retry settings
-    attempts : attempts made so far, this one included
+    tried : how often before
     error : the C-STORE status, or the error that took its place
     now : seconds since 1970-01-01 UTC
     rng : source of the jitter
+    stand_in : whether another destination was asked in place of the delivery's own; what that one refuses,
+        its own may still take, so nothing is given up
     """
     status = error.status if isinstance(error, PeerError) else error
     answer = _answer(error, status)
     if answer in (Answer.DONE, Answer.WARNING):
         assert status is not None
         return Done(status, warning=answer is Answer.WARNING)
-    limit = policy.give_up_after if answer is Answer.TRANSIENT else policy.refusals
-    reason = _reason(answer, status)
-    if limit is not None and attempts >= limit:
-        return GiveUp(reason)
-    return RetryAt(now + delay_s(policy, attempts, rng), reason)
+    refused = answer is Answer.REFUSED
+    reason, result = _reason(answer, error, status), _result(answer, error, status)
+    count = tried.refusals + 1 if refused else tried.attempts
+    limit = policy.refusals if refused else policy.give_up_after
+    if limit is not None and count >= limit and not stand_in:
+        return GiveUp(reason, result)
+    at = now + delay_s(policy, tried.attempts, rng)
+    return RetryAt(at, reason, result, refused=refused and not stand_in)
 
 
 def delay_s(policy: RetryPolicy, attempts: int, rng: random.Random) -> float:
@@ -112,7 +134,13 @@ def _answer(error: PeerError | int, status: int | None) -> Answer:
     return Answer.TRANSIENT if error.retryable else Answer.REFUSED
 
 
-def _reason(answer: Answer, status: int | None) -> str:
-    if status is not None:
-        return f"status-{status:04x}"
-    return "no-answer" if answer is Answer.TRANSIENT else "refused"
+def _reason(answer: Answer, error: PeerError | int, status: int | None) -> str:
+    """The word that the delivery keeps."""
+    return f"status-{status:04x}" if status is not None else _result(answer, error, status)
+
+
+def _result(answer: Answer, error: PeerError | int, status: int | None) -> str:
+    """The word that the metrics count by: bounded whatever statuses peers invent."""
+    if status is not None or not isinstance(error, PeerError):
+        return str(answer)
+    return error.reason or ("no-answer" if answer is Answer.TRANSIENT else "refused")

@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 
 from blessmark import pixels
 from blessmark.payload import crypto
-from blessmark.segment import segmenter
+from blessmark.segment import batch, segmenter
 from blessmark.segment.whole import Whole
 from blessmark.types import Finding, IntArray, KeyRing, Record, Segmenter, Verdict
 from blessmark.verify import verify
@@ -25,6 +25,7 @@ from dicom_node import header, label
 from dicom_node.config import Config, Route
 from dicom_node.jobs import Outcome, Work, failed, passed
 from dicom_node.report import FrameReport, InstanceReport
+from dicom_node.segmenters import Draw, Rules, chosen, rules_of
 from dicom_node.spool import Spool
 
 _SEVERITY = {finding: place for place, finding in enumerate(Finding)}
@@ -41,10 +42,25 @@ class Review:
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """What a reader brings: keys, and the segmenters that may have drawn the map."""
+    """What a reader brings: keys, and the segmenters that may have drawn the map.
+
+    Which of them is tried first follows from the label and from `rules`, and decides nothing but the time it
+    takes. `batch_frames` maps of an instance are drawn together at most.
+    """
 
     ring: KeyRing
     segmenters: Sequence[Segmenter]
+    rules: Rules = ()
+    batch_frames: int = batch.FRAMES
+
+    def for_instance(self, ds: Dataset, hinted: Sequence[str]) -> Reader:
+        """The same reader, the likeliest segmenter first."""
+        usual = chosen(ds, self.rules)
+
+        def unlikelihood(one: Segmenter) -> int:
+            return 0 if one.id in hinted else 1 if usual is not None and one.id == usual.id else 2
+
+        return replace(self, segmenters=tuple(sorted(self.segmenters, key=unlikelihood)), rules=())
 
 
 def review(ds: Dataset, source: str, reader: Reader, *, show_record: bool = False) -> Review:
@@ -59,7 +75,7 @@ def review(ds: Dataset, source: str, reader: Reader, *, show_record: bool = Fals
     if isinstance(image, pixels.Passthrough):
         return _without_pixels(source, str(image.reason))
     verdicts = [_without_samples(verdict) for verdict in _verdicts(ds, image, reader)]
-    return _concluded(source, verdicts, image.frames, show_record=show_record)
+    return _concluded(source, verdicts, image.frames, reader, show_record=show_record)
 
 
 def recover(ds: Dataset, source: str, reader: Reader, *, partial: bool = False) -> Review:
@@ -77,9 +93,9 @@ def recover(ds: Dataset, source: str, reader: Reader, *, partial: bool = False) 
     except _NotRestorable:
         rest = range(len(verdicts) + 1, image.frames + 1)
         verdicts += [_without_samples(v) for v in _verdicts(ds, image, reader, rest)]
-        return _concluded(source, verdicts, image.frames)
+        return _concluded(source, verdicts, image.frames, reader)
     _restore_header(ds, reader.ring, verdicts)
-    return _concluded(source, verdicts, image.frames, restored=True)
+    return _concluded(source, verdicts, image.frames, reader, restored=True)
 
 
 class Recoverer:
@@ -89,11 +105,19 @@ class Recoverer:
     without pixels to restore are handed on as they came.
     """
 
-    def __init__(self, config: Config, route: Route, ring: KeyRing, spool: Spool) -> None:
+    def __init__(
+        self,
+        config: Config,
+        route: Route,
+        ring: KeyRing,
+        spool: Spool,
+        draw: Draw = segmenter,
+    ) -> None:
         self._route, self._spool = route, spool
-        self._reader = reader_of(config, ring)
+        self._reader = reader_of(config, ring, draw)
 
     def __call__(self, work: Work) -> Outcome:
+        self._spool.check_room_to_work(work.blob)
         ds = pixels.read(self._spool.path(work.blob))
         done = recover(ds, work.blob, self._reader)
         if done.report.reason:
@@ -112,19 +136,30 @@ class Recoverer:
 class Verifier:
     """Judges instances of one route and hands them on exactly as they came; the finding is the reason."""
 
-    def __init__(self, config: Config, route: Route, ring: KeyRing, spool: Spool) -> None:
+    def __init__(
+        self,
+        config: Config,
+        route: Route,
+        ring: KeyRing,
+        spool: Spool,
+        draw: Draw = segmenter,
+    ) -> None:
         self._route, self._spool = route, spool
-        self._reader = reader_of(config, ring)
+        self._reader = reader_of(config, ring, draw)
 
     def __call__(self, work: Work) -> Outcome:
         done = review(pixels.read(self._spool.path(work.blob)), work.blob, self._reader)
         return passed(work, self._route, "verified", done.report.reason or str(done.finding))
 
 
-def reader_of(config: Config, ring: KeyRing) -> Reader:
-    """The reader that a configuration describes: every segmenter it names, then the whole-image opt-in."""
+def reader_of(config: Config, ring: KeyRing, draw: Draw = segmenter) -> Reader:
+    """The reader that a configuration describes: every segmenter it names, then the whole-image opt-in.
+
+    `draw` gives the segmenter of a name.
+    """
     names = (config.watermark.segmenter, *(rule.use for rule in config.watermark.segmenter_rules))
-    return Reader(ring, (*(segmenter(name) for name in dict.fromkeys(names)), Whole()))
+    drawers = (*(draw(name) for name in dict.fromkeys(names)), Whole())
+    return Reader(ring, drawers, rules_of(config.watermark, draw), config.networks.batch_frames)
 
 
 class _NotRestorable(Exception):  # noqa: N818 - ends the walk over the frames, never leaves this module
@@ -137,11 +172,20 @@ def _verdicts(
     mark = label.read_mark(ds)
     sealed = dict(mark.sealed_records) if mark is not None else {}
     hints = [mark.fingerprint] if mark is not None else []
+    drawn_by = mark.segmenters if mark is not None else ()
     fields = header.HeaderFields(ds)
-    for number in numbers if numbers is not None else range(1, image.frames + 1):
-        frame = image.frame(number)
+    first, *others = reader.for_instance(ds, drawn_by).segmenters
+    wanted = numbers if numbers is not None else range(1, image.frames + 1)
+    frames = (image.frame(number) for number in wanted)
+    for frame, drawer in batch.drawn_ahead(frames, first, reader.batch_frames):
         yield verify(
-            frame, reader.ring, reader.segmenters, header=fields, sealed=sealed.get(number), hinted_keys=hints
+            frame,
+            reader.ring,
+            (drawer, *others),
+            header=fields,
+            sealed=sealed.get(frame.number),
+            hinted_keys=hints,
+            hinted_segmenters=drawn_by,
         )
 
 
@@ -182,6 +226,7 @@ def _concluded(
     source: str,
     verdicts: Sequence[Verdict],
     frames: int,
+    reader: Reader,
     *,
     show_record: bool = False,
     restored: bool = False,
@@ -194,6 +239,7 @@ def _concluded(
         protected_at="" if record is None or not record.time_s else _moment(record.time_s),
         node="" if record is None else record.node,
         frames_expected=0 if record is None else record.frames,
+        segmenters=tuple(each.id for each in reader.segmenters),
         frames=tuple(_frame_report(verdict) for verdict in verdicts),
         record=_readable(record) if show_record and record is not None else {},
     )

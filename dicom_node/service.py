@@ -24,7 +24,7 @@ from dicom_node.config import Config
 from dicom_node.dimse.scp import Receiver
 from dicom_node.errors import EXIT_DONE, NodeError, SpoolError
 from dicom_node.forwarder import Forwarder
-from dicom_node.housekeeping import Housekeeper
+from dicom_node.housekeeping import Housekeeper, Reliever
 from dicom_node.http import HttpServer
 from dicom_node.ledger import Ledger
 from dicom_node.metrics import LedgerCollector
@@ -96,7 +96,7 @@ class Service:
         self.receiver = Receiver(config, self.spool, self.ledger, on_arrival=bells.ring_work)
         _run(self.receiver, undo)
         if config.http.port is not None:
-            collector = LedgerCollector(self.ledger, self.spool)
+            collector = LedgerCollector(self.ledger, self.spool, self.forwarder, self.workers)
             self.http = HttpServer(config.http.bind, config.http.port, collector, self.problems)
             _run(self.http, undo)
 
@@ -109,6 +109,7 @@ class Service:
         self.ledger.check()
         housekeeping.require_spool(storage.spool_dir, self.ledger)
         self.spool = Spool(storage.spool_dir, storage.reserve_bytes, keep_s=storage.keep_s)
+        _run(Reliever(self.spool), undo)
         swept = self.spool.sweep()
         leases = self.ledger.recover()
         found = housekeeping.reconcile(
@@ -187,9 +188,10 @@ def log_salt(config: Config) -> bytes:
     """
     path = config.storage.folder / "log-salt"
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError):
-            _create(path, secrets.token_bytes(_SALT_BYTES))
+        if not path.exists():  # on a full disk nothing can be made, and nothing need be
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                _create(path, secrets.token_bytes(_SALT_BYTES))
         return path.read_bytes()
     except OSError as error:
         raise SpoolError(
@@ -231,6 +233,8 @@ def _signals() -> Iterator[Callable[[], signal.Signals]]:
         os.close(tell)
 
 
-def _run(part: Workers | Forwarder | Housekeeper | Receiver | HttpServer, undo: contextlib.ExitStack) -> None:
+def _run(
+    part: Workers | Forwarder | Housekeeper | Reliever | Receiver | HttpServer, undo: contextlib.ExitStack
+) -> None:
     part.start()
     undo.callback(part.stop)

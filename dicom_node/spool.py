@@ -38,6 +38,8 @@ _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _READ_BYTES = 1 << 20
 #: SQLite needs a few pages of its write-ahead log for every commit; this holds thousands
 _RESERVE_FILE_BYTES = 16_000_000
+#: with less free than this the ledger may be refusing already
+_BRIM_BYTES = 1_000_000
 _SPARE_INODES = 256
 _BATCH = 256
 
@@ -189,6 +191,23 @@ class Spool:
             raise SpoolFull(f"no inodes free in {self.folder}; make room")
         if free > 2 * self.reserve_bytes:
             self._take_reserve()
+
+    def check_room_to_work(self, name: str) -> None:
+        """Raise SpoolFull unless an output as large as this object leaves half of the reserve free.
+
+        Work stops there, so that the ledger can still record what is delivered; else a destination that stays
+        away for long would leave a disk on which nothing can ever be recorded again.
+        """
+        with self._failures(f"object {name}"):
+            size = self.path(name).stat().st_size
+        free = self.free_bytes()
+        if free - size < self.reserve_bytes // 2:
+            raise SpoolFull(f"{free} bytes free in {self.folder}, too few to work on {size}; make room")
+
+    def relieve(self) -> None:
+        """Give the reserve file back if the disk is full, whoever filled it; call now and then."""
+        if self.free_bytes() < _BRIM_BYTES:
+            self.release_reserve()
 
     def free_bytes(self) -> int:
         """Bytes that this user may still write on the spool's file system."""

@@ -85,7 +85,7 @@ def _resolved(facts: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[st
 
 
 def _default(value: Any) -> str:
-    if isinstance(value, list) and len(value) > 3:
+    if isinstance(value, list) and (len(value) > 3 or any(isinstance(each, dict) for each in value)):
         return "see the example"
     if isinstance(value, dict):
         return "as below"

@@ -271,9 +271,8 @@ def _add_reading(command: argparse.ArgumentParser) -> None:
     _add_ring(command)
     command.add_argument(
         "--segmenter",
-        default="anatomy",
         metavar="NAME",
-        help="what draws the region of interest (default: anatomy)",
+        help="what draws the region of interest (default: anatomy; vessels in colour fundus photographs)",
     )
 
 

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 
 from dicom_node.cli.files import Pair, instance, pairs, problem, progress, write_whole
-from dicom_node.cli.reading import ring_of, segmenter_of, tell, tell_skipped
+from dicom_node.cli.reading import ring_of, segmenters_of, tell, tell_skipped
 from dicom_node.config import RECORD_FIELDS, OnUnprotectable
 from dicom_node.errors import EXIT_DONE, EXIT_ERROR
 from dicom_node.protect import Protection, Site, protect, written
@@ -34,10 +34,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _site(args: argparse.Namespace) -> Site:
+    usual, rules = segmenters_of(args)
     return Site(
         node=args.node_id,
         ring=ring_of(args),
-        segmenter=segmenter_of(args),
+        segmenter=usual,
+        rules=rules,
         record_tags=tuple(RECORD_FIELDS.values()),
         max_change=args.max_change,
         on_unprotectable=OnUnprotectable(args.on_unprotectable),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from dicom_node.errors import EXIT_DONE, EXIT_ERROR, LedgerError, UsageError
 from dicom_node.jobs import DeliveryState, InstanceState
 from dicom_node.ledger import Item, Kept, Ledger, Parcel, Queue
 from dicom_node.spool import Spool
+from dicom_node.windows import opens_at
 
 _KEPT = (InstanceState.HELD, InstanceState.QUARANTINED)
 _WAITING = (DeliveryState.QUEUED, DeliveryState.DEAD)
@@ -37,12 +39,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _list(args: argparse.Namespace, config: Config, ledger: Ledger) -> int:
     queues = [queue for queue in ledger.queues() if _wanted(args, queue)]
-    paused = ledger.paused()
+    paused, down = ledger.paused(), ledger.outages()
     rows = list(_rows(args, ledger, queues)) if args.state or args.destination or args.limit else None
     if args.json:
-        print(json.dumps(_listed(config, queues, paused, rows), indent=1))
+        print(json.dumps(_listed(config, queues, paused, down, rows), indent=1))
         return EXIT_DONE
-    print("\n".join(_summary(config, queues, paused)))
+    print("\n".join(_summary(config, queues, paused, down)))
     if rows is not None:
         print("\n" + "\n".join(table(_ROW_COLUMNS, [_row(row) for row in rows])))
     return EXIT_DONE
@@ -67,29 +69,48 @@ def _rows(args: argparse.Namespace, ledger: Ledger, queues: Sequence[Queue]) -> 
             return
 
 
-def _summary(config: Config, queues: Sequence[Queue], paused: Mapping[str, float]) -> list[str]:
+def _summary(
+    config: Config, queues: Sequence[Queue], paused: Mapping[str, float], down: Mapping[str, float]
+) -> list[str]:
     rows: list[tuple[object, ...]] = [
         (
             queue.destination or "(this node)",
             queue.state,
             queue.count,
             None if queue.oldest_at is None else age(queue.oldest_at),
-            _remark(config, queue.destination, paused),
+            _remark(config, queue.destination, paused, down),
         )
         for queue in queues
     ]
-    silent = set(paused) - {queue.destination for queue in queues}
-    rows += [(name, None, 0, None, _remark(config, name, paused)) for name in sorted(silent)]
+    silent = {*paused, *down} - {queue.destination for queue in queues}
+    rows += [(name, None, 0, None, _remark(config, name, paused, down)) for name in sorted(silent)]
     return table(("where", "state", "count", "oldest", ""), rows)
 
 
-def _remark(config: Config, destination: str, paused: Mapping[str, float]) -> str:
+def _remark(config: Config, destination: str, paused: Mapping[str, float], down: Mapping[str, float]) -> str:
     remarks = []
     if destination and destination not in config.destinations:
         remarks.append("NOT IN THE CONFIGURATION")
     if destination in paused:
         remarks.append(f"PAUSED since {moment(paused[destination])}")
+    closed_until, down_since, goes_to = _reach(config, destination, down)
+    if closed_until is not None:
+        remarks.append(f"CLOSED until {moment(closed_until)}")
+    if down_since is not None:
+        remarks.append(f"DOWN since {moment(down_since)}" + (f", goes to {goes_to}" if goes_to else ""))
     return ", ".join(remarks)
+
+
+def _reach(
+    config: Config, name: str, down: Mapping[str, float]
+) -> tuple[float | None, float | None, str | None]:
+    """When the window of a destination opens, since when it is down, and who takes its deliveries now."""
+    destination, since, now = config.destinations.get(name), down.get(name), time.time()
+    if destination is None:
+        return None, since, None
+    opening = opens_at(destination.open_hours, now)
+    over = since is not None and opening == now and now - since >= destination.failover_after_s
+    return None if opening == now else opening, since, destination.failover if over else None
 
 
 _ROW_COLUMNS = ("id", "job", "destination", "state", "attempts", "since", "next", "reason")
@@ -111,20 +132,31 @@ def _row(row: Parcel | Kept) -> tuple[object, ...]:
     )
 
 
+def _reach_listed(config: Config, name: str, down: Mapping[str, float]) -> dict[str, str | None]:
+    closed_until, down_since, goes_to = _reach(config, name, down)
+    return {
+        "closed_until": None if closed_until is None else moment(closed_until),
+        "down_since": None if down_since is None else moment(down_since),
+        "goes_to": goes_to,
+    }
+
+
 def _listed(
     config: Config,
     queues: Sequence[Queue],
     paused: Mapping[str, float],
+    down: Mapping[str, float],
     rows: Sequence[Parcel | Kept] | None,
 ) -> dict[str, object]:
     known = set(config.destinations)
-    names = sorted(known | set(paused) | {queue.destination for queue in queues if queue.destination})
+    names = sorted(known | {*paused, *down} | {queue.destination for queue in queues if queue.destination})
     document: dict[str, object] = {
         "destinations": [
             {
                 "name": name,
                 "configured": name in known,
                 "paused_since": moment(paused[name]) if name in paused else None,
+                **_reach_listed(config, name, down),
             }
             for name in names
         ],

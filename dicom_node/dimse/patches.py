@@ -343,12 +343,17 @@ def _read_body(self: Any, header: bytearray, length: int) -> str:
     if len(header) != 6 + length:
         return _CLOSED
     try:
-        pdu, event = (_Data(header), _DATA_CAME) if header[0] == _P_DATA else self._decode_pdu(header)
+        pdu, event = _decode_data(self, header) if header[0] == _P_DATA else self._decode_pdu(header)
     except Exception as error:
         log.event(_LOG, "pdu-refused", level=logging.WARNING, reason="undecodable", error=error)
         return _INVALID
     self._recv_pdu.put(pdu)
     return str(event)
+
+
+def _decode_data(self: Any, pdu: bytearray) -> tuple[Any, str]:
+    evt.trigger(self.assoc, evt.EVT_DATA_RECV, {"data": pdu})
+    return _Data(pdu), _DATA_CAME
 
 
 class _Data:

@@ -2,37 +2,37 @@
 
 Rules that bind here:
 1. The bytes of the data set go out as they are in the file: nothing is decoded, converted or left out.
-2. An object goes in its own transfer syntax or not at all; a peer that does not take it is told apart from a
-   peer that is not there.
-3. An association on which anything went wrong is never used again.
+2. An object's own transfer syntax is proposed first, and what it can be converted to without loss behind it,
+   each in a presentation context of its own (PS3.8 section 9.3.2.2). The peer decides; where it takes both,
+   the object goes as it is.
+3. A peer that takes none of them is told apart from a peer that is not there.
+4. An association on which anything went wrong is never used again.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID
 from pynetdicom import AE, evt
 from pynetdicom.presentation import build_context
 
 from dicom_node.config import Destination
-from dicom_node.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, patches
+from dicom_node.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, patches, stream
 from dicom_node.errors import PeerError, SpoolError
 from dicom_node.jobs import Send
 
 #: PS3.8 section 9.3.2.2: context ids are the odd numbers of a byte
 MAX_CONTEXTS = 128
-#: a peer that takes less than this many bytes per second is given up
-SLOWEST_BYTES_S = 1 << 16
 
 Pair = tuple[str, str]
 
 
 def patience_s(destination: Destination, path: Path) -> float:
-    """Seconds after which an answer is overdue, counted from the first byte sent.
+    """Seconds after which an answer is overdue at the latest, counted from the first byte sent.
 
     Raises SpoolError when the file is not there.
     """
@@ -40,7 +40,7 @@ def patience_s(destination: Destination, path: Path) -> float:
         size = path.stat().st_size
     except OSError as error:
         raise SpoolError(f"{path.name} is gone from the spool; send the object again") from error
-    return destination.timeout_s + size / SLOWEST_BYTES_S
+    return 2 * destination.timeout_s + size / stream.SLOWEST_BYTES_S + size / stream.SLOWEST_ANSWER_BYTES_S
 
 
 class Sender:
@@ -68,20 +68,39 @@ class Sender:
         """Whether an association is open."""
         return self._association is not None and bool(self._association.is_established)
 
-    def send(self, send: Send, path: Path) -> int:
-        """Send one Part 10 file and return the C-STORE status of the peer, 0..0xFFFF.
+    def agree(self, send: Send, alternatives: Sequence[str] = ()) -> str:
+        """The transfer syntax in which the peer takes an object: its own, else the first of `alternatives`.
 
         Raises
         ------
-        PeerError : retryable when the peer is away, busy, refuses the association or does not answer; not
-            retryable when it does not take the object's SOP class in its transfer syntax
-        SpoolError : the file cannot be read or is no Part 10 file
+        PeerError : retryable when the peer is away, busy or refuses the association; not retryable when it
+            takes the object's SOP class in none of the syntaxes
         """
-        pair = (send.sop_class_uid, send.transfer_syntax_uid)
-        self._ensure(pair)
-        if not self._takes(pair):
-            raise self._no_context(pair)
-        return self._store(path, pair)
+        syntaxes = (send.transfer_syntax_uid, *alternatives)
+        self._ensure([(send.sop_class_uid, syntax) for syntax in syntaxes])
+        for syntax in syntaxes:
+            if self._context(send.sop_class_uid, syntax) is not None:
+                return syntax
+        raise self._no_context(send, syntaxes)
+
+    def send(self, send: Send, path: Path, syntax: str) -> int:
+        """Send one Part 10 file in `syntax`, which was agreed, and return the status of the peer, 0..0xFFFF.
+
+        Raises
+        ------
+        PeerError : the peer is away, busy, refuses the association or does not answer
+        SpoolError : the file cannot be read, is no Part 10 file or not in this transfer syntax
+        """
+        data = stream.data_set_of(path)
+        if data.transfer_syntax_uid != syntax:
+            raise SpoolError(
+                f"{path.name} is in another transfer syntax than the ledger says; check the disk"
+            )
+        self._ensure([(send.sop_class_uid, syntax)])
+        context = self._context(send.sop_class_uid, syntax)
+        if context is None:
+            raise self._no_context(send, (syntax,))
+        return self._store(context, send, data)
 
     def close(self) -> None:
         """Release the association, if one is open."""
@@ -103,19 +122,20 @@ class Sender:
         entity.network_timeout = self._destination.timeout_s
         return entity
 
-    def _ensure(self, pair: Pair) -> None:
-        """Have an association on which `pair` was proposed."""
-        known = pair in self._proposed
-        self._proposed.pop(pair, None)
-        self._proposed[pair] = None
+    def _ensure(self, pairs: Sequence[Pair]) -> None:
+        """Have an association on which every one of `pairs` was proposed."""
+        known = all(pair in self._proposed for pair in pairs)
+        for pair in pairs:
+            self._proposed.pop(pair, None)
+            self._proposed[pair] = None
         if self.connected and known:
             return
         self.close()
         while len(self._proposed) > MAX_CONTEXTS:
             del self._proposed[next(iter(self._proposed))]
-        self._association = self._associate(pair)
+        self._association = self._associate()
 
-    def _associate(self, pair: Pair) -> Any:
+    def _associate(self) -> Any:
         where = self._destination
         try:
             association = self._entity.associate(
@@ -130,46 +150,66 @@ class Sender:
                 ],
             )
         except OSError as error:
-            raise self._failure(f"cannot be found at {where.host}: {error.strerror}") from error
-        if association.is_established:
-            return association
+            raise self._failure(
+                f"cannot be found at {where.host}: {error.strerror}", "unreachable"
+            ) from error
         if association.is_rejected:
             answer = association.acceptor.primitive
-            raise self._failure(f"refuses the association: {answer.result_str}, {answer.reason_str}")
-        if association.rejected_contexts:
-            raise self._no_context(pair)
-        raise self._failure(f"cannot be reached at {where.host}:{where.port}")
+            raise self._failure(
+                f"refuses the association: {answer.result_str}, {answer.reason_str}",
+                "rejected-transient" if answer.result == 0x02 else "rejected-permanent",
+            )
+        if not association.is_established and not association.rejected_contexts:
+            raise self._failure(f"cannot be reached at {where.host}:{where.port}", "unreachable")
+        return association
 
-    def _takes(self, pair: Pair) -> bool:
-        return any(
-            (context.abstract_syntax, context.transfer_syntax[0]) == pair
-            for context in self._association.accepted_contexts
+    def _context(self, sop_class_uid: str, syntax: str) -> int | None:
+        """The id of the accepted presentation context for a pair, None if the peer refused it."""
+        if not self.connected:  # it accepted the association, but not one context
+            return None
+        return next(
+            (
+                int(context.context_id)
+                for context in self._association.accepted_contexts
+                if (context.abstract_syntax, context.transfer_syntax[0]) == (sop_class_uid, syntax)
+                and context.as_scu
+            ),
+            None,
         )
 
-    def _store(self, path: Path, pair: Pair) -> int:
+    def _store(self, context: int, send: Send, data: stream.DataSet) -> int:
         started = time.monotonic()
         self._message_id = self._message_id % 0xFFFF + 1
+        request = stream.Request(self._message_id, send.sop_class_uid, send.sop_instance_uid)
+        status: int | None = None
         try:
-            self._association.dimse_timeout = patience_s(self._destination, path)
-            answer = self._association.send_c_store(path, msg_id=self._message_id)
-        except RuntimeError as error:  # the association ended since it was looked at
-            raise self._failure("closed the association") from error
-        except ValueError as error:  # the file says it is something else than the ledger does
-            raise self._no_context(pair) from error
-        except (OSError, AttributeError, InvalidDicomError) as error:
-            raise SpoolError(f"{path.name} cannot be read as a DICOM file; check the disk") from error
-        if "Status" in answer:
-            return int(answer.Status)
+            status = stream.store(self._association, context, request, data, self._destination.timeout_s)
+            if status is not None:
+                return status
+            if not self.connected:
+                raise self._failure("closed the association instead of answering", "closed")
+            raise self._failure(f"gave no answer within {time.monotonic() - started:.1f} s", "no-answer")
+        except TimeoutError as error:
+            raise self._failure("takes no more data", "no-answer") from error
+        except OSError as error:
+            raise self._failure("closed the connection", "closed") from error
+        finally:
+            if status is None:
+                self._forget()
+
+    def _forget(self) -> None:
+        """Break the connection, and never use the association again."""
         self.abort()
-        raise self._failure(f"gave no answer within {time.monotonic() - started:.1f} s")
+        self._association = None
 
-    def _failure(self, what: str) -> PeerError:
-        return PeerError(f"destination {self._name} ({self._destination.ae_title}) {what}")
+    def _failure(self, what: str, reason: str) -> PeerError:
+        return PeerError(f"destination {self._name} ({self._destination.ae_title}) {what}", reason=reason)
 
-    def _no_context(self, pair: Pair) -> PeerError:
-        name = [UID(uid).name for uid in pair]
+    def _no_context(self, send: Send, syntaxes: Sequence[str]) -> PeerError:
+        names = " or ".join(UID(syntax).name for syntax in syntaxes)
         return PeerError(
             f"destination {self._name} ({self._destination.ae_title}): no presentation context"
-            f" for {name[0]} in {name[1]}; let the destination accept it",
+            f" for {UID(send.sop_class_uid).name} in {names}; let the destination accept it",
             retryable=False,
+            reason="no-context",
         )

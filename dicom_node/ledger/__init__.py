@@ -18,6 +18,8 @@ Rules that bind here:
     instances    arrivals and the work on them
     operator     decisions of a person
     view         what these rest on: lists, one object, its story
+    conversions  objects made for destinations that take another transfer syntax
+    outages      destinations that are down, and how attempts ended
     retention    what may go
     figures      what is counted
     recovery     what a start puts right
@@ -28,9 +30,11 @@ Times are seconds since 1970-01-01 UTC.
 
 from __future__ import annotations
 
+from dicom_node.ledger.conversions import Conversions
 from dicom_node.ledger.figures import Counts, Figures, Queue
 from dicom_node.ledger.instances import INTERRUPTED_LIMIT, LOST_LIMIT, Added
 from dicom_node.ledger.operator import Operator
+from dicom_node.ledger.outages import Outages
 from dicom_node.ledger.recovery import Claim, Part, Recovery
 from dicom_node.ledger.retention import Purged, Retention
 from dicom_node.ledger.view import DeadLetter, Event, Item, Kept, Parcel, View
@@ -53,5 +57,5 @@ __all__ = [
 ]
 
 
-class Ledger(Recovery, Operator, View, Retention, Figures):
+class Ledger(Recovery, Operator, View, Retention, Figures, Conversions, Outages):
     """The jobs of one node, in one SQLite file; see `database.Database` for how it is opened."""

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from dicom_node.errors import LedgerError
+from dicom_node.errors import LedgerError, LedgerUnavailable
 from dicom_node.ledger.schema import events, migrate, require_present, scripts
 
 #: how long a write waits for a writer in another process before the ledger refuses, seconds
@@ -161,7 +161,7 @@ class Database:
                 raise damaged(self._path, str(said)) from error
             if code in _FULL:
                 self._made_room = self._on_full()
-            raise LedgerError(f"the ledger {self._path} refuses: {said}; check its disk") from error
+            raise LedgerUnavailable(f"the ledger {self._path} refuses: {said}; check its disk") from error
 
 
 class Grouped:

@@ -10,6 +10,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from dicom_node.errors import StaleLease
 from dicom_node.jobs import DeliveryState, Send, check_delivery_move
 from dicom_node.ledger.database import Database, Loss, event_values
+from dicom_node.ledger.outages import count_attempt
 from dicom_node.ledger.schema import (
     BYTES_LOST,
     DEAD,
@@ -28,15 +29,16 @@ _i, _d, _p = instances.c, deliveries.c, pauses.c
 class Deliveries(Database):
     """The life of a delivery: one instance for one destination."""
 
-    def claim_sends(self, destination: str, limit: int, lease_s: float) -> list[Send]:
+    def claim_sends(self, destination: str, limit: int, lease_s: float, *, via: str = "") -> list[Send]:
         """Lease up to `limit` due deliveries of a destination: by priority, then next_at, then id.
 
-        Takes back expired leases first. A paused destination gets nothing.
+        Takes back expired leases first. A paused destination gets nothing, nor does `via` in its stead if
+        that is paused.
         """
         with self._writing() as connection:
             expired = sa.and_(_d.destination == destination, _d.lease_until <= self._clock())
             self._take_back_sends(connection, expired, Loss.LEASE)
-            if connection.execute(sa.select(_p.since).where(_p.destination == destination)).first():
+            if connection.execute(sa.select(_p.since).where(_p.destination.in_((destination, via)))).first():
                 return []
             now = self._clock()
             rows = _due(connection, destination, now, limit)
@@ -58,17 +60,29 @@ class Deliveries(Database):
         with self._writing() as connection:
             self._change_send(connection, send, {"lease_until": self._clock() + lease_s})
 
-    def delivered(self, send: Send, status: int) -> None:
-        """Record that the destination answered success or a warning."""
-        self._leave_send(send, DeliveryState.DELIVERED, f"status-{status:04x}", {"status": status})
+    def delivered(self, send: Send, status: int, *, via: str = "") -> None:
+        """Record that the destination, or `via` in its stead, answered success or a warning."""
+        values = {"status": status, "via": via}
+        result = "warning" if status else "delivered"
+        self._leave_send(
+            send, DeliveryState.DELIVERED, f"status-{status:04x}", values, result=result, via=via
+        )
 
-    def retry(self, send: Send, at: float, reason: str) -> None:
-        """Queue a delivery again, for `at`; `reason` is a bounded word."""
-        self._leave_send(send, DeliveryState.QUEUED, reason, {"next_at": at})
+    def retry(
+        self, send: Send, at: float, reason: str, *, result: str = "", refused: bool = False, via: str = ""
+    ) -> None:
+        """Queue a delivery again, for `at`.
 
-    def dead(self, send: Send, reason: str) -> None:
-        """Give a delivery up; `reason` is a bounded word."""
-        self._leave_send(send, DeliveryState.DEAD, reason, {})
+        `reason` and `result` are bounded words, for the row (`status-a700`) and for counters (`transient`; if
+        empty, the reason). `refused` says that it was this very object that its destination did not take;
+        `via` names the destination that was asked in its stead.
+        """
+        values = {"next_at": at, "refusals": send.refusals + refused}
+        self._leave_send(send, DeliveryState.QUEUED, reason, values, result=result or reason, via=via)
+
+    def dead(self, send: Send, reason: str, *, result: str = "") -> None:
+        """Give a delivery up; `reason` and `result` are bounded words, as in `retry`."""
+        self._leave_send(send, DeliveryState.DEAD, reason, {}, result=result or reason)
 
     def put_back(self, send: Send) -> None:
         """Queue a delivery again as if it had never been leased: it was claimed but not tried."""
@@ -84,23 +98,27 @@ class Deliveries(Database):
             )
 
     def _leave_send(
-        self, send: Send, state: DeliveryState, reason: str, values: Mapping[str, object]
-    ) -> None:
-        check_delivery_move(DeliveryState.SENDING, state)
-        self._together(lambda connection: self._leave(connection, send, state, reason, values))
-
-    def _leave(
         self,
-        connection: sa.Connection,
         send: Send,
         state: DeliveryState,
         reason: str,
         values: Mapping[str, object],
+        *,
+        result: str,
+        via: str = "",
     ) -> None:
-        self._change_send(connection, send, {"state": state, "reason": reason, **values})
-        instance = connection.execute(sa.select(_d.instance_id).where(_d.id == send.id)).scalar_one()
+        check_delivery_move(DeliveryState.SENDING, state)
         what = "retry" if state is DeliveryState.QUEUED else state
-        self._note(connection, instance, what, destination=send.destination, reason=reason)
+
+        def leave(connection: sa.Connection) -> None:
+            self._change_send(connection, send, {"state": state, "reason": reason, **values})
+            instance = connection.execute(sa.select(_d.instance_id).where(_d.id == send.id)).scalar_one()
+            if via:
+                self._note(connection, instance, "failed-over", destination=send.destination, reason=via)
+            self._note(connection, instance, what, destination=send.destination, reason=reason)
+            count_attempt(connection, via or send.destination, result)
+
+        self._together(leave)
 
     def _queue(
         self, connection: sa.Connection, instance_id: int, destinations: Iterable[str], priority: int
@@ -115,7 +133,7 @@ class Deliveries(Database):
             return
         queue = upsert(deliveries).values(rows)
         # an instance is worked on twice only if what it was to send had been lost
-        revive = {"state": DeliveryState.QUEUED, "next_at": now, "attempts": 0, "reason": ""}
+        revive = {"state": DeliveryState.QUEUED, "next_at": now, "attempts": 0, "refusals": 0, "reason": ""}
         queue = queue.on_conflict_do_update(
             [_d.instance_id, _d.destination], set_=revive, where=sa.and_(DEAD, _d.reason.in_(BYTES_LOST))
         )
@@ -167,6 +185,7 @@ _SENDS = sa.select(
     _i.out_sop_class_uid,
     _i.out_sop_instance_uid,
     _i.out_transfer_syntax_uid,
+    _d.refusals,
 ).join_from(deliveries, instances, _d.instance_id == _i.id)
 
 
@@ -180,4 +199,5 @@ def _send(row: Row) -> Send:
         row.out_sop_class_uid,
         row.out_sop_instance_uid,
         row.out_transfer_syntax_uid,
+        row.refusals,
     )

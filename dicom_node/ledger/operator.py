@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from dicom_node.errors import IllegalTransition, LedgerError
 from dicom_node.jobs import DeliveryState, InstanceState, check_delivery_move, check_instance_move
 from dicom_node.ledger.database import Database, event_values
+from dicom_node.ledger.outages import hurry
 from dicom_node.ledger.schema import DEAD, HELD, QUEUED, Row, deliveries, events, instances, pauses
 
 #: rows that one transaction of a command for many changes; others write in between
@@ -34,8 +35,9 @@ class Operator(Database):
             return True
 
     def resume(self, destination: str) -> bool:
-        """End a pause; False if there was none."""
+        """End a pause; False if there was none. Either way a destination that is down is asked at once."""
         with self._writing() as connection:
+            hurry(connection, [destination])
             ended = connection.execute(sa.delete(pauses).where(_p.destination == destination))
             return ended.rowcount == 1
 
@@ -110,7 +112,14 @@ class Operator(Database):
         return row
 
     def _requeue(self, connection: sa.Connection, rows: list[Row]) -> int:
-        values = {"state": DeliveryState.QUEUED, "next_at": self._clock(), "attempts": 0, "reason": ""}
+        values = {
+            "state": DeliveryState.QUEUED,
+            "next_at": self._clock(),
+            "attempts": 0,
+            "refusals": 0,
+            "reason": "",
+        }
+        hurry(connection, {row.destination for row in rows})
         return self._change_all(connection, rows, values, "requeued", "operator")
 
     def _drop(self, connection: sa.Connection, rows: list[Row]) -> int:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert as upsert
 
+from dicom_node.ledger.conversions import converted_for_waiting, forget_conversions, known_conversions
 from dicom_node.ledger.database import Database
 from dicom_node.ledger.schema import FINISHED, UNSETTLED, carried, deliveries, events, instances
 
@@ -45,13 +46,19 @@ class Retention(Database):
         )
         bound = [sa.select(_i.out_blob).where(leaving, condition) for condition in self._bound()]
         with self._reading() as connection:
-            return frozenset(connection.execute(sa.union(inputs, outputs, *bound)).scalars())
+            return frozenset(
+                connection.execute(sa.union(inputs, outputs, converted_for_waiting(names), *bound)).scalars()
+            )
 
     def known(self, blobs: Iterable[str]) -> frozenset[str]:
         """Those of the blobs that any row names, needed or not."""
         names = list(blobs)
         leaving = sa.and_(_i.out_blob.in_(names), _i.out_blob != sa.literal_column("''"))
-        query = sa.union(sa.select(_i.blob).where(_i.blob.in_(names)), sa.select(_i.out_blob).where(leaving))
+        query = sa.union(
+            sa.select(_i.blob).where(_i.blob.in_(names)),
+            sa.select(_i.out_blob).where(leaving),
+            known_conversions(names),
+        )
         with self._reading() as connection:
             return frozenset(connection.execute(query).scalars())
 
@@ -76,6 +83,7 @@ class Retention(Database):
             ripe = connection.execute(self._ripe(ripe, before)).scalars().all()
             _carry_over(connection, ripe)
             self._forget(connection, ripe)
+            forget_conversions(connection, ripe)
             gone = connection.execute(sa.delete(deliveries).where(_d.instance_id.in_(ripe))).rowcount
             connection.execute(sa.delete(events).where(_e.instance_id.in_(ripe)))
             connection.execute(sa.delete(instances).where(_i.id.in_(ripe)))

@@ -65,6 +65,32 @@ deliveries = sa.Table(
     sa.Column("token", sa.Integer),
     sa.Column("status", sa.Integer),
     sa.Column("reason", sa.Text),
+    sa.Column("refusals", sa.Integer),
+    sa.Column("via", sa.Text),
+)
+
+conversions = sa.Table(
+    "conversions",
+    METADATA,
+    sa.Column("blob", sa.Text, primary_key=True),
+    sa.Column("transfer_syntax_uid", sa.Text, primary_key=True),
+    sa.Column("out_blob", sa.Text),
+)
+
+outages = sa.Table(
+    "outages",
+    METADATA,
+    sa.Column("destination", sa.Text, primary_key=True),
+    sa.Column("since", sa.Float),
+    sa.Column("hurry", sa.Integer),
+)
+
+attempts = sa.Table(
+    "attempts",
+    METADATA,
+    sa.Column("destination", sa.Text, primary_key=True),
+    sa.Column("result", sa.Text, primary_key=True),
+    sa.Column("count", sa.Integer),
 )
 
 events = sa.Table(

@@ -24,7 +24,7 @@ from pynetdicom.transport import ThreadedAssociationServer
 from dicom_node.config import Config
 from dicom_node.jobs import Outcome, Work
 from dicom_node.service import Service
-from dicom_node.worker import Processor, build_processor
+from dicom_node.worker import Processor, Tell, build_processor
 
 CT, PRIVATE, WORKLIST = "1.2.840.10008.5.1.4.1.1.2", "1.3.46.670589.11.0.0.12.4", "1.2.840.10008.5.1.4.31"
 STORESCU, STORESCP, ECHOSCU = "/usr/bin/storescu", "/usr/bin/storescp", "/usr/bin/echoscu"
@@ -66,9 +66,9 @@ def config(folder: Path, destinations: dict[str, int], role: str = "pass") -> Co
     )
 
 
-def slow(made: Config) -> Processor:
+def slow(made: Config, tell: Tell) -> Processor:
     """Passes on after long enough to be killed in the middle."""
-    process = build_processor(made)
+    process = build_processor(made, tell)
 
     def delayed(work: Work) -> Outcome:
         time.sleep(0.2)

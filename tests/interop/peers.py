@@ -137,9 +137,9 @@ class RunningNode:
 
 @contextlib.contextmanager
 def node(
-    folder: Path, destinations: dict[str, tuple[str, int]], role: str = "protect"
+    folder: Path, destinations: dict[str, tuple[str, int]], role: str = "protect", more: str = ""
 ) -> Iterator[RunningNode]:
-    """A node that sends everything to all `destinations`, name -> (AE title, port)."""
+    """A node that sends everything to all `destinations`, name -> (AE title, port); `more` is YAML to add."""
     folder.mkdir(parents=True, exist_ok=True)
     keys = folder / "keyring"
     if not keys.exists():
@@ -157,7 +157,7 @@ def node(
         "workers: {count: 2}\n"
         f"destinations:\n{peers}"
         f"routes:\n  - {{name: all, role: {role}, destinations: [{', '.join(destinations)}]}}\n"
-        "http: {port: null}\n"
+        "http: {port: null}\n" + more
     )
     log = folder / "node.log"
     with process(sys.executable, "-m", "dicom_node", "serve", "--config", config, log=log) as child:

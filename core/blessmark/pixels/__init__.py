@@ -6,6 +6,8 @@
     store  Dataset, new frames  -> the Dataset      holding exactly these samples, read back before it returns
     write  Dataset              -> bytes            untouched elements as they were
 
+    decompress                  Dataset -> the Dataset, its pixels uncompressed
+
 Three rules hold for every image that `load` returns:
 
 * A sample is the whole pixel word: unused high bits hold only zeros or copies of the sign, so writing
@@ -17,10 +19,11 @@ Three rules hold for every image that `load` returns:
 This is the only part of the engine that knows DICOM.
 """
 
+from blessmark.pixels.decompress import decompress
 from blessmark.pixels.files import read, write
 from blessmark.pixels.header import Header
 from blessmark.pixels.image import Image, load
 from blessmark.pixels.reason import Passthrough, Reason
 from blessmark.pixels.store import store
 
-__all__ = ["Header", "Image", "Passthrough", "Reason", "load", "read", "store", "write"]
+__all__ = ["Header", "Image", "Passthrough", "Reason", "decompress", "load", "read", "store", "write"]

@@ -11,7 +11,8 @@ from pydicom.encaps import encapsulate, encapsulate_extended, generate_frames
 from blessmark.errors import PixelError
 from blessmark.pixels import elements
 
-_ITEM = b"\xfe\xff\x00\xe0"
+#: tag of a fragment
+ITEM = b"\xfe\xff\x00\xe0"
 #: tag and length of a fragment
 _ITEM_BYTES = 8
 _OFFSETS, _LENGTHS = "ExtendedOffsetTable", "ExtendedOffsetTableLengths"
@@ -25,7 +26,7 @@ def frames_of(ds: Dataset, expected: int) -> Iterator[bytes]:
     PixelError : there are more or fewer, or the fragments cannot be told apart
     """
     held = elements.pixel_bytes(ds)
-    if not held.startswith(_ITEM):
+    if not held.startswith(ITEM):
         raise PixelError("the transfer syntax is a compressed one, but Pixel Data holds no fragments")
     if len(held) < expected * _ITEM_BYTES:
         raise PixelError(f"{len(held)} bytes cannot hold {expected} compressed frames")

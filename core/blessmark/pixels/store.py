@@ -92,9 +92,9 @@ def _replace_fragments(ds: Dataset, source: Header, image: Image, wanted: Iterab
         return
     before = len(elements.pixel_bytes(ds))
     fragments.replace_fragments(ds, encoded)
-    _describe(ds, source, target)
+    describe(ds, source, target)
     if source.lossy:
-        _record_loss(ds, source, before)
+        record_loss(ds, source, before)
 
 
 def _compared(wanted: Iterable[IntArray], image: Image, differing: list[bool]) -> Iterator[IntArray]:
@@ -131,7 +131,7 @@ def _encoded(wanted: Iterable[IntArray], target: Header, source: Header) -> tupl
     return encoded, target
 
 
-def _describe(ds: Dataset, source: Header, target: Header) -> None:
+def describe(ds: Dataset, source: Header, target: Header) -> None:
     """Let the header say what the fragments are, touching only what changed."""
     if target.syntax != source.syntax:
         ds.file_meta.TransferSyntaxUID = uid.UID(target.syntax)
@@ -141,7 +141,7 @@ def _describe(ds: Dataset, source: Header, target: Header) -> None:
         ds.PlanarConfiguration = target.planar
 
 
-def _record_loss(ds: Dataset, source: Header, compressed_bytes: int) -> None:
+def record_loss(ds: Dataset, source: Header, compressed_bytes: int) -> None:
     """Say that the pixels were lossy once, now that the transfer syntax no longer does."""
     if elements.text(ds, "LossyImageCompression"):
         return

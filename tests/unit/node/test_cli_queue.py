@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -113,6 +115,41 @@ def test_queues_are_listed_with_counts_ages_and_remarks(site: Site) -> None:
 def test_a_paused_destination_is_listed_although_nothing_waits_for_it(site: Site) -> None:
     site("pause", "pacs")
     assert "PAUSED" in site("list")
+
+
+def test_a_destination_that_is_down_closed_or_replaced_says_so(site: Site) -> None:
+    """Its window is an hour that is not now."""
+    hour = (datetime.now().hour + 2) % 24
+    text = site.config.read_text().replace(
+        "port: 104}", f'port: 104, windows: ["{hour:02}:00-{hour:02}:30"]}}'
+    )
+    plain = site.config.read_text()
+    site.queue("pacs")
+    site.config.write_text(text)
+    assert "CLOSED until 20" in site("list")
+    site.config.write_text(
+        plain.replace("port: 104}", "port: 104, failover: vna}\n  vna: {ae_title: V, host: v, port: 104}")
+    )
+    site.book.went_down("pacs", time.time() - 601.0)
+    site.book.went_down("vna", time.time())
+    listed = site("list")
+    assert "DOWN since 20" in listed.splitlines()[-2]
+    assert listed.splitlines()[-2].endswith(", goes to vna")
+    assert "DOWN since 20" in listed.splitlines()[-1]
+    (pacs, vna) = json.loads(site("list", "--json"))["destinations"]
+    assert (pacs["goes_to"], vna["goes_to"], pacs["closed_until"]) == ("vna", None, None)
+    assert pacs["down_since"] < vna["down_since"]
+
+
+def test_who_resumes_or_retries_wants_the_destination_asked_at_once(site: Site) -> None:
+    site.queue("pacs")
+    site.book.went_down("pacs", 1.0)
+    assert not site.book.take_hurry("pacs")
+    site("resume", "pacs")
+    assert site.book.take_hurry("pacs")
+    assert not site.book.take_hurry("pacs")
+    site("retry", "d1")
+    assert site.book.take_hurry("pacs")
 
 
 def test_rows_are_listed_on_demand_and_no_more_than_asked_for(site: Site) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dicom_node import config
-from dicom_node.config import Config, Role
+from dicom_node.config import Config, Role, Transcode
 from dicom_node.errors import ConfigError
 
 _CONFIG_FOLDER = Path(__file__).resolve().parents[3] / "config"
@@ -298,3 +298,52 @@ def test_a_segmenter_rule_fits_when_all_its_conditions_hold(modality, body_part,
     rules = parse(RULES).watermark.segmenter_rules
     fitting = [rule.use for rule in rules if rule.fits(modality, "1.2", body_part, colour=colour)]
     assert next(iter(fitting), None) == chosen
+
+
+def with_destination(extra: str) -> str:
+    return _MINIMAL.replace(
+        "port: 104}", f"port: 104, {extra}}}\n  vna: {{ae_title: VNA, host: h, port: 104}}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("extra", "place", "said"),
+    [
+        ('windows: ["22-06"]', "windows[0]", "is written HH:MM-HH:MM"),
+        ('windows: ["06:00-06:00"]', "windows[0]", "begins when it ends"),
+        ('windows: ["22:00-06:00", "22:00-06:00"]', "windows", "named twice"),
+        ("failover: pacs", "failover", "is the destination itself"),
+        ("failover: nowhere", "failover", "there is no destination nowhere"),
+        ("failover: 5", "failover", "valid string"),
+        ("failover: vna, failover_after_s: -1.0", "failover_after_s", "greater than or equal to 0"),
+        ("transcode: lossy", "transcode", "'never' or 'lossless'"),
+        ("transcode_to: []", "transcode_to", "at least 1"),
+        ("transcode_to: [explicit, explicit]", "transcode_to", "named twice"),
+        ("transcode_to: [big-endian]", "transcode_to[0]", "'explicit' or 'implicit'"),
+    ],
+)
+def test_what_a_destination_cannot_be(extra: str, place: str, said: str) -> None:
+    start = f"4: destinations.pacs.{place}: "
+    assert any(said in found for found in problems(with_destination(extra)) if found.startswith(start))
+
+
+def test_a_destination_with_hours_and_a_fail_over() -> None:
+    loaded = parse(with_destination('failover: vna, windows: ["22:00-06:00"], transcode_to: [implicit]'))
+    pacs = loaded.destinations["pacs"]
+    assert [(window.start, window.end) for window in pacs.open_hours] == [(1320, 360)]
+    assert (pacs.failover, pacs.failover_after_s, pacs.transcode) == ("vna", 600.0, Transcode.LOSSLESS)
+
+
+def test_a_route_to_a_destination_and_its_fail_over_is_refused() -> None:
+    text = with_destination("failover: vna").replace("[pacs]", "[pacs, vna]")
+    (found,) = problems(text)
+    assert found.startswith("7: routes[0].destinations[0]: vna is the fail-over of pacs; ")
+
+
+@pytest.mark.parametrize(("priority", "accepted"), [(10, True), (-100, True), (101, False)])
+def test_a_route_has_a_priority(priority: int, accepted: bool) -> None:
+    text = _MINIMAL.replace("role: protect,", f"role: protect, priority: {priority},")
+    if accepted:
+        assert parse(text).routes[0].priority == priority
+    else:
+        assert any(found.startswith("6: routes[0].priority: ") for found in problems(text))

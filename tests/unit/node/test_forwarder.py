@@ -1,10 +1,15 @@
-"""Lanes, fed by a real ledger and answered by senders that do as they are told."""
+"""Lanes, fed by a real ledger and answered by senders that do as they are told.
+
+Where days pass, `Site.run` takes the place of the threads and the clock is moved whenever a lane rests.
+"""
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,11 +17,13 @@ import pytest
 
 from dicom_node import forwarder
 from dicom_node.config import Config
-from dicom_node.errors import PeerError
+from dicom_node.errors import ConversionError, PeerError, SpoolFull
 from dicom_node.forwarder import Forwarder
 from dicom_node.jobs import Arrival, DeliveryState, InstanceState, Outcome, Send
 from dicom_node.ledger import Ledger
+from dicom_node.reach import after_restart
 from dicom_node.spool import Spool
+from tests.ledgers import Clock
 
 Answer = Callable[[Send], int]
 
@@ -25,6 +32,7 @@ class FakeSender:
     """Stands in for `dimse.store.Sender`; what it answers is looked up by destination."""
 
     answers: ClassVar[dict[str, Answer]] = {}
+    takes: ClassVar[dict[str, str]] = {}
     made: ClassVar[list[FakeSender]] = []
 
     def __init__(self, name: str, _destination: object, _calling_ae: str) -> None:
@@ -35,8 +43,12 @@ class FakeSender:
         self.sent: list[Send] = []
         self.made.append(self)
 
-    def send(self, send: Send, path: Path) -> int:
+    def agree(self, send: Send, _alternatives: object = ()) -> str:
+        return self.takes.get(self.name, send.transfer_syntax_uid)
+
+    def send(self, send: Send, path: Path, _syntax: str) -> int:
         self.sent.append(send)
+        self.connected = False
         status = self.answers[self.name](send)
         self.connected = True
         return status
@@ -51,14 +63,16 @@ class FakeSender:
 
 @pytest.fixture(autouse=True)
 def _fake_senders(monkeypatch: pytest.MonkeyPatch) -> None:
-    FakeSender.answers, FakeSender.made = {}, []
+    FakeSender.answers, FakeSender.takes, FakeSender.made = {}, {}, []
     monkeypatch.setattr(forwarder, "Sender", FakeSender)
 
 
 class Site:
-    """Spool, ledger and a forwarder whose bells nobody rings."""
+    """Spool, ledger and a forwarder whose bells nobody rings; with a `clock`, one that `run` moves."""
 
-    def __init__(self, folder: Path, destinations: Mapping[str, Mapping[str, Any]]) -> None:
+    def __init__(
+        self, folder: Path, destinations: Mapping[str, Mapping[str, Any]], clock: Clock | None = None
+    ) -> None:
         self.config = Config.model_validate(
             {
                 "node": {"id": "n", "ae_title": "NODE"},
@@ -77,28 +91,43 @@ class Site:
             },
             strict=False,
         )
+        self.clock: Callable[[], float] = clock or time.time
         self.spool = Spool(folder / "spool", 1_000_000)
-        self.ledger = Ledger(folder / "ledger.sqlite")
+        self.ledger = Ledger(folder / "ledger.sqlite", clock=self.clock)
         self.forwarder = Forwarder(
             self.config,
             self.spool,
             self.ledger,
             rest=lambda _name, _seconds: time.sleep(0.01),
             wake=lambda _name: None,
+            clock=self.clock,
         )
 
-    def queue(self, count: int = 1) -> None:
-        """Make `count` instances ready for every destination."""
+    def run(self, until: Callable[[], object], limit_s: float, step_s: float = 30.0) -> None:
+        """Let every lane take its turn, then move the clock on, until it is done or the time is over."""
+        assert isinstance(self.clock, Clock)
+        end = self.clock() + limit_s
+        for lane in self.forwarder._lanes:
+            lane._rest = lambda _name, _seconds: None
+        while not until():
+            for lane in self.forwarder._lanes:
+                lane._turn()
+            self.clock.now += step_s
+            if self.clock() > end:
+                return
+
+    def queue(self, count: int = 1, *destinations: str, priority: int = 0) -> None:
+        """Make `count` instances ready for every destination, or for those that are named."""
         for number in range(count):
             blob = self.spool.put([f"object {number} {time.monotonic_ns()}".encode()])
             arrival = Arrival("1.2", f"1.2.{time.monotonic_ns()}", "1.2.840.10008.1.2", "A", "B", "all")
             self.ledger.add(arrival, blob.name, blob.size)
             (work,) = self.ledger.claim_work("test", 1, 60.0)
-            names = tuple(self.config.destinations)
+            names = destinations or tuple(self.config.destinations)
             outcome = Outcome(
                 InstanceState.READY, "passed", "", blob.name, "1.2", "1.2.3", "1.2.840.10008.1.2", names
             )
-            self.ledger.finish(work, outcome)
+            self.ledger.finish(work, outcome, priority=priority)
 
     def tally(self, destination: str) -> dict[str, int]:
         """Deliveries of a destination by state."""
@@ -110,13 +139,14 @@ class Site:
 def made(tmp_path: Path) -> Iterator[Callable[..., Site]]:
     sites: list[Site] = []
 
-    def make(**destinations: Mapping[str, Any]) -> Site:
-        sites.append(Site(tmp_path, destinations))
+    def make(*, clock: Clock | None = None, **destinations: Mapping[str, Any]) -> Site:
+        sites.append(Site(tmp_path, destinations, clock))
         return sites[-1]
 
     yield make
     for site in sites:
-        site.forwarder.stop(1.0)
+        if any(lane.ident is not None for lane in site.forwarder._lanes):
+            site.forwarder.stop(1.0)
         site.ledger.close()
 
 
@@ -214,10 +244,10 @@ def test_a_fault_of_the_node_does_not_end_the_lane(
     monkeypatch.setattr(forwarder, "_FAULT_PAUSE_S", 0.01)
     site, claim, failures = made(a={}), Ledger.claim_sends, [ZeroDivisionError(), KeyError("x")]
 
-    def flaky(*arguments: Any) -> Any:
+    def flaky(*arguments: Any, **options: Any) -> Any:
         if failures:
             raise failures.pop()
-        return claim(*arguments)
+        return claim(*arguments, **options)
 
     monkeypatch.setattr(Ledger, "claim_sends", flaky)
     FakeSender.answers["a"] = lambda _send: 0x0000
@@ -285,4 +315,377 @@ def test_stop_breaks_what_hangs(made: Callable[..., Site]) -> None:
     site.forwarder.stop(0.1)
     assert time.monotonic() - started < 2.0
     assert not site.forwarder.alive
+    assert site.tally("a") == {DeliveryState.QUEUED: 1}
+
+
+DAY_S = 86400.0
+
+
+def served(name: str) -> list[int]:
+    """The deliveries that reached the peers of a destination, in order."""
+    return [send.id for sender in FakeSender.made if sender.name == name for send in sender.sent]
+
+
+class Peer:
+    """Answers for a destination that comes and goes, and counts."""
+
+    def __init__(self, name: str, clock: Clock) -> None:
+        self.clock = clock
+        self.there = True
+        self.status: Callable[[Send], int] = lambda _send: 0x0000
+        self.taken: list[int] = []
+        self.asked_at: list[float] = []
+        FakeSender.answers[name] = self._answer
+
+    def _answer(self, send: Send) -> int:
+        self.asked_at.append(self.clock())
+        if not self.there:
+            raise PeerError("nobody there", reason="unreachable")
+        status = self.status(send)
+        if status == 0x0000:
+            self.taken.append(send.id)
+        return status
+
+
+def test_days_of_outage_cost_few_attempts_and_lose_nothing(made: Callable[..., Site]) -> None:
+    clock = Clock()
+    site, pacs = made(clock=clock, pacs={"associations": 2}), Peer("pacs", clock)
+    pacs.there = False
+    site.queue(30)
+    site.run(lambda: False, 2 * DAY_S)
+    assert site.tally("pacs") == {DeliveryState.QUEUED: 30}
+    assert len(pacs.asked_at) <= 2 * DAY_S / (900 * 0.8) + 10
+    assert site.ledger.down_s()["pacs"] > 1.9 * DAY_S
+    waits = [later - earlier for earlier, later in itertools.pairwise(pacs.asked_at[20:])]
+    assert len({round(wait / 30) for wait in waits}) > 5, "the waits are spread"
+
+    pacs.there = True
+    back_at = clock()
+    site.run(lambda: site.tally("pacs") == {DeliveryState.DELIVERED: 30}, DAY_S)
+    assert sorted(pacs.taken) == sorted(set(pacs.taken))
+    assert len(pacs.taken) == 30
+    assert clock() - back_at < 1.2 * 900 + 1.2 * 900 + 60
+    assert site.ledger.outages() == {}
+
+
+def test_an_operator_ends_the_wait(made: Callable[..., Site]) -> None:
+    clock = Clock()
+    site, pacs = made(clock=clock, pacs={"associations": 2}), Peer("pacs", clock)
+    pacs.there = False
+    site.queue(5)
+    site.run(lambda: False, DAY_S)
+    pacs.there = True
+    asked = clock()
+    site.ledger.resume("pacs")
+    site.run(lambda: pacs.taken, 3600.0, step_s=1.0)
+    assert clock() - asked < 5.0
+
+
+def test_only_one_lane_asks_whoever_is_down(made: Callable[..., Site]) -> None:
+    site, together, most = made(a={"associations": 4, "retry": {"first_s": 0.05, "cap_s": 0.05}}), [0], [0]
+    lock = threading.Lock()
+
+    def gone(_send: Send) -> int:
+        with lock:
+            together[0] += 1
+            most[0] = max(most[0], together[0]) if site.ledger.outages() else most[0]
+        time.sleep(0.02)
+        with lock:
+            together[0] -= 1
+        raise PeerError("nobody there")
+
+    FakeSender.answers["a"] = gone
+    site.queue(20)
+    site.ledger.went_down("a", 1.0)
+    site.forwarder._sites["a"].watch.reach = after_restart(1.0, 0.0)
+    site.forwarder.start()
+    wait_until(lambda: len(served("a")) >= 8)
+    assert most[0] == 1
+
+
+def test_a_busy_archive_is_left_in_peace_until_it_takes_again(made: Callable[..., Site]) -> None:
+    clock = Clock()
+    site, pacs = made(clock=clock, pacs={}), Peer("pacs", clock)
+    pacs.status = lambda _send: 0xA700
+    site.queue(20)
+    site.run(lambda: False, DAY_S)
+    assert len(pacs.asked_at) <= DAY_S / (900 * 0.8) + 15
+    pacs.status = lambda _send: 0x0000
+    site.run(lambda: site.tally("pacs") == {DeliveryState.DELIVERED: 20}, DAY_S)
+    assert len(pacs.taken) == 20
+
+
+@pytest.mark.parametrize("kind", ["refuses", "is busy", "hangs up"])
+def test_one_object_that_never_goes_through_holds_up_nobody(made: Callable[..., Site], kind: str) -> None:
+    clock = Clock()
+    site, pacs = made(clock=clock, pacs={}), Peer("pacs", clock)
+
+    def dislikes_the_first(send: Send) -> int:
+        if send.id != 1:
+            return 0x0000
+        if kind == "hangs up":
+            raise PeerError("closed the association", reason="closed")
+        return 0xC000 if kind == "refuses" else 0xA700
+
+    pacs.status = dislikes_the_first
+    site.queue(30)
+    started = clock()
+    site.run(lambda: len(pacs.taken) == 29, DAY_S, step_s=1.0)
+    assert sorted(pacs.taken) == list(range(2, 31))
+    assert clock() - started < 60
+    site.queue(5)
+    site.run(lambda: len(pacs.taken) == 34, DAY_S, step_s=1.0)
+    assert len(pacs.taken) == 34
+    if kind == "refuses":
+        site.run(lambda: False, 3600.0)
+        assert site.tally("pacs") == {DeliveryState.DELIVERED: 34, DeliveryState.DEAD: 1}
+
+
+def test_a_refusal_after_a_long_outage_still_has_its_chances(made: Callable[..., Site]) -> None:
+    clock = Clock()
+    site, pacs = made(clock=clock, pacs={}), Peer("pacs", clock)
+    pacs.there = False
+    site.queue(1)
+    site.run(lambda: False, DAY_S)
+    pacs.there, pacs.status = True, lambda send: 0xC000 if send.refusals < 2 else 0x0000
+    site.run(lambda: site.tally("pacs") == {DeliveryState.DELIVERED: 1}, DAY_S)
+    assert site.tally("pacs") == {DeliveryState.DELIVERED: 1}
+
+
+def test_what_is_urgent_goes_first(made: Callable[..., Site]) -> None:
+    clock = Clock()
+    site, pacs = made(clock=clock, pacs={}), Peer("pacs", clock)
+    site.queue(2, priority=-10)
+    site.queue(2)
+    site.queue(2, priority=10)
+    site.run(lambda: len(pacs.taken) == 6, 3600.0)
+    assert pacs.taken == [5, 6, 3, 4, 1, 2]
+
+
+def local(hour: int, minute: int = 0) -> float:
+    """A moment of a summer day on this machine's clock."""
+    return datetime(2026, 7, 1, hour, minute).timestamp()
+
+
+def test_outside_its_hours_a_queue_waits_and_says_so(made: Callable[..., Site]) -> None:
+    clock = Clock()
+    clock.now = local(12)
+    site = made(clock=clock, night={"windows": ["22:00-06:00"]}, always={})
+    night, always = Peer("night", clock), Peer("always", clock)
+    site.queue(4)
+    site.run(lambda: clock() >= local(21, 59), DAY_S, step_s=60.0)
+    assert (night.asked_at, len(always.taken)) == ([], 4)
+    assert site.forwarder.closed() == ["night"]
+    site.run(lambda: len(night.taken) == 4, DAY_S, step_s=60.0)
+    assert local(22) <= night.asked_at[0] < local(22, 5)
+    assert site.forwarder.closed() == []
+
+
+def test_when_the_window_closes_the_rest_goes_back_untried(made: Callable[..., Site]) -> None:
+    clock = Clock()
+    clock.now = local(5, 58)
+    site = made(clock=clock, night={"windows": ["22:00-06:00"]})
+    night = Peer("night", clock)
+
+    def takes_a_minute(_send: Send) -> int:
+        clock.now += 60.0
+        return 0x0000
+
+    night.status = takes_a_minute
+    site.queue(10)
+    site.run(lambda: False, 3600.0)
+    assert len(night.taken) == 2
+    assert site.tally("night") == {DeliveryState.DELIVERED: 2, DeliveryState.QUEUED: 8}
+    assert {send.attempts for send in site.ledger.claim_sends("night", 20, 1.0)} == {1}
+
+
+PAIR: dict[str, dict[str, Any]] = {"main": {"failover": "other", "failover_after_s": 600.0}, "other": {}}
+
+
+def test_a_fail_over_takes_over_and_gives_back(made: Callable[..., Site]) -> None:
+    clock = Clock()
+    site = made(clock=clock, **PAIR)
+    main, other = Peer("main", clock), Peer("other", clock)
+    main.there = False
+    site.queue(20, "main")
+    site.run(lambda: False, 500.0)
+    assert other.taken == []
+    assert site.forwarder.failed_over() == []
+    site.run(lambda: len(other.taken) >= 19, 3600.0)
+    assert site.forwarder.failed_over() == ["main"]
+    assert min(other.asked_at) - main.asked_at[0] >= 600.0
+    site.run(lambda: site.tally("main") == {DeliveryState.DELIVERED: 20}, 7200.0)
+    assert site.ledger.results()["other", "delivered"] == 20
+
+    main.there = True
+    for _ in range(12):
+        site.queue(1, "main")
+        site.run(lambda: False, 120.0)
+    assert site.forwarder.failed_over() == []
+    assert len(main.taken) >= 2, "it has its deliveries back"
+    assert sorted(main.taken + other.taken) == list(range(1, 33)), "each arrived once"
+    said = [(event.what, event.reason) for event in site.ledger.trace("1.2.3") if event.destination == "main"]
+    assert said.count(("failed-over", "other")) == len(other.taken)
+
+
+def test_an_outage_that_began_before_a_restart_still_counts(made: Callable[..., Site]) -> None:
+    clock = Clock()
+    first = made(clock=clock, **PAIR)
+    main = Peer("main", clock)
+    other = Peer("other", clock)
+    main.there = False
+    first.queue(5, "main")
+    first.run(lambda: False, 400.0)
+    again = made(clock=clock, **PAIR)
+    began = clock()
+    again.run(lambda: other.taken, 3600.0)
+    assert clock() - began < 300.0
+    assert again.forwarder.failed_over() == ["main"]
+
+
+def test_what_the_stand_in_refuses_is_kept_for_its_own_destination(made: Callable[..., Site]) -> None:
+    clock = Clock()
+    site = made(clock=clock, **PAIR)
+    main, other = Peer("main", clock), Peer("other", clock)
+    main.there, other.status = False, lambda _send: 0xC000
+    site.queue(3, "main")
+    site.run(lambda: False, DAY_S)
+    assert site.tally("main") == {DeliveryState.QUEUED: 3}
+    assert len(other.asked_at) > 6
+    main.there = True
+    site.run(lambda: len(main.taken) == 3, DAY_S)
+    assert site.tally("main") == {DeliveryState.DELIVERED: 3}
+
+
+def test_a_fail_over_that_is_down_as_well_loses_nothing(made: Callable[..., Site]) -> None:
+    clock = Clock()
+    site = made(clock=clock, **PAIR)
+    main, other = Peer("main", clock), Peer("other", clock)
+    main.there = other.there = False
+    site.queue(10, "main")
+    site.run(lambda: False, DAY_S)
+    assert site.tally("main") == {DeliveryState.QUEUED: 10}
+    other.there = True
+    site.run(lambda: len(other.taken) == 10, DAY_S)
+    assert site.tally("main") == {DeliveryState.DELIVERED: 10}
+
+
+def test_a_destination_outside_its_hours_does_not_fail_over(made: Callable[..., Site]) -> None:
+    clock = Clock()
+    clock.now = local(5, 55)
+    site = made(clock=clock, main={**PAIR["main"], "windows": ["22:00-06:00"]}, other={})
+    main, other = Peer("main", clock), Peer("other", clock)
+    main.there = False
+    site.queue(1, "main")
+    site.run(lambda: clock() >= local(21), DAY_S)
+    assert main.asked_at
+    assert other.taken == []
+
+
+EXPLICIT = "1.2.840.10008.1.2.1"
+
+
+def converting(site: Site, monkeypatch: pytest.MonkeyPatch, *failures: Exception) -> list[str]:
+    """Let conversions fail in turn, then succeed; the objects that were given to convert."""
+    asked, waiting = [], list(failures)
+
+    def convert(_self: object, blob: str, syntax: str, _limit_s: float) -> str:
+        asked.append(blob)
+        if waiting:
+            raise waiting.pop(0)
+        return site.spool.put([b"converted ", blob.encode(), syntax.encode()]).name
+
+    monkeypatch.setattr(forwarder.Transcoder, "convert", convert)
+    FakeSender.takes["a"] = EXPLICIT
+    return asked
+
+
+def test_what_is_not_taken_as_it_is_is_converted_once(
+    made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    site, peer = made(clock=clock, a={}), Peer("a", clock)
+    asked = converting(site, monkeypatch)
+    peer.status = lambda send: 0xA700 if send.attempts < 4 else 0x0000
+    site.queue(1)
+    site.run(lambda: peer.taken, DAY_S)
+    assert site.tally("a") == {DeliveryState.DELIVERED: 1}
+    assert len(asked) == 1
+    made_name = site.ledger.conversion(asked[0], EXPLICIT)
+    assert made_name is not None
+    site.spool.path(made_name).unlink()
+    site.queue(1)
+    site.run(lambda: len(peer.taken) == 2, DAY_S)
+    assert len(asked) == 2
+
+
+def test_a_conversion_is_made_again_when_its_bytes_are_gone(
+    made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    site, peer = made(clock=clock, a={}), Peer("a", clock)
+    asked = converting(site, monkeypatch)
+
+    def lose_it(send: Send) -> int:
+        if send.attempts > 1:
+            return 0x0000
+        name = site.ledger.conversion(send.blob, EXPLICIT)
+        assert name is not None
+        site.spool.path(name).unlink()
+        return 0xA700
+
+    peer.status = lose_it
+    site.queue(1)
+    site.run(lambda: peer.taken, DAY_S)
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize("reason", ["not-convertible", "conversion-crashed", "conversion-hung"])
+def test_what_cannot_be_converted_is_a_dead_letter_and_the_next_goes_on(
+    made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    clock = Clock()
+    site, peer = made(clock=clock, a={"retry": {"refusals": 2}}), Peer("a", clock)
+    errors = [ConversionError("it is broken", reason=reason) for _ in range(2)]
+    asked = converting(site, monkeypatch, *errors)
+    site.queue(1)
+    site.run(lambda: site.tally("a") == {DeliveryState.DEAD: 1}, DAY_S)
+    (letter,) = site.ledger.dead_letters()
+    assert (letter.reason, len(asked)) == (reason, 2)
+    site.queue(1)
+    site.run(lambda: peer.taken, DAY_S)
+    assert site.ledger.outages() == {}
+    assert site.ledger.results() == {("a", "delivered"): 1, ("a", reason): 2}
+
+
+def test_a_full_spool_is_no_fault_of_the_object(
+    made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    site, peer = made(clock=clock, a={"retry": {"refusals": 1}}), Peer("a", clock)
+    converting(site, monkeypatch, *(SpoolFull("no room left") for _ in range(5)))
+    site.queue(1)
+    site.run(lambda: peer.taken, DAY_S)
+    assert site.tally("a") == {DeliveryState.DELIVERED: 1}
+    assert site.ledger.results() == {("a", "delivered"): 1, ("a", "spool-full"): 5}
+
+
+def test_a_conversion_that_stop_ended_counts_for_nothing(
+    made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = made(a={"retry": {"refusals": 1}})
+    entered, ended = threading.Event(), threading.Event()
+
+    def hang(_self: object, *_order: object) -> str:
+        entered.set()
+        ended.wait(10)
+        raise ConversionError("the process ended", reason="conversion-crashed")
+
+    monkeypatch.setattr(forwarder.Transcoder, "convert", hang)
+    monkeypatch.setattr(forwarder.Transcoder, "abort", lambda _self: ended.set())
+    FakeSender.takes["a"] = EXPLICIT
+    site.queue(1)
+    site.forwarder.start()
+    assert entered.wait(5)
+    site.forwarder.stop(0.1)
     assert site.tally("a") == {DeliveryState.QUEUED: 1}

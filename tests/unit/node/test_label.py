@@ -52,6 +52,26 @@ def item(manufacturer: str) -> Dataset:
     return contributor
 
 
+class TestTheHintAtTheSegmenters:
+    def test_it_travels(self):
+        ids = ("vessels/1-0123456789ab", "whole/1")
+        read = label.read_mark(through_a_file(marked(stored(), label.Mark(b"keys", segmenters=ids))))
+        assert read is not None
+        assert read.segmenters == ids
+
+    def test_a_label_without_it_is_read_as_ever(self):
+        read = label.read_mark(marked(stored()))
+        assert read is not None
+        assert read.segmenters == ()
+
+    @pytest.mark.parametrize("forged", ["Doe^Jane", "vessels/1-XYZ", "\x1b[31m/1", "../1", "a" * 60 + "/1"])
+    def test_what_is_no_id_is_not_shown(self, forged):
+        ds = marked(stored(), label.Mark(b"keys", segmenters=("anatomy/1",)))
+        (tag,) = (tag for tag in ds.keys() if tag.group == 0x0099 and tag.element & 0xFF == 0x05)  # noqa: SIM118
+        header.put_bytes(ds, tag, "LO", f"{forged}\\anatomy/1".encode())
+        assert label.read_mark(ds).segmenters == ("anatomy/1",)
+
+
 class TestMark:
     @pytest.mark.parametrize(
         ("before", "after"),

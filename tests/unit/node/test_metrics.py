@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry, generate_latest
 
 from dicom_node import metrics
-from dicom_node.metrics import DeliveryTally, InstanceTally, LedgerCollector, QueueAge, Snapshot
+from dicom_node.metrics import (
+    DeliveryTally,
+    InstanceTally,
+    LedgerCollector,
+    NetworkRun,
+    QueueAge,
+    Snapshot,
+)
 
 _SNAPSHOT = Snapshot(
     instances=(InstanceTally("ready", "protected", "", 5), InstanceTally("held", "held", "no-room", 1)),
@@ -30,10 +37,27 @@ _SNAPSHOT = Snapshot(
 @dataclass
 class Source:
     asked: int = 0
+    networks = (
+        NetworkRun("vessels/1-0123456789ab", "tensorflow", "ok"),
+        NetworkRun("vessels/1-0123456789ab", "numpy", "differs"),
+        NetworkRun("vessels/1-0123456789ab", "tensorflow", "ok"),
+    )
 
     def snapshot(self) -> Snapshot:
         self.asked += 1
         return _SNAPSHOT
+
+    def results(self) -> dict[tuple[str, str], int]:
+        return {("pacs", "delivered"): 4, ("vna", "refused"): 6}
+
+    def down_s(self) -> dict[str, float]:
+        return {"vna": 60.0}
+
+    def closed(self) -> list[str]:
+        return ["pacs"]
+
+    def failed_over(self) -> list[str]:
+        return ["vna"]
 
     def used_bytes(self) -> int:
         return 1000
@@ -44,7 +68,7 @@ class Source:
 
 def scrape(source: Source) -> dict[str, float]:
     registry = CollectorRegistry()
-    registry.register(LedgerCollector(source, source))
+    registry.register(LedgerCollector(source, source, source, source))
     assert source.asked == 0, "registering must not open the database"
     text = generate_latest(registry).decode()
     samples = [line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")]
@@ -67,6 +91,13 @@ def test_figures_are_those_of_ledger_and_spool() -> None:
         "dicom_node_repeated_arrivals_total": 7,
         "dicom_node_conflicting_arrivals_total": 8,
         "dicom_node_lost_leases_total": 9,
+        'dicom_node_delivery_results_total{destination="pacs",result="delivered"}': 4,
+        'dicom_node_delivery_results_total{destination="vna",result="refused"}': 6,
+        'dicom_node_destination_down_seconds{destination="vna"}': 60,
+        'dicom_node_destination_closed{destination="pacs"}': 1,
+        'dicom_node_destination_failed_over{destination="vna"}': 1,
+        'dicom_node_network_workers{engine="tensorflow",network="vessels/1-0123456789ab",outcome="ok"}': 2,
+        'dicom_node_network_workers{engine="numpy",network="vessels/1-0123456789ab",outcome="differs"}': 1,
         "dicom_node_spool_bytes": 1000,
         "dicom_node_spool_free_bytes": 2000,
     }
@@ -74,7 +105,7 @@ def test_figures_are_those_of_ledger_and_spool() -> None:
 
 def test_what_is_collected_is_what_is_declared() -> None:
     source = Source()
-    collected = [family.name for family in LedgerCollector(source, source).collect()]
+    collected = [family.name for family in LedgerCollector(source, source, source, source).collect()]
     assert collected == [declaration.name for declaration in metrics.DECLARATIONS]
     assert len(set(collected)) == len(collected)
 
@@ -89,7 +120,7 @@ def test_names_follow_the_rules_of_prometheus() -> None:
 
 def test_every_scrape_asks_again() -> None:
     source = Source()
-    collector = LedgerCollector(source, source)
+    collector = LedgerCollector(source, source, source, source)
     list(collector.collect())
     list(collector.collect())
     assert source.asked == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -365,10 +366,32 @@ class TestSegmenterRules:
         wanted = samples_of(original)
         done = protect(original, site(rules=((self.RULE, segmenter("vessels")),)), TIME_S)
         receipts = [mark.receipt for mark in done.frames]
-        assert [receipt.segmenter for receipt in receipts if receipt is not None] == ["vessels/1"]
+        assert [receipt.segmenter for receipt in receipts if receipt is not None] == [segmenter("vessels").id]
+        mark = label.read_mark(original)
+        assert mark is not None
+        assert mark.segmenters == (segmenter("vessels").id,)
         found = recover(original, "op", Reader(RING, (segmenter("anatomy"), segmenter("vessels"))))
         assert (found.report.finding, found.restored) == ("authentic", True)
         assert (samples_of(original) == wanted).all()
+
+
+def test_the_label_names_no_segmenter_where_no_map_was_used():
+    samples = np.random.default_rng(1).normal(2000, 4, (1, 1, 128, 128)).astype(np.int32)
+    ds = reread(dataset(samples, **PATIENT))
+    assert protect(ds, site(), TIME_S).result == "protected-header"
+    mark = label.read_mark(ds)
+    assert mark is not None
+    assert mark.segmenters == ()
+
+
+@pytest.mark.parametrize("batch_frames", [1, 3, 16])
+def test_frames_are_marked_the_same_in_batches(batch_frames):
+    cine = np.stack([phantom(96, 96, seed=seed)[0] for seed in range(5)])
+    alone, together = (reread(dataset(cine, Modality="XA", **PATIENT)) for _ in range(2))
+    vessels = replace(site(), segmenter=segmenter("vessels"), batch_frames=1)
+    assert protect(alone, vessels, TIME_S).result == "protected"
+    assert protect(together, replace(vessels, batch_frames=batch_frames), TIME_S).changed
+    assert written(alone) == written(together)
 
 
 def test_a_record_in_the_header_leaves_compressed_pixels_as_they_came():

@@ -10,14 +10,21 @@ from hypothesis import strategies as st
 
 from dicom_node.config import RetryPolicy
 from dicom_node.errors import PeerError
-from dicom_node.retry import Answer, Done, GiveUp, RetryAt, classify, decide, delay_s
+from dicom_node.retry import Answer, Done, GiveUp, RetryAt, Tried, classify, decide, delay_s
 
 _STEADY = RetryPolicy(jitter=0.0)
 _NOW = 1000.0
 
 
-def after(error: PeerError | int, attempts: int = 1, policy: RetryPolicy = _STEADY) -> object:
-    return decide(policy, attempts, error, _NOW, random.Random(1))
+def after(
+    error: PeerError | int,
+    attempts: int = 1,
+    policy: RetryPolicy = _STEADY,
+    *,
+    refusals: int = 0,
+    stand_in: bool = False,
+) -> object:
+    return decide(policy, Tried(attempts, refusals), error, _NOW, random.Random(1), stand_in=stand_in)
 
 
 @pytest.mark.parametrize(
@@ -57,41 +64,63 @@ def test_success_is_done_and_a_warning_is_done_with_a_warning() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "reason"),
+    ("error", "reason", "result"),
     [
-        (0xA700, "status-a700"),
-        (PeerError("busy", status=0xA700, retryable=False), "status-a700"),
-        (PeerError("gone"), "no-answer"),
+        (0xA700, "status-a700", "transient"),
+        (PeerError("busy", status=0xA700, retryable=False), "status-a700", "transient"),
+        (PeerError("gone"), "no-answer", "no-answer"),
+        (PeerError("gone", reason="unreachable"), "unreachable", "unreachable"),
     ],
 )
-def test_a_busy_or_silent_peer_is_tried_for_ever_by_default(error: PeerError | int, reason: str) -> None:
-    assert after(error, 1) == RetryAt(_NOW + 5.0, reason)
-    assert after(error, 2) == RetryAt(_NOW + 10.0, reason)
-    assert after(error, 100_000) == RetryAt(_NOW + 900.0, reason)
+def test_a_busy_or_silent_peer_is_tried_for_ever_by_default(
+    error: PeerError | int, reason: str, result: str
+) -> None:
+    assert after(error, 1) == RetryAt(_NOW + 5.0, reason, result)
+    assert after(error, 2) == RetryAt(_NOW + 10.0, reason, result)
+    assert after(error, 100_000) == RetryAt(_NOW + 900.0, reason, result)
 
 
 @pytest.mark.parametrize(
-    ("error", "reason"),
+    ("error", "reason", "result"),
     [
-        (0xC000, "status-c000"),
-        (0x0122, "status-0122"),
-        (PeerError("no presentation context", retryable=False), "refused"),
+        (0xC000, "status-c000", "refused"),
+        (0x0122, "status-0122", "refused"),
+        (PeerError("no", retryable=False), "refused", "refused"),
+        (PeerError("no", retryable=False, reason="no-context"), "no-context", "no-context"),
     ],
 )
 def test_a_refused_object_becomes_a_dead_letter_after_its_chances(
-    error: PeerError | int, reason: str
+    error: PeerError | int, reason: str, result: str
 ) -> None:
-    assert after(error, 1) == RetryAt(_NOW + 5.0, reason)
-    assert after(error, 2) == RetryAt(_NOW + 10.0, reason)
-    assert after(error, 3) == GiveUp(reason)
-    assert after(error, 1, RetryPolicy(refusals=1)) == GiveUp(reason)
+    assert after(error, 1) == RetryAt(_NOW + 5.0, reason, result, refused=True)
+    assert after(error, 2, refusals=1) == RetryAt(_NOW + 10.0, reason, result, refused=True)
+    assert after(error, 3, refusals=2) == GiveUp(reason, result)
+    assert after(error, 1, RetryPolicy(refusals=1)) == GiveUp(reason, result)
+
+
+def test_an_outage_does_not_use_up_the_chances_of_an_object() -> None:
+    assert isinstance(after(0xC000, attempts=500), RetryAt)
+    assert isinstance(after(0xC000, attempts=501, refusals=2), GiveUp)
+
+
+def test_what_a_stand_in_refuses_its_own_destination_may_still_take() -> None:
+    answer = after(0xC000, attempts=50, refusals=2, stand_in=True)
+    assert answer == RetryAt(_NOW + 900.0, "status-c000", "refused")
+    assert isinstance(after(0xA700, 9, RetryPolicy(give_up_after=2), stand_in=True), RetryAt)
+    assert after(0x0000, stand_in=True) == Done(0x0000, warning=False)
 
 
 def test_outages_end_too_if_the_policy_says_so() -> None:
     policy = RetryPolicy(give_up_after=2)
     assert isinstance(after(0xA700, 1, policy), RetryAt)
-    assert after(0xA700, 2, policy) == GiveUp("status-a700")
+    assert after(0xA700, 2, policy) == GiveUp("status-a700", "transient")
     assert isinstance(after(0xC000, 2, policy), RetryAt)
+
+
+@given(st.integers(0, 0xFFFF))
+def test_counters_know_a_handful_of_words_whatever_peers_answer(status: int) -> None:
+    answer = after(status)
+    assert isinstance(answer, Done) or answer.result in ("transient", "refused")  # type: ignore[attr-defined]
 
 
 policies = st.builds(

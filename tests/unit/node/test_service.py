@@ -207,6 +207,16 @@ def test_the_salt_of_the_log_is_made_once_and_kept_to_ourselves(tmp_path: Path) 
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["log-salt"]
 
 
+def test_the_salt_is_read_where_nothing_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node killed on a full disk must be able to start again."""
+    made = config(tmp_path)
+    salt = log_salt(made)
+    monkeypatch.setattr(service, "_create", lambda *_: pytest.fail("there is a salt"))
+    assert log_salt(made) == salt
+
+
 def test_serve_ends_with_sigterm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     monkeypatch.setattr(service, "notify", told.append)

@@ -201,6 +201,27 @@ def test_arrivals_stop_before_the_disk_is_full(tmp_path: Path, monkeypatch: pyte
         spool.check_room()
 
 
+def test_work_stops_when_its_output_would_take_half_of_the_reserve(spool: Spool) -> None:
+    name = spool.put([bytes(1000)]).name
+    spool.reserve_bytes = spool.free_bytes()
+    spool.check_room_to_work(name)
+    spool.reserve_bytes = 3 * spool.free_bytes()
+    with pytest.raises(SpoolFull, match="make room"):
+        spool.check_room_to_work(name)
+
+
+def test_the_reserve_is_given_up_when_somebody_else_fills_the_disk(
+    small_disk: Path,
+) -> None:
+    spool = Spool(small_disk / "spool", 1_000_000)
+    reserve = small_disk / "spool" / "reserve"
+    spool.relieve()
+    assert reserve.exists()
+    (small_disk / "foreign").write_bytes(bytes(spool.free_bytes() - 8192))
+    spool.relieve()
+    assert not reserve.exists()
+
+
 def test_arrivals_stop_before_inodes_run_out(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.statvfs(spool.folder)
     fields = list(real)

@@ -1,0 +1,69 @@
+"""What destinations said: which of them are down, and how attempts ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
+
+from dicom_node.ledger.database import Database
+from dicom_node.ledger.schema import attempts, outages
+
+
+class Outages(Database):
+    """The memory of the forwarder that outlives a restart."""
+
+    def outages(self) -> dict[str, float]:
+        """Destination -> since when it is down, seconds since 1970; the others are there."""
+        with self._reading() as connection:
+            rows = connection.execute(sa.select(outages.c.destination, outages.c.since))
+            return {name: float(since) for name, since in rows}
+
+    def down_s(self) -> dict[str, float]:
+        """Destination -> seconds for which it has been down."""
+        now = self._clock()
+        return {name: max(0.0, now - since) for name, since in self.outages().items()}
+
+    def results(self) -> dict[tuple[str, str], int]:
+        """(destination that was asked, bounded word for how it ended) -> attempts, all that ever were."""
+        columns = (attempts.c.destination, attempts.c.result, attempts.c.count)
+        with self._reading() as connection:
+            rows = connection.execute(sa.select(*columns).order_by(*columns[:2]))
+            return {(name, result): int(count) for name, result, count in rows}
+
+    def went_down(self, destination: str, since: float) -> None:
+        """Record that a destination is down; if it was already, since the earlier moment."""
+        made = sqlite.insert(outages).values(destination=destination, since=since).on_conflict_do_nothing()
+        with self._writing() as connection:
+            connection.execute(made)
+
+    def take_hurry(self, destination: str) -> bool:
+        """Whether an operator wants a destination that is down asked at once; True only once."""
+        wanted = sa.and_(outages.c.destination == destination, outages.c.hurry == 1)
+        with self._reading() as connection:
+            if connection.execute(sa.select(outages.c.since).where(wanted)).first() is None:
+                return False
+        with self._writing() as connection:
+            connection.execute(sa.update(outages).where(wanted).values(hurry=0))
+            return True
+
+    def came_back(self, destination: str) -> None:
+        """Record that a destination is there again."""
+        with self._writing() as connection:
+            connection.execute(sa.delete(outages).where(outages.c.destination == destination))
+
+
+def hurry(connection: sa.Connection, destinations: Iterable[str]) -> None:
+    """Have those of the destinations that are down asked at once."""
+    names = list(destinations)
+    connection.execute(sa.update(outages).where(outages.c.destination.in_(names)).values(hurry=1))
+
+
+def count_attempt(connection: sa.Connection, destination: str, result: str) -> None:
+    """Add one to the attempts that ended so; inside the transaction that records the end."""
+    made = sqlite.insert(attempts).values(destination=destination, result=result, count=1)
+    more = made.on_conflict_do_update(
+        index_elements=[attempts.c.destination, attempts.c.result], set_={"count": attempts.c.count + 1}
+    )
+    connection.execute(more)

@@ -9,7 +9,6 @@ Rules that bind here:
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
@@ -27,8 +26,6 @@ from dicom_node.spool import Spool
 _LOG = logging.getLogger(__name__)
 #: seconds between two looks for what may go
 _EVERY_S = 300.0
-#: seconds between two looks at whether the disk is full
-_RELIEVE_S = 1.0
 #: seconds between two steps of a purge, in which receivers and senders write
 _BREATH_S = 0.02
 _DAY_S = 86400.0
@@ -134,34 +131,6 @@ def warn_of_strangers(ledger: Ledger, config: Config) -> None:
             )
     for destination in ledger.paused():
         log.event(_LOG, "paused", level=logging.WARNING, destination=destination)
-
-
-class Reliever(threading.Thread):
-    """Gives the reserve file of the spool to the ledger as soon as the disk is full, whoever filled it."""
-
-    def __init__(self, spool: Spool) -> None:
-        super().__init__(name="reliever", daemon=True)
-        self._spool = spool
-        self._stopping = threading.Event()
-
-    def start(self) -> None:
-        """Look at once, before anything is written, and then from the thread."""
-        self._look()
-        super().start()
-
-    def run(self) -> None:
-        """Look every second; until told to stop."""
-        while not self._stopping.wait(_RELIEVE_S):
-            self._look()
-
-    def stop(self) -> None:
-        """End at once."""
-        self._stopping.set()
-        self.join()
-
-    def _look(self) -> None:
-        with contextlib.suppress(NodeError):  # arrivals and /readyz say loudly enough what is wrong
-            self._spool.relieve()
 
 
 class Housekeeper(threading.Thread):

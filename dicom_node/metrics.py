@@ -126,6 +126,34 @@ FAILED_OVER = Declaration(
     ("destination",),
     "1 for a destination whose deliveries go to its fail-over; absent otherwise.",
 )
+COMMITMENTS = Declaration(
+    "dicom_node_commitments",
+    Kind.GAUGE,
+    "",
+    ("destination", "state"),
+    "Deliveries to a destination that is asked for storage commitment, by what it said.",
+)
+COMMITMENTS_OLDEST = Declaration(
+    "dicom_node_commitment_oldest_seconds",
+    Kind.GAUGE,
+    "seconds",
+    ("destination",),
+    "How long the oldest delivery has been waiting for the commitment of this destination.",
+)
+PROMISES = Declaration(
+    "dicom_node_commitment_requests",
+    Kind.GAUGE,
+    "",
+    ("state", "result"),
+    "Requests of peers for storage commitment, by where they are now and what was answered.",
+)
+PROMISES_OLDEST = Declaration(
+    "dicom_node_commitment_request_oldest_seconds",
+    Kind.GAUGE,
+    "seconds",
+    (),
+    "How long the oldest request of a peer has been waiting for its answer.",
+)
 PAUSED = Declaration(
     "dicom_node_destination_paused",
     Kind.GAUGE,
@@ -157,6 +185,10 @@ DECLARATIONS = (
     CLOSED,
     FAILED_OVER,
     PAUSED,
+    COMMITMENTS,
+    COMMITMENTS_OLDEST,
+    PROMISES,
+    PROMISES_OLDEST,
     SPOOL_BYTES,
     SPOOL_FREE,
 )
@@ -184,10 +216,28 @@ class DeliveryTally:
 
 @dataclass(frozen=True, slots=True)
 class QueueAge:
-    """How long the oldest undelivered object of a destination has been waiting, seconds."""
+    """How long the oldest object of a destination has waited: to be delivered, or committed to; seconds."""
 
     destination: str
     oldest_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class CommitmentTally:
+    """How many deliveries to a destination are in a state of storage commitment."""
+
+    destination: str
+    state: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class PromiseTally:
+    """How many requests of peers for storage commitment are in a state with a result."""
+
+    state: str
+    result: str
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +259,11 @@ class Snapshot:
     purged_attempts: tuple[tuple[str, int], ...] = ()
     #: destinations that an operator has paused
     paused: tuple[str, ...] = ()
+    commitments: tuple[CommitmentTally, ...] = ()
+    commitment_ages: tuple[QueueAge, ...] = ()
+    promises: tuple[PromiseTally, ...] = ()
+    #: age of the oldest request for storage commitment whose answer has not been taken, seconds
+    oldest_promise_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +340,7 @@ class LedgerCollector(Collector):
         yield _family(INSTANCES, _instance_samples(snapshot))
         yield _family(DELIVERIES, _delivery_samples(snapshot))
         yield _family(ATTEMPTS, _attempt_samples(snapshot))
-        yield _family(QUEUE_OLDEST, [((age.destination,), age.oldest_s) for age in snapshot.ages])
+        yield _family(QUEUE_OLDEST, _age_samples(snapshot.ages))
         yield _family(UNPROCESSED_OLDEST, [((), snapshot.oldest_unprocessed_s)])
         yield _family(REPEATS, [((), snapshot.repeats)])
         yield _family(CONFLICTS, [((), snapshot.conflicts)])
@@ -296,6 +351,10 @@ class LedgerCollector(Collector):
         yield _family(CLOSED, [((name,), 1) for name in self._lanes.closed()])
         yield _family(FAILED_OVER, [((name,), 1) for name in self._lanes.failed_over()])
         yield _family(PAUSED, [((destination,), 1) for destination in snapshot.paused])
+        yield _family(COMMITMENTS, _commitment_samples(snapshot))
+        yield _family(COMMITMENTS_OLDEST, _age_samples(snapshot.commitment_ages))
+        yield _family(PROMISES, _promise_samples(snapshot))
+        yield _family(PROMISES_OLDEST, [((), snapshot.oldest_promise_s)])
         yield _family(SPOOL_BYTES, [((), self._spool.used_bytes())])
         yield _family(SPOOL_FREE, [((), self._spool.free_bytes())])
 
@@ -306,6 +365,18 @@ def _instance_samples(snapshot: Snapshot) -> list[Sample]:
 
 def _delivery_samples(snapshot: Snapshot) -> list[Sample]:
     return [((tally.destination, tally.state), tally.count) for tally in snapshot.deliveries]
+
+
+def _age_samples(ages: Iterable[QueueAge]) -> list[Sample]:
+    return [((age.destination,), age.oldest_s) for age in ages]
+
+
+def _commitment_samples(snapshot: Snapshot) -> list[Sample]:
+    return [((tally.destination, tally.state), tally.count) for tally in snapshot.commitments]
+
+
+def _promise_samples(snapshot: Snapshot) -> list[Sample]:
+    return [((tally.state, tally.result), tally.count) for tally in snapshot.promises]
 
 
 def _attempt_samples(snapshot: Snapshot) -> list[Sample]:

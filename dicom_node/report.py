@@ -39,8 +39,9 @@ class FrameReport:
 class InstanceReport:
     """One instance's verdict: the worst of its frames, or why it holds nothing to judge.
 
-    `reason` is a reason code for objects without embeddable pixels; `record` holds the fields of the record
-    as keyword -> text and is filled only on request. `segmenters` are the ids of those that the reader tried.
+    `reason` is a reason code for objects without embeddable pixels; `restored` says how much `recover` proved
+    of what it gave back; `record` holds the fields of the record as keyword -> text and is filled only on
+    request. `segmenters` are the ids of those that the reader tried.
     """
 
     source: str
@@ -51,6 +52,7 @@ class InstanceReport:
     frames_expected: int = 0
     segmenters: tuple[str, ...] = ()
     frames: tuple[FrameReport, ...] = ()
+    restored: str = ""
     record: dict[str, str] = field(default_factory=dict, repr=False)
 
 
@@ -86,6 +88,10 @@ def to_json(reports: Sequence[InstanceReport | ErrorReport]) -> str:
 
 
 def _detail(report: InstanceReport) -> str:
+    return ", ".join(filter(None, (_judged(report), report.restored)))
+
+
+def _judged(report: InstanceReport) -> str:
     if report.reason:
         return report.reason
     if not report.frames:

@@ -1,6 +1,6 @@
 """The composition root: builds every part from the configuration, starts it, stops it.
 
-    storage -> self-test -> workers -> forwarders -> receiver -> http        and back
+    storage -> self-test -> workers -> forwarders -> commitment -> receiver -> http        and back
 
 So nothing is accepted that could not be kept, worked on and sent; and what was accepted is finished or safely
 on disk before the process ends.
@@ -20,11 +20,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dicom_node import __version__, housekeeping, log
+from dicom_node.committer import Committer
 from dicom_node.config import Config
 from dicom_node.dimse.scp import Receiver
 from dicom_node.errors import EXIT_DONE, NodeError, SpoolError
 from dicom_node.forwarder import Forwarder
-from dicom_node.housekeeping import Housekeeper, Reliever
+from dicom_node.housekeeping import Housekeeper
 from dicom_node.http import HttpServer
 from dicom_node.ledger import Ledger
 from dicom_node.metrics import LedgerCollector
@@ -75,6 +76,7 @@ class Service:
             "receiver": lambda: self.receiver.listening,
             "workers": lambda: self.workers.alive,
             "forwarder": lambda: self.forwarder.alive,
+            "committer": lambda: self.committer.alive,
             "spool": self._has_room,
             "ledger": self._answers,
         }
@@ -93,7 +95,15 @@ class Service:
         )
         _run(self.forwarder, undo)
         _run(Housekeeper(self.spool, self.ledger, housekeeping.history_s(config)), undo)
-        self.receiver = Receiver(config, self.spool, self.ledger, on_arrival=bells.ring_work)
+        self.committer = Committer(config, self.ledger)
+        _run(self.committer, undo)
+        self.receiver = Receiver(
+            config,
+            self.spool,
+            self.ledger,
+            on_arrival=bells.ring_work,
+            services=self.committer.desk.handlers(),
+        )
         _run(self.receiver, undo)
         if config.http.port is not None:
             collector = LedgerCollector(self.ledger, self.spool, self.forwarder, self.workers)
@@ -109,7 +119,6 @@ class Service:
         self.ledger.check()
         housekeeping.require_spool(storage.spool_dir, self.ledger)
         self.spool = Spool(storage.spool_dir, storage.reserve_bytes, keep_s=storage.keep_s)
-        _run(Reliever(self.spool), undo)
         swept = self.spool.sweep()
         leases = self.ledger.recover()
         found = housekeeping.reconcile(
@@ -234,7 +243,8 @@ def _signals() -> Iterator[Callable[[], signal.Signals]]:
 
 
 def _run(
-    part: Workers | Forwarder | Housekeeper | Reliever | Receiver | HttpServer, undo: contextlib.ExitStack
+    part: Workers | Forwarder | Housekeeper | Committer | Receiver | HttpServer,
+    undo: contextlib.ExitStack,
 ) -> None:
     part.start()
     undo.callback(part.stop)

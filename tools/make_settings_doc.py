@@ -122,6 +122,8 @@ def _entries(text: str) -> Iterator[Entry]:
     comment: list[str] = []
     for line in text.splitlines():
         stripped = line.strip()
+        if stripped.startswith("#  - "):
+            continue  # a value as an example, not a word about the next key
         if stripped.startswith("#"):
             comment.append(stripped.lstrip("# "))
         elif match := _KEY.match(line):

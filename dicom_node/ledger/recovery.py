@@ -97,6 +97,7 @@ class Recovery(Instances):
 
     def _recover(self) -> int:
         with self._writing() as connection:
+            self._abandon_asks(connection)
             return self._take_back_work(connection, sa.true(), Loss.RESTART) + self._take_back_sends(
                 connection, sa.true(), Loss.RESTART
             )

@@ -15,9 +15,9 @@ from typing import Any, ClassVar
 
 import pytest
 
-from dicom_node import forwarder
+from dicom_node import forwarder, insist
 from dicom_node.config import Config
-from dicom_node.errors import ConversionError, PeerError, SpoolFull
+from dicom_node.errors import ConversionError, LedgerUnavailable, PeerError, SpoolFull
 from dicom_node.forwarder import Forwarder
 from dicom_node.jobs import Arrival, DeliveryState, InstanceState, Outcome, Send
 from dicom_node.ledger import Ledger
@@ -150,7 +150,7 @@ def made(tmp_path: Path) -> Iterator[Callable[..., Site]]:
         site.ledger.close()
 
 
-def wait_until(done: Callable[[], object], limit_s: float = 5.0) -> None:
+def wait_until(done: Callable[[], object], limit_s: float = 30.0) -> None:
     deadline = time.monotonic() + limit_s
     while not done():
         assert time.monotonic() < deadline, "waited in vain"
@@ -176,6 +176,17 @@ def test_a_warning_counts_as_delivered(made: Callable[..., Site]) -> None:
     site.queue()
     site.forwarder.start()
     wait_until(lambda: site.tally("a") == {DeliveryState.DELIVERED: 1})
+
+
+def test_only_a_destination_that_is_to_commit_is_asked_to(made: Callable[..., Site]) -> None:
+    site = made(a={"commitment": True}, b={})
+    FakeSender.answers.update(a=lambda _send: 0x0000, b=lambda _send: 0x0000)
+    site.queue()
+    site.forwarder.start()
+    wait_until(lambda: site.ledger.counts().idle)
+    assert [(tally.destination, tally.state) for tally in site.ledger.snapshot().commitments] == [
+        ("a", "wanted")
+    ]
 
 
 def test_a_destination_that_hangs_holds_up_no_other(made: Callable[..., Site]) -> None:
@@ -254,6 +265,47 @@ def test_a_fault_of_the_node_does_not_end_the_lane(
     site.queue()
     site.forwarder.start()
     wait_until(lambda: site.tally("a") == {DeliveryState.DELIVERED: 1})
+
+
+def refusing(write: Callable[..., Any], times: int = 2) -> Callable[..., Any]:
+    """A method of a ledger that has no room the first `times` times."""
+    left = [LedgerUnavailable("full") for _ in range(times)]
+
+    def wrapper(*arguments: Any, **options: Any) -> Any:
+        if left:
+            raise left.pop()
+        return write(*arguments, **options)
+
+    return wrapper
+
+
+def test_an_answer_is_kept_until_the_ledger_takes_it(
+    made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forgotten, the object would wait for its lease and be sent a second time."""
+    site = made(a={})
+    FakeSender.answers["a"] = lambda _send: 0x0000
+    monkeypatch.setattr(insist, "PAUSE_S", 0.01)
+    monkeypatch.setattr(site.ledger, "delivered", refusing(site.ledger.delivered))
+    site.queue(3)
+    site.forwarder.start()
+    wait_until(lambda: site.tally("a") == {"delivered": 3})
+    assert sum(len(sender.sent) for sender in FakeSender.made) == 3
+
+
+def test_what_was_not_sent_because_the_ledger_refused_goes_back(
+    made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = made(a={})
+    FakeSender.answers["a"] = lambda _send: 0x0000
+    monkeypatch.setattr(insist, "PAUSE_S", 0.01)
+    monkeypatch.setattr(forwarder, "LEASE_S", 1.0)
+    monkeypatch.setattr(site.ledger, "beat_send", refusing(site.ledger.beat_send))
+    site.queue(2)
+    site.forwarder.start()
+    wait_until(lambda: site.tally("a") == {"delivered": 2})
+    assert sum(len(sender.sent) for sender in FakeSender.made) == 2
+    assert site.ledger.snapshot().deliveries[0].attempts == 2
 
 
 def test_the_association_is_released_when_there_is_nothing_to_send(
@@ -555,6 +607,20 @@ def test_what_the_stand_in_refuses_is_kept_for_its_own_destination(made: Callabl
     main.there = True
     site.run(lambda: len(main.taken) == 3, DAY_S)
     assert site.tally("main") == {DeliveryState.DELIVERED: 3}
+
+
+def test_a_paused_fail_over_takes_nothing(made: Callable[..., Site]) -> None:
+    clock = Clock()
+    site = made(clock=clock, **PAIR)
+    main, other = Peer("main", clock), Peer("other", clock)
+    main.there = False
+    site.queue(3, "main")
+    site.ledger.pause("other")
+    site.run(lambda: False, 7200.0)
+    assert other.asked_at == []
+    site.ledger.resume("other")
+    site.run(lambda: len(other.taken) == 3, 7200.0)
+    assert len(other.taken) == 3
 
 
 def test_a_fail_over_that_is_down_as_well_loses_nothing(made: Callable[..., Site]) -> None:

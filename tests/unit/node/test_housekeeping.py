@@ -15,7 +15,7 @@ import pytest
 from dicom_node import housekeeping, log
 from dicom_node.config import Config
 from dicom_node.errors import LedgerError, SpoolError
-from dicom_node.housekeeping import Found, Housekeeper, Reliever, reconcile
+from dicom_node.housekeeping import Found, Housekeeper, reconcile
 from dicom_node.jobs import DeliveryState, InstanceState, Outcome
 from dicom_node.ledger import Ledger
 from dicom_node.spool import Blob, Spool
@@ -287,26 +287,3 @@ def test_dead_letters_keep_their_bytes_until_they_are_dropped(spool: Spool, book
     keeper.clean()
     assert spool.look(left.name) is None
     assert book.counts().deliveries[DeliveryState.DROPPED] == 1
-
-
-def test_the_reserve_is_looked_at_before_anything_is_written_and_then_again_and_again(
-    spool: Spool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A disk that cannot be asked does not end it."""
-    looks: list[str] = []
-    three = threading.Event()
-
-    def relieve(_self: Spool) -> None:
-        looks.append(threading.current_thread().name)
-        if len(looks) == 3:
-            three.set()
-        raise SpoolError("no disk")
-
-    monkeypatch.setattr(housekeeping, "_RELIEVE_S", 0.01)
-    monkeypatch.setattr(Spool, "relieve", relieve)
-    reliever = Reliever(spool)
-    reliever.start()
-    assert looks[0] == "MainThread"
-    assert three.wait(10)
-    reliever.stop()
-    assert not reliever.is_alive()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from dicom_node import jobs
+from dicom_node import commitment, jobs
 from dicom_node.errors import LedgerError
 from dicom_node.ledger import Ledger, database, schema
 from tests.ledgers import Clock, arrival, blob
@@ -43,7 +43,13 @@ def test_the_checks_of_the_schema_allow_exactly_the_states(book: Ledger, scratch
         found for (sql,) in tables for found in re.findall(r"CHECK \(state IN \(([^)]*)\)\)", sql or "")
     ]
     allowed = [re.findall(r"'(\w+)'", check) for check in checks]
-    assert allowed == [[*jobs.DeliveryState], [*jobs.InstanceState]]
+    assert allowed == [
+        [*commitment.AskState],
+        [*commitment.CommitmentState],
+        [*jobs.DeliveryState],
+        [*jobs.InstanceState],
+        [*commitment.PromiseState],
+    ]
 
 
 def test_migrations_are_numbered_without_gaps() -> None:

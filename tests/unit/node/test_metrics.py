@@ -9,10 +9,12 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from dicom_node import metrics
 from dicom_node.metrics import (
+    CommitmentTally,
     DeliveryTally,
     InstanceTally,
     LedgerCollector,
     NetworkRun,
+    PromiseTally,
     QueueAge,
     Snapshot,
 )
@@ -31,6 +33,10 @@ _SNAPSHOT = Snapshot(
     lost=9,
     purged_attempts=(("pacs", 100), ("old", 5)),
     paused=("vna",),
+    commitments=(CommitmentTally("pacs", "asked", 3), CommitmentTally("pacs", "committed", 1)),
+    commitment_ages=(QueueAge("pacs", 99.5),),
+    promises=(PromiseTally("reported", "partly", 2), PromiseTally("waiting", "", 1)),
+    oldest_promise_s=4.0,
 )
 
 
@@ -98,6 +104,12 @@ def test_figures_are_those_of_ledger_and_spool() -> None:
         'dicom_node_destination_failed_over{destination="vna"}': 1,
         'dicom_node_network_workers{engine="tensorflow",network="vessels/1-0123456789ab",outcome="ok"}': 2,
         'dicom_node_network_workers{engine="numpy",network="vessels/1-0123456789ab",outcome="differs"}': 1,
+        'dicom_node_commitments{destination="pacs",state="asked"}': 3,
+        'dicom_node_commitments{destination="pacs",state="committed"}': 1,
+        'dicom_node_commitment_oldest_seconds{destination="pacs"}': 99.5,
+        'dicom_node_commitment_requests{result="partly",state="reported"}': 2,
+        'dicom_node_commitment_requests{result="",state="waiting"}': 1,
+        "dicom_node_commitment_request_oldest_seconds": 4,
         "dicom_node_spool_bytes": 1000,
         "dicom_node_spool_free_bytes": 2000,
     }

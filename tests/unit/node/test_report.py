@@ -72,6 +72,10 @@ class TestLine:
             "a",
         ]
         assert line(InstanceReport("a", "unmarked")).split() == ["unmarked", "a"]
+
+    def test_says_how_much_of_a_restored_instance_is_proven(self):
+        told = line(InstanceReport("a", "authentic", "no-pixel-data", restored="byte for byte"))
+        assert told.split() == ["authentic", "no-pixel-data,", "byte", "for", "byte", "a"]
         assert line(ErrorReport("b.dcm", "cut short")) == "error            b.dcm: cut short"
 
 

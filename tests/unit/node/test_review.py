@@ -16,7 +16,7 @@ from blessmark.payload.record import FULL_FIELDS
 from blessmark.segment import segmenter
 from blessmark.types import BoolArray, Finding, View
 from dicom_node import header
-from dicom_node.config import Config, OnError, Role, Route, SegmenterRule, parse
+from dicom_node.config import Config, OnError, Role, Route, SegmenterRule, Uids, parse
 from dicom_node.jobs import Arrival, InstanceState, Outcome, Work
 from dicom_node.protect import Site, protect, written
 from dicom_node.review import Reader, Recoverer, Verifier, recover, review
@@ -155,6 +155,51 @@ class TestFindings:
         ds.PixelData = ds.PixelData[:-2000]
         with pytest.raises(PixelError):
             review(ds, "x", READER)
+
+
+class TestRewritten:
+    """Objects without pixels whose header was rewritten."""
+
+    SITE = Site("node-1", RING, segmenter("anatomy"), FULL_FIELDS, uids=Uids.DERIVE)
+
+    def sent(self) -> Dataset:
+        ds = builders.mr(16, 16, **PATIENT)
+        del ds.PixelData, ds.BitsAllocated
+        ds = pixels.read(builders.file_bytes(ds))
+        assert protect(ds, self.SITE, TIME_S).result == "rewritten"
+        return pixels.read(written(ds))
+
+    def test_is_authentic_and_judging_changes_nothing(self):
+        ds = self.sent()
+        before = written(ds)
+        found = review(ds, "x", READER)
+        assert (found.finding, found.report.reason, found.restored) == (
+            Finding.AUTHENTIC,
+            "no-pixel-data",
+            False,
+        )
+        assert written(ds) == before
+
+    def test_comes_back_whole(self):
+        ds = self.sent()
+        found = recover(ds, "x", READER)
+        assert found.restored
+        assert found.identical
+        assert ds.SOPInstanceUID == builders.mr(16, 16, **PATIENT).SOPInstanceUID
+        assert ds.file_meta.MediaStorageSOPInstanceUID == ds.SOPInstanceUID
+
+    def test_whatever_else_changed_is_found(self):
+        ds = self.sent()
+        ds.StudyDescription = "slipped in"
+        ds = pixels.read(written(ds))
+        before = written(ds)
+        found = recover(ds, "x", READER)
+        assert (found.finding, found.restored) == (Finding.HEADER_ALTERED, False)
+        assert written(ds) == before
+
+    def test_is_unmarked_to_those_without_the_key(self):
+        other = Reader(Ring(OTHER_KEY), (segmenter("anatomy"),))
+        assert review(self.sent(), "x", other).finding is Finding.UNMARKED
 
 
 class TestSeveralFrames:

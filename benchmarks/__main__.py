@@ -12,7 +12,17 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import coverage, faults, fidelity, journeys, queue_depth, results, speed, tampering
+from benchmarks import (
+    coverage,
+    faults,
+    fidelity,
+    forwarding,
+    journeys,
+    queue_depth,
+    results,
+    speed,
+    tampering,
+)
 from benchmarks.run import Run
 
 BENCHMARKS: dict[str, Callable[[Run], results.Result]] = {
@@ -21,6 +31,7 @@ BENCHMARKS: dict[str, Callable[[Run], results.Result]] = {
     "speed": speed.measure,
     "tampering": tampering.measure,
     "journeys": journeys.measure,
+    "forwarding": forwarding.measure,
     "queue-depth": queue_depth.measure,
     "faults": faults.measure,
 }

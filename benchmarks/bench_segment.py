@@ -74,10 +74,11 @@ def _runtime(case: Case) -> Any:
     network = load(case.network)
     if case.backend == "numpy":
         return NumpyRuntime(network)
-    from blessmark.segment.keras_net import Device, start
+    from blessmark.segment.engine import Wish, start
 
     samples = 1 << (23 if case.device == "gpu" else 17)
-    result = start(network, Device(case.device, threads=case.threads, batch_samples=samples))
+    wish = Wish(case.backend, case.device, threads=case.threads, batch_samples=samples)
+    result = start(network, wish)
     if result.warning:
         raise SystemExit(result.warning)
     return result.runtime

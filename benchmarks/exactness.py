@@ -1,6 +1,7 @@
 """Counts logits that differ between the NumPy reference and every other way to run a network.
 
     python -m benchmarks.exactness                 the CPU matrix
+    python -m benchmarks.exactness --quick         its settings in few processes, on smaller images: for CI
     python -m benchmarks.exactness --device gpu    CPU and GPU, TF32 on and off, for a machine that has one
     ... --data DIR                                 photographs of that folder besides the synthetic images
     ... --save                                     keep the result in results/ and RESULTS.md
@@ -31,6 +32,8 @@ from blessmark.segment.integer import NumpyRuntime, Runtime, load
 Pair = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]
 _BATCHES = (1, 4, 37)
 _IMAGES, _ROWS, _COLS = 40, 96, 128
+#: height and width are divided by this for a quick run
+_QUICK = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,23 +71,33 @@ def cpu_settings() -> list[Setting]:
     return [Setting("numpy"), Setting("numpy", threads=2), *tensorflow, *others]
 
 
+def quick_settings() -> list[Setting]:
+    """Every value of every setting of the CPU matrix, in as few processes as can hold them."""
+    both = [Setting("tensorflow"), Setting("tensorflow", threads=2, onednn=False)]
+    others = [Setting(name) for name in ("jax", "torch") if find_spec(name)]
+    return [Setting("numpy", threads=2), *both, *others]
+
+
 def gpu_settings() -> list[Setting]:
     """Every installed framework on the GPU, TF32 allowed and forbidden."""
     names = [name for name in ("tensorflow", "jax", "torch") if find_spec(name)]
     return [Setting(name, "gpu", tf32=tf32) for name in names for tf32 in (True, False)]
 
 
-def synthetic(count: int = _IMAGES) -> npt.NDArray[np.uint8]:
-    """uint8 [count, 96, 128, 1]: branching dark lines of many widths on uneven, noisy grounds."""
+def synthetic(reduced: int = 1) -> npt.NDArray[np.uint8]:
+    """uint8 [40, 96, 128, 1]: branching dark lines of many widths on uneven, noisy grounds.
+
+    `reduced` keeps the upper left part of each, its sides divided by that.
+    """
     rng = np.random.default_rng(11)
     row, col = np.mgrid[:_ROWS, :_COLS]
     stack = []
-    for _ in range(count):
+    for _ in range(_IMAGES):
         ground = 128 + rng.normal(0, 12) + 0.3 * (row - 48) * rng.normal() + rng.normal(0, 4, (_ROWS, _COLS))
         for _ in range(int(rng.integers(2, 9))):
             ground -= _line(rng, row, col)
         stack.append(np.clip(np.rint(ground), 0, 255).astype(np.uint8))
-    return np.stack(stack)[..., None]
+    return np.stack(stack)[:, : _ROWS // reduced, : _COLS // reduced // 4 * 4, None]
 
 
 def _line(
@@ -119,7 +132,7 @@ def compare(setting: Setting, name: str, reference: Path) -> list[dict[str, obje
     rows: list[dict[str, object]] = []
     for xla in (False, True) if setting.backend == "tensorflow" else (False,):
         for batch in _BATCHES:
-            differing = _differing(_runtime(setting, name, batch, xla), pairs)
+            differing = _differing(_runtime(setting, name, batch, pairs[0][0][0].size, xla), pairs)
             run = {"xla": xla, "batch": batch, "images": images, "logits": logits, "differing": differing}
             rows.append({**asdict(setting), **run})
     return rows
@@ -129,25 +142,32 @@ def _differing(runtime: Runtime, pairs: list[Pair]) -> int:
     return sum(int((runtime.logits(images) != logits).sum()) for images, logits in pairs)
 
 
-def _runtime(setting: Setting, name: str, batch: int, xla: bool) -> Runtime:
+def _runtime(setting: Setting, name: str, batch: int, cells: int, xla: bool) -> Runtime:
+    """The network on the setting's library, `batch` images of so many cells at a time."""
     if setting.backend == "numpy":
         return NumpyRuntime(load(name))
-    from blessmark.segment.keras_net import Device, start
+    from blessmark.segment.engine import Wish, start
 
-    samples = batch * _ROWS * _COLS
-    started = start(
-        load(name), Device(setting.device, threads=setting.threads, xla=xla, batch_samples=samples)
+    wish = Wish(
+        setting.backend,
+        setting.device,
+        threads=setting.threads,
+        xla=xla,
+        batch_samples=batch * cells,
     )
+    started = start(load(name), wish)
     if started.warning:
         raise SystemExit(started.warning)
     return started.runtime
 
 
-def matrix(settings: list[Setting], name: str, data: Path | None) -> Iterator[dict[str, Any]]:
+def matrix(
+    settings: list[Setting], name: str, data: Path | None, reduced: int = 1
+) -> Iterator[dict[str, Any]]:
     """Run every setting in its own process and yield its rows."""
     with tempfile.TemporaryDirectory() as folder:
         reference = Path(folder) / "reference.npz"
-        _write_reference(reference, name, data)
+        _write_reference(reference, name, data, reduced)
         for setting in settings:
             command = [sys.executable, "-m", "benchmarks.exactness", "--network", name]
             command += ["--child", json.dumps(asdict(setting)), "--reference", str(reference)]
@@ -159,8 +179,8 @@ def matrix(settings: list[Setting], name: str, data: Path | None) -> Iterator[di
             yield from json.loads(done.stdout.splitlines()[-1])
 
 
-def _write_reference(path: Path, name: str, data: Path | None) -> None:
-    stacks = [synthetic(), *(photographs(data) if data else [])]
+def _write_reference(path: Path, name: str, data: Path | None, reduced: int) -> None:
+    stacks = [synthetic(reduced), *(photographs(data) if data else [])]
     runtime = NumpyRuntime(load(name))
     arrays: dict[str, Any] = {f"i{n}": images for n, images in enumerate(stacks)}
     arrays |= {f"l{n}": runtime.logits(images) for n, images in enumerate(stacks)}
@@ -172,6 +192,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--network", default="vessels")
     parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
+    parser.add_argument("--quick", action="store_true")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--save", action="store_true")
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -180,9 +201,10 @@ def main() -> int:
     if chosen.child:
         print(json.dumps(compare(Setting(**json.loads(chosen.child)), chosen.network, chosen.reference)))
         return 0
-    settings = cpu_settings() + (gpu_settings() if chosen.device == "gpu" else [])
+    settings = quick_settings() if chosen.quick else cpu_settings()
+    settings += gpu_settings() if chosen.device == "gpu" else []
     rows: list[dict[str, Any]] = []
-    for row in matrix(settings, chosen.network, chosen.data):
+    for row in matrix(settings, chosen.network, chosen.data, _QUICK if chosen.quick else 1):
         print(json.dumps(row), flush=True)
         rows.append(row)
     if chosen.save:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,8 +20,11 @@ from benchmarks.run import Run, spread
 from blessmark import pixels
 from blessmark.errors import WatermarkError
 from blessmark.payload.record import FULL_FIELDS
+from blessmark.pixels.layout import digest
+from blessmark.pixels.syntax import NATIVE
 from blessmark.segment import segmenter
 from dicom_node import header
+from dicom_node.config import Deidentify, Profile, Uids
 from dicom_node.errors import NodeError
 from dicom_node.protect import Protection, Site, protect, written
 from dicom_node.review import Reader, recover, review
@@ -38,7 +41,8 @@ class Journey:
 
     `result`, `reason` as `Protection` has them, `error` as a command would print it. The rest is filled for
     instances that were changed: `finding` of the review, whether the recovered pixels hash to the original
-    ones, and the tags whose value bytes differ from the original header.
+    ones, the tags whose value bytes differ from the original header, whether the source is uncompressed, and
+    whether the recovered data set is the original byte for byte, as its hash among the originals says too.
     """
 
     source: str
@@ -50,6 +54,8 @@ class Journey:
     finding: str = ""
     pixels_equal: bool = False
     differing: tuple[str, ...] = ()
+    native: bool = False
+    identical: bool = False
 
     @property
     def complete(self) -> bool:
@@ -70,30 +76,41 @@ def public_files() -> list[Path]:
 
 def travel(path: Path) -> Journey:
     """Send one file the whole way; only errors that the engine and the node define are caught."""
+    return _journey(path, _site())
+
+
+def travel_derived(path: Path) -> Journey:
+    """As `travel`, on a route that derives UIDs."""
+    return _journey(path, replace(_site(), uids=Uids.DERIVE))
+
+
+def travel_deidentified(path: Path) -> Journey:
+    """As `travel`, on a route that de-identifies."""
+    return _journey(path, replace(_site(), deidentify=Deidentify(profile=Profile.BASIC)))
+
+
+def _journey(path: Path, site: Site) -> Journey:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's opinion of the files is not the subject
         try:
-            return _travel(path)
+            return _travel(path, site)
         except (WatermarkError, NodeError) as error:
             return Journey(path.name, error=f"{type(error).__name__}: {error}")
 
 
-def _travel(path: Path) -> Journey:
+def _travel(path: Path, site: Site) -> Journey:
     ds = pixels.read(path)
     modality = (header.value_bytes(ds, 0x00080060) or b"").decode("ascii", "replace").strip(" \0")
     image = pixels.load(ds)
-    if isinstance(image, pixels.Passthrough):
-        before = _header(ds)
-        done = protect(ds, _site(), _ARRIVED_S)
+    content, before, body = _content(image), _header(ds), digest(ds)
+    native = str(ds.file_meta.TransferSyntaxUID) in NATIVE
+    done = protect(ds, site, _ARRIVED_S)
+    if not done.changed:
         changed = _differences(before, _header(ds))
         return Journey(path.name, modality, done.result, done.reason, differing=changed)
-    original, before = _digest(image), _header(ds)
-    done = protect(ds, _site(), _ARRIVED_S)
-    if not done.changed:
-        return Journey(path.name, modality, done.result, done.reason)
     marked = pixels.read(written(ds))
     finding = str(review(marked, path.name, _reader()).finding)
-    restored = recover(marked, path.name, _reader()).restored
+    back_again = recover(marked, path.name, _reader())
     back = pixels.read(written(marked))
     return Journey(
         path.name,
@@ -103,8 +120,10 @@ def _travel(path: Path) -> Journey:
         _steps(done),
         "",
         finding,
-        restored and _digest(_loaded(back)) == original,
+        back_again.restored and _content(pixels.load(back)) == content,
         _differences(before, _header(back)),
+        native,
+        back_again.identical and digest(back) == body,
     )
 
 
@@ -116,18 +135,17 @@ def _reader() -> Reader:
     return Reader(RING, (segmenter("anatomy"),))
 
 
-def _loaded(ds: Dataset) -> pixels.Image:
-    image = pixels.load(ds)
-    assert isinstance(image, pixels.Image), "what was marked holds an image"
-    return image
+def _content(image: pixels.Image | pixels.Passthrough) -> bytes:
+    """The hash of the decoded samples; nothing of what is not decoded."""
+    return _digest(image) if isinstance(image, pixels.Image) else b""
 
 
 def _digest(image: pixels.Image) -> bytes:
     """SHA-256 of the decoded samples, in one order of bytes and axes."""
-    digest = hashlib.sha256(repr(image.words.shape).encode())
+    found = hashlib.sha256(repr(image.words.shape).encode())
     for number in range(1, image.frames + 1):
-        digest.update(image.frame(number).samples.astype("<i4").tobytes())
-    return digest.digest()
+        found.update(image.frame(number).samples.astype("<i4").tobytes())
+    return found.digest()
 
 
 def _header(ds: Dataset) -> dict[int, bytes | None]:
@@ -161,8 +179,8 @@ def measure(run: Run) -> Result:
 _NOTES = (
     "Every file of the image folder's `dicom/`, of pydicom and of pydicom-data, `on_unprotectable: header`.",
     "Back: the review of the written file says authentic, the recovered pixels hash to the decoded original, "
-    "and every element has the value bytes it had. Retired group lengths are dropped, and losslessly stored "
-    "pixels of a lossy source keep saying so; both are meant.",
+    "and every element has the value bytes it had; of uncompressed sources, the recovered data set is the "
+    "original byte for byte. Losslessly stored pixels of a lossy source keep saying so, which is meant.",
 )
 
 

@@ -66,6 +66,52 @@ class OnError(enum.StrEnum):
     REJECT = "reject"
 
 
+class Uids(enum.StrEnum):
+    """What becomes of the UIDs of the objects of a route."""
+
+    KEEP = "keep"  #: they stay; for a path on which the original goes no other way
+    DERIVE = "derive"  #: new ones, the same wherever the key is; references follow
+
+
+class Profile(enum.StrEnum):
+    """How much of what identifies a patient is taken out of a header."""
+
+    NONE = "none"
+    BASIC = "basic"  #: Basic Application Level Confidentiality Profile, PS3.15 E.2
+
+
+class Retain(enum.StrEnum):
+    """Options of PS3.15 Annex E that leave something in a de-identified object."""
+
+    UIDS = "uids"  #: E.3.9
+    DEVICE = "device"  #: E.3.8
+    INSTITUTION = "institution"  #: E.3.11
+    PATIENT = "patient"  #: E.3.7, age, sex, size, weight ...
+
+
+class Dates(enum.StrEnum):
+    """What becomes of dates and times in a de-identified object (PS3.15 E.3.6)."""
+
+    REMOVE = "remove"
+    MODIFY = "modify"  #: moved back by a number of days that is the same for all objects of a patient
+    RETAIN = "retain"
+
+
+class Descriptors(enum.StrEnum):
+    """What becomes of descriptions in a de-identified object (PS3.15 E.3.5)."""
+
+    REMOVE = "remove"
+    CLEAN = "clean"  #: the words that are terms of anatomy and imaging stay
+
+
+class OnContent(enum.StrEnum):
+    """What happens to an object whose content may identify the patient and cannot be cleaned."""
+
+    HOLD = "hold"
+    #: its header is de-identified, its content leaves as it is
+    PASS = "pass"  # noqa: S105
+
+
 class Transcode(enum.StrEnum):
     """What may be done to an object whose transfer syntax a destination does not take."""
 
@@ -85,6 +131,31 @@ class CalledAE(enum.StrEnum):
 
     ANY = "any"
     OWN = "own"
+
+
+class Promise(enum.StrEnum):
+    """When the node commits to an instance that a peer asks about (PS3.4 annex J)."""
+
+    DELIVERED = "delivered"  #: once every mandatory destination has it
+    SPOOLED = "spooled"  #: once it is here
+
+
+class Engine(enum.StrEnum):
+    """What evaluates the networks; every one gives the same integers."""
+
+    AUTO = "auto"
+    TENSORFLOW = "tensorflow"
+    JAX = "jax"
+    TORCH = "torch"
+    NUMPY = "numpy"
+
+
+class Device(enum.StrEnum):
+    """Where the networks are evaluated."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    GPU = "gpu"
 
 
 class LogFormat(enum.StrEnum):
@@ -165,6 +236,7 @@ File = Annotated[Path, AfterValidator(_anchored)]
 Keyword = Annotated[str, AfterValidator(_known_keyword)]
 Pattern = Annotated[str, Field(min_length=1, max_length=64)]
 SegmenterName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
+SafePrivate = Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{3}[13579BDFbdf],xx[0-9A-Fa-f]{2},[^\\\\]{1,64}$")]
 Names = Annotated[tuple[Name, ...], AfterValidator(_without_repeats)]
 Hours = Annotated[str, AfterValidator(_window)]
 
@@ -256,12 +328,31 @@ class Watermark(Section):
 
     segmenter: SegmenterName = "anatomy"
     #: the first that fits an image takes the place of `segmenter`
-    segmenter_rules: tuple[SegmenterRule, ...] = ()
+    segmenter_rules: tuple[SegmenterRule, ...] = (
+        SegmenterRule(use="vessels", modality=("OP",), colour=True),
+    )
     record: Annotated[tuple[Keyword, ...], Field(min_length=1), AfterValidator(_without_repeats)] = tuple(
         RECORD_FIELDS
     )
     #: most that a sample may move, in grey levels; auto is 1 % of the range in use
     max_change: Literal["auto"] | Annotated[int, Field(ge=1, le=65535)] = "auto"
+
+
+class Networks(Section):
+    """What evaluates the networks among the segmenters; the maps do not depend on it."""
+
+    #: auto is TensorFlow where it is installed, NumPy elsewhere
+    engine: Engine = Engine.AUTO
+    #: auto leaves it to the engine
+    device: Device = Device.AUTO
+    #: take GPU memory as needed, not all of it at once, so that several workers share one card (TensorFlow)
+    memory_growth: bool = True
+    #: CPU threads of one worker's TensorFlow; the workers share the cores
+    threads: int = Field(default=1, ge=1, le=64)
+    #: most frames whose maps are drawn together; none waits for others to arrive
+    batch_frames: int = Field(default=16, ge=1, le=1024)
+    #: cells of 2 x 2 pixels that go through a network at once; bounds its memory, larger images go in strips
+    batch_cells: int = Field(default=131072, ge=16384, le=67108864)
 
 
 class Workers(Section):
@@ -314,6 +405,10 @@ class Destination(Section):
     #: seconds for which it must have been down before
     failover_after_s: float = Field(default=600.0, ge=0.0, le=604800.0)
     retry: RetryPolicy = RetryPolicy()
+    #: whether the node waits for it before it commits to an instance
+    mandatory: bool = True
+    #: whether it is asked to commit to what it was sent; until it does, the bytes stay here
+    commitment: bool = False
 
     @property
     def open_hours(self) -> tuple[Window, ...]:
@@ -332,6 +427,18 @@ class Match(Section):
         return _fits(calling_ae, self.calling_ae) and _fits(called_ae, self.called_ae)
 
 
+class Deidentify(Section):
+    """A confidentiality profile (PS3.15 Annex E) and its options."""
+
+    profile: Profile = Profile.NONE
+    retain: Annotated[tuple[Retain, ...], AfterValidator(_without_repeats)] = ()
+    dates: Dates = Dates.REMOVE
+    descriptors: Descriptors = Descriptors.REMOVE
+    #: private attributes that are known to be safe, `gggg,xxee,CREATOR` (PS3.15 E.3.10)
+    safe_private: tuple[SafePrivate, ...] = ()
+    on_content: OnContent = OnContent.HOLD
+
+
 class Route(Section):
     """What happens to the objects of matching associations."""
 
@@ -339,10 +446,79 @@ class Route(Section):
     match: Match = Match()
     role: Role
     destinations: Names = ()
+    uids: Uids = Uids.KEEP
+    deidentify: Deidentify = Deidentify()
     #: deliveries of a higher one are sent first, wherever they go
     priority: int = Field(default=0, ge=-100, le=100)
     on_unprotectable: OnUnprotectable = OnUnprotectable.HEADER
     on_error: OnError = OnError.HOLD
+
+    @property
+    def deidentifies(self) -> bool:
+        """Whether objects of this route leave without what identifies the patient."""
+        return self.deidentify.profile is not Profile.NONE
+
+    @model_validator(mode="after")
+    def _header_is_changed_by_protect_only(self) -> Self:
+        changes = self.uids is Uids.DERIVE or self.deidentifies
+        if self.role is not Role.PROTECT and changes:
+            raise ValueError(f"uids and deidentify belong to the role protect, not to {self.role}")
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_identified_slips_through(self) -> Self:
+        if self.deidentifies and self.on_error is OnError.PASS:
+            raise ValueError("on_error: pass would send identified objects on a route that de-identifies")
+        return self
+
+
+class Requester(Section):
+    """A peer that may ask for storage commitment, and where its answer goes."""
+
+    ae_title: AETitle
+    host: str = Field(min_length=1)
+    port: Port
+    timeout_s: float = Field(default=30.0, gt=0.0, le=3600.0)
+
+
+class ReportPolicy(RetryPolicy):
+    """How a peer is tried again that is owed an answer about storage commitment."""
+
+    #: attempts after which a silent or busy peer is given up, about ten days; it may ask again
+    give_up_after: Annotated[int, Field(ge=1)] | None = 1000
+
+
+class Asking(Section):
+    """How destinations with `commitment` are asked."""
+
+    #: instances in one request; an answer names all of them in one data set
+    batch: int = Field(default=500, ge=1, le=10000)
+    #: seconds for which a request waits for more instances
+    collect_s: float = Field(default=10.0, ge=0.0, le=86400.0)
+    #: seconds after which an answer is overdue and the request is made again, under a new Transaction UID
+    answer_s: float = Field(default=3600.0, ge=1.0, le=604800.0)
+    #: seconds for which the association stays open, for peers that answer on the same one
+    linger_s: float = Field(default=10.0, ge=0.0, le=3600.0)
+    #: times that an instance is sent or asked for again after a refusal before it is a dead letter
+    refusals: int = Field(default=3, ge=0, le=100)
+
+
+def _without_repeated_titles(peers: tuple[Requester, ...]) -> tuple[Requester, ...]:
+    _without_repeats(tuple(peer.ae_title for peer in peers))
+    return peers
+
+
+class Commitment(Section):
+    """Storage commitment, given to peers and asked of destinations."""
+
+    promise: Promise = Promise.DELIVERED
+    #: seconds for which an answer waits for instances that are still under way
+    wait_s: float = Field(default=3600.0, ge=0.0, le=604800.0)
+    requesters: Annotated[tuple[Requester, ...], AfterValidator(_without_repeated_titles)] = ()
+    #: whether the association of the request may carry the answer when no other can be had
+    same_association: bool = False
+    retry: ReportPolicy = ReportPolicy()
+    ask: Asking = Asking()
 
 
 class Http(Section):
@@ -367,15 +543,38 @@ class Config(Section):
     storage: Storage
     keys: Keys = Keys()
     watermark: Watermark = Watermark()
+    networks: Networks = Networks()
     workers: Workers = Workers()
     destinations: Mapping[Name, Destination] = Field(default_factory=dict)
     routes: Annotated[tuple[Route, ...], Field(min_length=1)]
+    commitment: Commitment = Commitment()
     http: Http = Http()
     log: Log = Log()
 
     def route_for(self, calling_ae: str, called_ae: str) -> Route | None:
         """The first route that takes this association, or None: refuse it."""
         return next((route for route in self.routes if route.match.takes(calling_ae, called_ae)), None)
+
+    def answers_commitment(self, calling_ae: str) -> bool:
+        """Whether this is the AE title of a destination that is asked for storage commitment."""
+        return any(
+            peer.commitment and peer.ae_title == calling_ae.strip(" ") for peer in self.destinations.values()
+        )
+
+    def requester(self, ae_title: str) -> Requester | None:
+        """Where an answer to this AE title goes: as configured, else to the destination of that title."""
+        listed = next((peer for peer in self.commitment.requesters if peer.ae_title == ae_title), None)
+        if listed is not None:
+            return listed
+        same = next((peer for peer in self.destinations.values() if peer.ae_title == ae_title), None)
+        if same is None:
+            return None
+        return Requester(ae_title=ae_title, host=same.host, port=same.port, timeout_s=same.timeout_s)
+
+    def is_mandatory(self, destination: str) -> bool:
+        """Whether an instance is not safe before this destination has it; one that is gone counts as such."""
+        peer = self.destinations.get(destination)
+        return peer is None or peer.mandatory
 
     def route(self, name: str) -> Route | None:
         """The route of this name, or None if the file no longer has it."""

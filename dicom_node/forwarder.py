@@ -372,7 +372,8 @@ class _Lane(threading.Thread):
     def _record(self, send: Send, decision: Decision, *, via: str) -> None:
         match decision:
             case Done(status=status):
-                self._ledger.delivered(send, status, via=via)
+                # what stands in has it, and so is who can answer for it
+                self._ledger.delivered(send, status, via=via, to_commit=self._destination.commitment)
             case RetryAt(at=at, reason=reason, result=result, refused=refused):
                 self._ledger.retry(send, at, reason, result=result, refused=refused, via=via)
             case GiveUp(reason=reason, result=result):

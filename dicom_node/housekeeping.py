@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,8 @@ _BREATH_S = 0.02
 _DAY_S = 86400.0
 #: after a fall of the machine, objects put this many seconds before the last event are hashed again
 _SUSPECT_S = 600.0
+#: claims looked at between two signs of life of a start
+_PROGRESS = 5000
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -60,8 +62,12 @@ def require_spool(folder: Path, ledger: Ledger) -> None:
         )
 
 
-def reconcile(spool: Spool, ledger: Ledger, boot: str) -> Found:
+def reconcile(
+    spool: Spool, ledger: Ledger, boot: str, *, progress: Callable[[], object] = lambda: None
+) -> Found:
     """Hold every row that still needs bytes against the spool; call once at start, while nobody works.
+
+    A million rows take about a minute, so `progress` is called every few thousand.
 
     Sizes are compared always. Contents are compared if the machine fell during the last run, for the objects
     that were written shortly before: a disk that had promised too much loses those.
@@ -71,6 +77,8 @@ def reconcile(spool: Spool, ledger: Ledger, boot: str) -> Found:
     checked = lost = remade = 0
     for claim in ledger.claims():
         checked += 1
+        if checked % _PROGRESS == 0:
+            progress()
         reason = _loss(spool, claim.blob, claim.size, suspect_after)
         if reason is None:
             continue

@@ -61,7 +61,8 @@ INSTANCE_TRANSITIONS: dict[InstanceState, frozenset[InstanceState]] = {
 DELIVERY_TRANSITIONS: dict[DeliveryState, frozenset[DeliveryState]] = {
     DeliveryState.QUEUED: frozenset({DeliveryState.SENDING, DeliveryState.DEAD, DeliveryState.DROPPED}),
     DeliveryState.SENDING: frozenset({DeliveryState.DELIVERED, DeliveryState.QUEUED, DeliveryState.DEAD}),
-    DeliveryState.DELIVERED: frozenset(),
+    # back only for a destination that is asked for storage commitment and does not have it after all
+    DeliveryState.DELIVERED: frozenset({DeliveryState.QUEUED, DeliveryState.DEAD}),
     DeliveryState.DEAD: frozenset({DeliveryState.QUEUED, DeliveryState.DROPPED}),
     DeliveryState.DROPPED: frozenset(),
 }

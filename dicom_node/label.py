@@ -1,52 +1,52 @@
-"""What a protected image says about itself, and how those labels are taken off again.
+"""What a protected object says about itself, and where the sealed parts travel beside it.
 
-An image whose pixels were changed must say so (PS3.3 C.7.6.1.1.2, C.12.4.1.1): ImageType value 1 becomes
-DERIVED, the Derivation Description tells what was done, and Contributing Equipment gains an item. What the
-labels replace travels beside them, sealed, so that `unmark` gives the original elements back.
+An image whose pixels were changed must say so (PS3.3 C.7.6.1.1.2, C.12.4.1.1): Image Type becomes DERIVED, in
+the functional groups of an enhanced image too; Derivation Description and Code tell what was done; a source
+image is named where the instance has a new UID; Contributing Equipment gains an item. Statistics of the old
+pixels go, and so do digital signatures, which no longer hold. Everything that this replaces travels along,
+sealed, so that `pixels.undo` gives the original back.
 
 The private block (creator `DICOM-NODE`, group 0099) holds a hint at the key and the sealed parts. Nothing
-in it is needed to read a watermark; it tells `wrong-key` from `unmarked`.
+in it is needed to read a watermark; it tells `wrong-key` and `unknown-segmenter` from `unmarked`.
 """
 
 from __future__ import annotations
 
-import io
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
-from pydicom.filebase import DicomBytesIO
-from pydicom.filereader import read_dataset
-from pydicom.filewriter import write_data_element
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence as DicomSequence
-from pydicom.tag import Tag
 
 from dicom_node import header
 from dicom_node.errors import InputError
+from dicom_node.rewrite import Element, Fate, rewrite, shallow
 
 _GROUP, _CREATOR = 0x0099, "DICOM-NODE"
 _FORMAT, _KEYS, _RECORDS, _ORIGINALS = 0x01, 0x02, 0x03, 0x04
+_SEGMENTERS = 0x05
+#: what a hint may look like, since it is shown: name, version, and the weights of a network
+_SEGMENTER_ID = re.compile(r"[a-z][a-z0-9-]{0,31}/[0-9]{1,4}(-[0-9a-f]{12})?")
+_MOST_SEGMENTERS = 8
 
-#: every element that `mark` may write or remove, the private block apart
-_TOUCHED = (
-    0x00080008,  # ImageType
-    0x00080015,  # InstanceCoercionDateTime
-    0x00082111,  # DerivationDescription
-    0x0018A001,  # ContributingEquipmentSequence
-    0x00280106,  # SmallestImagePixelValue
-    0x00280107,  # LargestImagePixelValue
-)
-_STALE = (0x00280106, 0x00280107)
+_IMAGE_TYPE, _FRAME_TYPE = 0x00080008, 0x00089007
+_SHARED_GROUPS, _FRAME_GROUPS = 0x52009229, 0x52009230
+_DERIVATION_IMAGE = 0x00089124
+#: what was computed from the pixels: smallest and largest values of image, series, plane (PS3.3 C.7.6.3)
+_STALE = (0x00280106, 0x00280107, 0x00280108, 0x00280109, 0x00280110, 0x00280111)
+#: MAC Parameters and Digital Signatures of the whole data set (PS3.3 C.12.1.1.3)
+SIGNATURES = (0x4FFE0001, 0xFFFAFFFA)
 _FINGERPRINT_BYTES = 4
 
 FORMAT_NAME = "blessmark/1"
+#: the private coding scheme of what PS3.16 CID 7203 has no code for
+CODING_SCHEME = "99DNODE"
 #: what the sealed copy of the replaced elements is bound to
 ORIGINALS_CONTEXT = b"blessmark originals"
-#: first byte of that copy, so that it is never empty: an instance may have none of the elements
-_ORIGINALS_VERSION = b"\x01"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,56 +54,69 @@ class Mark:
     """What the private block of a data set says.
 
     `fingerprint` is the public hint at the key, `sealed_records` the records of frames whose pixels could
-    not carry them (frame number -> sealed bytes), `sealed_originals` the replaced elements.
+    not carry them (frame number -> sealed bytes), `sealed_originals` the replaced elements, `segmenters` the
+    ids of those that drew the maps: a hint for a reader that has others.
     """
 
     fingerprint: bytes
     sealed_records: tuple[tuple[int, bytes], ...] = ()
     sealed_originals: bytes = b""
+    segmenters: tuple[str, ...] = ()
 
 
-def originals(ds: Dataset) -> bytes:
-    """A version byte and the elements that `mark` is about to replace, in Explicit VR Little Endian.
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What was done to a data set, by whom and when.
 
-    Values are the bytes that the data set holds. An earlier node's private block is among them, so that
-    marks nest.
-
-    Raises
-    ------
-    InputError
-        an element that must be kept cannot be read
+    Attributes
+    ----------
+    node, version : of the program that did it
+    time_s : seconds since 1970-01-01 UTC
+    description : one line
+    pixels_changed : the image is a derived one now
+    deidentified : the data set lost what identifies the patient
+    source : SOP class and instance UID of the original where they may be told and the instance has others
     """
-    buffer = DicomBytesIO()
-    buffer.is_little_endian, buffer.is_implicit_VR = True, False
-    buffer.write(_ORIGINALS_VERSION)
-    for tag in sorted((*_TOUCHED, *_block_tags(ds))):
-        if tag in ds:
-            write_data_element(buffer, _kept(ds, tag), ds.get("SpecificCharacterSet") or None)
-    return bytes(buffer.getvalue())
+
+    node: str
+    version: str
+    time_s: int
+    description: str
+    pixels_changed: bool = True
+    deidentified: bool = False
+    source: tuple[str, str] | None = None
+
+    @property
+    def when(self) -> str:
+        """The time as a DT value."""
+        return datetime.fromtimestamp(self.time_s, UTC).strftime("%Y%m%d%H%M%S+0000")
 
 
-def mark(ds: Dataset, mark: Mark, *, node: str, version: str, time_s: int, description: str) -> None:
-    """Label `ds` as changed by this node; `time_s` is seconds since 1970-01-01 UTC.
+def mark(ds: Dataset, mark: Mark, note: Note) -> None:
+    """Label `ds` as changed by this node.
 
     Raises
     ------
     InputError
         an element that must be changed cannot be read; `ds` was not changed
     """
-    when = datetime.fromtimestamp(time_s, UTC).strftime("%Y%m%d%H%M%S+0000")
-    image_type = _values(_read(ds, 0x00080008)) or ["ORIGINAL", "PRIMARY"]
-    earlier = _read(ds, 0x00082111)
     contributors = _read(ds, 0x0018A001) or []
-    ds.ImageType = ["DERIVED", *image_type[1:]]
-    ds.DerivationDescription = _appended(str(earlier or ""), description)
-    ds.InstanceCoercionDateTime = when
-    ds.ContributingEquipmentSequence = DicomSequence(
-        [*contributors, _equipment(node, version, when, description)]
-    )
-    for tag in _STALE:
+    if note.pixels_changed:
+        _label_derived(ds, note)
+    for tag in SIGNATURES:
         if tag in ds:
             del ds[tag]
+    if not note.deidentified:  # the time of arrival tells when the examination was
+        ds.InstanceCoercionDateTime = note.when
+    ds.ContributingEquipmentSequence = DicomSequence([*contributors, *_equipment(note)])
     _write_block(ds, mark)
+
+
+def seal(ds: Dataset, sealed_originals: bytes) -> None:
+    """Put the sealed originals into the block that `mark` has made room in."""
+    block = _own_block(ds)
+    assert block is not None, "a data set is marked before its originals are sealed"
+    ds.add_new(block | _ORIGINALS, "OB", _join(((1, sealed_originals),)))
 
 
 def read_mark(ds: Dataset) -> Mark | None:
@@ -116,41 +129,115 @@ def read_mark(ds: Dataset) -> Mark | None:
     )
     if len(fingerprint) != _FINGERPRINT_BYTES:
         return None
-    return Mark(fingerprint, _split(records), next((value for _, value in _split(sealed)), b""))
+    segmenters = header.text(ds, block | _SEGMENTERS).split("\\")[:_MOST_SEGMENTERS]
+    return Mark(
+        fingerprint,
+        _split(records),
+        next((value for _, value in _split(sealed)), b""),
+        tuple(filter(_SEGMENTER_ID.fullmatch, segmenters)),
+    )
 
 
-def unmark(ds: Dataset, kept: bytes) -> None:
-    """Undo `mark`: `kept` is what `originals` returned, unsealed.
-
-    Raises
-    ------
-    InputError
-        `kept` is of a later version
-    """
-    if kept[:1] != _ORIGINALS_VERSION:
-        raise InputError(
-            "the labels were sealed by a newer dicom-node; recover the instance with that version"
-        )
-    for tag in (*_TOUCHED, *_block_tags(ds)):
+def _label_derived(ds: Dataset, note: Note) -> None:
+    """Everything that says the pixels are not those of the source; reads all before it changes anything."""
+    image_type = _values(_read(ds, _IMAGE_TYPE)) or ["ORIGINAL", "PRIMARY"]
+    earlier = _read(ds, 0x00082111)
+    codes, sources = _read(ds, 0x00089215) or [], _read(ds, 0x00082112) or []
+    schemes = _read(ds, 0x00080110) or []
+    enhanced = _SHARED_GROUPS in ds or _FRAME_GROUPS in ds
+    ds.ImageType = ["DERIVED", *image_type[1:]]
+    if enhanced:
+        _label_groups(ds, note)
+    else:
+        ds.DerivationDescription = _appended(str(earlier or ""), note.description)
+        ds.DerivationCodeSequence = DicomSequence([*codes, _derivation_code()])
+        if note.source is not None:
+            ds.SourceImageSequence = DicomSequence([*sources, _source_image(*note.source)])
+    if all(scheme.get("CodingSchemeDesignator") != CODING_SCHEME for scheme in schemes):
+        ds.CodingSchemeIdentificationSequence = DicomSequence([*schemes, _coding_scheme()])
+    for tag in _STALE:
         if tag in ds:
             del ds[tag]
-    restored = read_dataset(io.BytesIO(kept[1:]), is_implicit_VR=False, is_little_endian=True)
-    for tag in list(restored.keys()):
-        vr = header.value_representation(restored, tag)
-        if vr == "SQ":
-            ds[tag] = restored[tag]
-        else:
-            header.put_bytes(ds, tag, vr, header.value_bytes(restored, tag) or b"")
 
 
-def _kept(ds: Dataset, tag: int) -> DataElement | RawDataElement:
-    """One element as `originals` keeps it: sequences decoded, everything else as raw bytes."""
-    vr = header.value_representation(ds, tag)
-    if vr == "SQ":
-        _read(ds, tag)
-        return ds[tag]
-    value = header.value_bytes(ds, tag) or b""
-    return RawDataElement(Tag(tag), vr, len(value), value, 0, False, True)
+def _label_groups(ds: Dataset, note: Note) -> None:
+    """The functional groups of an enhanced image (PS3.3 C.7.6.16): Frame Type, and the derivation.
+
+    The Derivation Image macro (C.7.6.16.2.6) gains an item where it stands, in the shared groups else.
+    """
+    per_frame = any(_DERIVATION_IMAGE in item for item in _read(ds, _FRAME_GROUPS) or [])
+    if not per_frame and not (_read(ds, _SHARED_GROUPS) or []):
+        ds[_SHARED_GROUPS] = DataElement(_SHARED_GROUPS, "SQ", DicomSequence([Dataset()]))
+
+    def rule(_holder: Dataset, tag: int, element: Element) -> Fate | Element:
+        if tag == _FRAME_TYPE:
+            return _derived(element)
+        if tag in (_SHARED_GROUPS, _FRAME_GROUPS):
+            return Fate.KEEP
+        return Fate.KEEP if tag >> 16 != 0x7FE0 else Fate.LEAVE
+
+    groups = Dataset()
+    for tag in (_SHARED_GROUPS, _FRAME_GROUPS):
+        if tag in ds:
+            groups[tag] = ds[tag]
+    rewrite(groups, rule)
+    where = _FRAME_GROUPS if per_frame else _SHARED_GROUPS
+    items = [_with_derivation(item, note) for item in groups[where].value]
+    fresh = DataElement(where, "SQ", DicomSequence(items))
+    fresh.is_undefined_length = groups[where].is_undefined_length
+    groups[where] = fresh
+    for tag in (_SHARED_GROUPS, _FRAME_GROUPS):
+        if tag in groups:
+            ds[tag] = groups[tag]
+
+
+def _derived(element: Element) -> Element:
+    """A Frame Type with DERIVED as its first value."""
+    value = element.value
+    words = (
+        bytes(value).split(b"\\") if isinstance(value, bytes) else [str(w).encode() for w in _values(value)]
+    )
+    text = b"\\".join((b"DERIVED", *words[1:]))
+    return DataElement(element.tag, "CS", text.decode("ascii", "replace").rstrip(" \0"))
+
+
+def _with_derivation(item: Dataset, note: Note) -> Dataset:
+    derivation = Dataset()
+    derivation.DerivationDescription = note.description
+    derivation.DerivationCodeSequence = DicomSequence([_derivation_code()])
+    sources = [] if note.source is None else [_source_image(*note.source)]
+    derivation.SourceImageSequence = DicomSequence(sources)
+    fresh = shallow(item)
+    earlier = fresh[_DERIVATION_IMAGE].value if _DERIVATION_IMAGE in fresh else []
+    fresh.DerivationImageSequence = DicomSequence([*earlier, derivation])
+    return fresh
+
+
+def _code(value: str, scheme: str, meaning: str) -> Dataset:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
+    return item
+
+
+def _derivation_code() -> Dataset:
+    return _code("WATERMARK", CODING_SCHEME, "Reversible watermark")
+
+
+def _coding_scheme() -> Dataset:
+    item = Dataset()
+    item.CodingSchemeDesignator = CODING_SCHEME
+    item.CodingSchemeName = "dicom-node private codes"
+    return item
+
+
+def _source_image(sop_class: str, sop_instance: str) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class, sop_instance
+    item.PurposeOfReferenceCodeSequence = DicomSequence(
+        [_code("121322", "DCM", "Source image for image processing operation")]
+    )
+    item.SpatialLocationsPreserved = "YES"
+    return item
 
 
 def _read(ds: Dataset, tag: int) -> Any:
@@ -177,17 +264,21 @@ def _appended(text: str, addition: str) -> str:
     return (f"{text}; {addition}" if text else addition)[:1024]
 
 
-def _equipment(node: str, version: str, when: str, description: str) -> Dataset:
-    """An item (109103, DCM, "Modifying Equipment") for the earlier contributors (PS3.3 C.12.1.1.5)."""
-    purpose = Dataset()
-    purpose.CodeValue, purpose.CodingSchemeDesignator = "109103", "DCM"
-    purpose.CodeMeaning = "Modifying Equipment"
-    item = Dataset()
-    item.PurposeOfReferenceCodeSequence = DicomSequence([purpose])
-    item.Manufacturer, item.ManufacturerModelName = "dicom-node", "dicom-node"
-    item.StationName, item.SoftwareVersions = node, version
-    item.ContributionDateTime, item.ContributionDescription = when, description
-    return item
+def _equipment(note: Note) -> list[Dataset]:
+    """What this node did, as items for the earlier contributors (PS3.3 C.12.1.1.5, PS3.16 CID 7005)."""
+    purposes = [("109103", "Modifying Equipment")]
+    if note.deidentified:
+        purposes.append(("109104", "De-identifying Equipment"))
+    items = []
+    for value, meaning in purposes:
+        item = Dataset()
+        item.PurposeOfReferenceCodeSequence = DicomSequence([_code(value, "DCM", meaning)])
+        item.Manufacturer, item.ManufacturerModelName = "dicom-node", "dicom-node"
+        item.SoftwareVersions, item.ContributionDescription = note.version, note.description
+        if not note.deidentified:
+            item.StationName, item.ContributionDateTime = note.node, note.when
+        items.append(item)
+    return items
 
 
 def _write_block(ds: Dataset, mark: Mark) -> None:
@@ -199,10 +290,13 @@ def _write_block(ds: Dataset, mark: Mark) -> None:
             del ds[tag]
     ds.add_new(block | _FORMAT, "LO", FORMAT_NAME)
     ds.add_new(block | _KEYS, "OB", mark.fingerprint)
+    if mark.segmenters:
+        ds.add_new(block | _SEGMENTERS, "LO", list(mark.segmenters))
     if mark.sealed_records:
         ds.add_new(block | _RECORDS, "OB", _join(mark.sealed_records))
-    if mark.sealed_originals:
-        ds.add_new(block | _ORIGINALS, "OB", _join(((1, mark.sealed_originals),)))
+    ds.add_new(
+        block | _ORIGINALS, "OB", _join(((1, mark.sealed_originals),)) if mark.sealed_originals else b""
+    )
 
 
 def _creators(ds: Dataset) -> list[int]:

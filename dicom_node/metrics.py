@@ -1,13 +1,15 @@
 """Every metric, declared once, and the collector that fills them.
 
 The ledger is the only memory: figures are read from it when somebody asks, so they survive a crash, count
-every process and can never disagree with what the queue commands show.
+every process and can never disagree with what the queue commands show. Only what a worker runs is told by the
+workers that are alive, because it dies with them.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -89,6 +91,13 @@ LOST = Declaration(
     (),
     "Instances whose worker died or fell silent.",
 )
+NETWORK_WORKERS = Declaration(
+    "dicom_node_network_workers",
+    Kind.GAUGE,
+    "",
+    ("network", "engine", "outcome"),
+    "Living workers that evaluate this network on this engine, by the outcome of its self-test at the start.",
+)
 RESULTS = Declaration(
     "dicom_node_delivery_results",
     Kind.COUNTER,
@@ -117,6 +126,34 @@ FAILED_OVER = Declaration(
     ("destination",),
     "1 for a destination whose deliveries go to its fail-over; absent otherwise.",
 )
+COMMITMENTS = Declaration(
+    "dicom_node_commitments",
+    Kind.GAUGE,
+    "",
+    ("destination", "state"),
+    "Deliveries to a destination that is asked for storage commitment, by what it said.",
+)
+COMMITMENTS_OLDEST = Declaration(
+    "dicom_node_commitment_oldest_seconds",
+    Kind.GAUGE,
+    "seconds",
+    ("destination",),
+    "How long the oldest delivery has been waiting for the commitment of this destination.",
+)
+PROMISES = Declaration(
+    "dicom_node_commitment_requests",
+    Kind.GAUGE,
+    "",
+    ("state", "result"),
+    "Requests of peers for storage commitment, by where they are now and what was answered.",
+)
+PROMISES_OLDEST = Declaration(
+    "dicom_node_commitment_request_oldest_seconds",
+    Kind.GAUGE,
+    "seconds",
+    (),
+    "How long the oldest request of a peer has been waiting for its answer.",
+)
 PAUSED = Declaration(
     "dicom_node_destination_paused",
     Kind.GAUGE,
@@ -142,11 +179,16 @@ DECLARATIONS = (
     REPEATS,
     CONFLICTS,
     LOST,
+    NETWORK_WORKERS,
     RESULTS,
     DOWN,
     CLOSED,
     FAILED_OVER,
     PAUSED,
+    COMMITMENTS,
+    COMMITMENTS_OLDEST,
+    PROMISES,
+    PROMISES_OLDEST,
     SPOOL_BYTES,
     SPOOL_FREE,
 )
@@ -174,10 +216,28 @@ class DeliveryTally:
 
 @dataclass(frozen=True, slots=True)
 class QueueAge:
-    """How long the oldest undelivered object of a destination has been waiting, seconds."""
+    """How long the oldest object of a destination has waited: to be delivered, or committed to; seconds."""
 
     destination: str
     oldest_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class CommitmentTally:
+    """How many deliveries to a destination are in a state of storage commitment."""
+
+    destination: str
+    state: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class PromiseTally:
+    """How many requests of peers for storage commitment are in a state with a result."""
+
+    state: str
+    result: str
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +259,20 @@ class Snapshot:
     purged_attempts: tuple[tuple[str, int], ...] = ()
     #: destinations that an operator has paused
     paused: tuple[str, ...] = ()
+    commitments: tuple[CommitmentTally, ...] = ()
+    commitment_ages: tuple[QueueAge, ...] = ()
+    promises: tuple[PromiseTally, ...] = ()
+    #: age of the oldest request for storage commitment whose answer has not been taken, seconds
+    oldest_promise_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkRun:
+    """What a worker runs a network on, and how its self-test ended (`blessmark.segment.engine.Outcome`)."""
+
+    network: str
+    engine: str
+    outcome: str
 
 
 class LedgerFigures(Protocol):
@@ -224,6 +298,14 @@ class SpoolFigures(Protocol):
         """Bytes still free."""
 
 
+class WorkerFigures(Protocol):
+    """What the collector asks of the workers."""
+
+    @property
+    def networks(self) -> Sequence[NetworkRun]:
+        """What every living worker runs."""
+
+
 class LaneFigures(Protocol):
     """What the collector asks of the forwarder."""
 
@@ -238,12 +320,15 @@ Sample = tuple[tuple[str, ...], float]
 
 
 class LedgerCollector(Collector):
-    """Reads ledger, spool and forwarder whenever somebody scrapes; keeps nothing itself."""
+    """Reads ledger, spool, forwarder and workers whenever somebody scrapes; keeps nothing itself."""
 
-    def __init__(self, ledger: LedgerFigures, spool: SpoolFigures, lanes: LaneFigures) -> None:
+    def __init__(
+        self, ledger: LedgerFigures, spool: SpoolFigures, lanes: LaneFigures, workers: WorkerFigures
+    ) -> None:
         self._ledger = ledger
         self._spool = spool
         self._lanes = lanes
+        self._workers = workers
 
     def describe(self) -> Iterable[Metric]:
         """The declarations without samples, so that registering opens no database."""
@@ -255,16 +340,21 @@ class LedgerCollector(Collector):
         yield _family(INSTANCES, _instance_samples(snapshot))
         yield _family(DELIVERIES, _delivery_samples(snapshot))
         yield _family(ATTEMPTS, _attempt_samples(snapshot))
-        yield _family(QUEUE_OLDEST, [((age.destination,), age.oldest_s) for age in snapshot.ages])
+        yield _family(QUEUE_OLDEST, _age_samples(snapshot.ages))
         yield _family(UNPROCESSED_OLDEST, [((), snapshot.oldest_unprocessed_s)])
         yield _family(REPEATS, [((), snapshot.repeats)])
         yield _family(CONFLICTS, [((), snapshot.conflicts)])
         yield _family(LOST, [((), snapshot.lost)])
+        yield _family(NETWORK_WORKERS, _network_samples(self._workers))
         yield _family(RESULTS, list(self._ledger.results().items()))
         yield _family(DOWN, [((name,), seconds) for name, seconds in self._ledger.down_s().items()])
         yield _family(CLOSED, [((name,), 1) for name in self._lanes.closed()])
         yield _family(FAILED_OVER, [((name,), 1) for name in self._lanes.failed_over()])
         yield _family(PAUSED, [((destination,), 1) for destination in snapshot.paused])
+        yield _family(COMMITMENTS, _commitment_samples(snapshot))
+        yield _family(COMMITMENTS_OLDEST, _age_samples(snapshot.commitment_ages))
+        yield _family(PROMISES, _promise_samples(snapshot))
+        yield _family(PROMISES_OLDEST, [((), snapshot.oldest_promise_s)])
         yield _family(SPOOL_BYTES, [((), self._spool.used_bytes())])
         yield _family(SPOOL_FREE, [((), self._spool.free_bytes())])
 
@@ -277,11 +367,28 @@ def _delivery_samples(snapshot: Snapshot) -> list[Sample]:
     return [((tally.destination, tally.state), tally.count) for tally in snapshot.deliveries]
 
 
+def _age_samples(ages: Iterable[QueueAge]) -> list[Sample]:
+    return [((age.destination,), age.oldest_s) for age in ages]
+
+
+def _commitment_samples(snapshot: Snapshot) -> list[Sample]:
+    return [((tally.destination, tally.state), tally.count) for tally in snapshot.commitments]
+
+
+def _promise_samples(snapshot: Snapshot) -> list[Sample]:
+    return [((tally.state, tally.result), tally.count) for tally in snapshot.promises]
+
+
 def _attempt_samples(snapshot: Snapshot) -> list[Sample]:
     attempts = dict(snapshot.purged_attempts)
     for tally in snapshot.deliveries:
         attempts[tally.destination] = attempts.get(tally.destination, 0) + tally.attempts
     return [((destination,), count) for destination, count in attempts.items()]
+
+
+def _network_samples(workers: WorkerFigures) -> list[Sample]:
+    runs = Counter(workers.networks)
+    return [((run.network, run.engine, run.outcome), count) for run, count in runs.items()]
 
 
 def _family(declaration: Declaration, samples: Iterable[Sample]) -> Metric:

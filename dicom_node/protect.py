@@ -1,8 +1,10 @@
 """THE forward sentence: what happens to an image between arriving and leaving.
 
-    load the pixels, describe the patient record, embed it frame by frame, store the pixels, label the header
+    load the pixels, describe the patient record, embed it frame by frame, store the pixels,
+    rewrite the header as the route wants it, label it, seal what all of this replaced
 
-An image that cannot carry its record goes by the route's policy, and says so in its result and reason.
+An image that cannot carry its record goes by the route's policy, and says so in its result and reason. On a
+route that derives UIDs or de-identifies, objects without such pixels have their header rewritten too.
 """
 
 from __future__ import annotations
@@ -12,23 +14,34 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 
 from blessmark import pixels
 from blessmark.embed import embed, seal_for_header
 from blessmark.errors import CapacityError
 from blessmark.payload import crypto
-from blessmark.segment import segmenter
+from blessmark.segment import batch, segmenter
 from blessmark.segment.whole import Whole
 from blessmark.types import About, Frame, IntArray, KeyRing, Receipt, Segmenter
 from blessmark.verify import verify
-from dicom_node import __version__, header, label
-from dicom_node.config import Config, OnUnprotectable, Route, SegmenterRule, record_tag
+from dicom_node import __version__, header, label, originals, segmenters
+from dicom_node.config import (
+    Config,
+    Deidentify,
+    OnContent,
+    OnUnprotectable,
+    Route,
+    Uids,
+    record_tag,
+)
+from dicom_node.deidentify import deidentify, telling_content
 from dicom_node.errors import InputError
-from dicom_node.jobs import InstanceState, Outcome, Work
-from dicom_node.spool import Blob, Spool
+from dicom_node.jobs import InstanceState, Outcome, Work, passed
+from dicom_node.originals import SOP_INSTANCE_UID
+from dicom_node.spool import Spool
+from dicom_node.uids import deriver, rewrite_uids
 
-#: Modality, SOP Class UID, Body Part Examined
-_CHOSEN_BY = (0x00080060, 0x00080016, 0x00180015)
+SOP_CLASS_UID = 0x00080016
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +49,7 @@ class Site:
     """What a node brings to every image: who it is, its keys, and how it marks.
 
     `rules` name images whose map another segmenter than `segmenter` draws; the first that fits decides.
+    `batch_frames` maps of an instance are drawn together at most.
     """
 
     node: str
@@ -44,14 +58,19 @@ class Site:
     record_tags: tuple[int, ...]
     max_change: int | None = None
     on_unprotectable: OnUnprotectable = OnUnprotectable.HEADER
-    rules: tuple[tuple[SegmenterRule, Segmenter], ...] = ()
+    uids: Uids = Uids.KEEP
+    deidentify: Deidentify | None = None
+    rules: segmenters.Rules = ()
+    batch_frames: int = batch.FRAMES
+
+    @property
+    def rewrites(self) -> bool:
+        """Whether every header changes, whatever becomes of the pixels."""
+        return self.uids is Uids.DERIVE or self.deidentify is not None
 
     def for_instance(self, ds: Dataset) -> Site:
         """The same site with the segmenter that its rules choose for `ds`."""
-        words = [header.text(ds, tag) for tag in _CHOSEN_BY]
-        colour = ds.get("SamplesPerPixel") == 3
-        chosen = (drawer for rule, drawer in self.rules if rule.fits(*words, colour=colour))
-        return replace(self, segmenter=next(chosen, self.segmenter), rules=())
+        return replace(self, segmenter=segmenters.chosen(ds, self.rules) or self.segmenter, rules=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +87,8 @@ class Protection:
     """What became of an instance; `result` and `reason` are bounded words for counters and logs.
 
     `result` is `protected`, `protected-header` (a record that some frame's pixels could not carry travels
-    sealed in the header), `protected-whole-image`, `passed`, `held` or `rejected`. Only the first three
-    changed the data set.
+    sealed in the header), `protected-whole-image`, `rewritten` (the header only), `passed`, `held` or
+    `rejected`. Only the first four changed the data set.
     """
 
     result: str
@@ -78,7 +97,7 @@ class Protection:
 
     @property
     def changed(self) -> bool:
-        return bool(self.frames)
+        return bool(self.frames) or self.result == "rewritten"
 
 
 def protect(ds: Dataset, site: Site, time_s: int) -> Protection:
@@ -93,29 +112,41 @@ def protect(ds: Dataset, site: Site, time_s: int) -> Protection:
     InputError
         it has no SOP Instance UID
     """
+    content = telling_content(ds) if site.deidentify is not None else ""
+    if site.deidentify is not None and content and site.deidentify.on_content is OnContent.HOLD:
+        return Protection("held", content)
     image = pixels.load(ds)
     if isinstance(image, pixels.Passthrough):
-        return Protection("passed", str(image.reason))
+        return _without_pixels(ds, site, str(image.reason), time_s)
     site = site.for_instance(ds)
     if _is_protected(ds, image, site):
         return Protection("passed", "already-protected")
-    about = _describe(ds, image, site, time_s)
-    replaced = label.originals(ds)
+    about = _about(ds, site, image.frames, time_s)
+    before = pixels.settle(ds)
     marks: list[FrameMark] = []
     try:
         pixels.store(ds, image, _embed_frames(image, about, site, marks))
     except _Unprotectable:
+        if site.on_unprotectable is OnUnprotectable.PASS:
+            return _without_pixels(ds, site, "no-room", time_s)
         return Protection(_WITHOUT_ROOM[site.on_unprotectable], "no-room")
-    _label(ds, site, marks, replaced, time_s)
+    _finish(ds, site, marks, before, about)
     return Protection(_result(marks), "", tuple(marks))
 
 
 class Protector:
     """Protects instances of one route from the spool into the spool; see `jobs` for its place."""
 
-    def __init__(self, config: Config, route: Route, ring: KeyRing, spool: Spool) -> None:
+    def __init__(
+        self,
+        config: Config,
+        route: Route,
+        ring: KeyRing,
+        spool: Spool,
+        draw: segmenters.Draw = segmenter,
+    ) -> None:
         self._route, self._spool = route, spool
-        self._site = site_of(config, route.on_unprotectable, ring)
+        self._site = site_of(config, route, ring, draw)
 
     def __call__(self, work: Work) -> Outcome:
         self._spool.check_room_to_work(work.blob)
@@ -123,32 +154,37 @@ class Protector:
         done = protect(ds, self._site, int(work.received_at))
         if done.result in _ENDS:
             return Outcome(_ENDS[done.result], done.result, done.reason)
-        blob = self._spool.put([written(ds)]) if done.changed else Blob(work.blob, work.size)
+        if not done.changed:
+            return passed(work, self._route, done.result, done.reason)
+        blob = self._spool.put([written(ds)])
         return Outcome(
             InstanceState.READY,
             done.result,
             done.reason,
             blob.name,
             work.arrival.sop_class_uid,
-            work.arrival.sop_instance_uid,
+            header.text(ds, SOP_INSTANCE_UID),
             str(ds.file_meta.TransferSyntaxUID),
             self._route.destinations,
             blob.size,
         )
 
 
-def site_of(config: Config, on_unprotectable: OnUnprotectable, ring: KeyRing) -> Site:
-    """The site that a configuration describes."""
+def site_of(config: Config, route: Route, ring: KeyRing, draw: segmenters.Draw = segmenter) -> Site:
+    """The site that a configuration describes for a route; `draw` gives the segmenter of a name."""
     tags = tuple(tag for tag in map(record_tag, config.watermark.record) if tag is not None)
     cap = config.watermark.max_change
     return Site(
         node=config.node.id,
         ring=ring,
-        segmenter=segmenter(config.watermark.segmenter),
+        segmenter=draw(config.watermark.segmenter),
         record_tags=tags,
         max_change=None if cap == "auto" else cap,
-        on_unprotectable=on_unprotectable,
-        rules=tuple((rule, segmenter(rule.use)) for rule in config.watermark.segmenter_rules),
+        on_unprotectable=route.on_unprotectable,
+        uids=route.uids,
+        deidentify=route.deidentify if route.deidentifies else None,
+        rules=segmenters.rules_of(config.watermark, draw),
+        batch_frames=config.networks.batch_frames,
     )
 
 
@@ -180,13 +216,13 @@ def _is_protected(ds: Dataset, image: pixels.Image, site: Site) -> bool:
     return verify(image.frame(1), site.ring, (site.segmenter, Whole()), sealed=sealed).record is not None
 
 
-def _describe(ds: Dataset, image: pixels.Image, site: Site, time_s: int) -> About:
-    uid = header.text(ds, 0x00080018)
+def _about(ds: Dataset, site: Site, frames: int, time_s: int) -> About:
+    uid = header.text(ds, SOP_INSTANCE_UID)
     if not uid:
         raise InputError("the data set has no SOP Instance UID (0008,0018); it cannot be protected")
     return About(
         sop_instance_uid=uid,
-        frames=image.frames,
+        frames=frames,
         time_s=time_s,
         node=site.node,
         charset=header.value_bytes(ds, header.SPECIFIC_CHARACTER_SET) or b"",
@@ -198,8 +234,8 @@ def _embed_frames(
     image: pixels.Image, about: About, site: Site, marks: list[FrameMark]
 ) -> Iterator[IntArray]:
     """The samples of every frame, marked where they have room; notes in `marks` what was done."""
-    for frame in image:
-        marked, mark = _embed_frame(frame, about, site)
+    for frame, drawer in batch.drawn_ahead(image, site.segmenter, site.batch_frames):
+        marked, mark = _embed_frame(frame, about, replace(site, segmenter=drawer))
         marks.append(mark)
         yield marked.samples
 
@@ -230,23 +266,52 @@ def _result(marks: list[FrameMark]) -> str:
     return "protected-whole-image" if whole else "protected"
 
 
-def _label(ds: Dataset, site: Site, marks: list[FrameMark], replaced: bytes, time_s: int) -> None:
-    key = site.ring.current
-    sealed = crypto.seal_element(crypto.derive(key), replaced, label.ORIGINALS_CONTEXT)
+def _without_pixels(ds: Dataset, site: Site, reason: str, time_s: int) -> Protection:
+    """An object whose pixels carry nothing: as it came, or with its header rewritten where the route does."""
+    if not site.rewrites:
+        return Protection("passed", reason)
+    if originals.unseal(ds, site.ring) is not None:
+        return Protection("passed", "already-protected")
+    before = pixels.settle(ds)
+    _finish(ds, site, [], before, _about(ds, site, 1, time_s))
+    return Protection("rewritten", reason)
+
+
+def _finish(ds: Dataset, site: Site, marks: list[FrameMark], before: bytes, about: About) -> None:
+    """Rewrite and label the header, and seal what that replaced; `before` is the hash of the original."""
+    source = header.text(ds, SOP_CLASS_UID), about.sop_instance_uid
+    if site.deidentify is not None:
+        deidentify(ds, site.deidentify, site.ring)
+    elif site.uids is Uids.DERIVE:
+        rewrite_uids(ds, deriver(site.ring))
+    note = label.Note(
+        site.node,
+        __version__,
+        about.time_s,
+        _description(marks),
+        pixels_changed=any(mark.receipt is not None for mark in marks),
+        deidentified=site.deidentify is not None,
+        source=source if site.deidentify is None and site.uids is Uids.DERIVE else None,
+    )
     records = tuple((mark.frame, mark.sealed) for mark in marks if mark.sealed)
     label.mark(
-        ds,
-        label.Mark(crypto.fingerprint(key), records, sealed),
-        node=site.node,
-        version=__version__,
-        time_s=time_s,
-        description=_description(marks),
+        ds, label.Mark(crypto.fingerprint(site.ring.current), records, segmenters=_drawn_by(marks)), note
     )
+    originals.seal(ds, site.ring, before, about.fields)
+    if "file_meta" in ds.__dict__ and "MediaStorageSOPInstanceUID" in ds.file_meta:
+        ds.file_meta.MediaStorageSOPInstanceUID = UID(header.text(ds, SOP_INSTANCE_UID))
+
+
+def _drawn_by(marks: list[FrameMark]) -> tuple[str, ...]:
+    """The ids of the segmenters whose maps the frames were marked by, each once."""
+    return tuple(dict.fromkeys(mark.receipt.segmenter for mark in marks if mark.receipt is not None))
 
 
 def _description(marks: list[FrameMark]) -> str:
     """What the Derivation Description says: what was done, where, and how far a sample moved at most."""
     receipts = [mark.receipt for mark in marks if mark.receipt is not None]
+    if not marks:
+        return f"Header rewritten ({label.FORMAT_NAME})"
     if not receipts:
         return f"Record sealed in header ({label.FORMAT_NAME}); pixels unchanged"
     whole = any(receipt.segmenter == Whole.id for receipt in receipts)

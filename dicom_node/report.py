@@ -39,8 +39,9 @@ class FrameReport:
 class InstanceReport:
     """One instance's verdict: the worst of its frames, or why it holds nothing to judge.
 
-    `reason` is a reason code for objects without embeddable pixels; `record` holds the fields of the record
-    as keyword -> text and is filled only on request.
+    `reason` is a reason code for objects without embeddable pixels; `restored` says how much `recover` proved
+    of what it gave back; `record` holds the fields of the record as keyword -> text and is filled only on
+    request. `segmenters` are the ids of those that the reader tried.
     """
 
     source: str
@@ -49,7 +50,9 @@ class InstanceReport:
     protected_at: str = ""
     node: str = ""
     frames_expected: int = 0
+    segmenters: tuple[str, ...] = ()
     frames: tuple[FrameReport, ...] = ()
+    restored: str = ""
     record: dict[str, str] = field(default_factory=dict, repr=False)
 
 
@@ -85,10 +88,17 @@ def to_json(reports: Sequence[InstanceReport | ErrorReport]) -> str:
 
 
 def _detail(report: InstanceReport) -> str:
+    return ", ".join(filter(None, (_judged(report), report.restored)))
+
+
+def _judged(report: InstanceReport) -> str:
     if report.reason:
         return report.reason
     if not report.frames:
         return ""
+    lacking = [f.segmenter for f in report.frames if f.finding == "unknown-segmenter"]
+    if lacking:
+        return f"marked by {lacking[0]}; this installation has {', '.join(report.segmenters)}"
     parts = [_carried(report.frames[0])] if report.frames[0].framing else []
     levels = [f.psnr_db for f in report.frames if f.psnr_db is not None and math.isfinite(f.psnr_db)]
     if levels:
@@ -117,6 +127,7 @@ def _instance(report: InstanceReport) -> dict[str, object]:
         "node": report.node,
         "protected_at": report.protected_at,
         "frames_expected": report.frames_expected,
+        "segmenters": list(report.segmenters),
         "frames": [_frame(frame) for frame in report.frames],
     }
     if report.record:

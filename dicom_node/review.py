@@ -14,37 +14,63 @@ from datetime import UTC, datetime
 from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 
 from blessmark import pixels
-from blessmark.payload import crypto
-from blessmark.segment import segmenter
+from blessmark.segment import batch, segmenter
 from blessmark.segment.whole import Whole
 from blessmark.types import Finding, IntArray, KeyRing, Record, Segmenter, Verdict
 from blessmark.verify import verify
 from dicom_node import header, label
 from dicom_node.config import Config, Route
 from dicom_node.jobs import Outcome, Work, failed, passed
+from dicom_node.originals import SOP_INSTANCE_UID, OriginalFields, unseal
 from dicom_node.report import FrameReport, InstanceReport
+from dicom_node.rewrite import shallow
+from dicom_node.segmenters import Draw, Rules, chosen, rules_of
 from dicom_node.spool import Spool
 
+#: why an image has its originals in the header and nothing in its pixels
+_NO_ROOM = "no-room"
+#: how much of a restored instance is proven: its whole data set, or its pixels and the fields of its record
+_BY_BYTES, _BY_SAMPLES = "byte for byte", "sample for sample"
 _SEVERITY = {finding: place for place, finding in enumerate(Finding)}
 
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """The verdict on an instance; `restored` tells whether `recover` put the original back into it."""
+    """The verdict on an instance; `restored` tells whether `recover` put the original back into it.
+
+    `identical` tells that the data set then is the original's byte for byte, proven by its hash.
+    """
 
     report: InstanceReport
     finding: Finding
     restored: bool = False
+    identical: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """What a reader brings: keys, and the segmenters that may have drawn the map."""
+    """What a reader brings: keys, and the segmenters that may have drawn the map.
+
+    Which of them is tried first follows from the label and from `rules`, and decides nothing but the time it
+    takes. `batch_frames` maps of an instance are drawn together at most.
+    """
 
     ring: KeyRing
     segmenters: Sequence[Segmenter]
+    rules: Rules = ()
+    batch_frames: int = batch.FRAMES
+
+    def for_instance(self, ds: Dataset, hinted: Sequence[str]) -> Reader:
+        """The same reader, the likeliest segmenter first."""
+        usual = chosen(ds, self.rules)
+
+        def unlikelihood(one: Segmenter) -> int:
+            return 0 if one.id in hinted else 1 if usual is not None and one.id == usual.id else 2
+
+        return replace(self, segmenters=tuple(sorted(self.segmenters, key=unlikelihood)), rules=())
 
 
 def review(ds: Dataset, source: str, reader: Reader, *, show_record: bool = False) -> Review:
@@ -57,9 +83,13 @@ def review(ds: Dataset, source: str, reader: Reader, *, show_record: bool = Fals
     """
     image = pixels.load(ds)
     if isinstance(image, pixels.Passthrough):
-        return _without_pixels(source, str(image.reason))
+        return _without_pixels(ds, source, str(image.reason), reader)
     verdicts = [_without_samples(verdict) for verdict in _verdicts(ds, image, reader)]
-    return _concluded(source, verdicts, image.frames, show_record=show_record)
+    if _nothing_in_the_pixels(verdicts):
+        rewritten = _without_pixels(ds, source, _NO_ROOM, reader)
+        if rewritten.finding is Finding.AUTHENTIC:
+            return rewritten
+    return _concluded(source, verdicts, image.frames, reader, show_record=show_record)
 
 
 def recover(ds: Dataset, source: str, reader: Reader, *, partial: bool = False) -> Review:
@@ -70,16 +100,20 @@ def recover(ds: Dataset, source: str, reader: Reader, *, partial: bool = False) 
     """
     image = pixels.load(ds)
     if isinstance(image, pixels.Passthrough):
-        return _without_pixels(source, str(image.reason))
+        return _without_pixels(ds, source, str(image.reason), reader, restore=True)
     verdicts: list[Verdict] = []
     try:
         pixels.store(ds, image, _restored(ds, image, reader, verdicts, partial=partial))
     except _NotRestorable:
         rest = range(len(verdicts) + 1, image.frames + 1)
         verdicts += [_without_samples(v) for v in _verdicts(ds, image, reader, rest)]
-        return _concluded(source, verdicts, image.frames)
-    _restore_header(ds, reader.ring, verdicts)
-    return _concluded(source, verdicts, image.frames, restored=True)
+        if _nothing_in_the_pixels(verdicts):
+            rewritten = _without_pixels(ds, source, _NO_ROOM, reader, restore=True)
+            if rewritten.restored:
+                return rewritten
+        return _concluded(source, verdicts, image.frames, reader)
+    identical = _restore_header(ds, reader.ring, verdicts)
+    return _concluded(source, verdicts, image.frames, reader, restored=True, identical=identical)
 
 
 class Recoverer:
@@ -89,15 +123,22 @@ class Recoverer:
     without pixels to restore are handed on as they came.
     """
 
-    def __init__(self, config: Config, route: Route, ring: KeyRing, spool: Spool) -> None:
+    def __init__(
+        self,
+        config: Config,
+        route: Route,
+        ring: KeyRing,
+        spool: Spool,
+        draw: Draw = segmenter,
+    ) -> None:
         self._route, self._spool = route, spool
-        self._reader = reader_of(config, ring)
+        self._reader = reader_of(config, ring, draw)
 
     def __call__(self, work: Work) -> Outcome:
         self._spool.check_room_to_work(work.blob)
         ds = pixels.read(self._spool.path(work.blob))
         done = recover(ds, work.blob, self._reader)
-        if done.report.reason:
+        if done.report.reason and done.finding is Finding.UNMARKED:
             return passed(work, self._route, "passed", done.report.reason)
         if not done.restored:
             return failed(work, self._route, str(done.finding))
@@ -106,26 +147,41 @@ class Recoverer:
         blob = self._spool.put([buffer.getvalue()])
         whole = passed(work, self._route, "recovered")
         return replace(
-            whole, blob=blob.name, size=blob.size, transfer_syntax_uid=str(ds.file_meta.TransferSyntaxUID)
+            whole,
+            blob=blob.name,
+            size=blob.size,
+            sop_instance_uid=header.text(ds, SOP_INSTANCE_UID),
+            transfer_syntax_uid=str(ds.file_meta.TransferSyntaxUID),
         )
 
 
 class Verifier:
     """Judges instances of one route and hands them on exactly as they came; the finding is the reason."""
 
-    def __init__(self, config: Config, route: Route, ring: KeyRing, spool: Spool) -> None:
+    def __init__(
+        self,
+        config: Config,
+        route: Route,
+        ring: KeyRing,
+        spool: Spool,
+        draw: Draw = segmenter,
+    ) -> None:
         self._route, self._spool = route, spool
-        self._reader = reader_of(config, ring)
+        self._reader = reader_of(config, ring, draw)
 
     def __call__(self, work: Work) -> Outcome:
         done = review(pixels.read(self._spool.path(work.blob)), work.blob, self._reader)
         return passed(work, self._route, "verified", done.report.reason or str(done.finding))
 
 
-def reader_of(config: Config, ring: KeyRing) -> Reader:
-    """The reader that a configuration describes: every segmenter it names, then the whole-image opt-in."""
+def reader_of(config: Config, ring: KeyRing, draw: Draw = segmenter) -> Reader:
+    """The reader that a configuration describes: every segmenter it names, then the whole-image opt-in.
+
+    `draw` gives the segmenter of a name.
+    """
     names = (config.watermark.segmenter, *(rule.use for rule in config.watermark.segmenter_rules))
-    return Reader(ring, (*(segmenter(name) for name in dict.fromkeys(names)), Whole()))
+    drawers = (*(draw(name) for name in dict.fromkeys(names)), Whole())
+    return Reader(ring, drawers, rules_of(config.watermark, draw), config.networks.batch_frames)
 
 
 class _NotRestorable(Exception):  # noqa: N818 - ends the walk over the frames, never leaves this module
@@ -138,12 +194,25 @@ def _verdicts(
     mark = label.read_mark(ds)
     sealed = dict(mark.sealed_records) if mark is not None else {}
     hints = [mark.fingerprint] if mark is not None else []
-    fields = header.HeaderFields(ds)
-    for number in numbers if numbers is not None else range(1, image.frames + 1):
-        frame = image.frame(number)
+    drawn_by = mark.segmenters if mark is not None else ()
+    fields = OriginalFields(ds, unseal(ds, reader.ring))
+    first, *others = reader.for_instance(ds, drawn_by).segmenters
+    wanted = numbers if numbers is not None else range(1, image.frames + 1)
+    frames = (image.frame(number) for number in wanted)
+    for frame, drawer in batch.drawn_ahead(frames, first, reader.batch_frames):
         yield verify(
-            frame, reader.ring, reader.segmenters, header=fields, sealed=sealed.get(number), hinted_keys=hints
+            frame,
+            reader.ring,
+            (drawer, *others),
+            header=fields,
+            sealed=sealed.get(frame.number),
+            hinted_keys=hints,
+            hinted_segmenters=drawn_by,
         )
+
+
+def _nothing_in_the_pixels(verdicts: Sequence[Verdict]) -> bool:
+    return all(verdict.record is None and verdict.evidence.framing is None for verdict in verdicts)
 
 
 def _restored(
@@ -157,17 +226,15 @@ def _restored(
         yield verdict.restored.samples
 
 
-def _restore_header(ds: Dataset, ring: KeyRing, verdicts: Sequence[Verdict]) -> None:
-    mark = label.read_mark(ds)
-    if mark is not None:
-        for key in ring.keys:
-            kept = crypto.open_element(crypto.derive(key), mark.sealed_originals, label.ORIGINALS_CONTEXT)
-            if kept is not None:
-                label.unmark(ds, kept)
-                break
+def _restore_header(ds: Dataset, ring: KeyRing, verdicts: Sequence[Verdict]) -> bool:
+    """Undo everything else that the node did; whether the data set is proven to be the original's bytes."""
+    found = unseal(ds, ring)
+    identical = found is not None and pixels.undo(ds, found.changes)
     fullest = min((v.record for v in verdicts if v.record is not None), key=lambda r: r.tier, default=None)
-    if fullest is not None and fullest.fields:
+    if not identical and fullest is not None and fullest.fields:
         header.restore_fields(ds, fullest.fields, fullest.charset)
+    _follow_uid(ds)
+    return identical
 
 
 def _without_samples(verdict: Verdict) -> Verdict:
@@ -175,17 +242,48 @@ def _without_samples(verdict: Verdict) -> Verdict:
     return Verdict(verdict.finding, verdict.evidence, verdict.record, None, verdict.exact)
 
 
-def _without_pixels(source: str, reason: str) -> Review:
-    return Review(InstanceReport(source, str(Finding.UNMARKED), reason), Finding.UNMARKED)
+def _without_pixels(
+    ds: Dataset, source: str, reason: str, reader: Reader, *, restore: bool = False
+) -> Review:
+    """The verdict on an object that carries nothing in pixels, but may have had its header rewritten.
+
+    The hash among its originals speaks for all of it: whatever differs from what the node wrote is found,
+    and then nothing is restored.
+    """
+    found = unseal(ds, reader.ring)
+    if found is None:
+        finding = Finding.UNMARKED
+    else:
+        trial = shallow(ds)
+        finding = Finding.AUTHENTIC if pixels.undo(trial, found.changes) else Finding.HEADER_ALTERED
+    done = restore and finding is Finding.AUTHENTIC
+    if done:
+        _become(ds, trial)
+    report = InstanceReport(source, str(finding), reason, restored=_BY_BYTES if done else "")
+    return Review(report, finding, restored=done, identical=done)
+
+
+def _become(ds: Dataset, other: Dataset) -> None:
+    """Give `ds` the elements and the layout of `other`."""
+    ds.__dict__.update(other.__dict__)
+    _follow_uid(ds)
+
+
+def _follow_uid(ds: Dataset) -> None:
+    """The file meta information names the instance that the data set is (PS3.10 7.1)."""
+    if "MediaStorageSOPInstanceUID" in ds.file_meta:
+        ds.file_meta.MediaStorageSOPInstanceUID = UID(header.text(ds, SOP_INSTANCE_UID))
 
 
 def _concluded(
     source: str,
     verdicts: Sequence[Verdict],
     frames: int,
+    reader: Reader,
     *,
     show_record: bool = False,
     restored: bool = False,
+    identical: bool = False,
 ) -> Review:
     record = next((v.record for v in verdicts if v.record is not None), None)
     finding = _instance_finding(verdicts, frames)
@@ -195,10 +293,12 @@ def _concluded(
         protected_at="" if record is None or not record.time_s else _moment(record.time_s),
         node="" if record is None else record.node,
         frames_expected=0 if record is None else record.frames,
+        segmenters=tuple(each.id for each in reader.segmenters),
         frames=tuple(_frame_report(verdict) for verdict in verdicts),
+        restored=(_BY_BYTES if identical else _BY_SAMPLES) if restored else "",
         record=_readable(record) if show_record and record is not None else {},
     )
-    return Review(report, finding, restored)
+    return Review(report, finding, restored, identical)
 
 
 def _instance_finding(verdicts: Sequence[Verdict], frames: int) -> Finding:

@@ -1,6 +1,6 @@
 """The composition root: builds every part from the configuration, starts it, stops it.
 
-    storage -> self-test -> workers -> forwarders -> receiver -> http        and back
+    storage -> self-test -> workers -> forwarders -> commitment -> receiver -> http        and back
 
 So nothing is accepted that could not be kept, worked on and sent; and what was accepted is finished or safely
 on disk before the process ends.
@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dicom_node import __version__, housekeeping, log
+from dicom_node.committer import Committer
 from dicom_node.config import Config
 from dicom_node.dimse.scp import Receiver
 from dicom_node.errors import EXIT_DONE, NodeError, SpoolError
@@ -33,6 +34,8 @@ from dicom_node.worker import Bells, Factory, Workers, build_processor
 
 _LOG = logging.getLogger(__name__)
 _SALT_BYTES = 32
+#: asks the service manager for ten minutes more: a start with a million waiting objects takes its time
+_PATIENCE = "EXTEND_TIMEOUT_USEC=600000000"
 
 
 class Service:
@@ -73,6 +76,7 @@ class Service:
             "receiver": lambda: self.receiver.listening,
             "workers": lambda: self.workers.alive,
             "forwarder": lambda: self.forwarder.alive,
+            "committer": lambda: self.committer.alive,
             "spool": self._has_room,
             "ledger": self._answers,
         }
@@ -91,10 +95,18 @@ class Service:
         )
         _run(self.forwarder, undo)
         _run(Housekeeper(self.spool, self.ledger, housekeeping.history_s(config)), undo)
-        self.receiver = Receiver(config, self.spool, self.ledger, on_arrival=bells.ring_work)
+        self.committer = Committer(config, self.ledger)
+        _run(self.committer, undo)
+        self.receiver = Receiver(
+            config,
+            self.spool,
+            self.ledger,
+            on_arrival=bells.ring_work,
+            services=self.committer.desk.handlers(),
+        )
         _run(self.receiver, undo)
         if config.http.port is not None:
-            collector = LedgerCollector(self.ledger, self.spool, self.forwarder)
+            collector = LedgerCollector(self.ledger, self.spool, self.forwarder, self.workers)
             self.http = HttpServer(config.http.bind, config.http.port, collector, self.problems)
             _run(self.http, undo)
 
@@ -103,12 +115,15 @@ class Service:
         storage = self._config.storage
         self.ledger = Ledger(storage.ledger_path, on_full=lambda: release_reserve(storage.spool_dir))
         undo.callback(self.ledger.close)
+        notify(_PATIENCE)
         self.ledger.check()
         housekeeping.require_spool(storage.spool_dir, self.ledger)
         self.spool = Spool(storage.spool_dir, storage.reserve_bytes, keep_s=storage.keep_s)
         swept = self.spool.sweep()
         leases = self.ledger.recover()
-        found = housekeeping.reconcile(self.spool, self.ledger, housekeeping.boot_id())
+        found = housekeeping.reconcile(
+            self.spool, self.ledger, housekeeping.boot_id(), progress=lambda: notify(_PATIENCE)
+        )
         undo.callback(self.ledger.end_run)
         log.event(_LOG, "recovered", swept=swept, leases=leases, checked=found.checked, lost=found.lost)
         housekeeping.warn_of_strangers(self.ledger, self._config)
@@ -227,6 +242,9 @@ def _signals() -> Iterator[Callable[[], signal.Signals]]:
         os.close(tell)
 
 
-def _run(part: Workers | Forwarder | Housekeeper | Receiver | HttpServer, undo: contextlib.ExitStack) -> None:
+def _run(
+    part: Workers | Forwarder | Housekeeper | Committer | Receiver | HttpServer,
+    undo: contextlib.ExitStack,
+) -> None:
     part.start()
     undo.callback(part.stop)

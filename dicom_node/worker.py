@@ -5,6 +5,7 @@ Rules that bind here:
 2. What goes wrong with one instance ends in an outcome of that instance; it ends neither worker nor node.
 3. A worker may be killed at any moment. What it held is taken back at once, and another takes its place.
 4. A worker outlives its node by no more than the instance in hand: it listens at a pipe that closes with it.
+   Through the same pipe it tells what it evaluates networks on, which is known as long as it lives.
 
 Workers are spawned, not forked: the node has threads and locks, and TensorFlow survives no fork.
 """
@@ -24,16 +25,22 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from multiprocessing.synchronize import Semaphore
+from typing import TYPE_CHECKING
 
 from blessmark.errors import WatermarkError
 from dicom_node import log
-from dicom_node.config import Config, Role, Route
+from dicom_node.config import Config, Networks, Role, Route
 from dicom_node.errors import NodeError, SpoolFull, StaleLease
 from dicom_node.insist import insist
 from dicom_node.jobs import Outcome, Work, failed, passed
 from dicom_node.keys import FileKeyRing
 from dicom_node.ledger import Ledger
+from dicom_node.metrics import NetworkRun
 from dicom_node.spool import Spool, release_reserve
+
+if TYPE_CHECKING:
+    from blessmark.types import Segmenter
+    from dicom_node.segmenters import Engines
 
 _LOG = logging.getLogger(__name__)
 
@@ -49,7 +56,9 @@ _LONGEST_WAIT_S = 60.0
 _PROVEN_S = 60.0
 
 Processor = Callable[[Work], Outcome]
-Factory = Callable[[Config], Processor]
+#: is told of every network that a process starts to evaluate
+Tell = Callable[[NetworkRun], None]
+Factory = Callable[[Config, Tell], Processor]
 
 
 class Bells:
@@ -87,42 +96,58 @@ def _rest(bell: Semaphore, seconds: float) -> None:
             pass
 
 
-def build_processor(config: Config) -> Processor:
+def build_processor(config: Config, tell: Tell) -> Processor:
     """What this process does with an instance, by its route.
 
     Raises ConfigError when a route asks for what this installation cannot do.
     """
     spool = Spool(config.storage.spool_dir, config.storage.reserve_bytes, keep_s=config.storage.keep_s)
-    processors = {route.name: _ROLES[route.role](config, route, spool) for route in config.routes}
+    draws = _Draws(config.networks, tell)
+    processors = {route.name: _ROLES[route.role](config, route, spool, draws) for route in config.routes}
     return lambda work: processors[work.arrival.route](work)
 
 
-def _pass_on(_config: Config, route: Route, _spool: Spool) -> Processor:
+class _Draws:
+    """Gives segmenters by name; the engine's libraries take seconds to load, and only where one is drawn."""
+
+    def __init__(self, networks: Networks, tell: Tell) -> None:
+        self._networks, self._tell = networks, tell
+        self._engines: Engines | None = None
+
+    def __call__(self, name: str) -> Segmenter:
+        if self._engines is None:
+            from dicom_node.segmenters import Engines
+
+            self._engines = Engines(self._networks, self._tell)
+        return self._engines.segmenter(name)
+
+
+def _pass_on(_config: Config, route: Route, _spool: Spool, _draws: _Draws) -> Processor:
     return lambda work: passed(work, route, "passed")
 
 
-def _protect(config: Config, route: Route, spool: Spool) -> Processor:
-    from dicom_node import protect  # the engine's libraries take seconds to load, and only here
+def _protect(config: Config, route: Route, spool: Spool, draws: _Draws) -> Processor:
+    from dicom_node import protect
 
-    processor: Processor = protect.Protector(config, route, FileKeyRing.load(config.keys.ring), spool)
+    processor: Processor = protect.Protector(config, route, FileKeyRing.load(config.keys.ring), spool, draws)
     return processor
 
 
-def _recover(config: Config, route: Route, spool: Spool) -> Processor:
+def _recover(config: Config, route: Route, spool: Spool, draws: _Draws) -> Processor:
     from dicom_node import review
 
-    processor: Processor = review.Recoverer(config, route, FileKeyRing.load(config.keys.ring), spool)
+    processor: Processor = review.Recoverer(config, route, FileKeyRing.load(config.keys.ring), spool, draws)
     return processor
 
 
-def _verify(config: Config, route: Route, spool: Spool) -> Processor:
+def _verify(config: Config, route: Route, spool: Spool, draws: _Draws) -> Processor:
     from dicom_node import review
 
-    processor: Processor = review.Verifier(config, route, FileKeyRing.load(config.keys.ring), spool)
+    processor: Processor = review.Verifier(config, route, FileKeyRing.load(config.keys.ring), spool, draws)
     return processor
 
 
-_ROLES: Mapping[Role, Callable[[Config, Route, Spool], Processor]] = {
+_ROLES: Mapping[Role, Callable[[Config, Route, Spool, _Draws], Processor]] = {
     Role.PASS: _pass_on,
     Role.PROTECT: _protect,
     Role.RECOVER: _recover,
@@ -293,7 +318,8 @@ def run_process(order: Order, lifeline: Connection) -> None:
 def _work(order: Order, lifeline: Connection) -> None:
     storage = order.config.storage
     ledger = Ledger(storage.ledger_path, on_full=lambda: release_reserve(storage.spool_dir))
-    worker = Worker(order.name, order.config, ledger, order.bells, order.factory(order.config))
+    process = order.factory(order.config, lifeline.send)
+    worker = Worker(order.name, order.config, ledger, order.bells, process)
     threading.Thread(target=_listen, args=(lifeline, worker), name="lifeline", daemon=True).start()
     worker.run()
     ledger.close()
@@ -307,7 +333,7 @@ def _listen(lifeline: Connection, worker: Worker) -> None:
 
 @dataclass(slots=True)
 class _Slot:
-    """One place for a worker: who sits there now, and how often it was left in a hurry."""
+    """One place for a worker: who sits there now, what it told, how often it was left in a hurry."""
 
     name: str
     process: SpawnProcess | None = None
@@ -315,6 +341,7 @@ class _Slot:
     failures: int = 0
     started_at: float = 0.0
     start_at: float = 0.0
+    networks: tuple[NetworkRun, ...] = ()
 
 
 class Workers:
@@ -350,6 +377,11 @@ class Workers:
         running = [slot.process for slot in self._slots if slot.process is not None]
         return tuple(process.pid for process in running if process.pid is not None and process.is_alive())
 
+    @property
+    def networks(self) -> tuple[NetworkRun, ...]:
+        """What every living worker evaluates networks on, one entry for each network of each worker."""
+        return tuple(run for slot in self._slots for run in slot.networks)
+
     def start(self) -> None:
         """Start the workers and the thread that watches them; returns at once."""
         for slot in self._slots:
@@ -378,6 +410,7 @@ class Workers:
             sentinels = [slot.process.sentinel for slot in self._slots if slot.process is not None]
             wait(sentinels, timeout=0.2)
             for slot in self._slots:
+                _hear(slot)
                 try:
                     self._look_after(slot)
                 except NodeError as error:
@@ -404,6 +437,7 @@ class Workers:
         process.start()
         theirs.close()
         slot.process, slot.lifeline, slot.started_at = process, ours, time.monotonic()
+        slot.networks = ()
 
     def _bury(self, slot: _Slot, *, kill: bool) -> None:
         """Take back what a dead worker held, and forget it."""
@@ -414,6 +448,7 @@ class Workers:
             process.join()
         if slot.lifeline is not None:
             slot.lifeline.close()
+        slot.networks = ()
         taken_back = self._ledger.worker_died(slot.name)
         if process.exitcode or taken_back:
             log.event(
@@ -425,6 +460,13 @@ class Workers:
                 count=taken_back,
             )
             self._bells.ring_work()
+
+
+def _hear(slot: _Slot) -> None:
+    """Take in what the worker has told since."""
+    with contextlib.suppress(EOFError, OSError):  # it died; it is looked after next
+        while slot.lifeline is not None and slot.lifeline.poll():
+            slot.networks += (slot.lifeline.recv(),)
 
 
 def worker_count(config: Config) -> int:

@@ -63,3 +63,28 @@ def blocks_of(mask: BoolArray, grown_by: int = 0) -> BoolArray:
         wide = np.pad(blocks, 1)
         blocks = np.logical_or.reduce([wide[r : r + rows, c : c + cols] for r in range(3) for c in range(3)])
     return blocks
+
+
+def fundus(shape: tuple[int, int] = (256, 256), seed: int = 0) -> IntArray:
+    """int32 [rows, cols] in 0..255: dark vessels on the lit disc of a retina, black around it."""
+    row, col = np.mgrid[: shape[0], : shape[1]]
+    middle, radius = shape[0] // 2, min(shape) // 2 - 4
+    away = (row - middle) ** 2 + (col - shape[1] // 2) ** 2
+    plane = 150 - 50 * away // radius**2 + noise(shape, 5, seed)
+    for number in range(5):
+        bend = (col * (number + 2) // 9) % 24
+        centre = shape[0] * (2 * number + 1) // 10 + np.minimum(bend, 24 - bend)
+        across = np.abs(row - centre)
+        plane -= np.where(across <= 2, 45 - 10 * across, 0)
+    return np.where(away <= radius**2, plane, 0).astype(np.int32)
+
+
+def angiogram(shape: tuple[int, int] = (256, 256), seed: int = 0) -> IntArray:
+    """int32 [rows, cols] in 0..255: dark vessels on an uneven, noisy ground that fills the frame."""
+    row, col = np.mgrid[: shape[0], : shape[1]]
+    plane = 110 + 60 * row // shape[0] + 20 * col // shape[1] + noise(shape, 13, seed)
+    for number in range(4):
+        centre = shape[1] * (number + 1) // 5 + (row * (number - 2)) // 6 + seed
+        across = np.abs(col - centre)
+        plane -= np.where(across <= 4, 60 - 10 * across, 0)
+    return np.clip(plane, 0, 255).astype(np.int32)

@@ -36,11 +36,11 @@ ABOUT = About(
 class Drawn:
     """A segmenter whose map was drawn by the test; the view is not looked at."""
 
-    id = "drawn/1"
     reach_px = 0
 
-    def __init__(self, roi: BoolArray) -> None:
+    def __init__(self, roi: BoolArray, id: str = "drawn/1") -> None:
         self._roi = roi
+        self.id = id
 
     def roi_blocks(self, view: object) -> BoolArray:
         return self._roi

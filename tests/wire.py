@@ -116,21 +116,24 @@ class Wire:
         self.send(request(*contexts, calling=calling, called=called))
         return self.read()[0]
 
-    def begin_store(self, sop_class: str, sop_instance: str, message_id: int = 1) -> None:
-        """Send the command of a C-STORE request, and nothing of its data set."""
-        self.send(pdu(DATA, value(store_command(sop_class, sop_instance, message_id), COMMAND | LAST)))
+    def begin_store(self, sop_class: str, sop_instance: str, message_id: int = 1, number: int = 1) -> None:
+        """Send the command of a C-STORE request in a context, and nothing of its data set."""
+        asked = store_command(sop_class, sop_instance, message_id)
+        self.send(pdu(DATA, value(asked, COMMAND | LAST, number)))
 
-    def data(self, pieces: Iterable[bytes], *, last: bool = True) -> None:
+    def data(self, pieces: Iterable[bytes], *, last: bool = True, number: int = 1) -> None:
         """Send fragments of a data set, one PDU each."""
         fragments: Sequence[bytes] = list(pieces)
-        for number, piece in enumerate(fragments, start=1):
-            end = LAST if last and number == len(fragments) else 0
-            self.send(pdu(DATA, value(piece, end)))
+        for sent, piece in enumerate(fragments, start=1):
+            end = LAST if last and sent == len(fragments) else 0
+            self.send(pdu(DATA, value(piece, end, number)))
 
-    def store(self, sop_class: str, sop_instance: str, data: bytes, piece: int = 16000) -> int:
-        """Send an object; the status that answers it."""
-        self.begin_store(sop_class, sop_instance)
-        self.data(data[at : at + piece] for at in range(0, len(data), piece))
+    def store(
+        self, sop_class: str, sop_instance: str, data: bytes, piece: int = 16000, number: int = 1
+    ) -> int:
+        """Send an object in a context; the status that answers it."""
+        self.begin_store(sop_class, sop_instance, number=number)
+        self.data((data[at : at + piece] for at in range(0, len(data), piece)), number=number)
         return self.status()
 
     def status(self) -> int:

@@ -2,6 +2,9 @@
 
     modality (this program) -> C-STORE -> dicom-node serve -> C-STORE -> PACS -> verify, recover
 
+Then a study goes by another route of the same node, de-identified, to an archive outside; what arrives there
+is searched for every name and number that was taken out, and re-identified with the key, byte for byte.
+
 The PACS is DCMTK's storescp when it is there or apt can bring it, else pynetdicom's. Everything listens on
 loopback at free ports, lives in one folder and is stopped by process id. Exit status 1 if anything is not as
 it should be: an image that did not arrive, is not authentic, or is not given back bit for bit.
@@ -70,6 +73,22 @@ _IMAGES = (
 )
 
 
+#: the study that leaves the house
+_STUDY = ("MR2_UNCI.dcm", "MR_small.dcm", "US1_UNCI.dcm", "test-SR.dcm", "rtplan.dcm")
+#: what must not be found in it again: names, numbers, dates, institutions, physicians
+_TELLING = (
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "StudyDate",
+    "AccessionNumber",
+    "InstitutionName",
+    "ReferringPhysicianName",
+    "SOPInstanceUID",
+    "StudyInstanceUID",
+)
+
+
 class DemoError(Exception):
     """The demonstration cannot go on; the message says why."""
 
@@ -117,18 +136,28 @@ def demonstrate(folder: Path, files: Sequence[Path], pacs: str) -> int:
     _note("read", f"{len(samples)} of {len(files)} files can be sent ({time.monotonic() - started:.1f} s)")
     with _pacs(folder, pacs) as (pacs_name, pacs_port):
         _note("PACS", f"{pacs_name}, port {pacs_port}")
-        with _node(folder, keys, pacs_port) as (node_port, http_port):
+        outside = folder / "outside"
+        outside.mkdir()
+        with (
+            _pacs(outside, pacs) as (_, outside_port),
+            _node(folder, keys, pacs_port, outside_port) as (node_port, http_port),
+        ):
             started = time.monotonic()
             sent = _send(samples, node_port)
             _note("sent", f"{len(samples)} instances by C-STORE in {time.monotonic() - started:.1f} s")
             _await_delivery(http_port, len(samples))
             _note("delivered", f"all, {time.monotonic() - started:.1f} s after the first was sent")
+            study = _samples(_study_files(), keys)
+            _send(study, node_port, "OUTSIDE")
+            _await_delivery(http_port, len(samples) + len(study))
+            _note("outside", f"{len(study)} instances of a study, de-identified on another route")
     reports, restored = _read_back(folder, keys)
     print()
     times = _times(folder, sent)
     rows = [_row(sample, reports, restored, times) for sample in samples]
     _print_table(rows)
     wrong = sum(row[-1] != "bit for bit" for row in rows)
+    wrong += _reidentified(outside, keys, study)
     return wrong + (not _tampering_is_found(folder, keys, samples))
 
 
@@ -159,6 +188,10 @@ def _files(extra: Sequence[Path]) -> list[Path]:
             raise SystemExit(f"make demo: {path}: no such file or folder")
         found += sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     return found
+
+
+def _study_files() -> list[Path]:
+    return [path for name in _STUDY if (path := _public_image(name)) is not None]
 
 
 def _public_image(name: str) -> Path | None:
@@ -253,8 +286,8 @@ def _pacs(folder: Path, wanted: str) -> Iterator[tuple[str, int]]:
 
 
 @contextlib.contextmanager
-def _node(folder: Path, keys: Path, pacs_port: int) -> Iterator[tuple[int, int]]:
-    """`dicom-node serve` in front of the PACS; its DICOM and HTTP ports."""
+def _node(folder: Path, keys: Path, pacs_port: int, outside_port: int) -> Iterator[tuple[int, int]]:
+    """`dicom-node serve` in front of the PACS and of an archive outside; its DICOM and HTTP ports."""
     port, http_port = _free_port(), _free_port()
     config = folder / "dicom-node.yaml"
     config.write_text(
@@ -264,7 +297,10 @@ storage: {{folder: state}}
 keys: {{ring: {keys.name}}}
 destinations:
   pacs: {{ae_title: PACS, host: 127.0.0.1, port: {pacs_port}}}
+  outside: {{ae_title: OUTSIDE, host: 127.0.0.1, port: {outside_port}}}
 routes:
+  - {{name: research, match: {{called_ae: [OUTSIDE]}}, role: protect, destinations: [outside],
+     deidentify: {{profile: basic}}}}
   - {{name: everything, role: protect, destinations: [pacs]}}
 http: {{port: {http_port}}}
 log: {{format: json}}
@@ -322,7 +358,7 @@ def _run(*arguments: str | Path, allowed: Sequence[int] = (0,)) -> str:
 # sending and waiting
 
 
-def _send(samples: Sequence[Sample], port: int) -> list[Sample]:
+def _send(samples: Sequence[Sample], port: int, called_ae: str = "DEMONODE") -> list[Sample]:
     """C-STORE every sample in its own transfer syntax; every answer must be success. In the order sent."""
     _config.STORE_SEND_CHUNKED_DATASET = True  # the bytes as they stand in the file
     modality = AE(ae_title="MODALITY")
@@ -330,7 +366,7 @@ def _send(samples: Sequence[Sample], port: int) -> list[Sample]:
     sent: list[Sample] = []
     for batch in (pairs[at : at + 128] for at in range(0, len(pairs), 128)):
         contexts = [build_context(*pair) for pair in batch]
-        association = modality.associate("127.0.0.1", port, contexts=contexts, ae_title="DEMONODE")
+        association = modality.associate("127.0.0.1", port, contexts=contexts, ae_title=called_ae)
         if not association.is_established:
             raise DemoError("the node refuses the association")
         for sample in samples:
@@ -389,6 +425,44 @@ def _read_back(folder: Path, keys: Path) -> tuple[dict[str, dict[str, Any]], dic
         source = restored / path.name
         contents[uids[path.name]] = _content(source if source.exists() else path)
     return reports, contents
+
+
+def _reidentified(outside: Path, keys: Path, study: Sequence[Sample]) -> int:
+    """Search what arrived outside, recover it with the key; how many instances are not as they should be."""
+    arrived, back = outside / "pacs", outside / "back"
+    _run("recover", arrived, "--out", back, "--keys", keys, allowed=(0, 3))
+    restored = {str(ds.SOPInstanceUID): (ds, path) for path, ds in _instances(back)}
+    names = {path.name: str(ds.PatientName) for path, ds in _instances(arrived)}
+    rows, wrong = [], 0
+    for sample in study:
+        original = pixels.read(sample.path)
+        found = restored.get(sample.uid)
+        leaks = [word for word in _words(original) if any(word in p.read_bytes() for p in arrived.iterdir())]
+        same = found is not None and _data_set(found[1]) == _data_set(sample.path)
+        wrong += not same or bool(leaks)
+        outcome = "byte for byte" if same else "DIFFERS"
+        there = names.get(found[1].name, "") if found is not None else "did not arrive"
+        rows.append((sample.path.name, there, f"{len(leaks)} found", outcome))
+    print("De-identified (PS3.15 Basic Profile), as the archive outside has it, then re-identified:\n")
+    _print_table(rows, ("sent", "patient there", "names, numbers, dates", "re-identified"), (False,) * 4)
+    return wrong
+
+
+def _instances(folder: Path) -> list[tuple[Path, Dataset]]:
+    return [(path, pixels.read(path)) for path in sorted(folder.iterdir())] if folder.exists() else []
+
+
+def _words(ds: Dataset) -> list[bytes]:
+    """The values that must not be found: long enough to mean something, no name of the scanner's maker."""
+    values = (str(ds.get(keyword) or "") for keyword in _TELLING)
+    words = [word for value in values for word in re.split(r"[\^=]", value)]
+    return [word.encode() for word in words if len(word) > 3 and word not in str(ds.get("Manufacturer"))]
+
+
+def _data_set(path: Path) -> bytes:
+    """The hash of a file's data set, file meta information apart."""
+    content = path.read_bytes()
+    return hashlib.sha256(content[144 + int.from_bytes(content[140:144], "little") :]).digest()
 
 
 def _times(folder: Path, samples: Sequence[Sample]) -> dict[str, float]:
@@ -461,10 +535,14 @@ def _carried(sample: Sample, report: dict[str, Any]) -> tuple[str, str, str]:
     return " ".join(filter(None, (first["tier"], first["framing"], first["lattice"]))), psnr, room
 
 
-def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
-    widths = [max(len(row[n]) for row in (_HEADINGS, *rows)) for n in range(len(_HEADINGS))]
-    for row in (_HEADINGS, tuple("-" * width for width in widths), *rows):
-        cells = zip(row, widths, _NUMERIC, strict=True)
+def _print_table(
+    rows: Sequence[tuple[str, ...]],
+    headings: tuple[str, ...] = _HEADINGS,
+    numeric: tuple[bool, ...] = _NUMERIC,
+) -> None:
+    widths = [max(len(row[n]) for row in (headings, *rows)) for n in range(len(headings))]
+    for row in (headings, tuple("-" * width for width in widths), *rows):
+        cells = zip(row, widths, numeric, strict=True)
         aligned = (cell.rjust(width) if right else cell.ljust(width) for cell, width, right in cells)
         print("  ".join(aligned).rstrip())
     print()

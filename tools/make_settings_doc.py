@@ -85,7 +85,7 @@ def _resolved(facts: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[st
 
 
 def _default(value: Any) -> str:
-    if isinstance(value, list) and len(value) > 3:
+    if isinstance(value, list) and (len(value) > 3 or any(isinstance(each, dict) for each in value)):
         return "see the example"
     if isinstance(value, dict):
         return "as below"
@@ -122,6 +122,8 @@ def _entries(text: str) -> Iterator[Entry]:
     comment: list[str] = []
     for line in text.splitlines():
         stripped = line.strip()
+        if stripped.startswith("#  - "):
+            continue  # a value as an example, not a word about the next key
         if stripped.startswith("#"):
             comment.append(stripped.lstrip("# "))
         elif match := _KEY.match(line):

@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from training.photos import DataError
+from training.photos import FOLDS, DataError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -18,7 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
     from training import commands  # Keras reads the environment when it is imported
 
     try:
-        report = getattr(commands, chosen.command)(chosen.network, chosen.data, chosen.out)
+        report = getattr(commands, chosen.command)(chosen.network, chosen.data, chosen.out, chosen.fold)
     except DataError as error:
         print(f"training: {error}", file=sys.stderr)
         return 2
@@ -33,6 +33,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--network", default="vessels", help="vessels, blessmark-block-{6,8,10}")
     parser.add_argument(
         "--out", type=Path, default=Path("build/training"), help="for checkpoints and weights"
+    )
+    parser.add_argument(
+        "--fold",
+        type=int,
+        choices=range(FOLDS),
+        default=0,
+        help="which quarter of a set without a split is held out, counted from the last (0)",
     )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads; the seed fixes the result for 1")
     return parser

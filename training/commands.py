@@ -16,12 +16,12 @@ from training import export as exporting
 from training.cards import card_text
 from training.fitting import fit
 from training.photos import DataError
-from training.tasks import TASKS, Task
+from training.tasks import TASKS, BlockTask, Task, VesselTask
 
 
-def train(name: str, data: Path, out: Path) -> dict[str, Any]:
+def train(name: str, data: Path, out: Path, fold: int = 0) -> dict[str, Any]:
     """Train a network, or go on with an interrupted run; write its integers and score them."""
-    task = _task(name)
+    task = _task(name, fold)
     started = time.monotonic()
     convs = fit(task.recipe, task.batches(data), out / name)
     training = _environment(started)
@@ -30,16 +30,16 @@ def train(name: str, data: Path, out: Path) -> dict[str, Any]:
     return {"weights": str(out / name), "training": training, "scores": task.scores(trained, data)}
 
 
-def evaluate(name: str, data: Path, out: Path) -> dict[str, Any]:
+def evaluate(name: str, data: Path, out: Path, fold: int = 0) -> dict[str, Any]:
     """Score the weights in the output folder, or the packaged ones if there are none, on held-out images."""
-    task = _task(name)
+    task = _task(name, fold)
     network, where = _weights(name, out)
     return {"network": network.id, "weights": where, "scores": task.scores(network, data)}
 
 
-def export(name: str, data: Path, out: Path) -> dict[str, Any]:
+def export(name: str, data: Path, out: Path, fold: int = 0) -> dict[str, Any]:
     """Set the operating point, score, and write weights and model card to `<out>/weights`."""
-    task = _task(name)
+    task = _task(name, fold)
     trained, _ = _weights(name, out)
     ready = task.calibrated(trained, data)
     card = {**trained.card, "licence": task.licence, "scores": task.scores(ready, data)}
@@ -50,10 +50,16 @@ def export(name: str, data: Path, out: Path) -> dict[str, Any]:
     return {"weights": str(out / "weights"), "network": final.id, "sha256": final.digest, "card": card}
 
 
-def _task(name: str) -> Task:
+def _task(name: str, fold: int) -> Task:
     if name not in TASKS:
         raise DataError(f"no network {name!r}; there are {', '.join(TASKS)}")
-    return TASKS[name]
+    task = TASKS[name]
+    if not fold:
+        return task
+    if not isinstance(task, VesselTask | BlockTask):
+        raise DataError(f"{name} is not scored on photographs; leave --fold out")
+    data = f"every quarter of the photographs but number {fold} from the last"
+    return replace(task, fold=fold, data=data)
 
 
 def _weights(name: str, out: Path) -> tuple[Network, str]:

@@ -23,7 +23,7 @@ from blessmark.types import BoolArray, Frame
 #: a pixel whose brightest channel lies below this is surround, where a data set has no mask
 _SURROUND_LEVEL = 32
 #: one of so many groups of images is held out where a data set has no split of its own
-_HELD_OUT_SHARE = 4
+FOLDS = 4
 
 Rgb = npt.NDArray[np.uint8]
 
@@ -67,8 +67,11 @@ class Entry:
     held_out: bool | None = None  #: None where the data set has no split of its own
 
 
-def find(folder: Path) -> list[Entry]:
+def find(folder: Path, fold: int = 0) -> list[Entry]:
     """Every photograph of every data set in the folder or directly below it, in a fixed order.
+
+    `fold`, 0 to 3, says which quarter of the groups is held out, counted from the last; a data set with a
+    split of its own keeps it.
 
     Raises
     ------
@@ -78,7 +81,8 @@ def find(folder: Path) -> list[Entry]:
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder")
     folders = [folder, *sorted(each for each in folder.iterdir() if each.is_dir())]
-    entries = [entry for each in folders for reader in _READERS for entry in _split(list(reader(each)))]
+    sets = (list(reader(each)) for each in folders for reader in _READERS)
+    entries = [entry for each in sets for entry in _split(each, fold)]
     if not entries:
         raise DataError(f"no HRF, DRIVE, STARE or CHASE_DB1 layout in {folder} or directly below it")
     return entries
@@ -86,7 +90,7 @@ def find(folder: Path) -> list[Entry]:
 
 def read(entry: Entry) -> Photo:
     """The photograph as arrays."""
-    rgb = np.asarray(_open(entry.image).convert("RGB"))
+    rgb = _pixels(entry.image, "RGB")
     vessels = _binary(entry.vessels)
     field = _binary(entry.field) if entry.field else rgb.max(axis=2) >= _SURROUND_LEVEL
     if not rgb.shape[:2] == vessels.shape == field.shape:
@@ -131,12 +135,14 @@ def _chase(folder: Path) -> Iterator[Entry]:
 _READERS: tuple[Callable[[Path], Iterator[Entry]], ...] = (_hrf, _drive, _stare, _chase)
 
 
-def _split(entries: list[Entry]) -> Iterator[Entry]:
-    """Hold out the last quarter of the groups: both eyes or all three diseases of a number together."""
+def _split(entries: list[Entry], fold: int) -> Iterator[Entry]:
+    """Hold out a quarter of the groups: both eyes or all three diseases of a number together."""
     groups = sorted({entry.group for entry in entries})
-    last = set(groups[len(groups) - len(groups) // _HELD_OUT_SHARE :])
+    quarter = len(groups) // FOLDS
+    end = len(groups) - fold * quarter
+    chosen = set(groups[end - quarter : end])
     for entry in entries:
-        held_out = entry.group in last if entry.held_out is None else entry.held_out
+        held_out = entry.group in chosen if entry.held_out is None else entry.held_out
         yield Entry(entry.name, entry.group, entry.image, entry.vessels, entry.field, held_out)
 
 
@@ -153,10 +159,11 @@ def _sibling(folder: Path, stem: str) -> Path | None:
 
 
 def _binary(path: Path) -> BoolArray:
-    return np.asarray(np.asarray(_open(path).convert("L")) >= 128)
+    return np.asarray(_pixels(path, "L") >= 128)
 
 
-def _open(path: Path) -> Image.Image:
-    if path.suffix == ".gz":
-        return Image.open(io.BytesIO(gzip.decompress(path.read_bytes())))
-    return Image.open(path)
+def _pixels(path: Path, mode: str) -> npt.NDArray[np.uint8]:
+    """uint8 [rows, cols] in mode `L`, [rows, cols, 3] in mode `RGB`."""
+    content = path.read_bytes()
+    with Image.open(io.BytesIO(gzip.decompress(content) if path.suffix == ".gz" else content)) as image:
+        return np.asarray(image.convert(mode))

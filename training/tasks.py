@@ -62,16 +62,18 @@ class VesselTask:
     licence: str = _HRF_LICENCE
     #: vessel pixels of the training part that must lie in ROI blocks
     protected: float = 0.93
+    #: which quarter of the photographs is held out, see `photos.find`
+    fold: int = 0
 
     def batches(self, data: Path) -> Batches:
-        plates = [each for photo in _part(data, held_out=False) for each in plates_of(photo)]
+        plates = [each for photo in _part(data, self.fold, held_out=False) for each in plates_of(photo)]
         recipe = self.recipe
         return partial(
             batch, plates, recipe.seed, count=recipe.batch, side=recipe.side, augment=recipe.augment
         )
 
     def calibrated(self, network: Network, data: Path) -> Network:
-        photos, runtime = _part(data, held_out=False), NumpyRuntime(network)
+        photos, runtime = _part(data, self.fold, held_out=False), NumpyRuntime(network)
         logits = [logits_of(runtime, photo, Lattice.QUARTER) for photo in photos]
 
         def enough(offset: int) -> bool:
@@ -81,7 +83,7 @@ class VesselTask:
         return lowered(network, bisect_left(range(_LARGEST_OFFSET), True, key=enough))
 
     def scores(self, network: Network, data: Path) -> dict[str, Any]:
-        photos, runtime = _part(data, held_out=True), NumpyRuntime(network)
+        photos, runtime = _part(data, self.fold, held_out=True), NumpyRuntime(network)
 
         def table(lattice: Lattice) -> list[dict[str, float | str]]:
             return as_table([score(logits_of(runtime, photo, lattice), photo) for photo in photos])
@@ -96,13 +98,14 @@ class BlockTask:
     side: int
     data: str = _HRF
     licence: str = _HRF_LICENCE
+    fold: int = 0
 
     @property
     def recipe(self) -> Recipe:
         return block_recipe(self.side)
 
     def batches(self, data: Path) -> Batches:
-        plates = [Plate(*reduced(photo, PAPER_PX)[:2]) for photo in _part(data, held_out=False)]
+        plates = [Plate(*reduced(photo, PAPER_PX)[:2]) for photo in _part(data, self.fold, held_out=False)]
         recipe = self.recipe
 
         def draw(step: int) -> tuple[Float, Float]:
@@ -116,12 +119,12 @@ class BlockTask:
         return network
 
     def scores(self, network: Network, data: Path) -> dict[str, Any]:
-        photos, runtime = _part(data, held_out=True), NumpyRuntime(network)
+        photos, runtime = _part(data, self.fold, held_out=True), NumpyRuntime(network)
         return {"blocks": as_table([score_in_blocks(runtime, photo, self.side) for photo in photos])}
 
 
-def _part(data: Path, held_out: bool) -> list[Photo]:
-    return [read(entry) for entry in find(data) if entry.held_out == held_out]
+def _part(data: Path, fold: int, *, held_out: bool) -> list[Photo]:
+    return [read(entry) for entry in find(data, fold) if entry.held_out == held_out]
 
 
 TASKS: dict[str, Task] = {

@@ -77,9 +77,10 @@ class Extraction:
 def extract(frame: Frame, ring: KeyRing, segmenters: Sequence[Segmenter]) -> Extraction | None:
     """Find the watermark of `frame`, or None.
 
-    Tries the segmenters in their order, tile framing before global, every key of the ring. A record that
-    opens ends the search. If none does, the image may be damaged so that its map is drawn differently now,
-    and maps drawn from each tile alone are tried; the reading with most authentic packets is returned.
+    Tries the segmenters in their order, tile framing before global, every key of the ring; none draws a map
+    before those in front of it have failed. A record that opens ends the search. If none does, the image may
+    be damaged so that its map is drawn differently now, and maps drawn from each tile alone are tried; the
+    reading with most authentic packets is returned.
     """
     search = _Search(frame, ring, segmenters)
     partial: list[Extraction] = []
@@ -171,7 +172,7 @@ class _Search:
     def by_segmenters(self) -> Iterator[Extraction]:
         """What each map shows, tile framing first."""
         framings = (Framing.TILE, Framing.GLOBAL)
-        for framing, segmenter, at in itertools.product(framings, self._segmenters, self._readers):
+        for segmenter, framing, at in itertools.product(self._segmenters, framings, self._readers):
             found = self._by_map(framing, segmenter, *at)
             if found is not None:
                 yield found
@@ -191,10 +192,17 @@ class _Search:
                 yield found
 
     def attributed(self, found: Extraction) -> Extraction:
-        """The same with the segmenter that the record names; a damaged image may be read by another's map."""
+        """The same read by the segmenter that the record names.
+
+        Another's map may have opened the record where the two agree, and a damaged image may be readable by
+        another's only.
+        """
         named = [segmenter for segmenter in self._segmenters if segmenter.id == _named(found)]
         if not named or named[0] is found.segmenter:
             return found
+        again = self._by_map(found.framing, named[0], found.lattice, found.key)
+        if again is not None and again.record is not None:
+            return again
         return replace(found, segmenter=named[0], roi=self._map(named[0], found.lattice))
 
     def _by_map(

@@ -132,7 +132,7 @@ class Segmenter(Protocol):
 
     @property
     def id(self) -> str:
-        """Name and version, `anatomy/1`; bound into the watermark."""
+        """Name and version, `anatomy/1`, and the weights of a network; bound into the watermark."""
 
     @property
     def reach_px(self) -> int | None:
@@ -228,6 +228,8 @@ class Finding(enum.StrEnum):
     HEADER_ALTERED = "header-altered"  #: pixels prove original, header fields differ from the record
     PIXELS_ALTERED = "pixels-altered"  #: the record is authentic, the pixels are not what it was made for
     DAMAGED = "damaged"  #: packets authenticate, but too few survive to read the record
+    #: it was marked by a map that this reader has no segmenter, or other weights, for; it cannot be judged
+    UNKNOWN_SEGMENTER = "unknown-segmenter"
     WRONG_KEY = "wrong-key"  #: the header says it is protected under a key that this ring lacks
     UNMARKED = "unmarked"  #: no watermark that any key of this ring can read
 

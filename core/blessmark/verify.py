@@ -41,6 +41,7 @@ def verify(
     header: Mapping[int, bytes] | None = None,
     sealed: bytes | None = None,
     hinted_keys: Sequence[bytes] = (),
+    hinted_segmenters: Sequence[str] = (),
 ) -> Verdict:
     """Judge one frame.
 
@@ -54,28 +55,44 @@ def verify(
     sealed : the sealed record from the header element, if there is one
     hinted_keys : key fingerprints that the header claims; a hint, never trusted for anything but telling
         `wrong-key` from `unmarked`
+    hinted_segmenters : ids of segmenters that the header claims; a hint as well, which tells
+        `unknown-segmenter` from `damaged`
     """
+    known = {segmenter.id for segmenter in segmenters}
+    unknown = [claimed for claimed in hinted_segmenters if claimed not in known]
     found = extract(frame, ring, segmenters)
     if found is not None:
-        return _judge_found(frame, found, header)
+        return _judge_found(frame, found, header, known, unknown)
     if sealed is not None:
         verdict = _judge_sealed(frame, ring, sealed, header)
         if verdict is not None:
             return verdict
-    return Verdict(_nothing_found(ring, hinted_keys), Evidence(frame.number))
+    finding = _nothing_found(ring, hinted_keys, unknown)
+    claimed = ", ".join(unknown) if finding is Finding.UNKNOWN_SEGMENTER else ""
+    return Verdict(finding, Evidence(frame.number, segmenter=claimed))
 
 
-def _nothing_found(ring: KeyRing, hinted_keys: Sequence[bytes]) -> Finding:
-    """The header may claim a key that this ring lacks, or one that it has: then the watermark is gone."""
+def _nothing_found(ring: KeyRing, hinted_keys: Sequence[bytes], unknown: Sequence[str]) -> Finding:
+    """The header may claim a key or a segmenter that this reader lacks; if neither, the watermark is gone."""
     if not hinted_keys:
         return Finding.UNMARKED
     held = {crypto.fingerprint(key) for key in ring.keys}
-    return Finding.DAMAGED if held & set(hinted_keys) else Finding.WRONG_KEY
+    if not held & set(hinted_keys):
+        return Finding.WRONG_KEY
+    return Finding.UNKNOWN_SEGMENTER if unknown else Finding.DAMAGED
 
 
-def _judge_found(frame: Frame, found: Extraction, header: Mapping[int, bytes] | None) -> Verdict:
+def _judge_found(
+    frame: Frame,
+    found: Extraction,
+    header: Mapping[int, bytes] | None,
+    known: AbstractSet[str],
+    unknown: Sequence[str],
+) -> Verdict:
     restored = frame.with_samples(found.restored)
     if found.record is None:
+        if unknown:
+            return _not_to_judge(frame, found, restored, ", ".join(unknown))
         evidence = _evidence(frame, found, restored, _states(frame, found, altered=frozenset()), ())
         return Verdict(Finding.DAMAGED, evidence, None, restored)
     sent = found.record
@@ -83,12 +100,26 @@ def _judge_found(frame: Frame, found: Extraction, header: Mapping[int, bytes] | 
         found = _closer(frame, found, sent)
         restored = frame.with_samples(found.restored)
     exact = record.pixel_digest(restored) == sent.pixel_digest
+    if not exact and sent.segmenter and sent.segmenter not in known:
+        return _not_to_judge(frame, found, restored, sent.segmenter)
     if exact:
         found = replace(found, foreign=frozenset())  # of an earlier watermark, and part of the original
     altered = frozenset() if exact else _suspects(frame, found, sent)
     fields = altered_fields(sent, header)
     evidence = _evidence(frame, found, restored, _states(frame, found, altered), fields)
     return Verdict(_finding(exact, fields), evidence, sent, restored, exact)
+
+
+def _not_to_judge(frame: Frame, found: Extraction, restored: Frame, segmenter: str) -> Verdict:
+    """Some packets were read by the map of another segmenter; where the two differ nothing can be said."""
+    states = _states(frame, found, altered=frozenset())
+    evidence = replace(
+        _evidence(frame, found, restored, states, ()),
+        segmenter=segmenter,
+        localisation="none",
+        altered_tiles=(),
+    )
+    return Verdict(Finding.UNKNOWN_SEGMENTER, evidence, found.record, restored)
 
 
 def _closer(frame: Frame, found: Extraction, sent: Record) -> Extraction:

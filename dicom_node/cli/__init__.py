@@ -158,6 +158,17 @@ def _add_protect(commands: _Commands[argparse.ArgumentParser]) -> None:
         help="when an image has nothing outside its region of interest: seal the record into a private "
         "header element (default), embed into the whole image, copy unprotected, or skip it",
     )
+    protect.add_argument(
+        "--uids",
+        choices=("keep", "derive"),
+        default="keep",
+        help="derive: new UIDs of instances and series, the same wherever the key ring is",
+    )
+    protect.add_argument(
+        "--deidentify",
+        action="store_true",
+        help="take out of the header what identifies the patient (PS3.15 Annex E, Basic Profile)",
+    )
 
 
 def _add_verify(commands: _Commands[argparse.ArgumentParser]) -> None:
@@ -271,9 +282,8 @@ def _add_reading(command: argparse.ArgumentParser) -> None:
     _add_ring(command)
     command.add_argument(
         "--segmenter",
-        default="anatomy",
         metavar="NAME",
-        help="what draws the region of interest (default: anatomy)",
+        help="what draws the region of interest (default: anatomy; vessels in colour fundus photographs)",
     )
 
 

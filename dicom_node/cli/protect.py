@@ -7,8 +7,8 @@ import time
 from collections import Counter
 
 from dicom_node.cli.files import Pair, instance, pairs, problem, progress, write_whole
-from dicom_node.cli.reading import ring_of, segmenter_of, tell, tell_skipped
-from dicom_node.config import RECORD_FIELDS, OnUnprotectable
+from dicom_node.cli.reading import ring_of, segmenters_of, tell, tell_skipped
+from dicom_node.config import RECORD_FIELDS, Deidentify, OnUnprotectable, Profile, Uids
 from dicom_node.errors import EXIT_DONE, EXIT_ERROR
 from dicom_node.protect import Protection, Site, protect, written
 from dicom_node.report import ErrorReport
@@ -34,13 +34,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _site(args: argparse.Namespace) -> Site:
+    usual, rules = segmenters_of(args)
     return Site(
         node=args.node_id,
         ring=ring_of(args),
-        segmenter=segmenter_of(args),
+        segmenter=usual,
+        rules=rules,
         record_tags=tuple(RECORD_FIELDS.values()),
         max_change=args.max_change,
         on_unprotectable=OnUnprotectable(args.on_unprotectable),
+        uids=Uids(args.uids),
+        deidentify=Deidentify(profile=Profile.BASIC) if args.deidentify else None,
     )
 
 
@@ -50,7 +54,7 @@ def _protected(pair: Pair, site: Site) -> Protection | ErrorReport | None:
         if ds is None:
             return None
         done = protect(ds, site, int(time.time()))
-        if done.result != "rejected":
+        if done.result not in ("rejected", "held"):
             write_whole(pair.target, [written(ds) if done.changed else pair.source.read_bytes()])
         return done
     except Exception as error:

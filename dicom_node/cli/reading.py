@@ -11,10 +11,12 @@ from blessmark import segment
 from blessmark.segment.whole import Whole
 from blessmark.types import KeyRing, Segmenter
 from dicom_node import report
+from dicom_node.config import Watermark
 from dicom_node.errors import EXIT_DONE, EXIT_ERROR, EXIT_FINDING, KeyFileError, UsageError
 from dicom_node.keys import FileKeyRing
 from dicom_node.report import ErrorReport, InstanceReport
 from dicom_node.review import Reader
+from dicom_node.segmenters import Rules, rules_of
 
 Report = InstanceReport | ErrorReport
 
@@ -28,17 +30,24 @@ def ring_of(args: argparse.Namespace) -> KeyRing:
     return FileKeyRing.load(args.keys)
 
 
-def segmenter_of(args: argparse.Namespace) -> Segmenter:
-    """The segmenter that the command line names; raises UsageError for one that this version lacks."""
+def segmenters_of(args: argparse.Namespace) -> tuple[Segmenter, Rules]:
+    """The segmenter that the command line names; without a name the usual one, and the rules of a node.
+
+    Raises UsageError for a name that this version lacks.
+    """
+    if args.segmenter is None:
+        usual = Watermark()
+        return segment.segmenter(usual.segmenter), rules_of(usual)
     known = segment.known()
     if args.segmenter not in {*known, *(id_.partition("/")[0] for id_ in known)}:
         raise UsageError(f"--segmenter {args.segmenter}: this version has {', '.join(known)}")
-    return segment.segmenter(args.segmenter)
+    return segment.segmenter(args.segmenter), ()
 
 
 def reader_of(args: argparse.Namespace) -> Reader:
     """The keys and the segmenters that the command line names."""
-    return Reader(ring_of(args), (segmenter_of(args), Whole()))
+    usual, rules = segmenters_of(args)
+    return Reader(ring_of(args), (usual, *(drawer for _, drawer in rules), Whole()), rules)
 
 
 def tell(found: Report) -> None:

@@ -31,6 +31,7 @@ UNKNOWN_CALLER = Rejection(1, 1, 3, "unknown-calling-ae")
 UNKNOWN_CALLED = Rejection(1, 1, 7, "unknown-called-ae")
 TOO_MANY = Rejection(2, 3, 2, "too-many-associations")
 TOO_MANY_OF_PEER = Rejection(2, 3, 2, "too-many-associations-of-this-peer")
+REJECTIONS = (UNKNOWN_CALLER, UNKNOWN_CALLED, TOO_MANY, TOO_MANY_OF_PEER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ def rejection(config: Config, calling_ae: str, called_ae: str) -> Rejection | No
     """Why an association is not for us, or None when it is."""
     if config.node.accept_called_ae is CalledAE.OWN and called_ae != config.node.ae_title:
         return UNKNOWN_CALLED
-    if config.route_for(calling_ae, called_ae) is not None:
+    if config.route_for(calling_ae, called_ae) is not None or config.answers_commitment(calling_ae):
         return None
     known = any(Match(calling_ae=route.match.calling_ae).takes(calling_ae, "") for route in config.routes)
     return UNKNOWN_CALLED if known else UNKNOWN_CALLER

@@ -15,6 +15,11 @@ from pydicom._uid_dict import UID_dictionary
 from pynetdicom import sop_class
 
 VERIFICATION = "1.2.840.10008.1.1"
+#: the Push Model, and its only instance (PS3.4 section J.3.5)
+STORAGE_COMMITMENT = "1.2.840.10008.1.20.1"
+STORAGE_COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"
+#: PS3.5 section 9.1
+LONGEST_UID = 64
 
 #: every standard storage class, by UID, with the keyword of the standard
 STORAGE_CLASSES: dict[str, str] = {
@@ -52,8 +57,8 @@ TRANSFER_SYNTAXES: tuple[str, ...] = (
 )
 
 #: what is served besides storage: SOP class -> transfer syntaxes that its contexts may have. A class gets its
-#: line here and its handlers by `Receiver(services=...)`. Verification has no data set to encode.
-SERVICES: dict[str, tuple[str, ...]] = {VERIFICATION: _UNCOMPRESSED}
+#: line here and its handlers by `Receiver(services=...)`. Neither has pixels to compress.
+SERVICES: dict[str, tuple[str, ...]] = {VERIFICATION: _UNCOMPRESSED, STORAGE_COMMITMENT: _UNCOMPRESSED}
 
 _KNOWN_SYNTAXES = frozenset(TRANSFER_SYNTAXES)
 _DICOM_ROOT = "1.2.840.10008."
@@ -65,7 +70,7 @@ _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 
 def is_uid(text: str) -> bool:
     """True for 1..64 characters of dotted decimals (PS3.5 section 9.1); leading zeros are forgiven."""
-    return len(text) <= 64 and _UID.fullmatch(text) is not None
+    return len(text) <= LONGEST_UID and _UID.fullmatch(text) is not None
 
 
 def is_storage(sop_class_uid: str) -> bool:

@@ -10,7 +10,8 @@ waits for ever for the rest of a PDU (and so does        gives up after the netw
 copies the rest of a PDU at every partial send          sends it in slices, with the same time-out
 keeps an object in memory, copied six times, or in a     hands its pieces to a `Sink` as they come, without
   file of its own choosing, which an abort leaves there    a copy
-ends the association when that file cannot be written    lets the sink decide
+ends the association when that file cannot be written,   lets the sink decide
+  or a UID is too long
 believes any length of a command set or identifier       ends the association beyond a limit
 reads on while requests wait for their answer            leaves further requests in the network
 waits as long for the rest of an object as between two   has a limit for either; an object has to arrive at
@@ -70,6 +71,7 @@ _P_DATA = 0x04
 _DATA_CAME, _CLOSED, _INVALID = "Evt10", "Evt17", "Evt19"
 # the state in which data is exchanged
 _OPEN = "Sta6"
+_LONGEST_UID, _NO_UID = 64, "0"
 _C_STORE_RQ, _NO_DATA_SET = 0x0001, 0x0101
 _REFUSED = "_dicom_node_refused"
 _CONDUCT = "_dicom_node_conduct"
@@ -421,7 +423,7 @@ def _decode_msg(self: Any, primitive: Any, assoc: Any = None) -> bool:
     inflow = None if own is None else own.inflow
     if inflow is not None:
         inflow.write(data[1:])
-    elif self.data_set.tell() + len(data) > LARGEST_IDENTIFIER:
+    elif self.command_set.CommandField != _C_STORE_RQ and self.data_set.tell() > LARGEST_IDENTIFIER:
         raise ValueError("a data set that is too large for its kind of request")
     else:
         self.data_set.write(data[1:])
@@ -450,6 +452,10 @@ def _take_command(message: Any, context_id: int, data: memoryview, association: 
     if own is not None and message.command_set.CommandField == _C_STORE_RQ:
         # the library's own field for a data set that is not in memory; it hands it on to the handler
         message._data_set_path = own.inflow = own.sink.begin(message.command_set, context_id)
+        # the library would end the association for a longer one, and never answer an empty one; the sink has
+        # seen it as it came
+        uid = str(message.command_set.AffectedSOPInstanceUID or "")
+        message.command_set.AffectedSOPInstanceUID = uid[:_LONGEST_UID] or _NO_UID
     return False
 
 

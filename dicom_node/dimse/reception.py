@@ -13,13 +13,14 @@ from __future__ import annotations
 import logging
 import struct
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from dicom_node import log
 from dicom_node.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from dicom_node.dimse.contexts import STORAGE_CLASSES, is_uid
+from dicom_node.dimse.contexts import LONGEST_UID, STORAGE_CLASSES, is_uid
 from dicom_node.dimse.structure import Found, StructureWalk
 from dicom_node.errors import DataSetError, InputError, NodeError
 from dicom_node.jobs import Arrival
@@ -51,6 +52,20 @@ NO_INSTANCE = Refusal(0xC000, "the data set has no SOP Instance UID")
 BROKEN = Refusal(0xC000, "the data set is cut off or not in its transfer syntax")
 CANNOT = Refusal(0xC000, "cannot process; see the log of the node")
 
+#: everything that a C-STORE may be answered with besides success
+REFUSALS = (
+    BAD_UID,
+    OTHER_CONTEXT,
+    NO_ROOM,
+    OTHER_CLASS,
+    OTHER_INSTANCE,
+    NO_DATA_SET,
+    NO_CLASS,
+    NO_INSTANCE,
+    BROKEN,
+    CANNOT,
+)
+
 
 def command_refusal(arrival: Arrival, negotiated_class: str) -> Refusal | None:
     """Why a C-STORE request cannot be kept whatever its data set is, or None."""
@@ -64,7 +79,8 @@ def command_refusal(arrival: Arrival, negotiated_class: str) -> Refusal | None:
 def data_set_refusal(arrival: Arrival, found: Found) -> Refusal | None:
     """Why a data set does not go with its command (PS3.4 table B.2-1), or None.
 
-    A private or unregistered class may leave the UIDs out of its data set; a standard one may not.
+    A private or unregistered class may leave the UIDs out of its data set; a standard one may not. Of a UID
+    that is too long the command has the first 64 characters, as DCMTK sends it.
     """
     if arrival.sop_class_uid in STORAGE_CLASSES and not found.sop_class_uid:
         return NO_CLASS
@@ -72,7 +88,10 @@ def data_set_refusal(arrival: Arrival, found: Found) -> Refusal | None:
         return NO_INSTANCE
     if found.sop_class_uid not in ("", arrival.sop_class_uid):
         return OTHER_CLASS
-    if found.sop_instance_uid not in ("", arrival.sop_instance_uid):
+    instance = found.sop_instance_uid
+    if len(arrival.sop_instance_uid) == LONGEST_UID:
+        instance = instance[:LONGEST_UID]
+    if instance not in ("", arrival.sop_instance_uid):
         return OTHER_INSTANCE
     return None
 
@@ -132,6 +151,7 @@ class Reception:
 
     def __init__(self, arrival: Arrival, negotiated_class: str, spool: Spool) -> None:
         self.arrival = arrival
+        self.started = time.monotonic()
         #: bytes of its data set so far
         self.size = 0
         self.refused = command_refusal(arrival, negotiated_class)

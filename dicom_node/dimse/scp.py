@@ -30,7 +30,9 @@ from dicom_node.config import Config
 from dicom_node.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, patches
 from dicom_node.dimse.admission import Admission, Peer, rejection
 from dicom_node.dimse.contexts import (
+    SERVICES,
     STORAGE_CLASSES,
+    STORAGE_COMMITMENT,
     VERIFICATION,
     choose_syntax,
     is_accepted_class,
@@ -50,7 +52,7 @@ _IMPLICIT_LITTLE = "1.2.840.10008.1.2"
 #: connections that have not asked for an association yet, beyond `max_associations`; and those of one address
 _SPARE_CONNECTIONS, _SPARE_OF_ADDRESS = 400, 200
 #: seconds that such a connection may take to ask
-_ASK_S = 10.0
+ASK_S = 10.0
 _POLL_S = 0.1
 #: seconds between two collections of ended associations, which are cycles that hold buffers
 _COLLECT_S = 30.0
@@ -147,9 +149,9 @@ class Receiver:
         entity.maximum_pdu_size = self._config.node.max_pdu
         entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
         entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-        entity.acse_timeout = _ASK_S
+        entity.acse_timeout = ASK_S
         entity.network_timeout = self._config.node.idle_s
-        # the library counts connections that never asked for an association; `_admit` counts associations
+        # the library counts connections that never asked for an association; `Admission` counts the rest
         entity.maximum_associations = 1_000_000
         return entity
 
@@ -163,7 +165,8 @@ class Receiver:
     def _on_requested(self, event: Any) -> None:
         association, request = event.assoc, event.assoc.requestor.primitive
         peer = Peer(request.calling_ae_title.strip(), association.requestor.address)
-        verdict = rejection(self._config, peer.calling_ae, request.called_ae_title.strip())
+        called_ae = request.called_ae_title.strip()
+        verdict = rejection(self._config, peer.calling_ae, called_ae)
         verdict = verdict or self._admission.admit(association, peer)
         if verdict is not None:
             log.event(_LOG, "association-rejected", level=logging.WARNING, reason=verdict.word)
@@ -172,7 +175,10 @@ class Receiver:
             return
         intake = Intake(lambda command, context_id: self._begin(association, command, context_id))
         patches.conduct(association, intake, self._config.node.stall_s)
-        _negotiate(association, request.presentation_context_definition_list)
+        # without a route there is nothing to store; the peer may still answer a request of ours
+        stores = self._config.route_for(peer.calling_ae, called_ae) is not None
+        accepts = is_accepted_class if stores else SERVICES.__contains__
+        _negotiate(association, request.presentation_context_definition_list, accepts)
 
     def _on_common_extended(self, event: Any) -> dict[str, SOPClassCommonExtendedNegotiation]:
         """Serve private and unregistered classes as storage; the library would abort at the first object."""
@@ -187,12 +193,11 @@ class Receiver:
         return Reception(arrival, str(context.abstract_syntax), self._spool)
 
     def _on_store(self, event: Any) -> int | Dataset:
-        started = time.monotonic()
         with self._receiving(event.assoc):
             reception = self._reception(event)
             outcome = reception.finish()
             if isinstance(outcome, Blob):
-                outcome = self._record(reception.arrival, outcome, started) or outcome
+                outcome = self._record(reception, outcome) or outcome
         patches.busy(event.assoc)
         if isinstance(outcome, Refusal):
             return _refuse(reception.arrival, outcome)
@@ -208,8 +213,9 @@ class Receiver:
                 reception.write(data_set)
         return reception
 
-    def _record(self, arrival: Arrival, blob: Blob, started: float) -> Refusal | None:
+    def _record(self, reception: Reception, blob: Blob) -> Refusal | None:
         """Write the row of an object whose bytes are kept; from then on it may be acknowledged."""
+        arrival = reception.arrival
         try:
             added = self._ledger.add(arrival, blob.name, blob.size)
         except Exception as error:
@@ -239,7 +245,7 @@ class Receiver:
             bytes=blob.size,
             duplicate=added.duplicate,
             conflict=added.conflict,
-            receive_s=time.monotonic() - started,
+            receive_s=time.monotonic() - reception.started,
         )
         return None
 
@@ -307,7 +313,7 @@ class _Server(ThreadedAssociationServer):
         self.server_close()
 
 
-def _negotiate(association: Any, proposed: list[PresentationContext]) -> None:
+def _negotiate(association: Any, proposed: list[PresentationContext], accepts: Callable[[str], bool]) -> None:
     """Decide every proposed context by our table, then let the library spell the answer.
 
     The library knows one list of transfer syntaxes per SOP class and lets *our* order decide. So the proposal
@@ -316,15 +322,18 @@ def _negotiate(association: Any, proposed: list[PresentationContext]) -> None:
     supported: dict[str, list[str]] = {}
     for context in proposed:
         uid = str(context.abstract_syntax)
-        if is_accepted_class(uid):
+        if accepts(uid):
             chosen = choose_syntax(uid, context.transfer_syntax)
             if chosen is not None:
                 context.transfer_syntax = [chosen]
             # Implicit Little Endian stands for "none of those": where it was proposed, something was chosen
             supported.setdefault(uid, []).append(chosen or _IMPLICIT_LITTLE)
-    association.acceptor.supported_contexts = [
-        build_context(uid, chosen) for uid, chosen in supported.items()
-    ]
+    contexts = [build_context(uid, chosen) for uid, chosen in supported.items()]
+    for context in contexts:
+        # asked of us, and answered to us (PS3.4 section J.3.3)
+        if context.abstract_syntax == STORAGE_COMMITMENT:
+            context.scu_role = context.scp_role = True
+    association.acceptor.supported_contexts = contexts
 
 
 def _as_storage(sop_class_uid: str) -> SOPClassCommonExtendedNegotiation:

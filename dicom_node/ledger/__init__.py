@@ -14,6 +14,8 @@ Rules that bind here:
 
     schema       tables and migrations
     database     the file: opened, begun, committed
+    commitments  what destinations are asked to commit to
+    promises     what peers ask this node to commit to
     deliveries   one row per instance and destination
     instances    arrivals and the work on them
     operator     decisions of a person
@@ -35,8 +37,9 @@ from dicom_node.ledger.figures import Counts, Figures, Queue
 from dicom_node.ledger.instances import INTERRUPTED_LIMIT, LOST_LIMIT, Added
 from dicom_node.ledger.operator import Operator
 from dicom_node.ledger.outages import Outages
+from dicom_node.ledger.promises import Promises
 from dicom_node.ledger.recovery import Claim, Part, Recovery
-from dicom_node.ledger.retention import Purged, Retention
+from dicom_node.ledger.retention import Purged
 from dicom_node.ledger.view import DeadLetter, Event, Item, Kept, Parcel, View
 
 __all__ = [
@@ -57,5 +60,5 @@ __all__ = [
 ]
 
 
-class Ledger(Recovery, Operator, View, Retention, Figures, Conversions, Outages):
+class Ledger(Recovery, Promises, Operator, View, Figures, Conversions, Outages):
     """The jobs of one node, in one SQLite file; see `database.Database` for how it is opened."""

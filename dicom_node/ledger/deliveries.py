@@ -9,7 +9,8 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 
 from dicom_node.errors import StaleLease
 from dicom_node.jobs import DeliveryState, Send, check_delivery_move
-from dicom_node.ledger.database import Database, Loss, event_values
+from dicom_node.ledger.commitments import Commitments
+from dicom_node.ledger.database import Loss, event_values
 from dicom_node.ledger.outages import count_attempt
 from dicom_node.ledger.schema import (
     BYTES_LOST,
@@ -26,7 +27,7 @@ from dicom_node.ledger.schema import (
 _i, _d, _p = instances.c, deliveries.c, pauses.c
 
 
-class Deliveries(Database):
+class Deliveries(Commitments):
     """The life of a delivery: one instance for one destination."""
 
     def claim_sends(self, destination: str, limit: int, lease_s: float, *, via: str = "") -> list[Send]:
@@ -60,13 +61,21 @@ class Deliveries(Database):
         with self._writing() as connection:
             self._change_send(connection, send, {"lease_until": self._clock() + lease_s})
 
-    def delivered(self, send: Send, status: int, *, via: str = "") -> None:
-        """Record that the destination, or `via` in its stead, answered success or a warning."""
+    def delivered(self, send: Send, status: int, *, via: str = "", to_commit: bool = False) -> None:
+        """Record that the destination, or `via` in its stead, answered success or a warning.
+
+        `to_commit`: who took it is to be asked for storage commitment, and the bytes stay until it gives it.
+        """
         values = {"status": status, "via": via}
         result = "warning" if status else "delivered"
-        self._leave_send(
-            send, DeliveryState.DELIVERED, f"status-{status:04x}", values, result=result, via=via
-        )
+        word = f"status-{status:04x}"
+
+        def record(connection: sa.Connection) -> None:
+            self._leave_send(connection, send, DeliveryState.DELIVERED, word, values, result=result, via=via)
+            if to_commit:
+                self._want_commitment(connection, send.id, via or send.destination)
+
+        self._together(record)
 
     def retry(
         self, send: Send, at: float, reason: str, *, result: str = "", refused: bool = False, via: str = ""
@@ -78,11 +87,19 @@ class Deliveries(Database):
         `via` names the destination that was asked in its stead.
         """
         values = {"next_at": at, "refusals": send.refusals + refused}
-        self._leave_send(send, DeliveryState.QUEUED, reason, values, result=result or reason, via=via)
+        self._together(
+            lambda connection: self._leave_send(
+                connection, send, DeliveryState.QUEUED, reason, values, result=result or reason, via=via
+            )
+        )
 
     def dead(self, send: Send, reason: str, *, result: str = "") -> None:
         """Give a delivery up; `reason` and `result` are bounded words, as in `retry`."""
-        self._leave_send(send, DeliveryState.DEAD, reason, {}, result=result or reason)
+        self._together(
+            lambda connection: self._leave_send(
+                connection, send, DeliveryState.DEAD, reason, {}, result=result or reason
+            )
+        )
 
     def put_back(self, send: Send) -> None:
         """Queue a delivery again as if it had never been leased: it was claimed but not tried."""
@@ -99,6 +116,7 @@ class Deliveries(Database):
 
     def _leave_send(
         self,
+        connection: sa.Connection,
         send: Send,
         state: DeliveryState,
         reason: str,
@@ -108,14 +126,13 @@ class Deliveries(Database):
         via: str = "",
     ) -> None:
         check_delivery_move(DeliveryState.SENDING, state)
+        self._change_send(connection, send, {"state": state, "reason": reason, **values})
+        instance = connection.execute(sa.select(_d.instance_id).where(_d.id == send.id)).scalar_one()
         what = "retry" if state is DeliveryState.QUEUED else state
-        with self._writing() as connection:
-            self._change_send(connection, send, {"state": state, "reason": reason, **values})
-            instance = connection.execute(sa.select(_d.instance_id).where(_d.id == send.id)).scalar_one()
-            if via:
-                self._note(connection, instance, "failed-over", destination=send.destination, reason=via)
-            self._note(connection, instance, what, destination=send.destination, reason=reason)
-            count_attempt(connection, via or send.destination, result)
+        if via:
+            self._note(connection, instance, "failed-over", destination=send.destination, reason=via)
+        self._note(connection, instance, what, destination=send.destination, reason=reason)
+        count_attempt(connection, via or send.destination, result)
 
     def _queue(
         self, connection: sa.Connection, instance_id: int, destinations: Iterable[str], priority: int

@@ -11,18 +11,22 @@ from dicom_node.jobs import DeliveryState, InstanceState
 from dicom_node.ledger.database import Database
 from dicom_node.ledger.schema import (
     KEPT,
+    UNCOMMITTED,
     UNPROCESSED,
+    UNREPORTED,
     Row,
     carried,
+    commitments,
     deliveries,
     in_state,
     instances,
     pauses,
+    promises,
     runs,
 )
-from dicom_node.metrics import DeliveryTally, InstanceTally, QueueAge, Snapshot
+from dicom_node.metrics import CommitmentTally, DeliveryTally, InstanceTally, PromiseTally, QueueAge, Snapshot
 
-_i, _d = instances.c, deliveries.c
+_i, _d, _c, _p = instances.c, deliveries.c, commitments.c, promises.c
 
 _INSTANCE_TALLY = sa.select(_i.state, _i.result, _i.reason, sa.func.count()).group_by(
     _i.result, _i.reason, _i.state
@@ -35,6 +39,12 @@ _DELIVERY_TALLY = sa.select(
     sa.func.min(_d.queued_at).label("oldest"),
 ).group_by(_d.destination, _d.state)
 _WAITING = (DeliveryState.QUEUED, DeliveryState.SENDING)
+
+_COMMITMENT_TALLY = sa.select(_c.destination, _c.state, sa.func.count()).group_by(_c.destination, _c.state)
+_COMMITMENT_AGES = (
+    sa.select(_c.destination, sa.func.min(_c.wanted_at)).where(UNCOMMITTED).group_by(_c.destination)
+)
+_PROMISE_TALLY = sa.select(_p.state, _p.result, sa.func.count()).group_by(_p.result, _p.state)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +128,18 @@ class Figures(Database):
                 lost=_total(connection, _i.lost) + owed.get(("lost", ""), 0),
                 purged_attempts=tuple((to, count) for (name, to), count in owed.items() if name == "tries"),
                 paused=tuple(connection.execute(sa.select(pauses.c.destination)).scalars()),
+                commitments=tuple(CommitmentTally(*row) for row in connection.execute(_COMMITMENT_TALLY)),
+                commitment_ages=tuple(
+                    QueueAge(name, max(0.0, now - at)) for name, at in connection.execute(_COMMITMENT_AGES)
+                ),
+                promises=tuple(PromiseTally(*row) for row in connection.execute(_PROMISE_TALLY)),
+                oldest_promise_s=_oldest_promise_s(connection, now),
             )
+
+
+def _oldest_promise_s(connection: sa.Connection, now: float) -> float:
+    oldest = connection.execute(sa.select(sa.func.min(_p.asked_at)).where(UNREPORTED)).scalar()
+    return 0.0 if oldest is None else max(0.0, now - oldest)
 
 
 def _ages(rows: Sequence[Row], now: float) -> tuple[QueueAge, ...]:

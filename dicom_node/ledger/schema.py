@@ -5,12 +5,14 @@ A table here declares what `migrations/*.sql` has made; a test holds the two aga
 
 from __future__ import annotations
 
+import enum
 import re
 from importlib import resources
 from typing import Any
 
 import sqlalchemy as sa
 
+from dicom_node.commitment import CommitmentState, PromiseState
 from dicom_node.errors import LedgerError
 from dicom_node.jobs import DeliveryState, InstanceState
 
@@ -121,9 +123,68 @@ runs = sa.Table(
     sa.Column("born_at", sa.Float),
     sa.Column("boot", sa.Text),
 )
+commitments = sa.Table(
+    "commitments",
+    METADATA,
+    sa.Column("delivery_id", sa.Integer, primary_key=True),
+    sa.Column("destination", sa.Text),
+    sa.Column("state", sa.Text),
+    sa.Column("wanted_at", sa.Float),
+    sa.Column("next_at", sa.Float),
+    sa.Column("silences", sa.Integer),
+    sa.Column("refusals", sa.Integer),
+    sa.Column("ask_id", sa.Integer),
+)
+
+asks = sa.Table(
+    "asks",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("transaction_uid", sa.Text),
+    sa.Column("destination", sa.Text),
+    sa.Column("asked_at", sa.Float),
+    sa.Column("due_at", sa.Float),
+    sa.Column("state", sa.Text),
+)
+
+ask_items = sa.Table(
+    "ask_items",
+    METADATA,
+    sa.Column("ask_id", sa.Integer, primary_key=True),
+    sa.Column("delivery_id", sa.Integer, primary_key=True),
+)
+
+promises = sa.Table(
+    "promises",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("transaction_uid", sa.Text),
+    sa.Column("peer", sa.Text),
+    sa.Column("called_ae", sa.Text),
+    sa.Column("asked_at", sa.Float),
+    sa.Column("due_at", sa.Float),
+    sa.Column("state", sa.Text),
+    sa.Column("next_at", sa.Float),
+    sa.Column("attempts", sa.Integer),
+    sa.Column("refusals", sa.Integer),
+    sa.Column("result", sa.Text),
+    sa.Column("reason", sa.Text),
+)
+
+promise_items = sa.Table(
+    "promise_items",
+    METADATA,
+    sa.Column("promise_id", sa.Integer, primary_key=True),
+    sa.Column("position", sa.Integer, primary_key=True),
+    sa.Column("sop_class_uid", sa.Text),
+    sa.Column("sop_instance_uid", sa.Text),
+    sa.Column("answer", sa.Integer),
+)
+
+_i, _d = instances.c, deliveries.c
 
 
-def in_state(table: sa.Table, *states: InstanceState | DeliveryState) -> sa.ColumnElement[bool]:
+def in_state(table: sa.Table, *states: enum.StrEnum) -> sa.ColumnElement[bool]:
     """`state = 'x'` with literals: a bound parameter would keep a partial index from serving."""
     words: list[sa.ColumnElement[str]] = [sa.literal_column(f"'{state}'") for state in states]
     return table.c.state == words[0] if len(words) == 1 else table.c.state.in_(words)
@@ -135,6 +196,10 @@ HELD = in_state(instances, InstanceState.HELD)
 #: waits for an operator
 KEPT = in_state(instances, InstanceState.HELD, InstanceState.QUARANTINED)
 UNPROCESSED = in_state(instances, InstanceState.RECEIVED, InstanceState.WORKING)
+#: sent, and not committed to by a destination that is asked
+UNCOMMITTED = in_state(commitments, CommitmentState.WANTED, CommitmentState.ASKED)
+#: requests of peers whose answer is still to come
+UNREPORTED = in_state(promises, PromiseState.WAITING, PromiseState.DECIDED)
 #: its own bytes are read no more
 FINISHED = in_state(instances, InstanceState.READY, InstanceState.REJECTED)
 QUEUED = in_state(deliveries, DeliveryState.QUEUED)

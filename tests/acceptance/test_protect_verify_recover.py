@@ -6,17 +6,22 @@ import json
 import os
 import pty
 import subprocess
+import sys
 from pathlib import Path
 
 import jsonschema
+import numpy as np
 import pytest
 
 from blessmark import pixels
+from blessmark.segment import segmenter
+from blessmark.types import Finding
 from tests import builders
 from tests.acceptance.conftest import COMMAND, Site, names, run, write
+from tests.phantoms import fundus
 
 _SCHEMA = Path(__file__).resolve().parents[2] / "docs" / "verify.schema.json"
-_FINDINGS = ("authentic", "header-altered", "pixels-altered", "damaged", "wrong-key", "unmarked")
+_FINDINGS = tuple(Finding)
 
 
 def samples(path: Path) -> list[bytes]:
@@ -144,3 +149,50 @@ def _drained(terminal: int) -> str:
     finally:
         os.close(terminal)
     return shown.decode("utf-8", "replace")
+
+
+#: runs the command line in this process and says which frameworks it loaded
+_LOADED = """
+import sys
+from dicom_node.cli import main
+code = main(sys.argv[1:])
+print(sorted({"tensorflow", "keras", "jax", "torch"} & set(sys.modules)))
+sys.exit(code)
+"""
+
+
+def test_a_photograph_goes_there_and_back_by_vessels_without_a_framework(site: Site, tmp_path: Path) -> None:
+    """What draws the map follows from the image; nobody names it, and the command line stays on NumPy."""
+    green = fundus((256, 320))
+    planes = np.stack([np.minimum(green * 3 // 2, 255), green, green // 3])[None]
+    original = write(tmp_path / "op.dcm", builders.dataset(planes, builders.COLOUR_8, Modality="OP"))
+    marked = tmp_path / "marked.dcm"
+    assert run("protect", original, "--out", marked, keys=site.keys).returncode == 0
+
+    command = [sys.executable, "-c", _LOADED, "verify", str(marked), "--json", "--keys", str(site.keys)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    said, _, loaded = done.stdout.rstrip().rpartition("\n")
+    (found,) = json.loads(said)["instances"]
+    assert (done.returncode, found["finding"], loaded) == (0, "authentic", "[]")
+    assert found["frames"][0]["segmenter"] == segmenter("vessels").id
+
+    restored = tmp_path / "restored.dcm"
+    assert run("recover", marked, "--out", restored, keys=site.keys).returncode == 0
+    assert samples(restored) == samples(original)
+
+
+def test_a_reader_without_the_weights_says_which_it_lacks(site: Site, tmp_path: Path) -> None:
+    """An image whose label names other weights, and in which nothing can be read."""
+    ds = pixels.read(site.marked / "ct")
+    image = pixels.load(ds)
+    assert isinstance(image, pixels.Image)
+    rng = np.random.default_rng(0)
+    pixels.store(ds, image, [rng.integers(-1000, 2000, frame.samples.shape, np.int32) for frame in image])
+    (hint,) = (tag for tag in ds.keys() if tag.group == 0x0099 and tag.element & 0xFF == 0x05)  # noqa: SIM118
+    ds[hint].value = "vessels/2-0123456789ab"
+    done = run("verify", write(tmp_path / "other", ds), keys=site.keys)
+    assert done.returncode == 3
+    assert done.stdout.startswith(
+        "unknown-segmenter marked by vessels/2-0123456789ab; this installation has "
+    )
+    assert segmenter("vessels").id in done.stdout

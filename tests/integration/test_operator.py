@@ -16,15 +16,15 @@ import pytest
 from dicom_node.config import Config
 from dicom_node.jobs import Outcome, Work
 from dicom_node.service import Service
-from dicom_node.worker import Processor, build_processor
+from dicom_node.worker import Processor, Tell, build_processor
 from tests.integration.test_store_and_forward import Archive, free_port, node, objects, send, wait_until
 
 _COMMAND = Path(sys.executable).with_name("dicom-node")
 
 
-def poison(made: Config) -> Processor:
+def poison(made: Config, tell: Tell) -> Processor:
     """Passes on, but dies of everything as long as there is a file of that name."""
-    process = build_processor(made)
+    process = build_processor(made, tell)
 
     def fragile(work: Work) -> Outcome:
         if (made.storage.folder / "poison").exists():

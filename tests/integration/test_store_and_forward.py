@@ -10,21 +10,21 @@ import struct
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit
 from pynetdicom import AE, evt
-from pynetdicom.presentation import build_context
+from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.transport import ThreadedAssociationServer
 
 from dicom_node.config import Config
 from dicom_node.jobs import Outcome, Work
 from dicom_node.service import Service
-from dicom_node.worker import Processor, build_processor
+from dicom_node.worker import Processor, Tell, build_processor
 
 CT, PRIVATE, WORKLIST = "1.2.840.10008.5.1.4.1.1.2", "1.3.46.670589.11.0.0.12.4", "1.2.840.10008.5.1.4.31"
 STORESCU, STORESCP, ECHOSCU = "/usr/bin/storescu", "/usr/bin/storescp", "/usr/bin/echoscu"
@@ -66,9 +66,9 @@ def config(folder: Path, destinations: dict[str, int], role: str = "pass") -> Co
     )
 
 
-def slow(made: Config) -> Processor:
+def slow(made: Config, tell: Tell) -> Processor:
     """Passes on after long enough to be killed in the middle."""
-    process = build_processor(made)
+    process = build_processor(made, tell)
 
     def delayed(work: Work) -> Outcome:
         time.sleep(0.2)
@@ -118,6 +118,11 @@ def _object(path: Path, number: int, kilobytes: int, changes: dict[str, Any]) ->
 class Archive:
     """A storage SCP in this process; `stop` and `start` make it go away and come back at the same port."""
 
+    contexts: ClassVar[Sequence[PresentationContext]] = (
+        build_context(CT, [ExplicitVRLittleEndian, JPEGBaseline8Bit]),
+        build_context(PRIVATE),
+    )
+
     def __init__(self, port: int) -> None:
         self.port = port
         self.data_sets: dict[str, bytes] = {}
@@ -128,7 +133,7 @@ class Archive:
         self._server = entity.make_server(
             ("127.0.0.1", self.port),
             server_class=ThreadedAssociationServer,
-            contexts=[build_context(CT, [ExplicitVRLittleEndian, JPEGBaseline8Bit]), build_context(PRIVATE)],
+            contexts=list(self.contexts),
             evt_handlers=[(evt.EVT_C_STORE, self._store)],
         )
         entity._servers.append(self._server)
@@ -247,11 +252,11 @@ def run(*command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
 
 
 @contextlib.contextmanager
-def storescp(folder: Path) -> Iterator[int]:
+def storescp(folder: Path, *options: str) -> Iterator[int]:
     """DCMTK's receiver, writing files bit for bit; its port."""
     folder.mkdir()
     port = free_port()
-    command = [STORESCP, "--fork", "+xa", "+B", "-od", str(folder), str(port)]
+    command = [STORESCP, "--fork", "+xa", "+B", *options, "-od", str(folder), str(port)]
     with subprocess.Popen(command, env=os.environ | {"TCP_NODELAY": "1"}) as process:
         try:
             wait_until(lambda: run(ECHOSCU, "127.0.0.1", str(port), check=False).returncode == 0)

@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 #: DCMTK crawls at 20 images a second without it
 ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1"}
@@ -93,20 +94,41 @@ class Orthanc:
     def file(self, instance: str) -> bytes:
         return self._get(f"/instances/{instance}/file")
 
+    def store(self, content: bytes) -> str:
+        """Upload a file; the id of its instance."""
+        return str(self.post("/instances", content)["ID"])
+
+    def remove(self, instance: str) -> None:
+        self.delete(f"/instances/{instance}")
+
     def preview(self, instance: str) -> bytes:
         return self._get(f"/instances/{instance}/preview")
 
-    def _get(self, path: str) -> bytes:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=60) as answer:
+    def get(self, path: str) -> Any:
+        return json.loads(self._get(path))
+
+    def post(self, path: str, body: bytes | dict[str, Any]) -> Any:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return json.loads(self._get(path, data))
+
+    def delete(self, path: str) -> None:
+        self._get(path, method="DELETE")
+
+    def _get(self, path: str, data: bytes | None = None, method: str | None = None) -> bytes:
+        address = f"http://127.0.0.1:{self.http_port}{path}"
+        request = urllib.request.Request(address, data, method=method)
+        with urllib.request.urlopen(request, timeout=60) as answer:
             content: bytes = answer.read()
             return content
 
 
 @contextlib.contextmanager
-def orthanc(folder: Path) -> Iterator[Orthanc]:
+def orthanc(folder: Path, node_port: int | None = None) -> Iterator[Orthanc]:
+    """With `node_port` it knows the node as its modality "node", AE title NODE."""
     folder.mkdir(parents=True)
     peer = Orthanc(free_port(), free_port())
     settings = {
+        "DicomModalities": {} if node_port is None else {"node": ["NODE", "127.0.0.1", node_port]},
         "Name": "PACS",
         "DicomAet": "ORTHANC",
         "DicomPort": peer.dicom_port,
@@ -133,21 +155,31 @@ class RunningNode:
     folder: Path
     keys: Path
     log: Path
+    pid: int
 
 
 @contextlib.contextmanager
 def node(
-    folder: Path, destinations: dict[str, tuple[str, int]], role: str = "protect"
+    folder: Path,
+    destinations: dict[str, tuple[str, int]],
+    role: str = "protect",
+    more: str = "",
+    *,
+    port: int | None = None,
+    options: str = "",
 ) -> Iterator[RunningNode]:
-    """A node that sends everything to all `destinations`, name -> (AE title, port)."""
+    """A node that sends everything to all `destinations`, name -> (AE title, port).
+
+    `more` is YAML to add, `options` more keys of every destination.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     keys = folder / "keyring"
     if not keys.exists():
         dicom_node("keys", "new", "--keys", str(keys))
-    port = free_port()
+    port = port or free_port()
     config = folder / "node.yaml"
     peers = "".join(
-        f"  {name}: {{ae_title: {ae}, host: 127.0.0.1, port: {peer}, retry: {{first_s: 1.0}}}}\n"
+        f"  {name}: {{ae_title: {ae}, host: 127.0.0.1, port: {peer}, retry: {{first_s: 1.0}}{options}}}\n"
         for name, (ae, peer) in destinations.items()
     )
     config.write_text(
@@ -157,13 +189,13 @@ def node(
         "workers: {count: 2}\n"
         f"destinations:\n{peers}"
         f"routes:\n  - {{name: all, role: {role}, destinations: [{', '.join(destinations)}]}}\n"
-        "http: {port: null}\n"
+        "http: {port: null}\n" + more
     )
     log = folder / "node.log"
     with process(sys.executable, "-m", "dicom_node", "serve", "--config", config, log=log) as child:
         wait_until(lambda: listens(port) or child.poll() is not None, 60, f"the node listens; see {log}")
         assert child.poll() is None, log.read_text()
-        yield RunningNode(port, folder, keys, log)
+        yield RunningNode(port, folder, keys, log, child.pid)
 
 
 def dicom_node(*arguments: str) -> subprocess.CompletedProcess[str]:

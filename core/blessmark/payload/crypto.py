@@ -14,6 +14,7 @@ record rest on the sealing alone.
 from __future__ import annotations
 
 import hashlib
+import hmac
 import struct
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -50,6 +51,7 @@ class DerivedKeys:
     header : 32 bytes, BLAKE2b MAC of the global framing's header
     cells : 32 bytes, BLAKE2b digests of the localisation cells
     element : 64 bytes, AES-256-SIV of the sealed header element
+    names : 32 bytes, HMAC-SHA256 of what stands in for a UID or an identity
     """
 
     message: bytes = field(repr=False)
@@ -59,6 +61,7 @@ class DerivedKeys:
     header: bytes = field(repr=False)
     cells: bytes = field(repr=False)
     element: bytes = field(repr=False)
+    names: bytes = field(repr=False)
 
 
 @lru_cache(maxsize=64)
@@ -72,6 +75,7 @@ def derive(key: SiteKey) -> DerivedKeys:
         header=_expand(key, b"header", 32),
         cells=_expand(key, b"cells", 32),
         element=_expand(key, b"element", 64),
+        names=_expand(key, b"names", 32),
     )
 
 
@@ -121,6 +125,11 @@ def _open(key: bytes, message: bytes, context: bytes) -> bytes | None:
         return AESSIV(key).decrypt(message, [context])
     except InvalidTag:
         return None
+
+
+def stand_in(keys: DerivedKeys, purpose: bytes, value: bytes) -> bytes:
+    """32 bytes that stand in for `value`: the same under one key, and without it no way back."""
+    return hmac.digest(keys.names, purpose + b"\0" + value, "sha256")
 
 
 def order_words(

@@ -5,6 +5,7 @@
                                 -> Passthrough      a kind of object that is never marked, and why
     store  Dataset, new frames  -> the Dataset      holding exactly these samples, read back before it returns
     write  Dataset              -> bytes            untouched elements as they were
+    settle, changes, undo       what was done to a Dataset, and the very bytes that it was
 
     decompress                  Dataset -> the Dataset, its pixels uncompressed
 
@@ -23,7 +24,24 @@ from blessmark.pixels.decompress import decompress
 from blessmark.pixels.files import read, write
 from blessmark.pixels.header import Header
 from blessmark.pixels.image import Image, load
+from blessmark.pixels.layout import settle
 from blessmark.pixels.reason import Passthrough, Reason
 from blessmark.pixels.store import store
+from blessmark.pixels.undo import Changes, changes, original, undo
 
-__all__ = ["Header", "Image", "Passthrough", "Reason", "decompress", "load", "read", "store", "write"]
+__all__ = [
+    "Changes",
+    "Header",
+    "Image",
+    "Passthrough",
+    "Reason",
+    "changes",
+    "decompress",
+    "load",
+    "original",
+    "read",
+    "settle",
+    "store",
+    "undo",
+    "write",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -40,8 +41,11 @@ def decompress(ds: Dataset, *, limit_bytes: int = LIMIT_BYTES) -> None:
         if syntax not in READABLE or syntax in NATIVE:
             raise PixelError(f"{uid.UID(syntax).name} cannot be decompressed")
         if any(_is_compressed(icon) for icon in elements.value(ds, elements.tag_of(_ICONS), _ICONS) or ()):
-            for icon in ds[elements.tag_of(_ICONS)].value:
+            # a copy: the sequence that was read is what tells that it has changed
+            icons = copy.deepcopy(ds[elements.tag_of(_ICONS)])
+            for icon in icons.value:
                 _decompress_icon(icon, ds, limit_bytes)
+            ds[elements.tag_of(_ICONS)] = icons
         if elements.holds(ds, "PixelData"):
             _decompress(ds, limit_bytes)
         ds.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian

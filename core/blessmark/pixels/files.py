@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,11 +12,13 @@ from pydicom import dcmread, uid
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
+from pydicom.filebase import DicomIO
 from pydicom.filereader import read_dataset, read_sequence
+from pydicom.filewriter import write_file_meta_info
 from pydicom.tag import BaseTag
 
 from blessmark.errors import PixelError
-from blessmark.pixels import elements
+from blessmark.pixels import elements, layout
 from blessmark.pixels.image import LIMIT_BYTES
 
 _UNDEFINED = 0xFFFFFFFF
@@ -53,7 +56,7 @@ def read(source: bytes | Path, *, limit_bytes: int = LIMIT_BYTES) -> Dataset:
 def write(ds: Dataset, target: BinaryIO) -> None:
     """The data set in its own transfer syntax, every untouched element as it was read.
 
-    Only retired group lengths are dropped (PS3.5 7.2): they would be wrong after any change.
+    Only retired group lengths (PS3.5 7.2) of changed groups are dropped: they would be wrong.
 
     Raises
     ------
@@ -61,7 +64,13 @@ def write(ds: Dataset, target: BinaryIO) -> None:
     OSError : `target` cannot be written
     """
     try:
-        ds.save_as(target, enforce_file_format=False)
+        syntax = elements.transfer_syntax(ds)
+        if getattr(ds, "preamble", None):
+            target.write(ds.preamble + b"DICM")
+        write_file_meta_info(DicomIO(target), ds.file_meta, enforce_standard=False)
+        parts = layout.parts(ds, layout.Encoding.of_syntax(syntax))
+        for part in _deflated(parts) if syntax == uid.DeflatedExplicitVRLittleEndian else parts:
+            target.write(part)
     except OSError:
         raise
     except Exception as error:
@@ -69,27 +78,41 @@ def write(ds: Dataset, target: BinaryIO) -> None:
             raise PixelError(f"the data set cannot be written ({type(error).__name__})") from None
 
 
+def _deflated(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """The parts as one deflated stream of even length (PS3.5 annex A.5)."""
+    stream = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    size = 0
+    for part in (*map(stream.compress, parts), stream.flush()):
+        size += len(part)
+        yield part
+    yield b"\0" * (size % 2)
+
+
 def _parsed(file: BinaryIO, limit_bytes: int) -> Dataset:
-    inflated = _inflated(file, limit_bytes)
+    start, inflated = _inflated(file, limit_bytes)
     file.seek(0)
     ds = dcmread(file)
     content = file if inflated is None else io.BytesIO(inflated)
     size = content.seek(0, io.SEEK_END)
     _check_complete(ds, content, size)
+    layout.keep(ds, content, start, size)
     return ds
 
 
-def _inflated(file: BinaryIO, limit_bytes: int) -> bytes | None:
-    """The data set of a deflated file, None of any other; pydicom itself would inflate without limit."""
+def _inflated(file: BinaryIO, limit_bytes: int) -> tuple[int, bytes | None]:
+    """Where the data set starts; and the inflated one of a deflated file, None of any other.
+
+    pydicom itself would inflate without limit.
+    """
     file.seek(_PREFIX_END)
     meta = read_dataset(file, is_implicit_VR=False, is_little_endian=True, stop_when=_beyond_meta)
     if elements.text(meta, "TransferSyntaxUID") != uid.DeflatedExplicitVRLittleEndian:
-        return None
+        return file.tell(), None
     stream = zlib.decompressobj(-zlib.MAX_WBITS)
     inflated = stream.decompress(file.read(), limit_bytes)
     if stream.unconsumed_tail:
         raise PixelError(f"the data set inflates to more than the limit of {limit_bytes} bytes")
-    return inflated
+    return 0, inflated
 
 
 def _beyond_meta(tag: BaseTag, _vr: str | None, _length: int) -> bool:

@@ -35,11 +35,23 @@ _CHANNELS = {
     "CMYK": 4,
 }
 
+#: label maps and height maps that the installed dictionary may not know by name yet
+_LABEL_MAP, _HEIGHT_MAP = "1.2.840.10008.5.1.4.1.1.66.7", "1.2.840.10008.5.1.4.1.1.66.8"
+
 _SOP_CLASSES = {
     uid.SegmentationStorage: Reason.SEGMENTATION,
+    _LABEL_MAP: Reason.SEGMENTATION,
+    _HEIGHT_MAP: Reason.SEGMENTATION,
     uid.RTDoseStorage: Reason.RT_DOSE,
     uid.ParametricMapStorage: Reason.PARAMETRIC_MAP,
+    uid.OphthalmicThicknessMapStorage: Reason.PARAMETRIC_MAP,
+    uid.CornealTopographyMapStorage: Reason.PARAMETRIC_MAP,
 }
+
+#: attributes that describe how pixels are stored, and change with it where compressed ones are stored anew
+PIXEL_DESCRIPTION = frozenset(
+    {0x00280004, 0x00280006, 0x00282110, 0x00282112, 0x00282114, 0x7FE00001, 0x7FE00002}
+)
 
 #: containers that the standard knew at some time, and that are passed through (PS3.5 8.1.1)
 _OTHER_CONTAINERS = frozenset({1, 12, 24, 32, 40, 48, 64})
@@ -184,7 +196,7 @@ def object_reason(ds: Dataset) -> Reason | None:
         return _without_pixels(ds)
     if elements.transfer_syntax(ds).startswith(VIDEO_PREFIX):
         return Reason.VIDEO
-    return _SOP_CLASSES.get(uid.UID(elements.text(ds, "SOPClassUID")))
+    return _SOP_CLASSES.get(elements.text(ds, "SOPClassUID"))
 
 
 def _without_pixels(ds: Dataset) -> Reason:

@@ -7,31 +7,36 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from typing import TYPE_CHECKING
 
 from blessmark.errors import SegmenterError
 from blessmark.types import Segmenter
 
+if TYPE_CHECKING:
+    from blessmark.segment.integer import RuntimeOf
 
-def _anatomy() -> Segmenter:
+
+def _anatomy(_on: RuntimeOf | None) -> Segmenter:
     from blessmark.segment.anatomy import Anatomy
 
     return Anatomy()
 
 
-def _vessels() -> Segmenter:
+def _vessels(on: RuntimeOf | None) -> Segmenter:
+    from blessmark.segment.integer import NumpyRuntime
     from blessmark.segment.vessels import packaged
 
-    return packaged()
+    return packaged(on or NumpyRuntime)
 
 
-def _whole() -> Segmenter:
+def _whole(_on: RuntimeOf | None) -> Segmenter:
     from blessmark.segment.whole import Whole
 
     return Whole()
 
 
-#: id -> how it is built; a bare name means the last version listed
-_BUILDERS: dict[str, Callable[[], Segmenter]] = {
+#: name/version -> how it is built on a runtime; a bare name means the last version listed
+_BUILDERS: dict[str, Callable[[RuntimeOf | None], Segmenter]] = {
     "anatomy/1": _anatomy,
     "vessels/1": _vessels,
     "whole/1": _whole,
@@ -39,25 +44,27 @@ _BUILDERS: dict[str, Callable[[], Segmenter]] = {
 
 
 def known() -> tuple[str, ...]:
-    """The ids of all segmenters that this version can build."""
+    """Name and version of all segmenters that this version can build."""
     return tuple(_BUILDERS)
 
 
-def segmenter(name: str) -> Segmenter:
-    """The segmenter of that name (`anatomy`: its newest version) or id (`anatomy/1`).
+def segmenter(name: str, on: RuntimeOf | None = None) -> Segmenter:
+    """The segmenter of that name (`anatomy`: its newest version), or name and version (`anatomy/1`).
+
+    `on` puts its network, if it has one, on a runtime; the NumPy reference unless told otherwise.
 
     Raises
     ------
     SegmenterError
         for a name that this version does not know; the message lists those it does
     """
-    ids = {id_.partition("/")[0]: id_ for id_ in _BUILDERS}
-    id_ = ids.get(name, name)
-    if id_ not in _BUILDERS:
+    newest = {each.partition("/")[0]: each for each in _BUILDERS}
+    versioned = newest.get(name, name)
+    if versioned not in _BUILDERS:
         raise SegmenterError(f"no segmenter is called {name!r}; this version has {', '.join(known())}")
-    return _build(id_)
+    return _build(versioned, on)
 
 
 @cache
-def _build(id_: str) -> Segmenter:
-    return _BUILDERS[id_]()
+def _build(versioned: str, on: RuntimeOf | None) -> Segmenter:
+    return _BUILDERS[versioned](on)

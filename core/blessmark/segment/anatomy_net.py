@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from blessmark.profile import V1
-from blessmark.segment.integer import Images, NumpyRuntime, Runtime, load
+from blessmark.segment.integer import Images, NumpyRuntime, Runtime, RuntimeOf, load
 from blessmark.types import BoolArray, IntArray, View
 
 _BLOCK = V1.block_px
@@ -48,9 +48,9 @@ class AnatomyNet:
         return np.asarray((logits > 0).any(axis=0))[:rows, :cols]
 
 
-def packaged() -> AnatomyNet:
-    """The segmenter with the packaged weights on the NumPy runtime."""
-    return AnatomyNet(NumpyRuntime(load("anatomy-net")))
+def packaged(on: RuntimeOf = NumpyRuntime) -> AnatomyNet:
+    """The segmenter with the packaged weights on a runtime, the reference unless told otherwise."""
+    return AnatomyNet(on(load("anatomy-net")))
 
 
 def network_input(plane: IntArray, lo: int) -> Images:

@@ -18,8 +18,8 @@ from __future__ import annotations
 import enum
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib.resources import files
 from io import BytesIO
 from typing import Any, Protocol, TypeVar
@@ -36,6 +36,8 @@ WEIGHT_MAX = 63
 #: below this a float32 represents every integer and every half
 EXACT_BOUND = 2**23
 INPUT = "input"
+#: hex digits of the digest in an id: 48 bits, so that no two networks that anybody trains share one
+_ID_DIGITS = 12
 #: columns of one GEMM in the NumPy runtime; sized to stay in the second-level cache
 _STRIP_PIXELS = 8192
 
@@ -91,12 +93,13 @@ class Network:
 
     Attributes
     ----------
-    name, version : together the id that is bound into a watermark
+    name, version : what people call it; the id that is bound into a watermark has the digest too
     input_max : largest input sample, at most 255
     steps : in order of evaluation; the last one is the result
     convs : step name -> its integers
     logits_sha256 : `logits_digest` of the definition, what every runtime has to reproduce
     card : data, scores, training commit, licence and attribution, as the weight file tells them
+    digest : SHA-256 over topology and integers; equal digests give equal logits
     """
 
     name: str
@@ -106,25 +109,18 @@ class Network:
     convs: Mapping[str, Conv]
     logits_sha256: str
     card: Mapping[str, Any]
+    digest: str = field(init=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "digest", _weights_digest(self))
         for step in self.steps:
             if step.op in (Op.CONV, Op.LOGIT):
                 _require_exact(self, step)
 
     @property
     def id(self) -> str:
-        return f"{self.name}/{self.version}"
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 over topology and integers; equal digests give equal logits."""
-        sha = hashlib.sha256(json.dumps([self.input_max, _steps_to_json(self.steps)]).encode())
-        for name in sorted(self.convs):
-            conv = self.convs[name]
-            for array in (conv.weights, conv.bias.astype("<i4"), conv.shift):
-                sha.update(repr((name, array.shape)).encode() + array.tobytes())
-        return sha.hexdigest()
+        """`name/version-digest`, with the first 12 hex digits of the digest: other weights, another id."""
+        return f"{self.name}/{self.version}-{self.digest[:_ID_DIGITS]}"
 
     @property
     def channels(self) -> int:
@@ -160,6 +156,10 @@ class Runtime(Protocol):
 
     def logits(self, images: Images) -> IntArray:
         """uint8 [n, rows, cols, channels] -> int32 [n, result rows, result cols]."""
+
+
+#: puts a network on a runtime
+RuntimeOf = Callable[[Network], Runtime]
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,6 +299,15 @@ def _conv_from(stored: Mapping[str, npt.NDArray[Any]], name: str) -> Conv:
 
 def _steps_to_json(steps: tuple[Step, ...]) -> list[list[object]]:
     return [[step.op.value, step.name, list(step.sources)] for step in steps]
+
+
+def _weights_digest(network: Network) -> str:
+    sha = hashlib.sha256(json.dumps([network.input_max, _steps_to_json(network.steps)]).encode())
+    for name in sorted(network.convs):
+        conv = network.convs[name]
+        for array in (conv.weights, conv.bias.astype("<i4"), conv.shift):
+            sha.update(repr((name, array.shape)).encode() + array.tobytes())
+    return sha.hexdigest()
 
 
 def _require_exact(network: Network, step: Step) -> None:

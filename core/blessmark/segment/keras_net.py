@@ -1,66 +1,34 @@
 """The integer networks on Keras 3: TensorFlow by default, JAX and torch with the same lines.
 
 Every layer computes float32 sums of integers below 2^23, so the logits are those of the NumPy reference,
-whatever the device, batch size, thread count or library version. `start` proves it once for the machine at
-hand, and answers with the reference runtime where it does not hold.
+whatever the device, batch size, thread count or library version. `engine.start` proves it once for the
+machine at hand, and answers with the reference runtime where it does not hold.
 
-Importing this module takes seconds: only workers do, the command line runs `integer.NumpyRuntime`.
+Importing this module takes seconds: only `engine` does, in workers; the command line runs on NumPy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from blessmark.segment.engine import NoDevice, Wish
 from blessmark.segment.integer import (
     ACTIVATION_MAX,
     INPUT,
     Conv,
     Images,
     Network,
-    NumpyRuntime,
     Op,
-    Runtime,
     Step,
-    logits_digest,
     scaled_kernel,
 )
 from blessmark.types import IntArray
-
-
-@dataclass(frozen=True, slots=True)
-class Device:
-    """Where and how a network is evaluated.
-
-    Attributes
-    ----------
-    name : `cpu`, `gpu`, `gpu:1`; None leaves the choice to the library
-    memory_growth : take GPU memory as needed instead of all of it at once (TensorFlow)
-    threads : CPU threads of one operation; None leaves the choice to the library (TensorFlow)
-    xla : compile the whole network with XLA (TensorFlow; JAX always does)
-    batch_samples : how many input samples go through the network together; bounds its memory, for a larger
-        image is cut into strips
-    """
-
-    name: str | None = None
-    memory_growth: bool = True
-    threads: int | None = None
-    xla: bool = False
-    batch_samples: int = 1 << 17
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """A runtime that passed its self-test, and why it is not the wished one."""
-
-    runtime: Runtime
-    warning: str | None = None
 
 
 class Spread(keras.layers.Layer):  # type: ignore[misc]  # Keras ships no types
@@ -81,13 +49,13 @@ class Spread(keras.layers.Layer):  # type: ignore[misc]  # Keras ships no types
 class KerasRuntime:
     """One network on the Keras backend of this process."""
 
-    def __init__(self, network: Network, device: Device | None = None) -> None:
+    def __init__(self, network: Network, wish: Wish | None = None) -> None:
         self.network = network
         self.backend: str = keras.backend.backend()
-        self._device = device or Device()
+        self._wish = wish or Wish()
         with self._placed():
             self._model = _model(network)
-            self._model.compile(jit_compile=self._device.xla or self.backend == "jax")
+            self._model.compile(jit_compile=self._wish.xla or self.backend == "jax")
 
     def logits(self, images: Images) -> IntArray:
         """uint8 [n, rows, cols, channels] -> int32 [n, result rows, result cols]."""
@@ -97,10 +65,10 @@ class KerasRuntime:
 
     def _strip_rows(self, rows: int, cols: int) -> int:
         """How many rows of an image go through the network together: all, if they are few enough."""
-        if rows * cols <= self._device.batch_samples:
+        if rows * cols <= self._wish.batch_samples:
             return max(1, rows)
         multiple = self.network.multiple
-        return max(multiple, self._device.batch_samples // cols // multiple * multiple)
+        return max(multiple, self._wish.batch_samples // cols // multiple * multiple)
 
     def _strip(self, images: Images, top: int, rows: int) -> IntArray:
         """The logits of some rows, from these rows and as many beside them as can influence them."""
@@ -117,50 +85,46 @@ class KerasRuntime:
         return np.concatenate(parts)[..., 0].astype(np.int32)
 
     def _batches(self, images: Images) -> Iterator[Images]:
-        count = max(1, self._device.batch_samples // max(1, images[0].size))
+        count = max(1, self._wish.batch_samples // max(1, images[0].size))
         return (images[first : first + count] for first in range(0, len(images), count))
 
     def _placed(self) -> AbstractContextManager[Any]:
-        if self._device.name is None:
+        if self._wish.device == "auto":
             return nullcontext()
-        name = self._device.name
-        return keras.device(name if ":" in name else f"{name}:0")  # type: ignore[no-any-return]
+        return keras.device(f"{self._wish.device}:0")  # type: ignore[no-any-return]
 
 
-def start(network: Network, device: Device | None = None) -> Started:
-    """The network on Keras if it gives the reference's logits on this machine, on NumPy otherwise.
+def runtime(network: Network, wish: Wish) -> KerasRuntime:
+    """The network on this process's backend, its libraries configured as wished.
 
-    Never raises for want of a device or of agreement: the reference always works, only slower, and the
-    warning says what happened.
+    Raises
+    ------
+    NoDevice
+        there is no such device
+    RuntimeError
+        Keras runs on another backend in this process already, or the library was configured otherwise
     """
-    wished = device or Device()
-    try:
-        _configure(wished)
-        runtime = KerasRuntime(network, wished)
-        agrees = logits_digest(runtime) == network.logits_sha256
-    except Exception as error:  # whatever a driver or library raises, the reference still works
-        return Started(NumpyRuntime(network), _warning(network, f"failed ({type(error).__name__}: {error})"))
-    if not agrees:
-        return Started(NumpyRuntime(network), _warning(network, "gives other logits than the reference"))
-    return Started(runtime)
+    if keras.backend.backend() != wish.engine:
+        raise RuntimeError(f"this process runs Keras on {keras.backend.backend()} already")
+    if wish.engine == "tensorflow":
+        _configure_tensorflow(wish)
+    if wish.device == "gpu" and not keras.distribution.list_devices("gpu"):
+        raise NoDevice(wish.device)
+    return KerasRuntime(network, wish)
 
 
-def _warning(network: Network, what: str) -> str:
-    backend = keras.backend.backend()
-    return f"{network.id} on {backend} {what}; running on NumPy, several times slower: check the installation"
-
-
-def _configure(device: Device) -> None:
-    """Memory growth and threads can only be set before TensorFlow's first operation."""
-    if keras.backend.backend() != "tensorflow":
-        return
+def _configure_tensorflow(wish: Wish) -> None:
+    """Devices, memory growth and threads can only be set before TensorFlow's first operation."""
     import tensorflow
 
-    if device.memory_growth:
-        for gpu in tensorflow.config.list_physical_devices("GPU"):
+    gpus = tensorflow.config.list_physical_devices("GPU")
+    if wish.device == "cpu" and gpus:
+        tensorflow.config.set_visible_devices([], "GPU")
+    elif wish.memory_growth:
+        for gpu in gpus:
             tensorflow.config.experimental.set_memory_growth(gpu, True)
-    if device.threads is not None:
-        tensorflow.config.threading.set_intra_op_parallelism_threads(device.threads)
+    if wish.threads is not None:
+        tensorflow.config.threading.set_intra_op_parallelism_threads(wish.threads)
         tensorflow.config.threading.set_inter_op_parallelism_threads(1)
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from blessmark.profile import V1
-from blessmark.segment.integer import Images, NumpyRuntime, Runtime, load
+from blessmark.segment.integer import Images, NumpyRuntime, Runtime, RuntimeOf, load
 from blessmark.types import BoolArray, IntArray, View
 
 _BLOCK = V1.block_px
@@ -76,9 +76,9 @@ class Vessels:
         return cells * 2 * scale + _BLOCK + 1
 
 
-def packaged() -> Vessels:
-    """The segmenter with the packaged weights on the NumPy runtime."""
-    return Vessels(NumpyRuntime(load("vessels")))
+def packaged(on: RuntimeOf = NumpyRuntime) -> Vessels:
+    """The segmenter with the packaged weights on a runtime, the reference unless told otherwise."""
+    return Vessels(on(load("vessels")))
 
 
 def scale_of(rows: int, cols: int) -> int:

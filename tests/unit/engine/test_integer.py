@@ -139,7 +139,7 @@ def test_a_network_survives_its_files() -> None:
     network = random_network(4)
     again = parse(*dump(network))
     assert again.digest == network.digest
-    assert again.id == "random/1"
+    assert again.id == f"random/1-{network.digest[:12]}" == network.id
     assert logits_digest(NumpyRuntime(again)) == network.logits_sha256
 
 

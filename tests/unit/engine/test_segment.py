@@ -10,19 +10,33 @@ import pytest
 
 from blessmark.errors import SegmenterError
 from blessmark.segment import known, segmenter
+from blessmark.segment.integer import NumpyRuntime
 from blessmark.types import Lattice
 from blessmark.view import invariant_view
 from tests.phantoms import body_in_air, frame
 
 
-@pytest.mark.parametrize("name", ["anatomy", "whole"])
-def test_name_and_id_give_the_same_segmenter(name):
-    assert segmenter(name) is segmenter(segmenter(name).id)
+class On(NumpyRuntime):
+    """A runtime that is not the reference."""
+
+
+@pytest.mark.parametrize("name", ["anatomy", "vessels", "whole"])
+def test_name_and_version_give_the_same_segmenter(name):
+    assert segmenter(name) is segmenter(f"{name}/1")
     assert segmenter(name).id.startswith(f"{name}/")
 
 
-def test_every_known_id_is_what_its_segmenter_says():
-    assert [segmenter(id_).id for id_ in known()] == list(known())
+def test_an_id_begins_with_name_and_version_and_ends_with_the_weights_if_there_are_any():
+    assert [segmenter(each).id.partition("-")[0] for each in known()] == list(known())
+    assert [each for each in known() if "-" in segmenter(each).id] == ["vessels/1"]
+
+
+def test_a_network_is_put_on_the_runtime_that_is_asked_for():
+    on_another = segmenter("vessels", On)
+    assert isinstance(on_another.runtime, On)
+    assert on_another is segmenter("vessels/1", On)
+    assert on_another.id == segmenter("vessels").id
+    assert segmenter("anatomy", On).id == segmenter("anatomy").id
 
 
 @pytest.mark.parametrize("name", ["", "anatomy/2", "Anatomy", "vessel"])

@@ -281,3 +281,83 @@ class TestSealedHeader:
     def test_the_pixels_come_first(self):
         """A watermark in the pixels outranks a seal in the header, which anybody may have replaced."""
         assert judge(MARKED, sealed=self.sealed).evidence.framing is Framing.TILE
+
+
+#: two sets of weights that agree in the upper half of the image
+SPECKLED = Drawn(
+    ROI | ((noise(ROI.shape, 3) == 0) & (np.indices(ROI.shape)[0] >= 32)), id="net/1-0123456789ab"
+)
+OTHER_WEIGHTS = Drawn(
+    ROI | ((noise(ROI.shape, 3) == 1) & (np.indices(ROI.shape)[0] >= 32)), id="net/1-a9876543210b"
+)
+BY_WEIGHTS = embed(IMAGE, ABOUT, RING, SPECKLED).frame
+MINE = (fingerprint(KEY),)
+
+
+@pytest.mark.parametrize(
+    ("held", "hints", "finding"),
+    [
+        (OTHER_WEIGHTS, (), Finding.UNKNOWN_SEGMENTER),
+        (OTHER_WEIGHTS, (SPECKLED.id,), Finding.UNKNOWN_SEGMENTER),
+        (OTHER_WEIGHTS, (OTHER_WEIGHTS.id,), Finding.UNKNOWN_SEGMENTER),
+        (SPECKLED, (OTHER_WEIGHTS.id,), Finding.AUTHENTIC),
+    ],
+    ids=["no hint", "true hint", "false hint", "false hint, right map"],
+)
+def test_the_record_says_that_the_map_was_another_one(held, hints, finding):
+    """Many tiles read all the same; those that do not are no evidence of tampering."""
+    verdict = verify(BY_WEIGHTS, RING, [held], hinted_keys=MINE, hinted_segmenters=hints)
+
+    assert verdict.finding is finding
+    assert verdict.record.segmenter == SPECKLED.id
+    if finding is Finding.UNKNOWN_SEGMENTER:
+        assert verdict.evidence.segmenter == SPECKLED.id
+        assert verdict.evidence.altered_tiles == ()
+        assert not verdict.exact
+
+
+def test_tampering_is_still_told_where_the_segmenter_is_held():
+    verdict = verify(
+        one_more(MARKED, *IN_ROI), RING, [OTHER_WEIGHTS, DRAWN], hinted_segmenters=("nonesuch/1",)
+    )
+
+    assert verdict.finding is Finding.PIXELS_ALTERED
+
+
+@pytest.mark.parametrize(
+    ("keys", "hints", "finding"),
+    [
+        (MINE, ("vessels/2-ba9876543210",), Finding.UNKNOWN_SEGMENTER),
+        (MINE, (DRAWN.id,), Finding.DAMAGED),
+        (MINE, (), Finding.DAMAGED),
+        ((b"else",), ("vessels/2-ba9876543210",), Finding.WRONG_KEY),
+        ((), ("vessels/2-ba9876543210",), Finding.UNMARKED),
+    ],
+)
+def test_where_nothing_is_found_the_header_may_say_why(keys, hints, finding):
+    ruined = MARKED.with_samples(MARKED.samples ^ noise(SHAPE, 8)[None])
+
+    verdict = judge(ruined, hinted_keys=keys, hinted_segmenters=hints)
+
+    assert verdict.finding is finding
+    assert verdict.evidence.segmenter == (hints[0] if finding is Finding.UNKNOWN_SEGMENTER else "")
+
+
+def test_too_few_packets_may_be_the_fault_of_another_map():
+    lost = changed(MARKED, slice(64, None), slice(None), 0)
+    lost = changed(lost, slice(None), slice(64, None), 0)
+
+    verdict = judge(lost, hinted_keys=MINE, hinted_segmenters=("vessels/2-ba9876543210",))
+
+    assert verdict.finding is Finding.UNKNOWN_SEGMENTER
+    assert verdict.evidence.segmenter == "vessels/2-ba9876543210"
+
+
+def test_a_map_that_is_right_in_some_tiles_only_does_not_accuse_the_others():
+    """The record opens by the first segmenter's map; the pixels are restored by the one that it names."""
+    assert not verify(BY_WEIGHTS, RING, [OTHER_WEIGHTS]).exact
+
+    verdict = verify(BY_WEIGHTS, RING, [OTHER_WEIGHTS, SPECKLED])
+
+    assert verdict.finding is Finding.AUTHENTIC
+    assert verdict.evidence.segmenter == SPECKLED.id

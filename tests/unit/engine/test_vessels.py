@@ -128,5 +128,5 @@ def test_nothing_beyond_the_reach_changes_the_map() -> None:
     assert reach <= segmenter.reach_px
 
 
-def test_the_id_names_network_and_version() -> None:
-    assert vessels.packaged().id == "vessels/1"
+def test_the_id_names_network_version_and_weights() -> None:
+    assert vessels.packaged().id == "vessels/1-32d886903be3"

@@ -103,4 +103,4 @@ def test_arguments_arrive_as_values() -> None:
         ["protect", "in", "--out", "out", "--max-change", "7", "--node-id", "ct-1"]
     )
     assert (args.source, args.out, args.max_change, args.node_id) == (Path("in"), Path("out"), 7, "ct-1")
-    assert (args.segmenter, args.on_unprotectable) == ("anatomy", "header")
+    assert (args.segmenter, args.on_unprotectable) == (None, "header")

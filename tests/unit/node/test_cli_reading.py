@@ -47,9 +47,16 @@ def test_the_reader_tries_the_named_segmenter_then_the_whole_image(tmp_path: Pat
     assert len(reader.ring.keys) == 1
 
 
+def test_without_a_name_the_reader_has_what_a_node_has(tmp_path: Path) -> None:
+    keys.generate(tmp_path / "ring")
+    reader = reading.reader_of(argparse.Namespace(keys=tmp_path / "ring", segmenter=None))
+    assert [each.id.partition("-")[0] for each in reader.segmenters] == ["anatomy/1", "vessels/1", "whole/1"]
+    assert [rule.modality for rule, _ in reader.rules] == [("OP",)]
+
+
 def test_an_unknown_segmenter_is_a_usage_error_that_lists_the_known() -> None:
     with pytest.raises(UsageError, match="anatomy/1"):
-        reading.segmenter_of(argparse.Namespace(segmenter="nobody"))
+        reading.segmenters_of(argparse.Namespace(segmenter="nobody"))
 
 
 def test_errors_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:

@@ -42,6 +42,12 @@ def with_node(extra: str) -> str:
     return _MINIMAL.replace("ae_title: NODE", f"ae_title: NODE, {extra}")
 
 
+def parse_route(keys: str) -> config.Route:
+    """The route of a file with these keys."""
+    role = "" if "role:" in keys else "role: protect, "
+    return parse(_MINIMAL.replace("role: protect,", f"{role}{keys},")).routes[0]
+
+
 def test_the_example_loads_and_shows_only_defaults() -> None:
     example = config.load(_EXAMPLE)
     required: dict[str, Any] = {
@@ -300,6 +306,35 @@ def test_a_segmenter_rule_fits_when_all_its_conditions_hold(modality, body_part,
     assert next(iter(fitting), None) == chosen
 
 
+class TestPrivacy:
+    """Routes that derive UIDs or de-identify."""
+
+    def test_everything_of_a_profile_can_be_said(self) -> None:
+        route = parse_route(
+            "deidentify: {profile: basic, retain: [device, patient], dates: modify, descriptors: clean, "
+            'safe_private: ["0019,xx0C,SOMEBODY"], on_content: pass}'
+        )
+        assert route.deidentifies
+        assert route.deidentify.dates is config.Dates.MODIFY
+
+    @pytest.mark.parametrize(
+        ("keys", "complaint"),
+        [
+            ("role: verify, uids: derive", "belong to the role protect"),
+            ("role: recover, deidentify: {profile: basic}", "belong to the role protect"),
+            ("deidentify: {profile: basic}, on_error: pass", "would send identified objects"),
+            ("deidentify: {retain: [uids, uids]}", "named twice"),
+            ('deidentify: {safe_private: ["0018,xx0C,EVEN"]}', "pattern"),
+        ],
+    )
+    def test_what_would_do_harm_is_refused(self, keys: str, complaint: str) -> None:
+        with pytest.raises(ConfigError, match=complaint):
+            parse_route(keys)
+
+    def test_nothing_is_taken_out_by_default(self) -> None:
+        assert not parse_route("on_error: hold").deidentifies
+
+
 def with_destination(extra: str) -> str:
     return _MINIMAL.replace(
         "port: 104}", f"port: 104, {extra}}}\n  vna: {{ae_title: VNA, host: h, port: 104}}"
@@ -347,3 +382,36 @@ def test_a_route_has_a_priority(priority: int, accepted: bool) -> None:
         assert parse(text).routes[0].priority == priority
     else:
         assert any(found.startswith("6: routes[0].priority: ") for found in problems(text))
+
+
+_COMMITTING = _MINIMAL.replace("port: 104}", "port: 104, commitment: true, mandatory: false}") + (
+    "commitment: {requesters: [{ae_title: CT1, host: ct1, port: 105}]}\n"
+)
+
+
+def test_an_answer_goes_where_the_file_says_else_to_the_destination_of_that_title() -> None:
+    made = parse(_COMMITTING)
+    listed, destination = made.requester("CT1"), made.requester("PACS")
+    assert listed is not None
+    assert destination is not None
+    assert (listed.host, listed.port) == ("ct1", 105)
+    assert (destination.host, destination.port) == ("localhost", 104)
+    assert made.requester("MR1") is None
+
+
+def test_whom_a_destination_that_is_asked_may_be() -> None:
+    made = parse(_COMMITTING)
+    assert made.answers_commitment("PACS")
+    assert not made.answers_commitment("CT1")
+    assert not parse(_MINIMAL).answers_commitment("PACS"), "nobody asks it anything"
+
+
+def test_a_destination_is_mandatory_unless_the_file_says_otherwise() -> None:
+    assert parse(_MINIMAL).is_mandatory("pacs")
+    assert parse(_MINIMAL).is_mandatory("removed")
+    assert not parse(_COMMITTING).is_mandatory("pacs")
+
+
+def test_two_addresses_of_one_title_are_refused() -> None:
+    twice = _COMMITTING.replace("port: 105}", "port: 105}, {ae_title: CT1, host: ct2, port: 105}")
+    assert problems(twice) == ["7: commitment.requesters: named twice: CT1"]

@@ -10,7 +10,10 @@ from pydicom.uid import UID, AllTransferSyntaxes
 from pynetdicom import sop_class
 
 from dicom_node.dimse.contexts import (
+    SERVICES,
     STORAGE_CLASSES,
+    STORAGE_COMMITMENT,
+    STORAGE_COMMITMENT_INSTANCE,
     TRANSFER_SYNTAXES,
     VERIFICATION,
     choose_syntax,
@@ -80,6 +83,16 @@ def test_registered_classes_without_storage_in_their_name_are_refused() -> None:
 def test_verification_is_accepted_but_is_not_storage() -> None:
     assert is_accepted_class(VERIFICATION)
     assert not is_storage(VERIFICATION)
+
+
+def test_storage_commitment_is_accepted_uncompressed_but_is_not_storage() -> None:
+    assert is_accepted_class(STORAGE_COMMITMENT)
+    assert not is_storage(STORAGE_COMMITMENT)
+    assert set(SERVICES) == {VERIFICATION, STORAGE_COMMITMENT}
+    assert choose_syntax(STORAGE_COMMITMENT, (J2K, IMPLICIT)) == IMPLICIT
+    assert choose_syntax(STORAGE_COMMITMENT, (J2K,)) is None
+    assert UID(STORAGE_COMMITMENT).name == "Storage Commitment Push Model SOP Class"
+    assert UID_dictionary[STORAGE_COMMITMENT_INSTANCE][1] == "Well-known SOP Instance"
 
 
 def test_all_syntaxes_of_pydicom_are_accepted_but_real_time_video() -> None:

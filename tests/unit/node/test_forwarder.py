@@ -150,7 +150,7 @@ def made(tmp_path: Path) -> Iterator[Callable[..., Site]]:
         site.ledger.close()
 
 
-def wait_until(done: Callable[[], object], limit_s: float = 5.0) -> None:
+def wait_until(done: Callable[[], object], limit_s: float = 30.0) -> None:
     deadline = time.monotonic() + limit_s
     while not done():
         assert time.monotonic() < deadline, "waited in vain"
@@ -176,6 +176,17 @@ def test_a_warning_counts_as_delivered(made: Callable[..., Site]) -> None:
     site.queue()
     site.forwarder.start()
     wait_until(lambda: site.tally("a") == {DeliveryState.DELIVERED: 1})
+
+
+def test_only_a_destination_that_is_to_commit_is_asked_to(made: Callable[..., Site]) -> None:
+    site = made(a={"commitment": True}, b={})
+    FakeSender.answers.update(a=lambda _send: 0x0000, b=lambda _send: 0x0000)
+    site.queue()
+    site.forwarder.start()
+    wait_until(lambda: site.ledger.counts().idle)
+    assert [(tally.destination, tally.state) for tally in site.ledger.snapshot().commitments] == [
+        ("a", "wanted")
+    ]
 
 
 def test_a_destination_that_hangs_holds_up_no_other(made: Callable[..., Site]) -> None:
@@ -596,6 +607,20 @@ def test_what_the_stand_in_refuses_is_kept_for_its_own_destination(made: Callabl
     main.there = True
     site.run(lambda: len(main.taken) == 3, DAY_S)
     assert site.tally("main") == {DeliveryState.DELIVERED: 3}
+
+
+def test_a_paused_fail_over_takes_nothing(made: Callable[..., Site]) -> None:
+    clock = Clock()
+    site = made(clock=clock, **PAIR)
+    main, other = Peer("main", clock), Peer("other", clock)
+    main.there = False
+    site.queue(3, "main")
+    site.ledger.pause("other")
+    site.run(lambda: False, 7200.0)
+    assert other.asked_at == []
+    site.ledger.resume("other")
+    site.run(lambda: len(other.taken) == 3, 7200.0)
+    assert len(other.taken) == 3
 
 
 def test_a_fail_over_that_is_down_as_well_loses_nothing(made: Callable[..., Site]) -> None:

@@ -81,6 +81,17 @@ def test_rows_and_bytes_in_step_are_left_alone(spool: Spool, book: Ledger) -> No
     assert len(book.claim_work("w", 8, 10.0)) == 1
 
 
+def test_a_long_start_gives_signs_of_life(
+    spool: Spool, book: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(housekeeping, "_PROGRESS", 2)
+    for number in range(5):
+        arrive(spool, book, str(number).encode(), f"1.{number}")
+    signs: list[int] = []
+    assert reconcile(spool, book, "boot", progress=lambda: signs.append(1)) == Found(5, 0, 0)
+    assert len(signs) == 2
+
+
 @pytest.mark.parametrize(("left", "reason"), [(None, "bytes-missing"), (b"cam", "bytes-changed")])
 def test_what_arrived_and_is_gone_is_quarantined_aloud(
     spool: Spool, book: Ledger, lines: list[dict[str, object]], left: bytes | None, reason: str

@@ -45,7 +45,8 @@ def test_every_state_is_reached_from_the_first_one() -> None:
 def test_what_is_finished_stays_finished() -> None:
     assert INSTANCE_TRANSITIONS[InstanceState.READY] == {InstanceState.RECEIVED}, "to be made again"
     assert not INSTANCE_TRANSITIONS[InstanceState.REJECTED]
-    assert not DELIVERY_TRANSITIONS[DeliveryState.DELIVERED]
+    # but for a destination that does not have it after all, see `commitment`
+    assert DELIVERY_TRANSITIONS[DeliveryState.DELIVERED] == {DeliveryState.QUEUED, DeliveryState.DEAD}
     assert not DELIVERY_TRANSITIONS[DeliveryState.DROPPED]
 
 

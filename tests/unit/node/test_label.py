@@ -1,8 +1,9 @@
-"""Labels on, labels off: every element that was replaced comes back byte by byte."""
+"""What a protected object says about itself."""
 
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import pytest
 from pydicom import dcmread, uid
@@ -13,13 +14,14 @@ from pydicom.tag import Tag
 
 from dicom_node import header, label
 from dicom_node.errors import InputError
-from tests.builders import Encoding, dataset, phantom, reread
+from tests.builders import Encoding, dataset, enhanced_mr, phantom, reread
 
 NATIVE = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian)
 IMAGE_TYPE, DERIVATION, EQUIPMENT = 0x00080008, 0x00082111, 0x0018A001
 #: 2026-09-21T17:46:40Z
 TIME_S = 1_790_012_800
 MARK = label.Mark(b"\x01\x02\x03\x04", ((1, b"sealed one"), (7, b"sealed seven!")), b"sealed originals")
+SOURCE = (str(uid.MRImageStorage), "2.25.77")
 
 
 def stored(
@@ -37,19 +39,35 @@ def through_a_file(ds: Dataset, syntax: str | None = None) -> Dataset:
     return dcmread(io.BytesIO(target.getvalue()))
 
 
-def marked(ds: Dataset, mark: label.Mark = MARK, description: str = "what was done") -> Dataset:
-    label.mark(ds, mark, node="node-1", version="0.1", time_s=TIME_S, description=description)
+def marked(ds: Dataset, mark: label.Mark = MARK, description: str = "what was done", **more: Any) -> Dataset:
+    label.mark(ds, mark, label.Note("node-1", "0.1", TIME_S, description, **more))
     return ds
-
-
-def values(ds: Dataset) -> dict[int, bytes | None]:
-    return {int(tag): header.value_bytes(ds, tag) for tag in ds.keys()}  # noqa: SIM118
 
 
 def item(manufacturer: str) -> Dataset:
     contributor = Dataset()
     contributor.Manufacturer = manufacturer
     return contributor
+
+
+class TestTheHintAtTheSegmenters:
+    def test_it_travels(self):
+        ids = ("vessels/1-0123456789ab", "whole/1")
+        read = label.read_mark(through_a_file(marked(stored(), label.Mark(b"keys", segmenters=ids))))
+        assert read is not None
+        assert read.segmenters == ids
+
+    def test_a_label_without_it_is_read_as_ever(self):
+        read = label.read_mark(marked(stored()))
+        assert read is not None
+        assert read.segmenters == ()
+
+    @pytest.mark.parametrize("forged", ["Doe^Jane", "vessels/1-XYZ", "\x1b[31m/1", "../1", "a" * 60 + "/1"])
+    def test_what_is_no_id_is_not_shown(self, forged):
+        ds = marked(stored(), label.Mark(b"keys", segmenters=("anatomy/1",)))
+        (tag,) = (tag for tag in ds.keys() if tag.group == 0x0099 and tag.element & 0xFF == 0x05)  # noqa: SIM118
+        header.put_bytes(ds, tag, "LO", f"{forged}\\anatomy/1".encode())
+        assert label.read_mark(ds).segmenters == ("anatomy/1",)
 
 
 class TestMark:
@@ -123,8 +141,6 @@ class TestPrivateBlock:
         ds = through_a_file(marked(through_a_file(ds)))
         assert label.read_mark(ds) == MARK
         assert ds.private_block(0x0099, "SOMEBODY ELSE")[0x02].value == "theirs"
-        label.unmark(ds, label.originals(stored()))
-        assert ds.private_block(0x0099, "SOMEBODY ELSE")[0x02].value == "theirs"
 
     def test_nothing_is_none(self):
         assert label.read_mark(stored()) is None
@@ -152,75 +168,80 @@ class TestPrivateBlock:
         assert found.sealed_records == ()
 
 
-class TestUnmark:
-    @pytest.mark.parametrize("syntax", NATIVE)
-    @pytest.mark.parametrize("signed", [False, True])
-    def test_gives_every_element_back_byte_by_byte(self, syntax, signed):
-        ds = stored(
-            syntax,
-            signed=signed,
-            ImageType=["ORIGINAL", "PRIMARY", "AXIAL"],
-            DerivationDescription="lossy once",
-            InstanceCoercionDateTime="20200101",
-            SmallestImagePixelValue=0x0102,
-            LargestImagePixelValue=0x0F0F,
-            ContributingEquipmentSequence=[item("first")],
-        )
-        header.put_bytes(ds, IMAGE_TYPE, "CS", b"ORIGINAL \\PRIMARY\\ODD  ")
-        before = values(through_a_file(ds))
-        kept = label.originals(ds)
-        received = through_a_file(marked(ds))
-        assert values(received) != before
-        label.unmark(received, kept)
-        assert values(through_a_file(received)) == before
+class TestDerivation:
+    def test_is_coded_in_the_private_scheme_which_is_identified(self):
+        ds = through_a_file(marked(stored()))
+        (code,) = ds.DerivationCodeSequence
+        assert (code.CodeValue, code.CodingSchemeDesignator) == ("WATERMARK", "99DNODE")
+        (scheme,) = ds.CodingSchemeIdentificationSequence
+        assert scheme.CodingSchemeDesignator == "99DNODE"
 
-    @pytest.mark.parametrize("syntax", NATIVE)
-    def test_where_there_was_nothing_to_replace(self, syntax):
-        ds = stored(syntax)
-        before = values(ds)
-        kept = label.originals(ds)
-        assert kept, "what is sealed must not be empty"
-        received = through_a_file(marked(ds))
-        label.unmark(received, kept)
-        assert values(through_a_file(received)) == before
+    def test_identifies_the_scheme_once_however_often_it_is_marked(self):
+        ds = through_a_file(marked(marked(stored())))
+        assert len(ds.CodingSchemeIdentificationSequence) == 1
+        assert len(ds.DerivationCodeSequence) == 2
 
-    def test_text_beyond_ascii_keeps_its_bytes(self):
-        ds = stored(SpecificCharacterSet="ISO_IR 100", DerivationDescription="für Köln")
-        before = values(ds)
-        kept = label.originals(ds)
-        received = through_a_file(marked(ds))
-        assert received.DerivationDescription == "für Köln; what was done"
-        label.unmark(received, kept)
-        assert values(through_a_file(received)) == before
+    def test_names_the_source_image_where_it_may(self):
+        ds = through_a_file(marked(stored(), source=SOURCE))
+        (source,) = ds.SourceImageSequence
+        assert (source.ReferencedSOPClassUID, source.ReferencedSOPInstanceUID) == SOURCE
+        assert source.PurposeOfReferenceCodeSequence[0].CodeValue == "121322"
+        assert source.SpatialLocationsPreserved == "YES"
+        assert "SourceImageSequence" not in marked(stored())
 
-    def test_marks_nest(self):
-        ds = stored(ImageType=["ORIGINAL", "PRIMARY"])
-        before = values(ds)
-        first = label.originals(ds)
-        once = through_a_file(marked(ds))
-        after_one = values(once)
-        second = label.originals(once)
-        twice = through_a_file(marked(once, label.Mark(b"\x09\x09\x09\x09"), "again"))
-        assert label.read_mark(twice) == label.Mark(b"\x09\x09\x09\x09")
-        assert len(twice.ContributingEquipmentSequence) == 2
-        label.unmark(twice, second)
-        assert values(through_a_file(twice)) == after_one
-        label.unmark(twice, first)
-        assert values(through_a_file(twice)) == before
+    def test_an_image_whose_pixels_did_not_change_is_not_derived(self):
+        ds = through_a_file(marked(stored(ImageType=["ORIGINAL", "PRIMARY"]), pixels_changed=False))
+        assert ds.ImageType == ["ORIGINAL", "PRIMARY"]
+        assert "DerivationDescription" not in ds
+        assert ds.ContributingEquipmentSequence[0].ContributionDescription == "what was done"
 
-    def test_a_data_set_can_be_marked_again_afterwards(self):
-        ds = stored()
-        for _ in range(2):
-            kept = label.originals(ds)
-            assert label.read_mark(through_a_file(marked(ds))) == MARK
-            label.unmark(ds, kept)
+    def test_takes_signatures_off(self):
+        ds = stored(MACParametersSequence=[Dataset()], DigitalSignaturesSequence=[Dataset()])
+        assert not set(label.SIGNATURES) & set(marked(ds, pixels_changed=False).keys())
 
-    def test_a_later_version_is_refused(self):
-        ds = marked(stored())
-        before = values(ds)
-        with pytest.raises(InputError, match="newer dicom-node"):
-            label.unmark(ds, b"\x02anything")
-        assert values(ds) == before
+    def test_says_so_twice_when_it_also_de_identified(self):
+        ds = marked(stored(), deidentified=True)
+        codes = [c.PurposeOfReferenceCodeSequence[0].CodeValue for c in ds.ContributingEquipmentSequence]
+        assert codes == ["109103", "109104"]
+
+
+class TestEnhanced:
+    @staticmethod
+    def enhanced(*, derivation: bool = False) -> Dataset:
+        groups = []
+        for number in range(3):
+            kind, group = Dataset(), Dataset()
+            kind.FrameType = ["ORIGINAL", "PRIMARY", "M", str(number)]
+            group.MRImageFrameTypeSequence = [kind]
+            if derivation:
+                group.DerivationImageSequence = [Dataset()]
+            groups.append(group)
+        return reread(enhanced_mr(16, 16, frames=3, PerFrameFunctionalGroupsSequence=groups))
+
+    def test_every_frame_type_becomes_derived_and_keeps_the_rest(self):
+        ds = through_a_file(marked(self.enhanced()))
+        types = [group.MRImageFrameTypeSequence[0].FrameType for group in ds.PerFrameFunctionalGroupsSequence]
+        assert types == [["DERIVED", "PRIMARY", "M", str(number)] for number in range(3)]
+
+    def test_the_derivation_stands_in_the_shared_groups(self):
+        ds = through_a_file(marked(self.enhanced(), source=SOURCE))
+        (derivation,) = ds.SharedFunctionalGroupsSequence[0].DerivationImageSequence
+        assert derivation.DerivationDescription == "what was done"
+        assert derivation.DerivationCodeSequence[0].CodingSchemeDesignator == "99DNODE"
+        assert derivation.SourceImageSequence[0].ReferencedSOPInstanceUID == SOURCE[1]
+        assert "DerivationDescription" not in ds
+
+    def test_or_in_every_frame_where_frames_have_their_own(self):
+        ds = through_a_file(marked(self.enhanced(derivation=True)))
+        counts = [len(group.DerivationImageSequence) for group in ds.PerFrameFunctionalGroupsSequence]
+        assert counts == [2, 2, 2]
+        assert "SharedFunctionalGroupsSequence" not in ds
+
+    def test_the_groups_that_were_read_are_not_touched(self):
+        ds = self.enhanced()
+        groups = ds.PerFrameFunctionalGroupsSequence
+        marked(ds)
+        assert groups[0].MRImageFrameTypeSequence[0].FrameType[0] == "ORIGINAL"
 
 
 def test_an_earlier_contributor_sequence_is_not_shared():

@@ -9,6 +9,7 @@ from typing import ClassVar
 import pytest
 import sqlalchemy as sa
 
+from dicom_node.commitment import Report
 from dicom_node.jobs import InstanceState, Outcome
 from dicom_node.ledger import Ledger, retention, schema
 from tests.ledgers import Clock, arrival, blob, outcome, send, work
@@ -29,6 +30,18 @@ def test_blobs_are_needed_until_they_have_arrived_everywhere(book: Ledger, clock
     book.delivered(book.claim_sends("vna", 1, 10.0)[0], 0)
     assert book.needed(both) == frozenset()
     assert book.needed([]) == frozenset()
+
+
+def test_blobs_are_needed_until_their_destination_commits_to_them(book: Ledger) -> None:
+    book.finish(work(book), outcome("pacs"))
+    book.delivered(book.claim_sends("pacs", 1, 10.0)[0], 0, to_commit=True)
+    assert book.needed([blob("out")]) == {blob("out")}
+    ask = book.claim_ask("pacs", "2.25.7", 10, collect_s=0.0, answer_s=60.0)
+    assert ask is not None
+    assert book.needed([blob("out")]) == {blob("out")}
+    report = Report(ask.transaction_uid, dict.fromkeys(ask.references, 0))
+    book.take_report(report, 3, lambda _name: lambda _silences: 0.0)
+    assert book.needed([blob("out")]) == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -155,7 +168,7 @@ def test_the_ledger_knows_what_it_names(book: Ledger) -> None:
 
 
 def test_the_file_shrinks_after_a_purge(book: Ledger, clock: Clock, scratch: Path) -> None:
-    for number in range(600):
+    for number in range(1500):
         book.add(arrival(f"1.{number}"), blob(str(number)), 1)
     while batch := book.claim_work("w", 100, 10.0):
         for claimed in batch:
@@ -163,7 +176,7 @@ def test_the_file_shrinks_after_a_purge(book: Ledger, clock: Clock, scratch: Pat
     book.compact()
     full = (scratch / "ledger.sqlite").stat().st_size
     clock.now += 1
-    assert purge(book, clock.now) == 600
+    assert purge(book, clock.now) == 1500
     while book.compact():
         pass
     assert (scratch / "ledger.sqlite").stat().st_size < full / 2

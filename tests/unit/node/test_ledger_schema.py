@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from dicom_node import jobs
+from dicom_node import commitment, jobs
 from dicom_node.errors import LedgerError
 from dicom_node.ledger import Ledger, database, schema
 from tests.ledgers import Clock, arrival, blob
@@ -43,7 +43,13 @@ def test_the_checks_of_the_schema_allow_exactly_the_states(book: Ledger, scratch
         found for (sql,) in tables for found in re.findall(r"CHECK \(state IN \(([^)]*)\)\)", sql or "")
     ]
     allowed = [re.findall(r"'(\w+)'", check) for check in checks]
-    assert allowed == [[*jobs.DeliveryState], [*jobs.InstanceState]]
+    assert allowed == [
+        [*commitment.AskState],
+        [*commitment.CommitmentState],
+        [*jobs.DeliveryState],
+        [*jobs.InstanceState],
+        [*commitment.PromiseState],
+    ]
 
 
 def test_migrations_are_numbered_without_gaps() -> None:
@@ -80,6 +86,15 @@ def old(request: pytest.FixtureRequest, scratch: Path) -> Path:
 
 def test_there_is_a_dump_of_the_first_schema() -> None:
     assert [path.stem for path in _DUMPS][:1] == ["0001"]
+
+
+def test_a_ledger_that_had_rows_before_this_was_noted_calls_no_object_a_stranger(scratch: Path) -> None:
+    with sqlite3.connect(scratch / "old.sqlite") as raw:
+        raw.executescript(_DUMPS[0].read_text("utf-8"))
+    raw.close()
+    book = Ledger(scratch / "old.sqlite")
+    assert book.born_at() == 0.0
+    book.close()
 
 
 def test_an_old_ledger_keeps_every_row_and_goes_on(old: Path, clock: Clock) -> None:

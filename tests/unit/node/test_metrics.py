@@ -8,7 +8,16 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry, generate_latest
 
 from dicom_node import metrics
-from dicom_node.metrics import DeliveryTally, InstanceTally, LedgerCollector, QueueAge, Snapshot
+from dicom_node.metrics import (
+    CommitmentTally,
+    DeliveryTally,
+    InstanceTally,
+    LedgerCollector,
+    NetworkRun,
+    PromiseTally,
+    QueueAge,
+    Snapshot,
+)
 
 _SNAPSHOT = Snapshot(
     instances=(InstanceTally("ready", "protected", "", 5), InstanceTally("held", "held", "no-room", 1)),
@@ -24,12 +33,21 @@ _SNAPSHOT = Snapshot(
     lost=9,
     purged_attempts=(("pacs", 100), ("old", 5)),
     paused=("vna",),
+    commitments=(CommitmentTally("pacs", "asked", 3), CommitmentTally("pacs", "committed", 1)),
+    commitment_ages=(QueueAge("pacs", 99.5),),
+    promises=(PromiseTally("reported", "partly", 2), PromiseTally("waiting", "", 1)),
+    oldest_promise_s=4.0,
 )
 
 
 @dataclass
 class Source:
     asked: int = 0
+    networks = (
+        NetworkRun("vessels/1-0123456789ab", "tensorflow", "ok"),
+        NetworkRun("vessels/1-0123456789ab", "numpy", "differs"),
+        NetworkRun("vessels/1-0123456789ab", "tensorflow", "ok"),
+    )
 
     def snapshot(self) -> Snapshot:
         self.asked += 1
@@ -56,7 +74,7 @@ class Source:
 
 def scrape(source: Source) -> dict[str, float]:
     registry = CollectorRegistry()
-    registry.register(LedgerCollector(source, source, source))
+    registry.register(LedgerCollector(source, source, source, source))
     assert source.asked == 0, "registering must not open the database"
     text = generate_latest(registry).decode()
     samples = [line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")]
@@ -84,6 +102,14 @@ def test_figures_are_those_of_ledger_and_spool() -> None:
         'dicom_node_destination_down_seconds{destination="vna"}': 60,
         'dicom_node_destination_closed{destination="pacs"}': 1,
         'dicom_node_destination_failed_over{destination="vna"}': 1,
+        'dicom_node_network_workers{engine="tensorflow",network="vessels/1-0123456789ab",outcome="ok"}': 2,
+        'dicom_node_network_workers{engine="numpy",network="vessels/1-0123456789ab",outcome="differs"}': 1,
+        'dicom_node_commitments{destination="pacs",state="asked"}': 3,
+        'dicom_node_commitments{destination="pacs",state="committed"}': 1,
+        'dicom_node_commitment_oldest_seconds{destination="pacs"}': 99.5,
+        'dicom_node_commitment_requests{result="partly",state="reported"}': 2,
+        'dicom_node_commitment_requests{result="",state="waiting"}': 1,
+        "dicom_node_commitment_request_oldest_seconds": 4,
         "dicom_node_spool_bytes": 1000,
         "dicom_node_spool_free_bytes": 2000,
     }
@@ -91,7 +117,7 @@ def test_figures_are_those_of_ledger_and_spool() -> None:
 
 def test_what_is_collected_is_what_is_declared() -> None:
     source = Source()
-    collected = [family.name for family in LedgerCollector(source, source, source).collect()]
+    collected = [family.name for family in LedgerCollector(source, source, source, source).collect()]
     assert collected == [declaration.name for declaration in metrics.DECLARATIONS]
     assert len(set(collected)) == len(collected)
 
@@ -106,7 +132,7 @@ def test_names_follow_the_rules_of_prometheus() -> None:
 
 def test_every_scrape_asks_again() -> None:
     source = Source()
-    collector = LedgerCollector(source, source, source)
+    collector = LedgerCollector(source, source, source, source)
     list(collector.collect())
     list(collector.collect())
     assert source.asked == 2

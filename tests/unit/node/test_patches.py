@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import struct
 import threading
 import time
 from types import SimpleNamespace
@@ -120,3 +121,37 @@ def test_a_socket_that_the_peer_reset_is_closed() -> None:
     unconnected = socket.socket()
     wrapper(unconnected, None)._shutdown_socket()
     assert unconnected.fileno() == -1
+
+
+class Nowhere:
+    """A sink that is not asked."""
+
+
+def test_an_object_may_pause_and_may_be_slow_but_not_too_much_of_either() -> None:
+    conduct = patches._Conduct(Nowhere(), stall_s=10.0, began=100.0, last=100.0)
+    assert not conduct.overdue(109.9)
+    assert conduct.overdue(110.1)
+    conduct.last = 150.0
+    assert conduct.overdue(150.1)  # fifty seconds for nothing at all
+    conduct.received = 50 * patches.SLOWEST_BYTES_S
+    assert not conduct.overdue(155.0)
+    assert conduct.overdue(160.1)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (b"", []),
+        (b"\0\0\0\2\1\3", [(1, b"\3")]),
+        (b"\0\0\0\3\1\0x\0\0\0\2\3\2", [(1, b"\0x"), (3, b"\2")]),
+    ],
+)
+def test_the_values_of_a_pdu(values: bytes, expected: list[tuple[int, bytes]]) -> None:
+    primitive = patches._Data(bytearray(6) + values).to_primitive()
+    assert [(number, bytes(view)) for number, view in primitive.presentation_data_value_list] == expected
+
+
+@pytest.mark.parametrize("values", [b"\0", b"\0\0\0\1\1", b"\0\0\0\3\1\3", b"\0\0\0\2\1\3\0"])
+def test_values_that_do_not_fit_their_pdu(values: bytes) -> None:
+    with pytest.raises((ValueError, struct.error)):
+        patches._Data(bytearray(6) + values)

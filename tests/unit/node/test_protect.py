@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,13 @@ from blessmark.payload.record import FULL_FIELDS
 from blessmark.segment import segmenter
 from blessmark.types import Framing, Tier
 from dicom_node import header, label
-from dicom_node.config import Config, OnUnprotectable, SegmenterRule
+from dicom_node.config import Config, Deidentify, OnContent, OnUnprotectable, Profile, SegmenterRule, Uids
 from dicom_node.errors import InputError
 from dicom_node.jobs import Arrival, InstanceState, Work
 from dicom_node.protect import FrameMark, Protector, Site, protect, site_of, written
 from dicom_node.review import Reader, recover, review
 from dicom_node.spool import Spool
+from dicom_node.uids import deriver
 from tests import builders
 from tests.builders import COLOUR_8, Encoding, dataset, phantom, reread
 from tests.strategies import KEY, OTHER_KEY, RING, Ring
@@ -54,6 +56,9 @@ def samples_of(ds: Dataset) -> np.ndarray:
     return np.stack([frame.samples for frame in image])
 
 
+BASIC = Deidentify(profile=Profile.BASIC)
+
+
 def values(ds: Dataset) -> dict[int, bytes | None]:
     return {int(tag): header.value_bytes(ds, tag) for tag in ds.keys()}  # noqa: SIM118
 
@@ -70,7 +75,7 @@ def test_there_and_back(modality):
 
     sent = pixels.read(written(ds))
     assert sent.ImageType[0] == "DERIVED"
-    assert "ROI bit-identical; reversible" in sent.DerivationDescription
+    assert "ROI bit-identical; reversible" in sent.ContributingEquipmentSequence[0].ContributionDescription
     assert not np.array_equal(samples_of(sent), original)
     reader = Reader(RING, (segmenter("anatomy"),))
     assert str(review(sent, "x", reader).finding) == "authentic"
@@ -96,7 +101,9 @@ def test_only_pixels_and_labels_change():
         builders.PIXEL_DATA,
         0x00080008,
         0x00080015,
+        0x00080110,
         0x00082111,
+        0x00089215,
         0x0018A001,
     }
 
@@ -107,7 +114,7 @@ def test_no_patient_in_the_labels():
     added = b"".join(value or b"" for tag, value in values(ds).items() if tag >> 16 == 0x0099)
     assert NAME.encode() not in added
     assert STUDY_DATE.encode() not in added
-    assert "Phantom" not in ds.DerivationDescription
+    assert "Phantom" not in repr(ds.ContributingEquipmentSequence)
     assert "Phantom" not in repr(label.read_mark(ds))
 
 
@@ -138,7 +145,7 @@ class TestPassing:
 
     def test_a_label_alone_does_not_keep_an_image_from_being_marked(self):
         ds = reread(builders.mr(256, 192))
-        label.mark(ds, label.Mark(b"\0" * 4), node="x", version="0", time_s=0, description="claimed")
+        label.mark(ds, label.Mark(b"\0" * 4), label.Note("x", "0", 0, "claimed"))
         assert protect(pixels.read(written(ds)), site(), TIME_S).result == "protected"
 
     def test_another_site_marks_on_top_and_both_come_off_in_turn(self):
@@ -166,7 +173,8 @@ class TestWithoutRoom:
         assert len(done.frames[0].sealed) > 40
         received = pixels.read(written(ds))
         assert np.array_equal(samples_of(received), before)
-        assert "pixels unchanged" in received.DerivationDescription
+        assert "DerivationDescription" not in received
+        assert "pixels unchanged" in received.ContributingEquipmentSequence[0].ContributionDescription
         found = review(received, "x", Reader(RING, (segmenter("anatomy"),)))
         assert str(found.finding) == "authentic"
         assert found.report.frames[0].framing == "header"
@@ -224,6 +232,76 @@ class TestWithoutRoom:
         assert written(ds) == before
 
 
+class TestRewriting:
+    """Routes that derive UIDs or de-identify."""
+
+    @staticmethod
+    def report() -> Dataset:
+        ds = builders.mr(16, 16, **PATIENT)
+        del ds.PixelData, ds.BitsAllocated
+        return reread(ds)
+
+    def test_a_derived_instance_names_its_source(self):
+        ds = reread(builders.mr(256, 192, **PATIENT))
+        before = ds.SOPInstanceUID, ds.StudyInstanceUID
+        assert protect(ds, site(uids=Uids.DERIVE), TIME_S).result == "protected"
+        sent = pixels.read(written(ds))
+        assert sent.SOPInstanceUID == deriver(RING)(before[0])
+        assert sent.StudyInstanceUID == before[1]
+        assert sent.file_meta.MediaStorageSOPInstanceUID == sent.SOPInstanceUID
+        assert sent.SourceImageSequence[0].ReferencedSOPInstanceUID == before[0]
+        assert sent.PatientName == NAME
+
+    def test_sending_the_same_again_gives_the_same_uids(self):
+        uids = set()
+        for moment in (TIME_S, TIME_S + 86_400):
+            ds = reread(builders.mr(256, 192, **PATIENT))
+            protect(ds, site(uids=Uids.DERIVE), moment)
+            uids.add((ds.SOPInstanceUID, ds.SeriesInstanceUID))
+        assert len(uids) == 1
+
+    def test_an_object_without_pixels_follows(self):
+        ds = self.report()
+        before = ds.SOPInstanceUID
+        done = protect(ds, site(uids=Uids.DERIVE), TIME_S)
+        assert (done.result, done.reason, done.changed) == ("rewritten", "no-pixel-data", True)
+        assert ds.SOPInstanceUID == deriver(RING)(before)
+        assert "ImageType" not in ds
+        again = pixels.read(written(ds))
+        assert protect(again, site(uids=Uids.DERIVE), TIME_S).reason == "already-protected"
+
+    def test_an_image_without_room_that_may_pass_is_rewritten_too(self):
+        ds = full_of_tissue()
+        done = protect(ds, site(OnUnprotectable.PASS, deidentify=BASIC), TIME_S)
+        assert (done.result, done.reason) == ("rewritten", "no-room")
+        sent = pixels.read(written(ds))
+        assert NAME not in str(sent.PatientName)
+        reader = Reader(RING, (segmenter("anatomy"),))
+        assert str(review(sent, "x", reader).finding) == "authentic"
+        assert recover(sent, "x", reader).identical
+
+    def test_a_de_identified_image_names_no_source_and_no_time(self):
+        ds = reread(builders.mr(256, 192, **PATIENT))
+        protect(ds, site(deidentify=BASIC), TIME_S)
+        assert "SourceImageSequence" not in ds
+        assert "InstanceCoercionDateTime" not in ds
+        purposes = [
+            item.PurposeOfReferenceCodeSequence[0].CodeValue for item in ds.ContributingEquipmentSequence
+        ]
+        assert purposes == ["109103", "109104"]
+        assert ds.PatientIdentityRemoved == "YES"
+
+    @pytest.mark.parametrize("attribute", [{"BurnedInAnnotation": "YES"}, {"EncapsulatedDocument": b"%PDF"}])
+    def test_what_cannot_be_cleaned_is_held(self, attribute):
+        ds = reread(builders.mr(64, 64, **PATIENT, **attribute))
+        before = written(ds)
+        assert protect(ds, site(deidentify=BASIC), TIME_S).result == "held"
+        assert written(ds) == before
+        passing = Deidentify(profile=Profile.BASIC, on_content=OnContent.PASS)
+        assert protect(ds, site(deidentify=passing), TIME_S).changed
+        assert NAME not in str(ds.PatientName)
+
+
 class TestErrors:
     def test_without_a_sop_instance_uid(self):
         ds = reread(dataset(phantom(64, 64)))
@@ -278,14 +356,15 @@ def config(folder: Path, **watermark: object) -> Config:
 
 
 def test_site_of_a_configuration(tmp_path):
-    found = site_of(
-        config(tmp_path, max_change=2, record=("PatientID", "StudyDate")), OnUnprotectable.PASS, RING
-    )
+    made = config(tmp_path, max_change=2, record=("PatientID", "StudyDate"))
+    route = made.routes[0].model_copy(update={"uids": Uids.DERIVE})
+    found = site_of(made, route, RING)
     assert found.record_tags == (0x00100020, 0x00080020)
-    assert (found.node, found.max_change, found.on_unprotectable) == ("n7", 2, OnUnprotectable.PASS)
+    assert (found.node, found.max_change, found.on_unprotectable) == ("n7", 2, OnUnprotectable.HOLD)
+    assert (found.uids, found.deidentify, found.rewrites) == (Uids.DERIVE, None, True)
     assert found.segmenter.id == "anatomy/1"
-    assert site_of(config(tmp_path), OnUnprotectable.PASS, RING).max_change is None
-    assert site_of(config(tmp_path), OnUnprotectable.PASS, RING).record_tags == FULL_FIELDS
+    plain = site_of(config(tmp_path), made.routes[0], RING)
+    assert (plain.max_change, plain.record_tags, plain.rewrites) == (None, FULL_FIELDS, False)
 
 
 class TestProtector:
@@ -365,10 +444,32 @@ class TestSegmenterRules:
         wanted = samples_of(original)
         done = protect(original, site(rules=((self.RULE, segmenter("vessels")),)), TIME_S)
         receipts = [mark.receipt for mark in done.frames]
-        assert [receipt.segmenter for receipt in receipts if receipt is not None] == ["vessels/1"]
+        assert [receipt.segmenter for receipt in receipts if receipt is not None] == [segmenter("vessels").id]
+        mark = label.read_mark(original)
+        assert mark is not None
+        assert mark.segmenters == (segmenter("vessels").id,)
         found = recover(original, "op", Reader(RING, (segmenter("anatomy"), segmenter("vessels"))))
         assert (found.report.finding, found.restored) == ("authentic", True)
         assert (samples_of(original) == wanted).all()
+
+
+def test_the_label_names_no_segmenter_where_no_map_was_used():
+    samples = np.random.default_rng(1).normal(2000, 4, (1, 1, 128, 128)).astype(np.int32)
+    ds = reread(dataset(samples, **PATIENT))
+    assert protect(ds, site(), TIME_S).result == "protected-header"
+    mark = label.read_mark(ds)
+    assert mark is not None
+    assert mark.segmenters == ()
+
+
+@pytest.mark.parametrize("batch_frames", [1, 3, 16])
+def test_frames_are_marked_the_same_in_batches(batch_frames):
+    cine = np.stack([phantom(96, 96, seed=seed)[0] for seed in range(5)])
+    alone, together = (reread(dataset(cine, Modality="XA", **PATIENT)) for _ in range(2))
+    vessels = replace(site(), segmenter=segmenter("vessels"), batch_frames=1)
+    assert protect(alone, vessels, TIME_S).result == "protected"
+    assert protect(together, replace(vessels, batch_frames=batch_frames), TIME_S).changed
+    assert written(alone) == written(together)
 
 
 def test_a_record_in_the_header_leaves_compressed_pixels_as_they_came():

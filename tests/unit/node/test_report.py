@@ -29,6 +29,7 @@ INSTANCE = InstanceReport(
     node="n1",
     protected_at="2026-09-21T17:46:40Z",
     frames_expected=1,
+    segmenters=("anatomy/1",),
     frames=(FRAME,),
 )
 
@@ -53,6 +54,17 @@ class TestLine:
         frame = replace(FRAME, framing="header", lattice=None, psnr_db=None)
         assert "full header" in line(replace(INSTANCE, frames=(frame,)))
 
+    def test_a_map_that_this_installation_cannot_draw_is_told_with_what_it_has(self):
+        frame = replace(FRAME, finding="unknown-segmenter", segmenter="vessels/2-0123456789ab")
+        found = replace(
+            INSTANCE,
+            finding="unknown-segmenter",
+            segmenters=("anatomy/1", "vessels/1-ba9876543210"),
+            frames=(FRAME, frame),
+        )
+        told = "marked by vessels/2-0123456789ab; this installation has anatomy/1, vessels/1-ba9876543210"
+        assert told in line(found)
+
     def test_reasons_and_errors(self):
         assert line(InstanceReport("a", "unmarked", "no-pixel-data")).split() == [
             "unmarked",
@@ -60,6 +72,10 @@ class TestLine:
             "a",
         ]
         assert line(InstanceReport("a", "unmarked")).split() == ["unmarked", "a"]
+
+    def test_says_how_much_of_a_restored_instance_is_proven(self):
+        told = line(InstanceReport("a", "authentic", "no-pixel-data", restored="byte for byte"))
+        assert told.split() == ["authentic", "no-pixel-data,", "byte", "for", "byte", "a"]
         assert line(ErrorReport("b.dcm", "cut short")) == "error            b.dcm: cut short"
 
 
@@ -84,6 +100,7 @@ class TestJson:
             "node": "n1",
             "protected_at": "2026-09-21T17:46:40Z",
             "frames_expected": 1,
+            "segmenters": ["anatomy/1"],
         }
         assert set(found) == set(FrameReport.__dataclass_fields__)
         assert (found["altered_tiles"], found["altered_fields"]) == ([[2, 3]], ["PatientID"])

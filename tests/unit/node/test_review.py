@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +14,15 @@ from blessmark import pixels
 from blessmark.errors import PixelError
 from blessmark.payload.record import FULL_FIELDS
 from blessmark.segment import segmenter
-from blessmark.types import Finding
+from blessmark.types import BoolArray, Finding, View
 from dicom_node import header
-from dicom_node.config import Config, OnError, Role, Route, parse
+from dicom_node.config import Config, OnError, Role, Route, SegmenterRule, Uids, parse
 from dicom_node.jobs import Arrival, InstanceState, Outcome, Work
 from dicom_node.protect import Site, protect, written
 from dicom_node.review import Reader, Recoverer, Verifier, recover, review
 from dicom_node.spool import Spool
 from tests import builders
-from tests.builders import dataset, phantom, reread
+from tests.builders import Encoding, dataset, phantom, reread
 from tests.strategies import KEY, OTHER_KEY, RING, Ring
 
 SITE = Site("node-1", RING, segmenter("anatomy"), FULL_FIELDS)
@@ -30,10 +31,21 @@ TIME_S = 1_790_012_800
 PATIENT = {"PatientName": "Phantom^Test", "PatientID": "P-1", "StudyDate": "20260921"}
 
 
-def marked(ds: Dataset | None = None) -> Dataset:
-    """A protected instance as it arrives at a reader."""
+def marked(ds: Dataset | None = None, *, seen_as: bytes = b"", fill: bool = False) -> Dataset:
+    """A protected instance as it arrives at a reader.
+
+    `seen_as` is put in the place of the label's hint at the segmenter; `fill` makes the watermark unreadable.
+    """
     ds = reread(builders.mr(256, 256, **PATIENT) if ds is None else ds)
     assert protect(ds, SITE, TIME_S).changed
+    if seen_as:
+        (tag,) = (tag for tag in ds.keys() if tag.group == 0x0099 and tag.element & 0xFF == 0x05)  # noqa: SIM118
+        header.put_bytes(ds, tag, "LO", seen_as)
+    if fill:
+        image = pixels.load(ds)
+        assert isinstance(image, pixels.Image)
+        noise = np.random.default_rng(0).integers(0, 4096, (1, 256, 256)).astype(np.int32)
+        pixels.store(ds, image, [noise])
     return pixels.read(written(ds))
 
 
@@ -101,6 +113,17 @@ class TestFindings:
         plain = reread(builders.mr(256, 256))
         assert review(plain, "x", READER).finding is Finding.UNMARKED
 
+    def test_other_weights_are_told_from_damage_by_the_hint(self):
+        marked_by_next = marked(seen_as=b"vessels/2-0123456789ab", fill=True)
+        found = review(marked_by_next, "x", READER)
+        assert found.finding is Finding.UNKNOWN_SEGMENTER
+        assert found.report.segmenters == ("anatomy/1",)
+        assert found.report.frames[0].segmenter == "vessels/2-0123456789ab"
+        assert not recover(marked_by_next, "x", READER).restored
+
+    def test_a_false_hint_at_a_segmenter_changes_nothing(self):
+        assert review(marked(seen_as=b"vessels/2-0123456789ab"), "x", READER).finding is Finding.AUTHENTIC
+
     def test_a_watermark_needs_no_label(self):
         ds = marked()
         for tag in [tag for tag in ds.keys() if tag.group == 0x0099]:  # noqa: SIM118
@@ -132,6 +155,51 @@ class TestFindings:
         ds.PixelData = ds.PixelData[:-2000]
         with pytest.raises(PixelError):
             review(ds, "x", READER)
+
+
+class TestRewritten:
+    """Objects without pixels whose header was rewritten."""
+
+    SITE = Site("node-1", RING, segmenter("anatomy"), FULL_FIELDS, uids=Uids.DERIVE)
+
+    def sent(self) -> Dataset:
+        ds = builders.mr(16, 16, **PATIENT)
+        del ds.PixelData, ds.BitsAllocated
+        ds = pixels.read(builders.file_bytes(ds))
+        assert protect(ds, self.SITE, TIME_S).result == "rewritten"
+        return pixels.read(written(ds))
+
+    def test_is_authentic_and_judging_changes_nothing(self):
+        ds = self.sent()
+        before = written(ds)
+        found = review(ds, "x", READER)
+        assert (found.finding, found.report.reason, found.restored) == (
+            Finding.AUTHENTIC,
+            "no-pixel-data",
+            False,
+        )
+        assert written(ds) == before
+
+    def test_comes_back_whole(self):
+        ds = self.sent()
+        found = recover(ds, "x", READER)
+        assert found.restored
+        assert found.identical
+        assert ds.SOPInstanceUID == builders.mr(16, 16, **PATIENT).SOPInstanceUID
+        assert ds.file_meta.MediaStorageSOPInstanceUID == ds.SOPInstanceUID
+
+    def test_whatever_else_changed_is_found(self):
+        ds = self.sent()
+        ds.StudyDescription = "slipped in"
+        ds = pixels.read(written(ds))
+        before = written(ds)
+        found = recover(ds, "x", READER)
+        assert (found.finding, found.restored) == (Finding.HEADER_ALTERED, False)
+        assert written(ds) == before
+
+    def test_is_unmarked_to_those_without_the_key(self):
+        other = Reader(Ring(OTHER_KEY), (segmenter("anatomy"),))
+        assert review(self.sent(), "x", other).finding is Finding.UNMARKED
 
 
 class TestSeveralFrames:
@@ -317,3 +385,61 @@ def _config(folder: Path) -> Config:
         "routes: [{name: back, role: recover, destinations: [pacs]}]\n",
         folder / "node.yaml",
     )
+
+
+class Counting:
+    """A segmenter that counts the maps that it draws."""
+
+    def __init__(self, name: str) -> None:
+        self._drawer, self.drawn = segmenter(name), 0
+
+    @property
+    def id(self) -> str:
+        return self._drawer.id
+
+    @property
+    def reach_px(self) -> int | None:
+        return self._drawer.reach_px
+
+    def roi_blocks(self, view: View) -> BoolArray:
+        self.drawn += 1
+        return self._drawer.roi_blocks(view)
+
+
+class TestTheOrderOfSegmenters:
+    RULE = SegmenterRule(use="vessels", modality=("OP",))
+
+    @pytest.mark.parametrize("labelled", [True, False])
+    def test_the_likeliest_is_tried_first_and_then_no_other(self, labelled):
+        """By the label, or without one by the rule."""
+        anatomy, vessels = Counting("anatomy"), Counting("vessels")
+        photograph = reread(builders.secondary_capture(192, 192, Modality="OP", **PATIENT))
+        assert protect(photograph, replace(SITE, segmenter=segmenter("vessels")), TIME_S).changed
+        if not labelled:
+            for tag in [tag for tag in photograph.keys() if tag.group == 0x0099]:  # noqa: SIM118
+                del photograph[tag]
+        reader = Reader(RING, (anatomy, vessels), () if labelled else ((self.RULE, vessels),))
+        assert review(photograph, "x", reader).finding is Finding.AUTHENTIC
+        assert anatomy.drawn == 0
+        assert vessels.drawn > 0
+
+    def test_what_anatomy_marked_in_any_framing_is_read_without_a_network(self):
+        anatomy, vessels = Counting("anatomy"), Counting("vessels")
+        reader = Reader(RING, (anatomy, vessels), ((self.RULE, vessels),))
+        assert review(marked(), "x", reader).finding is Finding.AUTHENTIC
+        small = marked(builders.mr(96, 96, **PATIENT))
+        assert review(small, "x", reader).report.frames[0].framing in {"global", "header", "tile"}
+        assert vessels.drawn == 0
+
+    def test_frames_are_judged_the_same_in_batches(self):
+        frames = 5
+        cine = dataset(np.stack([phantom(96, 96)[0]] * frames), Encoding(bits_stored=12), Modality="XA")
+        cine = reread(cine)
+        assert protect(cine, replace(SITE, segmenter=segmenter("vessels"), batch_frames=3), TIME_S).changed
+        found = [
+            review(cine, "x", Reader(RING, (segmenter("vessels"),), batch_frames=count)).report
+            for count in (1, 2, 16)
+        ]
+        assert found[0].finding == "authentic"
+        assert len(found[0].frames) == frames
+        assert found[0] == found[1] == found[2]

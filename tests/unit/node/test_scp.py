@@ -18,11 +18,12 @@ from typing import Any
 
 import pydicom
 import pytest
-from pynetdicom import AE, evt
+from pydicom.dataset import Dataset
+from pynetdicom import AE, build_role, evt
 from pynetdicom.presentation import build_context
 
 from dicom_node import log
-from dicom_node.config import Config
+from dicom_node.config import Config, Destination, Match
 from dicom_node.dimse import contexts, patches, scp
 from dicom_node.dimse.admission import TOO_MANY, UNKNOWN_CALLED
 from dicom_node.dimse.reception import part10_head
@@ -50,6 +51,7 @@ from tests.wire import (
 CT = "1.2.840.10008.5.1.4.1.1.2"
 WORKLIST = "1.2.840.10008.5.1.4.31"
 PRIVATE = "1.3.46.670589.11.0.0.12.4"
+COMMITMENT, COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1", "1.2.840.10008.1.20.1.1"
 EXPLICIT, IMPLICIT, J2K = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.4.90"
 
 
@@ -196,6 +198,57 @@ def test_the_same_object_from_two_senders_is_one_object(site: Site, tmp_path: Pa
         with associated(site, calling=calling) as association:
             assert association.send_c_store(part10(tmp_path)).Status == 0x0000
     assert len(site.kept()) == 1
+
+
+def test_storage_commitment_is_accepted_in_either_role(site: Site) -> None:
+    """A peer asks as SCU, and answers a request of ours as SCP (PS3.4 section J.3.3)."""
+    for roles in ([], [build_role(COMMITMENT, scp_role=True)], [build_role(COMMITMENT, True, True)]):
+        entity = AE(ae_title="MODALITY")
+        association = entity.associate(
+            "127.0.0.1", site.receiver.port, contexts=[build_context(COMMITMENT)], ext_neg=roles
+        )
+        (context,) = association.accepted_contexts
+        proposed = [(bool(role.scu_role), bool(role.scp_role)) for role in roles]
+        assert (context.as_scu, context.as_scp) == (proposed[0] if proposed else (True, False))
+        association.release()
+
+
+def test_who_has_no_route_but_is_asked_by_us_may_answer_and_nothing_else(tmp_path: Path) -> None:
+    with contextlib.closing(Site(tmp_path)) as other:
+        asked = Destination(ae_title="ARCHIVE", host="127.0.0.1", port=104, commitment=True)
+        route = other.receiver._config.routes[0].model_copy(update={"match": Match(calling_ae=("CT*",))})
+        other.receiver._config = other.receiver._config.model_copy(
+            update={"destinations": {"archive": asked}, "routes": (route,)}
+        )
+        contexts = [build_context(uid, EXPLICIT) for uid in (CT, COMMITMENT, "1.2.840.10008.1.1")]
+        with associated(other, *contexts, calling="ARCHIVE") as association:
+            accepted = {str(context.abstract_syntax) for context in association.accepted_contexts}
+        assert accepted == {COMMITMENT, "1.2.840.10008.1.1"}
+        with associated(other, *contexts, calling="STRANGER") as association:
+            assert association.is_rejected
+
+
+def test_what_is_served_beside_storage_is_handed_over(tmp_path: Path) -> None:
+    made, asked = Site(tmp_path), []
+
+    def answer(event: Any) -> tuple[int, None]:
+        asked.append(event.action_type)
+        return 0x0000, None
+
+    made.close()
+    receiver = Receiver(config(tmp_path), made.spool, made.ledger, services=[(evt.EVT_N_ACTION, answer)])
+    receiver.start()
+    try:
+        association = AE(ae_title="MODALITY").associate(
+            "127.0.0.1", receiver.port, contexts=[build_context(COMMITMENT)]
+        )
+        said = Dataset()
+        said.TransactionUID = "1.2.3"
+        status, _ = association.send_n_action(said, 7, COMMITMENT, COMMITMENT_INSTANCE)
+        association.release()
+    finally:
+        receiver.stop(2.0)
+    assert (status.Status, asked) == (0x0000, [7])
 
 
 def test_verification(site: Site) -> None:
@@ -710,7 +763,7 @@ def test_silence_in_the_middle_of_an_object_is_shorter_than_between_two(tmp_path
 
 
 def test_a_connection_that_asks_nothing_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scp, "_ASK_S", 0.5)
+    monkeypatch.setattr(scp, "ASK_S", 0.5)
     with contextlib.closing(Site(tmp_path)) as site:
         with Wire(site.receiver.port) as silent, Wire(site.receiver.port) as half:
             half.send(request()[:40])
@@ -766,3 +819,13 @@ def test_services_beside_storage_bring_their_own_handlers(
         identifier.PatientID = "*"
         ((status, _),) = association.send_c_find(identifier, WORKLIST)
         assert status.Status == 0xA700
+
+
+def test_a_library_that_cannot_be_repaired_still_receives(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patches, "conduct", lambda *_arguments: None)
+    with associated(site) as association:
+        assert association.send_c_store(part10(tmp_path)).Status == 0x0000
+        assert association.send_c_store(part10(tmp_path, b"cut off")).Status == 0xC000
+    assert len(site.kept()) == 1

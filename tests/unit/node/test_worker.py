@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,11 +20,13 @@ from dicom_node.errors import InputError, LedgerError, LedgerUnavailable, NodeEr
 from dicom_node.jobs import Arrival, InstanceState, Outcome, Work
 from dicom_node.keys import generate
 from dicom_node.ledger import Ledger
+from dicom_node.metrics import NetworkRun
 from dicom_node.spool import Spool
 from dicom_node.worker import (
     PATIENCE,
     Bells,
     Processor,
+    Tell,
     Worker,
     Workers,
     build_processor,
@@ -48,6 +52,10 @@ def config(folder: Path, role: str = "pass", on_error: str = "hold", count: int 
     )
 
 
+def untold(run: NetworkRun) -> None:
+    """Nobody asks what is run."""
+
+
 class Site:
     """A spool, a ledger and a worker that lives in this process."""
 
@@ -57,7 +65,7 @@ class Site:
         self.ledger = Ledger(self.config.storage.ledger_path)
         self.bells = Bells(self.config.destinations)
         self.worker = Worker(
-            "w", self.config, self.ledger, self.bells, process or build_processor(self.config)
+            "w", self.config, self.ledger, self.bells, process or build_processor(self.config, untold)
         )
 
     def arrive(self, count: int = 1, route: str = "all") -> None:
@@ -262,9 +270,9 @@ def test_worker_count(tmp_path: Path) -> None:
     assert worker_count(auto) == len(os.sched_getaffinity(0))
 
 
-def dies_of_poison(made: Config) -> Processor:
+def dies_of_poison(made: Config, tell: Tell) -> Processor:
     """A processor that is killed by every instance from `POISON`, and passes on the others."""
-    process = build_processor(made)
+    process = build_processor(made, tell)
 
     def guarded(work: Work) -> Outcome:
         if work.arrival.calling_ae == "POISON":
@@ -305,19 +313,75 @@ def test_a_killed_worker_is_replaced_and_its_killer_quarantined(
     assert workers.alive == 0
 
 
+def tells_of_networks(made: Config, tell: Tell) -> Processor:
+    """A processor that tells what it runs with its first instance, as a worker does that starts an engine."""
+    process = build_processor(made, tell)
+    told: list[NetworkRun] = []
+
+    def started(work: Work) -> Outcome:
+        if not told:
+            told.append(NetworkRun("vessels/1-0123456789ab", "numpy", "differs"))
+            tell(told[0])
+        return process(work)
+
+    return started
+
+
+def test_what_a_worker_evaluates_networks_on_is_known_as_long_as_it_lives(made: Callable[..., Site]) -> None:
+    site = made()
+    workers = Workers(site.config, site.ledger, site.bells, factory=tells_of_networks)
+    workers.start()
+    run = NetworkRun("vessels/1-0123456789ab", "numpy", "differs")
+    try:
+        assert workers.networks == ()
+        site.arrive()
+        wait_until(lambda: workers.networks == (run,))
+        os.kill(workers.pids[0], signal.SIGKILL)
+        wait_until(lambda: workers.networks == ())
+        wait_until(lambda: workers.alive == 1)
+        site.arrive()
+        wait_until(lambda: workers.networks == (run,))
+    finally:
+        workers.stop()
+    assert workers.networks == ()
+
+
+LOADED = """
+import sys
+from dicom_node.config import Config
+from dicom_node.worker import build_processor
+build_processor(Config.model_validate_json(sys.argv[1], strict=False), print)
+print(*sorted({"blessmark.segment", "keras", "tensorflow"} & set(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize(("role", "loaded"), [("pass", []), ("protect", ["blessmark.segment"])])
+def test_a_worker_loads_what_its_routes_need_and_no_engine(
+    tmp_path: Path, role: str, loaded: list[str]
+) -> None:
+    made = with_ring(config(tmp_path, role=role), tmp_path / "ring")
+    command = [sys.executable, "-c", LOADED, made.model_dump_json()]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == loaded
+
+
+def with_ring(made: Config, ring: Path) -> Config:
+    """The same configuration with a fresh key ring."""
+    generate(ring)
+    return made.model_copy(update={"keys": made.keys.model_copy(update={"ring": ring})})
+
+
 def test_protect_wants_a_key_ring(tmp_path: Path) -> None:
     made = config(tmp_path, role="protect")
     made = made.model_copy(update={"keys": made.keys.model_copy(update={"ring": tmp_path / "absent"})})
     with pytest.raises(Exception, match="absent"):
-        build_processor(made)
+        build_processor(made, untold)
 
 
 @pytest.mark.parametrize("role", ["protect", "recover", "verify"])
 def test_every_role_that_reads_or_writes_watermarks_has_a_processor(tmp_path: Path, role: str) -> None:
-    made = config(tmp_path, role=role)
-    made = made.model_copy(update={"keys": made.keys.model_copy(update={"ring": tmp_path / "ring"})})
-    generate(made.keys.ring)
-    assert callable(build_processor(made))
+    made = with_ring(config(tmp_path, role=role), tmp_path / "ring")
+    assert callable(build_processor(made, untold))
 
 
 def test_workers_are_stopped_even_when_the_ledger_refuses(

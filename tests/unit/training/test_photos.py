@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.photos import DataError, find, read
+from training.photos import FOLDS, DataError, find, read
 
 
 def picture(path: Path, value: int = 120, mode: str = "RGB", size: tuple[int, int] = (12, 8)) -> None:
@@ -43,15 +43,22 @@ def test_hrf_holds_out_the_last_quarter_of_its_numbers(tmp_path: Path) -> None:
     assert photo.field.all()
 
 
-def test_drive_keeps_its_own_split(tmp_path: Path) -> None:
+def test_folds_hold_out_each_number_once_together(tmp_path: Path) -> None:
+    hrf(tmp_path, [f"{number:02}_{kind}" for number in range(1, 10) for kind in ("g", "h")])
+    folds = [{entry.group for entry in find(tmp_path, fold) if entry.held_out} for fold in range(FOLDS)]
+    assert folds == [{"08", "09"}, {"06", "07"}, {"04", "05"}, {"02", "03"}]
+
+
+def test_drive_keeps_its_own_split_in_every_fold(tmp_path: Path) -> None:
     for part, number in (("training", "21"), ("test", "01")):
         picture(tmp_path / part / "images" / f"{number}_{part}.tif")
         picture(tmp_path / part / "1st_manual" / f"{number}_manual1.gif", 255, "L")
         picture(tmp_path / part / "mask" / f"{number}_{part}_mask.gif", 255, "L")
-    assert {entry.name: entry.held_out for entry in find(tmp_path)} == {
-        "drive/21_training": False,
-        "drive/01_test": True,
-    }
+    for fold in range(FOLDS):
+        assert {entry.name: entry.held_out for entry in find(tmp_path, fold)} == {
+            "drive/21_training": False,
+            "drive/01_test": True,
+        }
 
 
 def test_drive_without_its_vessels_says_so(tmp_path: Path) -> None:

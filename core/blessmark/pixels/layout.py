@@ -1,0 +1,342 @@
+"""The elements of a data set as the bytes that they were read from.
+
+pydicom keeps values; how an element was written (undefined lengths, odd paddings, VRs that it would choose
+otherwise, retired group lengths, the order of tags) it mostly keeps, and sometimes tidies. A layout keeps the
+bytes themselves, so that what nobody changed is written exactly as it came, and so that what was changed can
+be put back exactly.
+
+Only Pixel Data is left out: its value lives in the data set alone, its header and what follows it are kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import BinaryIO, cast
+
+from pydicom import uid
+from pydicom.charset import convert_encodings
+from pydicom.dataelem import DataElement, RawDataElement, convert_raw_data_element
+from pydicom.dataset import Dataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import correct_ambiguous_vr_element, write_data_element
+from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
+
+from blessmark.pixels import elements
+
+PIXEL_DATA = 0x7FE00010
+#: tag of a piece that no element accounts for: repeated elements, bytes behind the last one
+NO_TAG = 0
+_UNDEFINED = 0xFFFFFFFF
+_DELIMITER_BYTES = 8
+
+Item = DataElement | RawDataElement
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """How the elements of a data set are written."""
+
+    implicit: bool
+    little: bool
+
+    @classmethod
+    def of_syntax(cls, syntax: str) -> Encoding:
+        """The encoding that a transfer syntax demands (PS3.5 section 10)."""
+        return cls(syntax == uid.ImplicitVRLittleEndian, syntax != uid.ExplicitVRBigEndian)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One top-level element as it lay in the data set.
+
+    `raw` is the whole element. Of Pixel Data it is what stands before the value, and `tail` what stands
+    behind it. `item` is what pydicom made of the element.
+    """
+
+    tag: int
+    raw: bytes = field(repr=False)
+    tail: bytes = field(default=b"", repr=False)
+    item: Item | None = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The pieces of a data set in the order in which they lay there."""
+
+    encoding: Encoding
+    pieces: tuple[Piece, ...]
+
+    @property
+    def tags(self) -> tuple[int, ...]:
+        """The tag of every piece, in their order."""
+        return tuple(piece.tag for piece in self.pieces)
+
+
+def keep(ds: Dataset, content: BinaryIO, start: int, size: int) -> None:
+    """Attach to `ds` the layout of the bytes `start..size-1` that it was parsed from."""
+    encoding = _encoding(ds)
+    found = ((_start(content, item, encoding), item) for item in _items(ds) if _position(item))
+    items = sorted(found, key=lambda placed: placed[0])
+    bounds = [*(begin for begin, _ in items), size]
+    ahead = _between(content, start, bounds[0])
+    pieces = [Piece(NO_TAG, ahead)] if ahead else []
+    for (_, item), (begin, end) in zip(items, pairwise(bounds), strict=True):
+        pieces += _cut(content, item, begin, end)
+    attach(ds, Layout(encoding, tuple(pieces)))
+
+
+def attach(ds: Dataset, layout: Layout) -> None:
+    """Let `layout` be the one that `ds` is compared with and written by."""
+    ds.__dict__["blessmark_layout"] = layout
+
+
+def kept(ds: Dataset) -> Layout | None:
+    """The layout that `ds` was read with, None if it was made in memory."""
+    return cast("Layout | None", ds.__dict__.get("blessmark_layout"))
+
+
+def layout_of(ds: Dataset) -> Layout:
+    """The layout that `ds` was read with; one made in memory is written once, to have one."""
+    found = kept(ds)
+    if found is None:
+        encoding = Encoding.of_syntax(elements.transfer_syntax(ds))
+        found = Layout(encoding, tuple(_made(ds, item, encoding) for item in _items(ds)))
+        attach(ds, found)
+    return found
+
+
+def settle(ds: Dataset) -> bytes:
+    """Let `ds` as it is now be what it is compared with from here on; returns its `digest`."""
+    layout = layout_of(ds)
+    stale = stale_groups(ds)
+    if stale:
+        lying = [piece for piece in layout.pieces if not is_lost(ds, piece, stale)]
+        pieces = [p if _fits(ds, p) else _made(ds, _item(ds, p.tag), layout.encoding) for p in lying]
+        fresh = [_made(ds, _item(ds, tag), layout.encoding) for tag in _fresh_tags(ds, layout)]
+        attach(ds, Layout(layout.encoding, tuple(sorted([*pieces, *fresh], key=lambda p: p.tag))))
+    return digest(ds)
+
+
+def unchanged(ds: Dataset, piece: Piece) -> bool:
+    """Whether an element is what it was when the data set was read, looked at or not."""
+    now = elements.held(ds, piece.tag) if piece.tag else piece.item
+    if now is piece.item:
+        return True
+    if now is None or piece.item is None:
+        return False
+    if isinstance(now, RawDataElement):
+        was = piece.item
+        return isinstance(was, RawDataElement) and (now.VR, now.value, now.is_little_endian) == (
+            was.VR,
+            was.value,
+            was.is_little_endian,
+        )
+    try:
+        return bool(_decoded(ds, piece.item) == now)
+    except Exception:  # bytes that are no value of their type
+        return False
+
+
+def same_form(ds: Dataset) -> bool:
+    """Whether restoring the samples restores the bytes of Pixel Data: uncompressed, or never touched."""
+    piece = next((piece for piece in layout_of(ds).pieces if piece.tag == PIXEL_DATA), None)
+    if piece is None or unchanged(ds, piece):
+        return True
+    return piece.item is not None and not _undefined(piece.item) and _fits(ds, piece)
+
+
+def parts(ds: Dataset, encoding: Encoding | None = None) -> Iterator[bytes]:
+    """The bytes of the data set, in parts: untouched elements as they were, the others by pydicom.
+
+    In another `encoding` than it was read in, every element is written anew.
+    """
+    layout = layout_of(ds)
+    if encoding not in (None, layout.encoding):
+        yield from (encoded(ds, int(item.tag), encoding) for item in _items(ds) if item.tag.element)
+        return
+    fresh = _fresh_tags(ds, layout)
+    stale = _groups_of(fresh) | {p.tag >> 16 for p in layout.pieces if not _fits(ds, p)}
+    for piece in layout.pieces:
+        while fresh and piece.tag and fresh[0] < piece.tag:
+            yield encoded(ds, fresh.pop(0), layout.encoding)
+        yield from _parts_of(ds, piece, stale, layout.encoding)
+    for tag in fresh:
+        yield encoded(ds, tag, layout.encoding)
+
+
+def is_lost(ds: Dataset, piece: Piece, stale: frozenset[int] | set[int]) -> bool:
+    """Whether a piece is left out when the data set is written.
+
+    Group lengths (PS3.5 7.2, retired) go where their group has changed, and so does what no element
+    accounts for where anything has.
+    """
+    if piece.tag == NO_TAG:
+        return bool(stale)
+    if piece.tag & 0xFFFF == 0 and piece.tag >> 16 in stale:
+        return True
+    return elements.held(ds, piece.tag) is None
+
+
+def stale_groups(ds: Dataset) -> frozenset[int]:
+    """Groups in which an element was added, changed or removed, Pixel Data of the same length apart."""
+    layout = layout_of(ds)
+    changed = {p.tag >> 16 for p in layout.pieces if not _fits(ds, p)}
+    return frozenset(changed | _groups_of(_fresh_tags(ds, layout)))
+
+
+def digest(ds: Dataset) -> bytes:
+    """SHA-256 of the data set as it would be written now."""
+    found = hashlib.sha256()
+    for part in parts(ds):
+        found.update(part)
+    return found.digest()
+
+
+def encoded(ds: Dataset, tag: int, encoding: Encoding) -> bytes:
+    """One element of the data set, written by pydicom."""
+    item = _item(ds, tag)
+    if isinstance(item, RawDataElement) and not _is_written_as(item, encoding):
+        item = _decoded(ds, item)
+    if isinstance(item, RawDataElement) and item.value is None:
+        item = item._replace(value=b"")
+    if isinstance(item, DataElement) and len(item.VR) != 2:
+        item = correct_ambiguous_vr_element(item, ds, encoding.little)
+    buffer = DicomBytesIO()
+    buffer.is_little_endian, buffer.is_implicit_VR = encoding.little, encoding.implicit
+    write_data_element(buffer, item, _character_sets(ds))
+    return bytes(buffer.getvalue())
+
+
+def _parts_of(ds: Dataset, piece: Piece, stale: set[int], encoding: Encoding) -> Iterator[bytes]:
+    if is_lost(ds, piece, stale):
+        return
+    if piece.tag == PIXEL_DATA and _fits(ds, piece):
+        yield piece.raw
+        yield elements.pixel_bytes(ds)
+        yield piece.tail
+    elif _fits(ds, piece):
+        yield piece.raw
+    else:
+        yield encoded(ds, piece.tag, encoding)
+
+
+def _fits(ds: Dataset, piece: Piece) -> bool:
+    """Whether the bytes of a piece still stand for the element; of Pixel Data, if its length is the same."""
+    if piece.tag != PIXEL_DATA:
+        return unchanged(ds, piece)
+    now, was = elements.pixel_element(ds), piece.item
+    if now is None or was is None or _undefined(now) != _undefined(was):
+        return False
+    same_vr = was.VR in (None, now.VR)
+    return same_vr and (_undefined(now) or len(now.value or b"") == _stated_length(was))
+
+
+def _stated_length(was: Item) -> int:
+    return was.length if isinstance(was, RawDataElement) else len(was.value or b"")
+
+
+def _undefined(item: Item) -> bool:
+    return item.length == _UNDEFINED if isinstance(item, RawDataElement) else bool(item.is_undefined_length)
+
+
+def _fresh_tags(ds: Dataset, layout: Layout) -> list[int]:
+    known = set(layout.tags)
+    return sorted(int(tag) for tag in ds.keys() if int(tag) not in known)  # noqa: SIM118
+
+
+def _groups_of(tags: Sequence[int]) -> set[int]:
+    return {tag >> 16 for tag in tags}
+
+
+def _items(ds: Dataset) -> list[Item]:
+    return [_item(ds, tag) for tag in sorted(ds.keys())]
+
+
+def _item(ds: Dataset, tag: int) -> Item:
+    found = elements.held(ds, tag)
+    assert found is not None
+    return found
+
+
+def _is_written_as(item: RawDataElement, encoding: Encoding) -> bool:
+    """Whether the value of an element can be written as it was read."""
+    same_order = item.is_little_endian == encoding.little
+    return same_order and item.is_implicit_VR == encoding.implicit and (encoding.implicit or bool(item.VR))
+
+
+def _decoded(ds: Dataset, item: Item) -> DataElement:
+    """What pydicom reads out of an element."""
+    if not isinstance(item, RawDataElement):
+        return item
+    return convert_raw_data_element(item, encoding=_character_sets(ds), ds=ds)
+
+
+def _character_sets(ds: Dataset) -> list[str]:
+    return convert_encodings(elements.value(ds, 0x00080005, "SpecificCharacterSet"))
+
+
+def _position(item: Item) -> int:
+    return (item.value_tell if isinstance(item, RawDataElement) else item.file_tell) or 0
+
+
+def _encoding(ds: Dataset) -> Encoding:
+    """How the data set was really written, which a careless writer's transfer syntax may not tell."""
+    implicit, little = ds.original_encoding
+    raw = next((item for item in _items(ds) if isinstance(item, RawDataElement)), None)
+    return Encoding(bool(implicit) if raw is None else raw.is_implicit_VR, little is not False)
+
+
+def _start(content: BinaryIO, item: Item, encoding: Encoding) -> int:
+    """Where an element begins: its value less its tag, VR and length."""
+    position = _position(item)
+    if encoding.implicit:
+        return position - 8
+    if isinstance(item, RawDataElement):
+        return position - (12 if item.VR in EXPLICIT_VR_LENGTH_32 else 8)
+    # what pydicom has decoded already may have been UN
+    order = "<HH" if encoding.little else ">HH"
+    tag = struct.pack(order, item.tag.group, item.tag.element)
+    return position - (12 if _between(content, position - 12, position - 8) == tag else 8)
+
+
+def _cut(content: BinaryIO, item: Item, start: int, end: int) -> list[Piece]:
+    """The piece of an element, and one of what lies between it and the next."""
+    value = _position(item)
+    tag = int(item.tag)
+    own_end = _own_end(item, end)
+    if tag == PIXEL_DATA:
+        tail = value + len(item.value or b"")
+        pieces = [Piece(tag, _between(content, start, value), _between(content, tail, own_end), item)]
+    else:
+        pieces = [Piece(tag, _between(content, start, own_end), b"", item)]
+    if own_end < end:
+        pieces.append(Piece(NO_TAG, _between(content, own_end, end)))
+    return pieces
+
+
+def _own_end(item: Item, end: int) -> int:
+    """Where an element ends; a sequence of undefined length reaches to the next element."""
+    if not isinstance(item, RawDataElement):
+        return end
+    size = len(item.value or b"") + _DELIMITER_BYTES if item.length == _UNDEFINED else item.length
+    return min(end, item.value_tell + size)
+
+
+def _between(content: BinaryIO, start: int, end: int) -> bytes:
+    content.seek(start)
+    return content.read(end - start)
+
+
+def _made(ds: Dataset, item: Item, encoding: Encoding) -> Piece:
+    tag = int(item.tag)
+    if tag != PIXEL_DATA:
+        return Piece(tag, encoded(ds, tag, encoding), b"", item)
+    whole = encoded(ds, tag, encoding)
+    value = elements.pixel_bytes(ds)
+    tail = _DELIMITER_BYTES if _undefined(item) else 0
+    head = len(whole) - len(value) - tail
+    return Piece(tag, whole[:head], whole[len(whole) - tail :] if tail else b"", item)

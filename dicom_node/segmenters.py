@@ -1,0 +1,87 @@
+"""Which segmenter draws the map of an instance, and what a worker evaluates the networks among them on.
+
+The map is the same on every engine; the command line therefore uses the segmenters as the engine package
+hands them out, on NumPy, and workers through `Engines`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from pydicom.dataset import Dataset
+
+from blessmark.segment import engine, segmenter
+from blessmark.segment.integer import Network, Runtime
+from blessmark.types import Segmenter
+from dicom_node import header, log
+from dicom_node.config import Networks, SegmenterRule, Watermark
+from dicom_node.metrics import NetworkRun
+
+_LOG = logging.getLogger(__name__)
+
+#: Modality, SOP Class UID, Body Part Examined
+_CHOSEN_BY = (0x00080060, 0x00080016, 0x00180015)
+
+#: gives the segmenter of a name
+Draw = Callable[[str], Segmenter]
+#: whose images another segmenter than the usual one draws the map of
+Rules = tuple[tuple[SegmenterRule, Segmenter], ...]
+
+
+def rules_of(watermark: Watermark, draw: Draw = segmenter) -> Rules:
+    """The rules of a configuration with the segmenters that they name."""
+    return tuple((rule, draw(rule.use)) for rule in watermark.segmenter_rules)
+
+
+def chosen(ds: Dataset, rules: Rules) -> Segmenter | None:
+    """The segmenter of the first rule that fits an instance, None if none does."""
+    words = [header.text(ds, tag) for tag in _CHOSEN_BY]
+    colour = ds.get("SamplesPerPixel") == 3
+    return next((drawer for rule, drawer in rules if rule.fits(*words, colour=colour)), None)
+
+
+class Engines:
+    """The segmenters of one process, their networks on the configured engine.
+
+    An engine is started when the first image needs it; how that ended is logged and told.
+
+    Parameters
+    ----------
+    networks : engine, device and bounds
+    tell : is called once for every network that is started
+    """
+
+    def __init__(self, networks: Networks, tell: Callable[[NetworkRun], None]) -> None:
+        self._wish = engine.Wish(
+            engine=networks.engine,
+            device=networks.device,
+            memory_growth=networks.memory_growth,
+            threads=networks.threads,
+            batch_samples=networks.batch_cells,
+        )
+        self._tell = tell
+
+    def segmenter(self, name: str) -> Segmenter:
+        """The segmenter of that name; the same for the same name."""
+        return segmenter(name, self._deferred)
+
+    def _deferred(self, network: Network) -> Runtime:
+        return engine.Deferred(network, self._start)
+
+    def _start(self, network: Network) -> Runtime:
+        began = time.monotonic()
+        started = engine.start(network, self._wish)
+        log.event(
+            _LOG,
+            "network-started",
+            level=logging.WARNING if started.warning else logging.INFO,
+            error=started.warning,
+            segmenter=network.id,
+            engine=started.runtime.backend,
+            reason=started.outcome,
+            total_s=time.monotonic() - began,
+        )
+        self._tell(NetworkRun(network.id, started.runtime.backend, str(started.outcome)))
+        return started.runtime

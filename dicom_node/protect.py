@@ -41,7 +41,7 @@ from dicom_node.originals import SOP_INSTANCE_UID
 from dicom_node.spool import Spool
 from dicom_node.uids import deriver, rewrite_uids
 
-SOP_CLASS_UID = 0x00080016
+SOP_CLASS_UID, PATIENT_IDENTITY_REMOVED = 0x00080016, 0x00120062
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ def protect(ds: Dataset, site: Site, time_s: int) -> Protection:
         return _without_pixels(ds, site, str(image.reason), time_s)
     site = site.for_instance(ds)
     if _is_protected(ds, image, site):
-        return Protection("passed", "already-protected")
+        return _already_protected(ds, site)
     about = _about(ds, site, image.frames, time_s)
     before = pixels.settle(ds)
     marks: list[FrameMark] = []
@@ -266,12 +266,19 @@ def _result(marks: list[FrameMark]) -> str:
     return "protected-whole-image" if whole else "protected"
 
 
+def _already_protected(ds: Dataset, site: Site) -> Protection:
+    """It stays as it is; but what was protected with its names in place does not leave de-identified."""
+    if site.deidentify is not None and header.text(ds, PATIENT_IDENTITY_REMOVED) != "YES":
+        return Protection("held", "protected-but-identified")
+    return Protection("passed", "already-protected")
+
+
 def _without_pixels(ds: Dataset, site: Site, reason: str, time_s: int) -> Protection:
     """An object whose pixels carry nothing: as it came, or with its header rewritten where the route does."""
     if not site.rewrites:
         return Protection("passed", reason)
     if originals.unseal(ds, site.ring) is not None:
-        return Protection("passed", "already-protected")
+        return _already_protected(ds, site)
     before = pixels.settle(ds)
     _finish(ds, site, [], before, _about(ds, site, 1, time_s))
     return Protection("rewritten", reason)

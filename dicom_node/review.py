@@ -17,6 +17,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from blessmark import pixels
+from blessmark.payload.record import uid_digest
 from blessmark.segment import batch, segmenter
 from blessmark.segment.whole import Whole
 from blessmark.types import Finding, IntArray, KeyRing, Record, Segmenter, Verdict
@@ -227,10 +228,16 @@ def _restored(
 
 
 def _restore_header(ds: Dataset, ring: KeyRing, verdicts: Sequence[Verdict]) -> bool:
-    """Undo everything else that the node did; whether the data set is proven to be the original's bytes."""
-    found = unseal(ds, ring)
-    identical = found is not None and pixels.undo(ds, found.changes)
+    """Undo everything else that the node did; whether the data set is proven to be the original's bytes.
+
+    The record in the pixels says whose image it is: originals of another instance are left alone.
+    """
     fullest = min((v.record for v in verdicts if v.record is not None), key=lambda r: r.tier, default=None)
+    found = unseal(ds, ring)
+    if found is not None and fullest is not None:
+        own = uid_digest(found.sop_instance_uid(ds)) == fullest.uid_digest
+        found = found if own else None
+    identical = found is not None and pixels.undo(ds, found.changes)
     if not identical and fullest is not None and fullest.fields:
         header.restore_fields(ds, fullest.fields, fullest.charset)
     _follow_uid(ds)

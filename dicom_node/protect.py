@@ -41,7 +41,9 @@ from dicom_node.originals import SOP_INSTANCE_UID
 from dicom_node.spool import Spool
 from dicom_node.uids import deriver, rewrite_uids
 
-SOP_CLASS_UID, PATIENT_IDENTITY_REMOVED = 0x00080016, 0x00120062
+PATIENT_IDENTITY_REMOVED = 0x00120062
+#: SOP class, instance, study and series: what names an instance and its place
+_PLACE = (0x00080016, SOP_INSTANCE_UID, 0x0020000D, 0x0020000E)
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,7 +288,7 @@ def _without_pixels(ds: Dataset, site: Site, reason: str, time_s: int) -> Protec
 
 def _finish(ds: Dataset, site: Site, marks: list[FrameMark], before: bytes, about: About) -> None:
     """Rewrite and label the header, and seal what that replaced; `before` is the hash of the original."""
-    source = header.text(ds, SOP_CLASS_UID), about.sop_instance_uid
+    source = label.Source(*(header.text(ds, tag) for tag in _PLACE))
     if site.deidentify is not None:
         deidentify(ds, site.deidentify, site.ring)
     elif site.uids is Uids.DERIVE:

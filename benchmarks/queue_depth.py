@@ -18,7 +18,7 @@ from benchmarks.run import Run
 from dicom_node.jobs import Arrival, DeliveryState, InstanceState, Outcome, Send, Work
 from dicom_node.ledger import Ledger
 
-_DEPTHS = (1_000, 100_000, 1_000_000)
+_DEPTHS = (10_000, 100_000, 1_000_000)
 _BATCH = 16
 _LEASE_S = 1e9
 _SENDERS = 8
@@ -217,7 +217,7 @@ def _rate(path: Path, senders: int, each: int, *, shared: bool) -> float:
 
     def alone(number: int) -> None:
         with book._writing() as connection:
-            book._add(connection, (_arrival(number), "f" * 64, 1))
+            book._add(connection, _arrival(number), "f" * 64, 1)
 
     def send(first: int) -> None:
         for number in range(first, first + each):

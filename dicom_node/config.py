@@ -133,6 +133,13 @@ class CalledAE(enum.StrEnum):
     OWN = "own"
 
 
+class Promise(enum.StrEnum):
+    """When the node commits to an instance that a peer asks about (PS3.4 annex J)."""
+
+    DELIVERED = "delivered"  #: once every mandatory destination has it
+    SPOOLED = "spooled"  #: once it is here
+
+
 class Engine(enum.StrEnum):
     """What evaluates the networks; every one gives the same integers."""
 
@@ -149,13 +156,6 @@ class Device(enum.StrEnum):
     AUTO = "auto"
     CPU = "cpu"
     GPU = "gpu"
-
-
-class Promise(enum.StrEnum):
-    """When the node commits to an instance that a peer asks about (PS3.4 annex J)."""
-
-    DELIVERED = "delivered"  #: once every mandatory destination has it
-    SPOOLED = "spooled"  #: once it is here
 
 
 class LogFormat(enum.StrEnum):

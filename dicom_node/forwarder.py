@@ -5,7 +5,7 @@ Rules that bind here:
 2. A destination that is down is probed with one object at a time, by one of its lanes; what was claimed with
    it goes back. `reach` decides.
 3. Every attempt ends in the ledger: delivered, to be tried again at a time, or given up with a reason.
-   `retry` decides.
+   `retry` decides. A ledger that refuses for a while is asked until it takes what the destination answered.
 4. Outside its windows nothing is claimed for a destination; the object in hand is finished.
 5. While a destination with a fail-over is down for long, the lanes of the other take its deliveries too. A
    delivery is leased by one lane at a time, so the change-over sends nothing twice that one alone would not.
@@ -25,7 +25,15 @@ from pathlib import Path
 from dicom_node import log
 from dicom_node.config import Config, Destination
 from dicom_node.dimse.store import Sender, patience_s
-from dicom_node.errors import ConversionError, LedgerError, NodeError, PeerError, SpoolFull
+from dicom_node.errors import (
+    ConversionError,
+    LedgerError,
+    LedgerUnavailable,
+    NodeError,
+    PeerError,
+    SpoolFull,
+)
+from dicom_node.insist import insist
 from dicom_node.jobs import Send
 from dicom_node.ledger import Ledger
 from dicom_node.reach import Contact, Reach, after_restart, contact_of, observed, stands_aside
@@ -269,10 +277,16 @@ class _Lane(threading.Thread):
         sends = deque(self._claim(BATCH if self.sender.connected and not probing else 1))
         if not sends:
             self._idle()
-        while sends and not self.stopping.is_set() and self._is_open() and self._watch.admits(self):
-            self._deliver(sends.popleft(), claimed_at)
-        for untried in sends:
-            self._ledger.put_back(untried)
+        try:
+            while sends and not self.stopping.is_set() and self._is_open() and self._watch.admits(self):
+                self._deliver(sends.popleft(), claimed_at)
+        finally:
+            for untried in sends:
+                self._give_back(untried)
+
+    def _give_back(self, send: Send) -> None:
+        """Left leased, it would wait for the lease to run out."""
+        insist(lambda: self._ledger.put_back(send), self.stopping)
 
     def _claim(self, limit: int) -> list[Send]:
         """Due deliveries of this destination or of one that it stands in for, each first in its turn."""
@@ -300,15 +314,20 @@ class _Lane(threading.Thread):
     def _deliver(self, send: Send, claimed_at: float) -> None:
         """Send one object and record what came of it."""
         started = time.monotonic()
-        answer = self._attempt(send, claimed_at)
+        try:
+            answer = self._attempt(send, claimed_at)
+        except LedgerUnavailable:  # it refused before anything was sent
+            self._give_back(send)
+            return
         self._last_used = time.monotonic()
         if self.stopping.is_set() and isinstance(answer, PeerError) and answer.reason == "conversion-crashed":
-            self._ledger.put_back(send)  # it was `stop` that ended the process
+            self._give_back(send)  # it was `stop` that ended the process
             return
         tried = Tried(send.attempts, send.refusals)
         stand_in = send.destination != self.destination_name
         decision = decide(self._destination.retry, tried, answer, self._clock(), self._rng, stand_in=stand_in)
-        self._record(send, decision, via=self.destination_name if stand_in else "")
+        via = self.destination_name if stand_in else ""
+        insist(lambda: self._record(send, decision, via=via), self.stopping)
         self._report(send, decision, answer, self._last_used - started)
         self._watch.note(contact_of(answer), send.id, self)
 

@@ -9,11 +9,10 @@ Rules that bind here:
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,13 +26,13 @@ from dicom_node.spool import Spool
 _LOG = logging.getLogger(__name__)
 #: seconds between two looks for what may go
 _EVERY_S = 300.0
-#: seconds between two looks at whether the disk is full
-_RELIEVE_S = 1.0
 #: seconds between two steps of a purge, in which receivers and senders write
 _BREATH_S = 0.02
 _DAY_S = 86400.0
 #: after a fall of the machine, objects put this many seconds before the last event are hashed again
 _SUSPECT_S = 600.0
+#: claims looked at between two signs of life of a start
+_PROGRESS = 5000
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -63,8 +62,12 @@ def require_spool(folder: Path, ledger: Ledger) -> None:
         )
 
 
-def reconcile(spool: Spool, ledger: Ledger, boot: str) -> Found:
+def reconcile(
+    spool: Spool, ledger: Ledger, boot: str, *, progress: Callable[[], object] = lambda: None
+) -> Found:
     """Hold every row that still needs bytes against the spool; call once at start, while nobody works.
+
+    A million rows take about a minute, so `progress` is called every few thousand.
 
     Sizes are compared always. Contents are compared if the machine fell during the last run, for the objects
     that were written shortly before: a disk that had promised too much loses those.
@@ -74,6 +77,8 @@ def reconcile(spool: Spool, ledger: Ledger, boot: str) -> Found:
     checked = lost = remade = 0
     for claim in ledger.claims():
         checked += 1
+        if checked % _PROGRESS == 0:
+            progress()
         reason = _loss(spool, claim.blob, claim.size, suspect_after)
         if reason is None:
             continue
@@ -126,34 +131,6 @@ def warn_of_strangers(ledger: Ledger, config: Config) -> None:
             )
     for destination in ledger.paused():
         log.event(_LOG, "paused", level=logging.WARNING, destination=destination)
-
-
-class Reliever(threading.Thread):
-    """Gives the reserve file of the spool to the ledger as soon as the disk is full, whoever filled it."""
-
-    def __init__(self, spool: Spool) -> None:
-        super().__init__(name="reliever", daemon=True)
-        self._spool = spool
-        self._stopping = threading.Event()
-
-    def start(self) -> None:
-        """Look at once, before anything is written, and then from the thread."""
-        self._look()
-        super().start()
-
-    def run(self) -> None:
-        """Look every second; until told to stop."""
-        while not self._stopping.wait(_RELIEVE_S):
-            self._look()
-
-    def stop(self) -> None:
-        """End at once."""
-        self._stopping.set()
-        self.join()
-
-    def _look(self) -> None:
-        with contextlib.suppress(NodeError):  # arrivals and /readyz say loudly enough what is wrong
-            self._spool.relieve()
 
 
 class Housekeeper(threading.Thread):

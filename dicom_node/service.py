@@ -25,7 +25,7 @@ from dicom_node.config import Config
 from dicom_node.dimse.scp import Receiver
 from dicom_node.errors import EXIT_DONE, NodeError, SpoolError
 from dicom_node.forwarder import Forwarder
-from dicom_node.housekeeping import Housekeeper, Reliever
+from dicom_node.housekeeping import Housekeeper
 from dicom_node.http import HttpServer
 from dicom_node.ledger import Ledger
 from dicom_node.metrics import LedgerCollector
@@ -34,6 +34,8 @@ from dicom_node.worker import Bells, Factory, Workers, build_processor
 
 _LOG = logging.getLogger(__name__)
 _SALT_BYTES = 32
+#: asks the service manager for ten minutes more: a start with a million waiting objects takes its time
+_PATIENCE = "EXTEND_TIMEOUT_USEC=600000000"
 
 
 class Service:
@@ -113,13 +115,15 @@ class Service:
         storage = self._config.storage
         self.ledger = Ledger(storage.ledger_path, on_full=lambda: release_reserve(storage.spool_dir))
         undo.callback(self.ledger.close)
+        notify(_PATIENCE)
         self.ledger.check()
         housekeeping.require_spool(storage.spool_dir, self.ledger)
         self.spool = Spool(storage.spool_dir, storage.reserve_bytes, keep_s=storage.keep_s)
-        _run(Reliever(self.spool), undo)
         swept = self.spool.sweep()
         leases = self.ledger.recover()
-        found = housekeeping.reconcile(self.spool, self.ledger, housekeeping.boot_id())
+        found = housekeeping.reconcile(
+            self.spool, self.ledger, housekeeping.boot_id(), progress=lambda: notify(_PATIENCE)
+        )
         undo.callback(self.ledger.end_run)
         log.event(_LOG, "recovered", swept=swept, leases=leases, checked=found.checked, lost=found.lost)
         housekeeping.warn_of_strangers(self.ledger, self._config)
@@ -239,7 +243,7 @@ def _signals() -> Iterator[Callable[[], signal.Signals]]:
 
 
 def _run(
-    part: Workers | Forwarder | Housekeeper | Reliever | Committer | Receiver | HttpServer,
+    part: Workers | Forwarder | Housekeeper | Committer | Receiver | HttpServer,
     undo: contextlib.ExitStack,
 ) -> None:
     part.start()

@@ -38,8 +38,6 @@ _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _READ_BYTES = 1 << 20
 #: SQLite needs a few pages of its write-ahead log for every commit; this holds thousands
 _RESERVE_FILE_BYTES = 16_000_000
-#: with less free than this the ledger may be refusing already
-_BRIM_BYTES = 1_000_000
 _SPARE_INODES = 256
 _BATCH = 256
 
@@ -203,11 +201,6 @@ class Spool:
         free = self.free_bytes()
         if free - size < self.reserve_bytes // 2:
             raise SpoolFull(f"{free} bytes free in {self.folder}, too few to work on {size}; make room")
-
-    def relieve(self) -> None:
-        """Give the reserve file back if the disk is full, whoever filled it; call now and then."""
-        if self.free_bytes() < _BRIM_BYTES:
-            self.release_reserve()
 
     def free_bytes(self) -> int:
         """Bytes that this user may still write on the spool's file system."""

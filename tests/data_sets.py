@@ -85,7 +85,7 @@ def parts(sop_class: str, sop_instance: str, syntax: str, pixels: int) -> list[b
     """The elements of `simple`, not yet deflated."""
     writer = Writer(syntax)
     inner = writer.element(0x00080100, "SH", b"CODE") + writer.element(0x00990010, "LO", b"TEST")
-    noise = (sop_instance.encode() * (pixels // len(sop_instance) + 1))[:pixels]
+    noise = (f"{sop_instance}!".encode() * (pixels // (len(sop_instance) + 1) + 1))[:pixels]
     native = writer.element(0x7FE00010, "OW", noise)
     encapsulated = writer.fragments(0x7FE00010, [b"", noise[: pixels // 2], noise[pixels // 2 :]])
     return [

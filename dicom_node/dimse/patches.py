@@ -71,7 +71,7 @@ _P_DATA = 0x04
 _DATA_CAME, _CLOSED, _INVALID = "Evt10", "Evt17", "Evt19"
 # the state in which data is exchanged
 _OPEN = "Sta6"
-_LONGEST_UID = 64
+_LONGEST_UID, _NO_UID = 64, "0"
 _C_STORE_RQ, _NO_DATA_SET = 0x0001, 0x0101
 _REFUSED = "_dicom_node_refused"
 _CONDUCT = "_dicom_node_conduct"
@@ -452,9 +452,10 @@ def _take_command(message: Any, context_id: int, data: memoryview, association: 
     if own is not None and message.command_set.CommandField == _C_STORE_RQ:
         # the library's own field for a data set that is not in memory; it hands it on to the handler
         message._data_set_path = own.inflow = own.sink.begin(message.command_set, context_id)
-        # the library would end the association for a longer one; the sink has seen it whole
-        uid = str(message.command_set.AffectedSOPInstanceUID)
-        message.command_set.AffectedSOPInstanceUID = uid[:_LONGEST_UID]
+        # the library would end the association for a longer one, and never answer an empty one; the sink has
+        # seen it as it came
+        uid = str(message.command_set.AffectedSOPInstanceUID or "")
+        message.command_set.AffectedSOPInstanceUID = uid[:_LONGEST_UID] or _NO_UID
     return False
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import struct
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -150,6 +151,7 @@ class Reception:
 
     def __init__(self, arrival: Arrival, negotiated_class: str, spool: Spool) -> None:
         self.arrival = arrival
+        self.started = time.monotonic()
         #: bytes of its data set so far
         self.size = 0
         self.refused = command_refusal(arrival, negotiated_class)

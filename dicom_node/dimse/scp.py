@@ -151,7 +151,7 @@ class Receiver:
         entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
         entity.acse_timeout = ASK_S
         entity.network_timeout = self._config.node.idle_s
-        # the library counts connections that never asked for an association; `_admit` counts associations
+        # the library counts connections that never asked for an association; `Admission` counts the rest
         entity.maximum_associations = 1_000_000
         return entity
 
@@ -193,12 +193,11 @@ class Receiver:
         return Reception(arrival, str(context.abstract_syntax), self._spool)
 
     def _on_store(self, event: Any) -> int | Dataset:
-        started = time.monotonic()
         with self._receiving(event.assoc):
             reception = self._reception(event)
             outcome = reception.finish()
             if isinstance(outcome, Blob):
-                outcome = self._record(reception.arrival, outcome, started) or outcome
+                outcome = self._record(reception, outcome) or outcome
         patches.busy(event.assoc)
         if isinstance(outcome, Refusal):
             return _refuse(reception.arrival, outcome)
@@ -214,8 +213,9 @@ class Receiver:
                 reception.write(data_set)
         return reception
 
-    def _record(self, arrival: Arrival, blob: Blob, started: float) -> Refusal | None:
+    def _record(self, reception: Reception, blob: Blob) -> Refusal | None:
         """Write the row of an object whose bytes are kept; from then on it may be acknowledged."""
+        arrival = reception.arrival
         try:
             added = self._ledger.add(arrival, blob.name, blob.size)
         except Exception as error:
@@ -245,7 +245,7 @@ class Receiver:
             bytes=blob.size,
             duplicate=added.duplicate,
             conflict=added.conflict,
-            receive_s=time.monotonic() - started,
+            receive_s=time.monotonic() - reception.started,
         )
         return None
 

@@ -186,13 +186,11 @@ class Sender:
             status = stream.store(self._association, context, request, data, self._destination.timeout_s)
             if status is not None:
                 return status
-            if not self.connected:
-                raise self._failure("closed the association instead of answering", "closed")
             raise self._failure(f"gave no answer within {time.monotonic() - started:.1f} s", "no-answer")
         except TimeoutError as error:
             raise self._failure("takes no more data", "no-answer") from error
         except OSError as error:
-            raise self._failure("closed the connection", "closed") from error
+            raise self._failure("closed the association instead of answering", "closed") from error
         finally:
             if status is None:
                 self._forget()

@@ -81,7 +81,7 @@ def store(association: Any, context_id: int, request: Request, data: DataSet, ti
 
     Raises
     ------
-    OSError : the connection broke, or took too little for `timeout_s` seconds
+    OSError : the connection broke, or took too little for `timeout_s` seconds (TimeoutError)
     SpoolError : the file cannot be read; the message on the wire is then incomplete
     """
     # the association's own loop would take the answer away; see `patches._Gate`
@@ -177,7 +177,10 @@ def _fill(file: FileIO, target: memoryview) -> None:
 def _answer(association: Any, request: Request, patience_s: float) -> int | None:
     """The status of the C-STORE-RSP to this request; None if the peer says something else or nothing."""
     association.dimse_timeout = patience_s
+    deadline = time.monotonic() + patience_s
     _, answer = association.dimse.get_msg(block=True)
+    if answer is None and time.monotonic() < deadline:
+        raise ConnectionError("the association ended instead of an answer")
     if answer is None or getattr(answer, "MessageIDBeingRespondedTo", None) != request.message_id:
         return None
     status = getattr(answer, "Status", None)

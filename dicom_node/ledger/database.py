@@ -32,7 +32,6 @@ _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
 
 
-Item = TypeVar("Item")
 Made = TypeVar("Made")
 
 
@@ -74,6 +73,7 @@ class Database:
         self._made_room = False
         # SQLite lets one writer in at a time and makes the others poll; threads queue up here instead
         self._turn = threading.Lock()
+        self._together = Grouped(self)
         self._engine = open_engine(path)
         self._reader = self._engine.execution_options(dicom_node_reads=True)
         self._insist(self._require_present if existing else self._migrate)
@@ -164,45 +164,61 @@ class Database:
             raise LedgerUnavailable(f"the ledger {self._path} refuses: {said}; check its disk") from error
 
 
-class Grouped(Generic[Item, Made]):
-    """Writes of one kind that several threads want at once share one transaction, and so one sync.
+class Grouped:
+    """What several threads want to write at once shares one transaction, and so one sync of the disk.
 
-    Whoever gets the turn writes for everybody who waits. Should that fail, each is written alone, so that one
-    that cannot be written costs the others nothing.
+    The first that comes leads: when it gets the turn it writes for everybody who waits, wakes them, and
+    leaves the lead to the first who came since. Should a write fail, each is repeated alone, so that one
+    that cannot be written costs the others nothing. So a step may run twice; it may change only the database.
     """
 
-    def __init__(self, database: Database, write: Callable[[sa.Connection, Item], Made]) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._write = write
         self._lock = threading.Lock()
-        self._waiting: list[_Ticket[Item, Made]] = []
+        self._waiting: list[_Ticket[Any]] = []
+        self._led = False
 
-    def __call__(self, item: Item) -> Made:
-        """What `write` makes of `item`, once that is committed; raises what it raises."""
-        ticket: _Ticket[Item, Made] = _Ticket(item)
+    def __call__(self, step: Callable[[sa.Connection], Made]) -> Made:
+        """What `step` returns, once what it wrote is committed; raises what it raises."""
+        ticket = _Ticket(step)
         with self._lock:
             self._waiting.append(ticket)
-        with self._database._turn:
-            if not ticket.done:
-                self._write_all()
+            leads, self._led = not self._led, True
+        if not leads:
+            ticket.called.wait()
+        if not ticket.done:
+            self._lead()
         return ticket.collect()
 
-    def _write_all(self) -> None:
-        with self._lock:
-            tickets, self._waiting = self._waiting, []
+    def _lead(self) -> None:
+        """Write for everybody who waits, the caller among them."""
+        tickets: list[_Ticket[Any]] = []
+        try:
+            with self._database._turn:
+                with self._lock:
+                    tickets, self._waiting = self._waiting, []
+                self._write_all(tickets)
+        finally:
+            with self._lock:
+                heirs = self._waiting[:1]
+                self._led = bool(heirs)
+            for ticket in heirs + tickets:
+                ticket.called.set()
+
+    def _write_all(self, tickets: list[_Ticket[Any]]) -> None:
         try:
             self._together(tickets)
         except Exception as error:
             for ticket in tickets:
                 self._alone(ticket, error if len(tickets) == 1 else None)
 
-    def _together(self, tickets: list[_Ticket[Item, Made]]) -> None:
+    def _together(self, tickets: list[_Ticket[Any]]) -> None:
         with self._database._transaction() as connection:
-            made = [self._write(connection, ticket.item) for ticket in tickets]
+            made = [ticket.step(connection) for ticket in tickets]
         for ticket, result in zip(tickets, made, strict=True):
             ticket.made = [result]
 
-    def _alone(self, ticket: _Ticket[Item, Made], error: Exception | None) -> None:
+    def _alone(self, ticket: _Ticket[Any], error: Exception | None) -> None:
         try:
             if error is not None:
                 raise error
@@ -211,13 +227,14 @@ class Grouped(Generic[Item, Made]):
             ticket.error = own
 
 
-class _Ticket(Generic[Item, Made]):
-    """What a thread wants written, and what came of it."""
+class _Ticket(Generic[Made]):
+    """What a thread wants written, and what came of it; `called` when it is done or is to lead."""
 
-    __slots__ = ("error", "item", "made")
+    __slots__ = ("called", "error", "made", "step")
 
-    def __init__(self, item: Item) -> None:
-        self.item = item
+    def __init__(self, step: Callable[[sa.Connection], Made]) -> None:
+        self.step = step
+        self.called = threading.Event()
         self.made: list[Made] = []
         self.error: Exception | None = None
 

@@ -69,10 +69,13 @@ class Deliveries(Commitments):
         values = {"status": status, "via": via}
         result = "warning" if status else "delivered"
         word = f"status-{status:04x}"
-        with self._writing() as connection:
+
+        def record(connection: sa.Connection) -> None:
             self._leave_send(connection, send, DeliveryState.DELIVERED, word, values, result=result, via=via)
             if to_commit:
                 self._want_commitment(connection, send.id, via or send.destination)
+
+        self._together(record)
 
     def retry(
         self, send: Send, at: float, reason: str, *, result: str = "", refused: bool = False, via: str = ""
@@ -84,15 +87,19 @@ class Deliveries(Commitments):
         `via` names the destination that was asked in its stead.
         """
         values = {"next_at": at, "refusals": send.refusals + refused}
-        with self._writing() as connection:
-            self._leave_send(
+        self._together(
+            lambda connection: self._leave_send(
                 connection, send, DeliveryState.QUEUED, reason, values, result=result or reason, via=via
             )
+        )
 
     def dead(self, send: Send, reason: str, *, result: str = "") -> None:
         """Give a delivery up; `reason` and `result` are bounded words, as in `retry`."""
-        with self._writing() as connection:
-            self._leave_send(connection, send, DeliveryState.DEAD, reason, {}, result=result or reason)
+        self._together(
+            lambda connection: self._leave_send(
+                connection, send, DeliveryState.DEAD, reason, {}, result=result or reason
+            )
+        )
 
     def put_back(self, send: Send) -> None:
         """Queue a delivery again as if it had never been leased: it was claimed but not tried."""
@@ -119,9 +126,9 @@ class Deliveries(Commitments):
         via: str = "",
     ) -> None:
         check_delivery_move(DeliveryState.SENDING, state)
-        what = "retry" if state is DeliveryState.QUEUED else state
         self._change_send(connection, send, {"state": state, "reason": reason, **values})
         instance = connection.execute(sa.select(_d.instance_id).where(_d.id == send.id)).scalar_one()
+        what = "retry" if state is DeliveryState.QUEUED else state
         if via:
             self._note(connection, instance, "failed-over", destination=send.destination, reason=via)
         self._note(connection, instance, what, destination=send.destination, reason=reason)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import sqlalchemy as sa
 
 from dicom_node.errors import IllegalTransition, LedgerError, StaleLease
 from dicom_node.jobs import Arrival, InstanceState, Outcome, Work, check_instance_move
-from dicom_node.ledger.database import Grouped, Loss
+from dicom_node.ledger.database import Loss
 from dicom_node.ledger.deliveries import Deliveries
 from dicom_node.ledger.schema import BYTES_LOST, RECEIVED, WORKING, Row, instances
 
@@ -36,27 +34,15 @@ class Added:
 class Instances(Deliveries):
     """The life of an instance until its deliveries are queued."""
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        clock: Callable[[], float] = time.time,
-        existing: bool = False,
-        on_full: Callable[[], bool] = lambda: False,
-    ) -> None:
-        super().__init__(path, clock=clock, existing=existing, on_full=on_full)
-        self._arrivals = Grouped(self, self._add)
-
     def add(self, arrival: Arrival, blob: str, size: int) -> Added:
         """Record an arrival whose bytes are in the spool; on return it may be acknowledged.
 
         Threads that add at the same time share one sync. The same again starts nothing, unless the bytes had
         been lost: then it takes the place of what was lost.
         """
-        return self._arrivals((arrival, blob, size))
+        return self._together(lambda connection: self._add(connection, arrival, blob, size))
 
-    def _add(self, connection: sa.Connection, arriving: tuple[Arrival, str, int]) -> Added:
-        arrival, blob, size = arriving
+    def _add(self, connection: sa.Connection, arrival: Arrival, blob: str, size: int) -> Added:
         same_uid = connection.execute(
             sa.select(_i.id, _i.blob, _i.state, _i.reason).where(
                 _i.sop_instance_uid == arrival.sop_instance_uid, _i.route == arrival.route

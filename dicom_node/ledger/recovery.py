@@ -120,9 +120,10 @@ class Recovery(Instances):
         ]
         with self._reading() as connection:
             for part, query in came + leaves:
-                for row in connection.execution_options(yield_per=_PAGE).execute(query):
-                    blob, size = (row.blob, row.size) if part is Part.CAME else (row.out_blob, row.out_size)
-                    yield Claim(row.id, part, blob, size, row.blob, row.size)
+                rows = connection.execution_options(yield_per=_PAGE).execute(query)
+                for number, blob, size, out_blob, out_size in rows:
+                    wanted = (blob, size) if part is Part.CAME else (out_blob, out_size)
+                    yield Claim(number, part, *wanted, blob, size)
 
     def lose(self, claim: Claim, reason: str, *, remake: bool = False) -> None:
         """Record that bytes are gone or changed; `reason` is one of `BYTES_LOST`.

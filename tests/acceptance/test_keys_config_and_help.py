@@ -29,7 +29,18 @@ _HEAVY = {
 def test_help_names_every_command_and_the_exit_codes() -> None:
     done = run("--help")
     assert done.returncode == 0
-    for word in ("serve", "protect", "verify", "recover", "keys", "config", "selftest", "Exit codes"):
+    for word in (
+        "serve",
+        "protect",
+        "verify",
+        "recover",
+        "keys",
+        "config",
+        "queue",
+        "trace",
+        "selftest",
+        "Exit codes",
+    ):
         assert word in done.stdout
 
 

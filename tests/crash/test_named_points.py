@@ -41,7 +41,9 @@ def test_a_node_killed_there_delivers_everything_once_it_is_back(
     assert node.wait() == -signal.SIGKILL, "the point was never reached"
     node.start()
     _delivers_all(node, archive, modality, paths, role)
-    assert account(_OBJECTS, modality.acknowledged, archive).resent == (point in _RESENT)
+    resent = account(_OBJECTS, modality.acknowledged, archive).resent
+    # elsewhere the kill may come, too, when an earlier object is on its way
+    assert resent == 1 if point in _RESENT else resent <= 1
 
 
 @pytest.mark.parametrize("point", _RESTARTS)

@@ -207,7 +207,7 @@ def test_senders_that_die_at_every_point_of_an_object(site: Site) -> None:
 
 
 def test_no_name_on_the_disk_comes_from_the_wire(site: Site, tmp_path: Path) -> None:
-    names = ("../../x", "/tmp/x", "..", ".", "a" * 64, "1" * 300, "1.2.3/x", "1.2.3\0x")
+    names = ("../../x", "/tmp/x", "..", ".", "a" * 64, "1" * 300, "", "1.2.3/x", "1.2.3\0x")
     before = {path for path in tmp_path.rglob("*") if len(path.name) < 60}
     for name in names:
         with Wire(site.port) as one:

@@ -52,7 +52,7 @@ class Site:
             role="pass",
             port=self.port,
             options=", commitment: true",
-            sections=self.sections,
+            more=self.sections,
         ) as running:
             yield running
 

@@ -163,14 +163,14 @@ def node(
     folder: Path,
     destinations: dict[str, tuple[str, int]],
     role: str = "protect",
+    more: str = "",
     *,
     port: int | None = None,
-    sections: str = "",
     options: str = "",
 ) -> Iterator[RunningNode]:
     """A node that sends everything to all `destinations`, name -> (AE title, port).
 
-    `sections` are more lines of its configuration, `options` more keys of every destination.
+    `more` is YAML to add, `options` more keys of every destination.
     """
     folder.mkdir(parents=True, exist_ok=True)
     keys = folder / "keyring"
@@ -189,7 +189,7 @@ def node(
         "workers: {count: 2}\n"
         f"destinations:\n{peers}"
         f"routes:\n  - {{name: all, role: {role}, destinations: [{', '.join(destinations)}]}}\n"
-        "http: {port: null}\n" + sections
+        "http: {port: null}\n" + more
     )
     log = folder / "node.log"
     with process(sys.executable, "-m", "dicom_node", "serve", "--config", config, log=log) as child:

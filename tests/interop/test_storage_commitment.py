@@ -47,7 +47,7 @@ def test_orthanc_asks_the_node(tmp_path: Path) -> None:
             tmp_path / "node",
             {"dcmtk": ("STORESCP", dcmtk.port)},
             port=port,
-            sections=f"commitment: {{requesters: [{{ae_title: ORTHANC, host: 127.0.0.1, "
+            more=f"commitment: {{requesters: [{{ae_title: ORTHANC, host: 127.0.0.1, "
             f"port: {sender.dicom_port}}}]}}\n",
         ) as node,
     ):
@@ -94,7 +94,7 @@ def test_the_node_asks_orthanc_and_keeps_the_bytes_until_it_answers(tmp_path: Pa
             {"orthanc": ("ORTHANC", archive.dicom_port)},
             port=port,
             options=", commitment: true",
-            sections="commitment: {ask: {collect_s: 1.0}}\n",
+            more="commitment: {ask: {collect_s: 1.0}}\n",
         ) as node,
     ):
         peers.send(node.port, images(tmp_path / "in"), "-xe")
@@ -119,7 +119,7 @@ def test_what_orthanc_has_lost_is_sent_again(tmp_path: Path) -> None:
             {"orthanc": ("ORTHANC", archive.dicom_port)},
             port=port,
             options=", commitment: true",
-            sections="commitment: {ask: {collect_s: 6.0}}\n",
+            more="commitment: {ask: {collect_s: 6.0}}\n",
         ) as node,
     ):
         peers.send(node.port, images(tmp_path / "in"), "-xe")

@@ -15,9 +15,9 @@ from typing import Any, ClassVar
 
 import pytest
 
-from dicom_node import forwarder
+from dicom_node import forwarder, insist
 from dicom_node.config import Config
-from dicom_node.errors import ConversionError, PeerError, SpoolFull
+from dicom_node.errors import ConversionError, LedgerUnavailable, PeerError, SpoolFull
 from dicom_node.forwarder import Forwarder
 from dicom_node.jobs import Arrival, DeliveryState, InstanceState, Outcome, Send
 from dicom_node.ledger import Ledger
@@ -150,7 +150,7 @@ def made(tmp_path: Path) -> Iterator[Callable[..., Site]]:
         site.ledger.close()
 
 
-def wait_until(done: Callable[[], object], limit_s: float = 5.0) -> None:
+def wait_until(done: Callable[[], object], limit_s: float = 30.0) -> None:
     deadline = time.monotonic() + limit_s
     while not done():
         assert time.monotonic() < deadline, "waited in vain"
@@ -265,6 +265,47 @@ def test_a_fault_of_the_node_does_not_end_the_lane(
     site.queue()
     site.forwarder.start()
     wait_until(lambda: site.tally("a") == {DeliveryState.DELIVERED: 1})
+
+
+def refusing(write: Callable[..., Any], times: int = 2) -> Callable[..., Any]:
+    """A method of a ledger that has no room the first `times` times."""
+    left = [LedgerUnavailable("full") for _ in range(times)]
+
+    def wrapper(*arguments: Any, **options: Any) -> Any:
+        if left:
+            raise left.pop()
+        return write(*arguments, **options)
+
+    return wrapper
+
+
+def test_an_answer_is_kept_until_the_ledger_takes_it(
+    made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forgotten, the object would wait for its lease and be sent a second time."""
+    site = made(a={})
+    FakeSender.answers["a"] = lambda _send: 0x0000
+    monkeypatch.setattr(insist, "PAUSE_S", 0.01)
+    monkeypatch.setattr(site.ledger, "delivered", refusing(site.ledger.delivered))
+    site.queue(3)
+    site.forwarder.start()
+    wait_until(lambda: site.tally("a") == {"delivered": 3})
+    assert sum(len(sender.sent) for sender in FakeSender.made) == 3
+
+
+def test_what_was_not_sent_because_the_ledger_refused_goes_back(
+    made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = made(a={})
+    FakeSender.answers["a"] = lambda _send: 0x0000
+    monkeypatch.setattr(insist, "PAUSE_S", 0.01)
+    monkeypatch.setattr(forwarder, "LEASE_S", 1.0)
+    monkeypatch.setattr(site.ledger, "beat_send", refusing(site.ledger.beat_send))
+    site.queue(2)
+    site.forwarder.start()
+    wait_until(lambda: site.tally("a") == {"delivered": 2})
+    assert sum(len(sender.sent) for sender in FakeSender.made) == 2
+    assert site.ledger.snapshot().deliveries[0].attempts == 2
 
 
 def test_the_association_is_released_when_there_is_nothing_to_send(

@@ -15,7 +15,7 @@ import pytest
 from dicom_node import housekeeping, log
 from dicom_node.config import Config
 from dicom_node.errors import LedgerError, SpoolError
-from dicom_node.housekeeping import Found, Housekeeper, Reliever, reconcile
+from dicom_node.housekeeping import Found, Housekeeper, reconcile
 from dicom_node.jobs import DeliveryState, InstanceState, Outcome
 from dicom_node.ledger import Ledger
 from dicom_node.spool import Blob, Spool
@@ -79,6 +79,17 @@ def test_rows_and_bytes_in_step_are_left_alone(spool: Spool, book: Ledger) -> No
     assert reconcile(spool, book, "boot") == Found(checked=2, lost=0, remade=0)
     assert book.held() == []
     assert len(book.claim_work("w", 8, 10.0)) == 1
+
+
+def test_a_long_start_gives_signs_of_life(
+    spool: Spool, book: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(housekeeping, "_PROGRESS", 2)
+    for number in range(5):
+        arrive(spool, book, str(number).encode(), f"1.{number}")
+    signs: list[int] = []
+    assert reconcile(spool, book, "boot", progress=lambda: signs.append(1)) == Found(5, 0, 0)
+    assert len(signs) == 2
 
 
 @pytest.mark.parametrize(("left", "reason"), [(None, "bytes-missing"), (b"cam", "bytes-changed")])
@@ -276,26 +287,3 @@ def test_dead_letters_keep_their_bytes_until_they_are_dropped(spool: Spool, book
     keeper.clean()
     assert spool.look(left.name) is None
     assert book.counts().deliveries[DeliveryState.DROPPED] == 1
-
-
-def test_the_reserve_is_looked_at_before_anything_is_written_and_then_again_and_again(
-    spool: Spool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A disk that cannot be asked does not end it."""
-    looks: list[str] = []
-    three = threading.Event()
-
-    def relieve(_self: Spool) -> None:
-        looks.append(threading.current_thread().name)
-        if len(looks) == 3:
-            three.set()
-        raise SpoolError("no disk")
-
-    monkeypatch.setattr(housekeeping, "_RELIEVE_S", 0.01)
-    monkeypatch.setattr(Spool, "relieve", relieve)
-    reliever = Reliever(spool)
-    reliever.start()
-    assert looks[0] == "MainThread"
-    assert three.wait(10)
-    reliever.stop()
-    assert not reliever.is_alive()

@@ -44,15 +44,20 @@ class Sum:
     def __init__(self, book: Ledger) -> None:
         self.commits: list[list[int]] = []
         self._group: list[int] = []
-        self.write = Grouped(book, self._write)
+        self.group = Grouped(book)
         sa.event.listen(book._engine, "begin", lambda _c: self._group.clear())
         sa.event.listen(book._engine, "commit", lambda _c: self.commits.append(list(self._group)))
 
-    def _write(self, _connection: sa.Connection, item: int) -> int:
-        if item < 0:
-            raise ValueError("negative")
-        self._group.append(item)
-        return item * item
+    def write(self, item: int) -> int:
+        """The square of a number, once it is committed."""
+
+        def step(_connection: sa.Connection) -> int:
+            if item < 0:
+                raise ValueError("negative")
+            self._group.append(item)
+            return item * item
+
+        return self.group(step)
 
 
 def together(book: Ledger, total: Sum, items: list[int]) -> dict[int, int | Exception]:
@@ -69,7 +74,7 @@ def together(book: Ledger, total: Sum, items: list[int]) -> dict[int, int | Exce
     with book._turn:
         for thread in threads:
             thread.start()
-        while len(total.write._waiting) < len(items):
+        while len(total.group._waiting) < len(items):
             time.sleep(0.001)
     for thread in threads:
         thread.join()
@@ -89,6 +94,23 @@ def test_one_that_cannot_be_written_costs_the_others_nothing(book: Ledger) -> No
     assert (found[1], found[3]) == (1, 9)
     assert isinstance(found[-2], ValueError)
     assert sorted(total.commits) == [[1], [3]]
+
+
+def test_the_lead_passes_on_and_nobody_is_left_behind(book: Ledger) -> None:
+    total = Sum(book)
+    found: list[int] = []
+
+    def ask(first: int) -> None:
+        found.extend(total.write(item) for item in range(first, first + 50))
+
+    threads = [threading.Thread(target=ask, args=(50 * number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(found) == [item * item for item in range(400)]
+    assert sorted(item for group in total.commits for item in group) == list(range(400))
+    assert len(total.commits) < 400
 
 
 def test_a_thread_alone_waits_for_nobody(book: Ledger) -> None:
@@ -112,7 +134,7 @@ def test_arrivals_of_several_threads_share_a_commit(book: Ledger) -> None:
     with book._turn:
         for thread in threads:
             thread.start()
-        while len(book._arrivals._waiting) < 8:
+        while len(book._together._waiting) < 8:
             time.sleep(0.001)
     for thread in threads:
         thread.join()

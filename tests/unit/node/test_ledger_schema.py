@@ -88,6 +88,15 @@ def test_there_is_a_dump_of_the_first_schema() -> None:
     assert [path.stem for path in _DUMPS][:1] == ["0001"]
 
 
+def test_a_ledger_that_had_rows_before_this_was_noted_calls_no_object_a_stranger(scratch: Path) -> None:
+    with sqlite3.connect(scratch / "old.sqlite") as raw:
+        raw.executescript(_DUMPS[0].read_text("utf-8"))
+    raw.close()
+    book = Ledger(scratch / "old.sqlite")
+    assert book.born_at() == 0.0
+    book.close()
+
+
 def test_an_old_ledger_keeps_every_row_and_goes_on(old: Path, clock: Clock) -> None:
     clock.now = 2_000_000.0
     book = Ledger(old, clock=clock)

@@ -171,6 +171,17 @@ def test_the_service_manager_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert manager.recv(100) == b"READY=1"
 
 
+def test_a_start_asks_the_service_manager_for_patience(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(service, "notify", told.append)
+    node = Service(config(tmp_path, http={"port": None}))
+    node.start()
+    node.stop()
+    assert told == ["EXTEND_TIMEOUT_USEC=600000000"]
+
+
 def test_abstract_names_of_the_service_manager(monkeypatch: pytest.MonkeyPatch) -> None:
     name = f"dicom-node-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
@@ -215,9 +226,9 @@ def test_serve_ends_with_sigterm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(service.Workers, "stop", lambda _self: None)
     monkeypatch.setattr(service.threading, "excepthook", threading.excepthook)
     before = signal.getsignal(signal.SIGTERM)
-    _when(lambda: told == ["READY=1"], lambda: os.kill(os.getpid(), signal.SIGTERM))
+    _when(lambda: "READY=1" in told, lambda: os.kill(os.getpid(), signal.SIGTERM))
     assert serve(config(tmp_path, http={"port": None})) == 0
-    assert told == ["READY=1", "STOPPING=1"]
+    assert told == ["EXTEND_TIMEOUT_USEC=600000000", "READY=1", "STOPPING=1"]
     assert signal.getsignal(signal.SIGTERM) == before
 
 

@@ -210,18 +210,6 @@ def test_work_stops_when_its_output_would_take_half_of_the_reserve(spool: Spool)
         spool.check_room_to_work(name)
 
 
-def test_the_reserve_is_given_up_when_somebody_else_fills_the_disk(
-    small_disk: Path,
-) -> None:
-    spool = Spool(small_disk / "spool", 1_000_000)
-    reserve = small_disk / "spool" / "reserve"
-    spool.relieve()
-    assert reserve.exists()
-    (small_disk / "foreign").write_bytes(bytes(spool.free_bytes() - 8192))
-    spool.relieve()
-    assert not reserve.exists()
-
-
 def test_arrivals_stop_before_inodes_run_out(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.statvfs(spool.folder)
     fields = list(real)

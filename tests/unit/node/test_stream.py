@@ -137,10 +137,22 @@ def test_the_command_comes_first_and_names_the_object(tmp_path: Path) -> None:
     line.close()
 
 
-@pytest.mark.parametrize("said", [None, answer(8, 0x0000), answer(7, None), object()])
-def test_no_answer_or_one_to_something_else(tmp_path: Path, said: Any) -> None:
+@pytest.mark.parametrize("said", [answer(8, 0x0000), answer(7, None), object()])
+def test_an_answer_to_something_else(tmp_path: Path, said: Any) -> None:
     line = Line(said)
     assert store(line, 3, REQUEST, some_object(tmp_path), 5.0) is None
+    line.close()
+
+
+def test_no_answer_in_time_and_an_end_before_it(tmp_path: Path) -> None:
+    """The library says None either way."""
+    line = Line(None)
+    line.dimse.get_msg = lambda block: time.sleep(line.dimse_timeout) or (None, None)
+    assert store(line, 3, REQUEST, some_object(tmp_path), 0.05) is None
+    line.close()
+    line = Line(None)
+    with pytest.raises(ConnectionError, match="ended instead of an answer"):
+        store(line, 3, REQUEST, some_object(tmp_path), 5.0)
     line.close()
 
 

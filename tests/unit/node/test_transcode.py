@@ -95,7 +95,7 @@ def test_conversions_crashes_and_hangs(place: Place, monkeypatch: pytest.MonkeyP
     """One story, because every process takes seconds to start."""
     transcoder, blob = place.transcoder, place.put(uid.JPEGLSLossless)
 
-    made = transcoder.convert(blob, EXPLICIT, 60.0)
+    made = transcoder.convert(blob, EXPLICIT, 300.0)
     assert dcmread(place.spool.path(made)).PixelData == phantom(64, 64).astype("<u2").tobytes()
     place.spool.verify(made)
     first = place.pid()
@@ -103,14 +103,14 @@ def test_conversions_crashes_and_hangs(place: Place, monkeypatch: pytest.MonkeyP
     # what cannot be converted is said, and the process goes on
     broken = place.spool.put([b"no DICOM file at all" * 20]).name
     with pytest.raises(ConversionError, match="DICM") as caught:
-        transcoder.convert(broken, EXPLICIT, 60.0)
+        transcoder.convert(broken, EXPLICIT, 300.0)
     assert caught.value.reason == "not-convertible"
     assert place.pid() == first
 
     # killed between two objects: a new one takes its place
     os.kill(first, signal.SIGKILL)
     transcoder._process.join(10)  # type: ignore[union-attr]
-    assert transcoder.convert(blob, IMPLICIT, 60.0) != made
+    assert transcoder.convert(blob, IMPLICIT, 300.0) != made
     assert place.pid() != first
 
     # hanging: it is ended when the time is over
@@ -121,17 +121,17 @@ def test_conversions_crashes_and_hangs(place: Place, monkeypatch: pytest.MonkeyP
     assert transcoder._process is None
 
     # crashing over an object: that costs one attempt
-    transcoder.convert(blob, EXPLICIT, 60.0)
+    transcoder.convert(blob, EXPLICIT, 300.0)
     os.kill(place.pid(), signal.SIGSTOP)
     killer = threading.Timer(0.3, transcoder.abort)
     killer.start()
     with pytest.raises(ConversionError, match="ended the process") as caught:
-        transcoder.convert(blob, EXPLICIT, 60.0)
+        transcoder.convert(blob, EXPLICIT, 300.0)
     killer.join()
     assert caught.value.reason == "conversion-crashed"
 
     # without work it goes away
-    assert transcoder.convert(blob, EXPLICIT, 60.0) == made
+    assert transcoder.convert(blob, EXPLICIT, 300.0) == made
     transcoder.rest()
     assert transcoder._process is not None
     monkeypatch.setattr(transcode, "_IDLE_S", 0.0)
@@ -146,6 +146,26 @@ def test_a_full_spool_is_not_the_fault_of_the_object() -> None:
     with pytest.raises(ConversionError, match="because"):
         transcode._understood("impossible", "because")
     assert transcode._understood("made", "name") == "name"
+
+
+def test_conversions_leave_half_of_the_reserve_to_the_ledger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path / "spool", 0)
+    orders = [(spool.put([b"object"]).name, EXPLICIT)]
+    answers: list[tuple[str, str]] = []
+
+    class Pipe:
+        def recv(self) -> tuple[str, str]:
+            if not orders:
+                raise EOFError
+            return orders.pop()
+
+        send = staticmethod(answers.append)
+
+    monkeypatch.setattr(transcode.signal, "signal", lambda *_: None)
+    transcode._serve(transcode._Place(spool.folder, 1 << 60, 3600.0), Pipe())  # type: ignore[arg-type]
+    assert [kind for kind, _ in answers] == ["full"]
 
 
 def test_patience_grows_with_the_object(tmp_path: Path) -> None:

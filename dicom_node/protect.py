@@ -307,7 +307,7 @@ def _finish(ds: Dataset, site: Site, marks: list[FrameMark], before: bytes, abou
         ds, label.Mark(crypto.fingerprint(site.ring.current), records, segmenters=_drawn_by(marks)), note
     )
     originals.seal(ds, site.ring, before, about.fields)
-    if "file_meta" in ds.__dict__ and "MediaStorageSOPInstanceUID" in ds.file_meta:
+    if site.rewrites and "MediaStorageSOPInstanceUID" in ds.file_meta:
         ds.file_meta.MediaStorageSOPInstanceUID = UID(header.text(ds, SOP_INSTANCE_UID))
 
 

@@ -237,10 +237,11 @@ def _restore_header(ds: Dataset, ring: KeyRing, verdicts: Sequence[Verdict]) -> 
     if found is not None and fullest is not None:
         own = uid_digest(found.sop_instance_uid(ds)) == fullest.uid_digest
         found = found if own else None
+    before = header.text(ds, SOP_INSTANCE_UID)
     identical = found is not None and pixels.undo(ds, found.changes)
     if not identical and fullest is not None and fullest.fields:
         header.restore_fields(ds, fullest.fields, fullest.charset)
-    _follow_uid(ds)
+    _follow_uid(ds, before)
     return identical
 
 
@@ -272,13 +273,15 @@ def _without_pixels(
 
 def _become(ds: Dataset, other: Dataset) -> None:
     """Give `ds` the elements and the layout of `other`."""
+    before = header.text(ds, SOP_INSTANCE_UID)
     ds.__dict__.update(other.__dict__)
-    _follow_uid(ds)
+    _follow_uid(ds, before)
 
 
-def _follow_uid(ds: Dataset) -> None:
-    """The file meta information names the instance that the data set is (PS3.10 7.1)."""
-    if "MediaStorageSOPInstanceUID" in ds.file_meta:
+def _follow_uid(ds: Dataset, before: str) -> None:
+    """Where the data set has another UID than `before`, the file meta information follows (PS3.10 7.1)."""
+    changed = header.text(ds, SOP_INSTANCE_UID) != before
+    if changed and "MediaStorageSOPInstanceUID" in ds.file_meta:
         ds.file_meta.MediaStorageSOPInstanceUID = UID(header.text(ds, SOP_INSTANCE_UID))
 
 

@@ -52,7 +52,9 @@ from dicom_node.originals import SOP_INSTANCE_UID
 from dicom_node.spool import Spool
 from dicom_node.uids import deriver, rewrite_uids
 
-SOP_CLASS_UID = 0x00080016
+PATIENT_IDENTITY_REMOVED = 0x00120062
+#: SOP class, instance, study and series: what names an instance and its place
+_PLACE = (0x00080016, SOP_INSTANCE_UID, 0x0020000D, 0x0020000E)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,7 @@ def protect(ds: Dataset, site: Site, time_s: int) -> Protection:
         return _without_pixels(ds, site, str(image.reason), time_s)
     site = site.for_instance(ds)
     if _is_protected(ds, image, site):
-        return Protection("passed", "already-protected")
+        return _already_protected(ds, site)
     about = _about(ds, site, image.frames, time_s)
     before = pixels.settle(ds)
     marks: list[FrameMark] = []
@@ -289,12 +291,19 @@ def _result(marks: list[FrameMark]) -> str:
     return "protected-whole-image" if whole else "protected"
 
 
+def _already_protected(ds: Dataset, site: Site) -> Protection:
+    """It stays as it is; but what was protected with its names in place does not leave de-identified."""
+    if site.deidentify is not None and header.text(ds, PATIENT_IDENTITY_REMOVED) != "YES":
+        return Protection("held", "protected-but-identified")
+    return Protection("passed", "already-protected")
+
+
 def _without_pixels(ds: Dataset, site: Site, reason: str, time_s: int) -> Protection:
     """An object whose pixels carry nothing: as it came, or with its header rewritten where the route does."""
     if not site.rewrites:
         return Protection("passed", reason)
     if originals.unseal(ds, site.ring) is not None:
-        return Protection("passed", "already-protected")
+        return _already_protected(ds, site)
     before = pixels.settle(ds)
     _finish(ds, site, [], before, _about(ds, site, 1, time_s))
     return Protection("rewritten", reason)
@@ -302,7 +311,7 @@ def _without_pixels(ds: Dataset, site: Site, reason: str, time_s: int) -> Protec
 
 def _finish(ds: Dataset, site: Site, marks: list[FrameMark], before: bytes, about: About) -> None:
     """Rewrite and label the header, and seal what that replaced; `before` is the hash of the original."""
-    source = header.text(ds, SOP_CLASS_UID), about.sop_instance_uid
+    source = label.Source(*(header.text(ds, tag) for tag in _PLACE))
     if site.deidentify is not None:
         deidentify(ds, site.deidentify, site.ring)
     elif site.uids is Uids.DERIVE:
@@ -321,7 +330,7 @@ def _finish(ds: Dataset, site: Site, marks: list[FrameMark], before: bytes, abou
         ds, label.Mark(crypto.fingerprint(site.ring.current), records, segmenters=_drawn_by(marks)), note
     )
     originals.seal(ds, site.ring, before, about.fields)
-    if "file_meta" in ds.__dict__ and "MediaStorageSOPInstanceUID" in ds.file_meta:
+    if site.rewrites and "MediaStorageSOPInstanceUID" in ds.file_meta:
         ds.file_meta.MediaStorageSOPInstanceUID = UID(header.text(ds, SOP_INSTANCE_UID))
 
 

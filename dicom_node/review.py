@@ -17,6 +17,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from blessmark import pixels
+from blessmark.payload.record import uid_digest
 from blessmark.segment import batch, segmenter
 from blessmark.segment.whole import Whole
 from blessmark.types import Finding, IntArray, KeyRing, Record, Segmenter, Verdict
@@ -229,16 +230,23 @@ def _restored(
 
 
 def _restore_header(ds: Dataset, ring: KeyRing, verdicts: Sequence[Verdict]) -> bool:
-    """Undo everything else that the node did; whether the data set is proven to be the original's bytes."""
-    found = unseal(ds, ring)
-    identical = found is not None and pixels.undo(ds, found.changes)
+    """Undo everything else that the node did; whether the data set is proven to be the original's bytes.
+
+    The record in the pixels says whose image it is: originals of another instance are left alone.
+    """
     fullest = min((v.record for v in verdicts if v.record is not None), key=lambda r: r.tier, default=None)
+    found = unseal(ds, ring)
+    if found is not None and fullest is not None:
+        own = uid_digest(found.sop_instance_uid(ds)) == fullest.uid_digest
+        found = found if own else None
+    before = header.text(ds, SOP_INSTANCE_UID)
+    identical = found is not None and pixels.undo(ds, found.changes)
     if not identical and fullest is not None and fullest.fields:
         header.restore_fields(ds, fullest.fields, fullest.charset)
     levels = [v.evidence.restored_psnr_db or 0.0 for v in verdicts if v.approximate]
     if levels:
         label.mark_approximate(ds, min(levels))
-    _follow_uid(ds)
+    _follow_uid(ds, before)
     return identical and not levels
 
 
@@ -270,13 +278,15 @@ def _without_pixels(
 
 def _become(ds: Dataset, other: Dataset) -> None:
     """Give `ds` the elements and the layout of `other`."""
+    before = header.text(ds, SOP_INSTANCE_UID)
     ds.__dict__.update(other.__dict__)
-    _follow_uid(ds)
+    _follow_uid(ds, before)
 
 
-def _follow_uid(ds: Dataset) -> None:
-    """The file meta information names the instance that the data set is (PS3.10 7.1)."""
-    if "MediaStorageSOPInstanceUID" in ds.file_meta:
+def _follow_uid(ds: Dataset, before: str) -> None:
+    """Where the data set has another UID than `before`, the file meta information follows (PS3.10 7.1)."""
+    changed = header.text(ds, SOP_INSTANCE_UID) != before
+    if changed and "MediaStorageSOPInstanceUID" in ds.file_meta:
         ds.file_meta.MediaStorageSOPInstanceUID = UID(header.text(ds, SOP_INSTANCE_UID))
 
 

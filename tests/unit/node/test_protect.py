@@ -309,6 +309,22 @@ class TestRewriting:
         assert purposes == ["109103", "109104"]
         assert ds.PatientIdentityRemoved == "YES"
 
+    def test_what_another_route_protected_with_its_names_in_place_does_not_leave(self):
+        for ds, earlier in (
+            (reread(builders.mr(256, 192, **PATIENT)), site()),
+            (self.report(), site(uids=Uids.DERIVE)),
+        ):
+            assert protect(ds, earlier, TIME_S).changed
+            received = pixels.read(written(ds))
+            done = protect(received, site(deidentify=BASIC), TIME_S)
+            assert (done.result, done.reason) == ("held", "protected-but-identified")
+
+    def test_what_this_route_de_identified_already_passes(self):
+        for ds in (reread(builders.mr(256, 192, **PATIENT)), self.report()):
+            protect(ds, site(deidentify=BASIC), TIME_S)
+            received = pixels.read(written(ds))
+            assert protect(received, site(deidentify=BASIC), TIME_S).reason == "already-protected"
+
     @pytest.mark.parametrize("attribute", [{"BurnedInAnnotation": "YES"}, {"EncapsulatedDocument": b"%PDF"}])
     def test_what_cannot_be_cleaned_is_held(self, attribute):
         ds = reread(builders.mr(64, 64, **PATIENT, **attribute))

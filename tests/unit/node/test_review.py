@@ -16,7 +16,7 @@ from blessmark.payload.record import FULL_FIELDS
 from blessmark.segment import segmenter
 from blessmark.types import BoolArray, Carrier, Finding, View
 from dicom_node import header
-from dicom_node.config import Config, OnError, Role, Route, SegmenterRule, Uids, parse
+from dicom_node.config import Config, Deidentify, OnError, Profile, Role, Route, SegmenterRule, Uids, parse
 from dicom_node.jobs import Arrival, InstanceState, Outcome, Work
 from dicom_node.protect import Site, protect, written
 from dicom_node.review import Reader, Recoverer, Verifier, recover, review
@@ -197,6 +197,25 @@ class TestFindings:
         ds.PixelData = ds.PixelData[:-2000]
         with pytest.raises(PixelError):
             review(ds, "x", READER)
+
+
+def test_the_originals_of_another_image_are_not_put_into_this_one():
+    """Somebody gives an image the header of another, private block and all."""
+    one = pixels.read(builders.file_bytes(builders.mr(256, 192, seed=1, **PATIENT)))
+    other = pixels.read(builders.file_bytes(builders.mr(256, 192, seed=2, PatientName="Other^Name")))
+    site = replace(SITE, deidentify=Deidentify(profile=Profile.BASIC))
+    for ds in (one, other):
+        protect(ds, site, TIME_S)
+    for tag in [tag for tag in one.keys() if tag.group != 0x7FE0]:  # noqa: SIM118
+        del one[tag]
+    for tag in [tag for tag in other.keys() if tag.group != 0x7FE0]:  # noqa: SIM118
+        one[tag] = other.get_item(tag)
+    mixed = pixels.read(written(one))
+    assert review(mixed, "x", READER).finding is Finding.HEADER_ALTERED
+    found = recover(mixed, "x", READER)
+    assert (found.finding, found.identical) == (Finding.HEADER_ALTERED, False)
+    assert mixed.PatientName == "Phantom^Test"
+    assert "Other" not in str(mixed)
 
 
 class TestRewritten:

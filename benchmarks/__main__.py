@@ -18,6 +18,7 @@ from benchmarks import (
     fidelity,
     forwarding,
     journeys,
+    paper,
     queue_depth,
     results,
     speed,
@@ -34,7 +35,10 @@ BENCHMARKS: dict[str, Callable[[Run], results.Result]] = {
     "forwarding": forwarding.measure,
     "queue-depth": queue_depth.measure,
     "faults": faults.measure,
+    "paper": paper.measure,
 }
+#: reads a folder of labelled photographs in any layout that training reads, instead of dicom/
+_ON_PHOTOGRAPHS = "paper"
 _REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -52,7 +56,7 @@ def main() -> int:
     unknown = sorted(set(chosen.names) - set(BENCHMARKS))
     if unknown:
         parser.error(f"no benchmark is called {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
-    if not (chosen.data / "dicom").is_dir():
+    if chosen.names != [_ON_PHOTOGRAPHS] and not (chosen.data / "dicom").is_dir():
         parser.error(f"{chosen.data} holds no dicom/; name the image folder with --data or DICOM_NODE_DATA")
     run = Run(chosen.data, chosen.seed, chosen.quick)
     for name in chosen.names or BENCHMARKS:

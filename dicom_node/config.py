@@ -58,6 +58,13 @@ class OnUnprotectable(enum.StrEnum):
     REJECT = "reject"  #: drop it, keep the record
 
 
+class CarrierName(enum.StrEnum):
+    """How bits are put into pixels."""
+
+    LATTICE = "lattice"  #: restored bit for bit
+    DCT = "dct"  #: the paper's own method, restored approximately
+
+
 class OnError(enum.StrEnum):
     """What happens to an instance whose processing failed."""
 
@@ -323,9 +330,22 @@ class SegmenterRule(Section):
         )
 
 
+class Dct(Section):
+    """How the carrier `dct` embeds; readers find these by themselves."""
+
+    #: side of a block, pixels; the smaller, the more room
+    block_px: Literal[6, 8, 10] = 6
+    #: by how much one coefficient exceeds the other, share of full scale (over 8 bits: of the range in use)
+    threshold: float = Field(default=0.01, ge=0.005, le=0.05)
+    #: what finds altered blocks again when restoring
+    detector: Literal["context", "paper"] = "context"
+
+
 class Watermark(Section):
     """What is hidden and how strongly."""
 
+    carrier: CarrierName = CarrierName.LATTICE
+    dct: Dct = Dct()
     segmenter: SegmenterName = "anatomy"
     #: the first that fits an image takes the place of `segmenter`
     segmenter_rules: tuple[SegmenterRule, ...] = (
@@ -450,6 +470,8 @@ class Route(Section):
     deidentify: Deidentify = Deidentify()
     #: deliveries of a higher one are sent first, wherever they go
     priority: int = Field(default=0, ge=-100, le=100)
+    #: in place of `watermark.carrier`; null keeps that
+    carrier: CarrierName | None = None
     on_unprotectable: OnUnprotectable = OnUnprotectable.HEADER
     on_error: OnError = OnError.HOLD
 

@@ -252,7 +252,7 @@ class _Cleaner:
     def keep(self, holder: Dataset, element: Element) -> Fate | Element:
         """As it is, unless it repeats what identifies the patient."""
         vr = _vr(holder, int(element.tag))
-        if vr not in _TEXT_VRS or not self._tells(holder, element):
+        if vr not in _TEXT_VRS or int(element.tag) in _CODE or not self._tells(holder, element):
             return Fate.KEEP
         return self.dummy(holder, element)
 

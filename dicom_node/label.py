@@ -65,6 +65,16 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """The image that a derived one was made from, and where it belongs; four UIDs."""
+
+    sop_class: str
+    sop_instance: str
+    study: str
+    series: str
+
+
+@dataclass(frozen=True, slots=True)
 class Note:
     """What was done to a data set, by whom and when.
 
@@ -75,7 +85,7 @@ class Note:
     description : one line
     pixels_changed : the image is a derived one now
     deidentified : the data set lost what identifies the patient
-    source : SOP class and instance UID of the original where they may be told and the instance has others
+    source : the original, where it may be told and the instance has other UIDs
     """
 
     node: str
@@ -84,7 +94,7 @@ class Note:
     description: str
     pixels_changed: bool = True
     deidentified: bool = False
-    source: tuple[str, str] | None = None
+    source: Source | None = None
 
     @property
     def when(self) -> str:
@@ -148,12 +158,16 @@ def _label_derived(ds: Dataset, note: Note) -> None:
     ds.ImageType = ["DERIVED", *image_type[1:]]
     if enhanced:
         _label_groups(ds, note)
+        if note.source is not None:
+            evidence = _read(ds, 0x00089154) or []
+            ds.SourceImageEvidenceSequence = DicomSequence([*evidence, _evidence(note.source)])
     else:
         ds.DerivationDescription = _appended(str(earlier or ""), note.description)
         ds.DerivationCodeSequence = DicomSequence([*codes, _derivation_code()])
         if note.source is not None:
-            ds.SourceImageSequence = DicomSequence([*sources, _source_image(*note.source)])
-    if all(scheme.get("CodingSchemeDesignator") != CODING_SCHEME for scheme in schemes):
+            ds.SourceImageSequence = DicomSequence([*sources, _source_image(note.source)])
+    coded = not enhanced or note.source is not None
+    if coded and all(scheme.get("CodingSchemeDesignator") != CODING_SCHEME for scheme in schemes):
         ds.CodingSchemeIdentificationSequence = DicomSequence([*schemes, _coding_scheme()])
     for tag in _STALE:
         if tag in ds:
@@ -163,10 +177,11 @@ def _label_derived(ds: Dataset, note: Note) -> None:
 def _label_groups(ds: Dataset, note: Note) -> None:
     """The functional groups of an enhanced image (PS3.3 C.7.6.16): Frame Type, and the derivation.
 
-    The Derivation Image macro (C.7.6.16.2.6) gains an item where it stands, in the shared groups else.
+    The Derivation Image macro (C.7.6.16.2.6) is for images made from another instance: it gains an item where
+    there is one, in every frame if frames have it, in the shared groups else.
     """
     per_frame = any(_DERIVATION_IMAGE in item for item in _read(ds, _FRAME_GROUPS) or [])
-    if not per_frame and not (_read(ds, _SHARED_GROUPS) or []):
+    if note.source is not None and not per_frame and not (_read(ds, _SHARED_GROUPS) or []):
         ds[_SHARED_GROUPS] = DataElement(_SHARED_GROUPS, "SQ", DicomSequence([Dataset()]))
 
     def rule(_holder: Dataset, tag: int, element: Element) -> Fate | Element:
@@ -181,11 +196,15 @@ def _label_groups(ds: Dataset, note: Note) -> None:
         if tag in ds:
             groups[tag] = ds[tag]
     rewrite(groups, rule)
-    where = _FRAME_GROUPS if per_frame else _SHARED_GROUPS
-    items = [_with_derivation(item, note) for item in groups[where].value]
-    fresh = DataElement(where, "SQ", DicomSequence(items))
-    fresh.is_undefined_length = groups[where].is_undefined_length
-    groups[where] = fresh
+    if note.source is not None:
+        where = _FRAME_GROUPS if per_frame else _SHARED_GROUPS
+        fresh = DataElement(
+            where,
+            "SQ",
+            DicomSequence([_with_derivation(item, note, note.source) for item in groups[where].value]),
+        )
+        fresh.is_undefined_length = groups[where].is_undefined_length
+        groups[where] = fresh
     for tag in (_SHARED_GROUPS, _FRAME_GROUPS):
         if tag in groups:
             ds[tag] = groups[tag]
@@ -201,12 +220,11 @@ def _derived(element: Element) -> Element:
     return DataElement(element.tag, "CS", text.decode("ascii", "replace").rstrip(" \0"))
 
 
-def _with_derivation(item: Dataset, note: Note) -> Dataset:
+def _with_derivation(item: Dataset, note: Note, source: Source) -> Dataset:
     derivation = Dataset()
     derivation.DerivationDescription = note.description
     derivation.DerivationCodeSequence = DicomSequence([_derivation_code()])
-    sources = [] if note.source is None else [_source_image(*note.source)]
-    derivation.SourceImageSequence = DicomSequence(sources)
+    derivation.SourceImageSequence = DicomSequence([_source_image(source)])
     fresh = shallow(item)
     earlier = fresh[_DERIVATION_IMAGE].value if _DERIVATION_IMAGE in fresh else []
     fresh.DerivationImageSequence = DicomSequence([*earlier, derivation])
@@ -230,14 +248,41 @@ def _coding_scheme() -> Dataset:
     return item
 
 
-def _source_image(sop_class: str, sop_instance: str) -> Dataset:
+def _reference(source: Source) -> Dataset:
     item = Dataset()
-    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class, sop_instance
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = source.sop_class, source.sop_instance
+    return item
+
+
+def _evidence(source: Source) -> Dataset:
+    """The source by study and series, which an enhanced image keeps beside its groups (PS3.3 C.8.13.2.1)."""
+    series, study = Dataset(), Dataset()
+    series.SeriesInstanceUID = source.series
+    series.ReferencedSOPSequence = DicomSequence([_reference(source)])
+    study.StudyInstanceUID = source.study
+    study.ReferencedSeriesSequence = DicomSequence([series])
+    return study
+
+
+def _source_image(source: Source) -> Dataset:
+    item = _reference(source)
     item.PurposeOfReferenceCodeSequence = DicomSequence(
         [_code("121322", "DCM", "Source image for image processing operation")]
     )
     item.SpatialLocationsPreserved = "YES"
     return item
+
+
+def mark_approximate(ds: Dataset, psnr_db: float) -> None:
+    """Say of a restored data set that its pixels are not quite the original ones (PS3.3 C.7.6.1.1.2).
+
+    Raises
+    ------
+    InputError
+        an element that must be changed cannot be read
+    """
+    said = f"NROI watermark {FORMAT_NAME} removed; NROI restored approximately, {psnr_db:.1f} dB"
+    _label_derived(ds, Note("", "", 0, said))
 
 
 def _read(ds: Dataset, tag: int) -> Any:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pydicom.dataset import Dataset
 
 from blessmark import pixels
+from blessmark.errors import PixelError
 from blessmark.payload import crypto
 from blessmark.types import KeyRing
 from dicom_node import header, label
@@ -38,6 +39,11 @@ class Originals:
         """Whether these are the originals of `ds`, and not of another instance under the same key."""
         return _bare(header.value_bytes(ds, SOP_INSTANCE_UID)) == _bare(self.written[SOP_INSTANCE_UID])
 
+    def sop_instance_uid(self, ds: Dataset) -> str:
+        """The UID that `ds` had before."""
+        before = pixels.original(self.changes)
+        return header.text(before if SOP_INSTANCE_UID in before else ds, SOP_INSTANCE_UID)
+
     def to_bytes(self) -> bytes:
         """What is sealed; `from_bytes` is its inverse."""
         fields = b"".join(
@@ -48,7 +54,14 @@ class Originals:
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Originals:
-        """What `to_bytes` wrote; raises PixelError when a later version did."""
+        """What `to_bytes` wrote; raises PixelError for anything else."""
+        try:
+            return cls._parsed(content)
+        except struct.error as error:
+            raise PixelError("the sealed originals are malformed") from error
+
+    @classmethod
+    def _parsed(cls, content: bytes) -> Originals:
         (count,) = struct.unpack_from(">I", content)
         at, written = 4, dict[int, bytes | None]()
         for _ in range(count):

@@ -18,11 +18,22 @@ from pydicom.uid import UID
 
 from blessmark import pixels
 from blessmark.embed import embed, seal_for_header
+from blessmark.embed_dct import embed_dct
 from blessmark.errors import CapacityError
 from blessmark.payload import crypto
 from blessmark.segment import batch, segmenter
 from blessmark.segment.whole import Whole
-from blessmark.types import About, Frame, IntArray, KeyRing, Receipt, Segmenter
+from blessmark.types import (
+    About,
+    BlockSettings,
+    Carrier,
+    Embedded,
+    Frame,
+    IntArray,
+    KeyRing,
+    Receipt,
+    Segmenter,
+)
 from blessmark.verify import verify
 from dicom_node import __version__, header, label, originals, segmenters
 from dicom_node.config import (
@@ -41,7 +52,9 @@ from dicom_node.originals import SOP_INSTANCE_UID
 from dicom_node.spool import Spool
 from dicom_node.uids import deriver, rewrite_uids
 
-SOP_CLASS_UID = 0x00080016
+PATIENT_IDENTITY_REMOVED = 0x00120062
+#: SOP class, instance, study and series: what names an instance and its place
+_PLACE = (0x00080016, SOP_INSTANCE_UID, 0x0020000D, 0x0020000E)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +62,7 @@ class Site:
     """What a node brings to every image: who it is, its keys, and how it marks.
 
     `rules` name images whose map another segmenter than `segmenter` draws; the first that fits decides.
-    `batch_frames` maps of an instance are drawn together at most.
+    `batch_frames` maps of an instance are drawn together at most. `blocks` matters to the carrier `dct` only.
     """
 
     node: str
@@ -62,6 +75,8 @@ class Site:
     deidentify: Deidentify | None = None
     rules: segmenters.Rules = ()
     batch_frames: int = batch.FRAMES
+    carrier: Carrier = Carrier.LATTICE
+    blocks: BlockSettings = BlockSettings()  # noqa: RUF009 - frozen
 
     @property
     def rewrites(self) -> bool:
@@ -120,7 +135,7 @@ def protect(ds: Dataset, site: Site, time_s: int) -> Protection:
         return _without_pixels(ds, site, str(image.reason), time_s)
     site = site.for_instance(ds)
     if _is_protected(ds, image, site):
-        return Protection("passed", "already-protected")
+        return _already_protected(ds, site)
     about = _about(ds, site, image.frames, time_s)
     before = pixels.settle(ds)
     marks: list[FrameMark] = []
@@ -172,6 +187,7 @@ class Protector:
 
 def site_of(config: Config, route: Route, ring: KeyRing, draw: segmenters.Draw = segmenter) -> Site:
     """The site that a configuration describes for a route; `draw` gives the segmenter of a name."""
+    dct = config.watermark.dct
     tags = tuple(tag for tag in map(record_tag, config.watermark.record) if tag is not None)
     cap = config.watermark.max_change
     return Site(
@@ -185,6 +201,8 @@ def site_of(config: Config, route: Route, ring: KeyRing, draw: segmenters.Draw =
         deidentify=route.deidentify if route.deidentifies else None,
         rules=segmenters.rules_of(config.watermark, draw),
         batch_frames=config.networks.batch_frames,
+        carrier=Carrier(route.carrier or config.watermark.carrier),
+        blocks=BlockSettings(dct.block_px, dct.threshold, dct.detector),
     )
 
 
@@ -234,7 +252,8 @@ def _embed_frames(
     image: pixels.Image, about: About, site: Site, marks: list[FrameMark]
 ) -> Iterator[IntArray]:
     """The samples of every frame, marked where they have room; notes in `marks` what was done."""
-    for frame, drawer in batch.drawn_ahead(image, site.segmenter, site.batch_frames):
+    together = site.batch_frames if site.carrier is Carrier.LATTICE else 1
+    for frame, drawer in batch.drawn_ahead(image, site.segmenter, together):
         marked, mark = _embed_frame(frame, about, replace(site, segmenter=drawer))
         marks.append(mark)
         yield marked.samples
@@ -243,13 +262,19 @@ def _embed_frames(
 def _embed_frame(frame: Frame, about: About, site: Site) -> tuple[Frame, FrameMark]:
     for chosen in _segmenters(site):
         try:
-            done = embed(frame, about, site.ring, chosen, max_change=site.max_change)
+            done = _embedded(frame, about, site, chosen)
         except CapacityError:
             continue
         return done.frame, FrameMark(frame.number, done.receipt)
     if site.on_unprotectable in _WITHOUT_ROOM:
         raise _Unprotectable
     return frame, FrameMark(frame.number, None, seal_for_header(frame, about, site.ring, site.segmenter))
+
+
+def _embedded(frame: Frame, about: About, site: Site, chosen: Segmenter) -> Embedded:
+    if site.carrier is Carrier.DCT:
+        return embed_dct(frame, about, site.ring, chosen, site.blocks, max_change=site.max_change)
+    return embed(frame, about, site.ring, chosen, max_change=site.max_change)
 
 
 def _segmenters(site: Site) -> tuple[Segmenter, ...]:
@@ -262,8 +287,15 @@ def _result(marks: list[FrameMark]) -> str:
     """The weakest protection of any frame names that of the instance."""
     if any(mark.receipt is None for mark in marks):
         return "protected-header"
-    whole = any(mark.receipt is not None and mark.receipt.segmenter == Whole.id for mark in marks)
+    whole = any(mark.receipt is not None and _touches_everything(mark.receipt) for mark in marks)
     return "protected-whole-image" if whole else "protected"
+
+
+def _already_protected(ds: Dataset, site: Site) -> Protection:
+    """It stays as it is; but what was protected with its names in place does not leave de-identified."""
+    if site.deidentify is not None and header.text(ds, PATIENT_IDENTITY_REMOVED) != "YES":
+        return Protection("held", "protected-but-identified")
+    return Protection("passed", "already-protected")
 
 
 def _without_pixels(ds: Dataset, site: Site, reason: str, time_s: int) -> Protection:
@@ -271,7 +303,7 @@ def _without_pixels(ds: Dataset, site: Site, reason: str, time_s: int) -> Protec
     if not site.rewrites:
         return Protection("passed", reason)
     if originals.unseal(ds, site.ring) is not None:
-        return Protection("passed", "already-protected")
+        return _already_protected(ds, site)
     before = pixels.settle(ds)
     _finish(ds, site, [], before, _about(ds, site, 1, time_s))
     return Protection("rewritten", reason)
@@ -279,7 +311,7 @@ def _without_pixels(ds: Dataset, site: Site, reason: str, time_s: int) -> Protec
 
 def _finish(ds: Dataset, site: Site, marks: list[FrameMark], before: bytes, about: About) -> None:
     """Rewrite and label the header, and seal what that replaced; `before` is the hash of the original."""
-    source = header.text(ds, SOP_CLASS_UID), about.sop_instance_uid
+    source = label.Source(*(header.text(ds, tag) for tag in _PLACE))
     if site.deidentify is not None:
         deidentify(ds, site.deidentify, site.ring)
     elif site.uids is Uids.DERIVE:
@@ -298,7 +330,7 @@ def _finish(ds: Dataset, site: Site, marks: list[FrameMark], before: bytes, abou
         ds, label.Mark(crypto.fingerprint(site.ring.current), records, segmenters=_drawn_by(marks)), note
     )
     originals.seal(ds, site.ring, before, about.fields)
-    if "file_meta" in ds.__dict__ and "MediaStorageSOPInstanceUID" in ds.file_meta:
+    if site.rewrites and "MediaStorageSOPInstanceUID" in ds.file_meta:
         ds.file_meta.MediaStorageSOPInstanceUID = UID(header.text(ds, SOP_INSTANCE_UID))
 
 
@@ -314,8 +346,15 @@ def _description(marks: list[FrameMark]) -> str:
         return f"Header rewritten ({label.FORMAT_NAME})"
     if not receipts:
         return f"Record sealed in header ({label.FORMAT_NAME}); pixels unchanged"
-    whole = any(receipt.segmenter == Whole.id for receipt in receipts)
+    whole = any(_touches_everything(receipt) for receipt in receipts)
+    nearly = any(receipt.restored_psnr_db is not None for receipt in receipts)
     where = "Whole-image watermark" if whole else "NROI watermark"
     kept = "" if whole else "ROI bit-identical; "
     change = max(receipt.max_change for receipt in receipts)
-    return f"{where} {label.FORMAT_NAME}; {kept}reversible; max change {change}"
+    back = "approximately reversible" if nearly else "reversible"
+    return f"{where} {label.FORMAT_NAME}; {kept}{back}; max change {change}"
+
+
+def _touches_everything(receipt: Receipt) -> bool:
+    """Whether no region of interest was spared: the opt-in, of either carrier."""
+    return receipt.segmenter.startswith("whole")

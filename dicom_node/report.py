@@ -16,7 +16,11 @@ SCHEMA = "dicom-node/verify/1"
 
 @dataclass(frozen=True, slots=True)
 class FrameReport:
-    """One frame's verdict without any patient data; tiles are (row, column) of the 64 x 64 grid."""
+    """One frame's verdict without any patient data; tiles are (row, column) of the 64 x 64 grid.
+
+    `restoration` is `exact` (proven by the hash inside), `approximate` (the frame is proven as released, and
+    the carrier restores it only nearly, to `restored_psnr_db`) or `none`.
+    """
 
     frame: int
     finding: str
@@ -33,6 +37,9 @@ class FrameReport:
     localisation: str
     altered_tiles: tuple[tuple[int, int], ...] = ()
     altered_fields: tuple[str, ...] = ()
+    block_px: int | None = None
+    restoration: str = "none"
+    restored_psnr_db: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +110,9 @@ def _judged(report: InstanceReport) -> str:
     levels = [f.psnr_db for f in report.frames if f.psnr_db is not None and math.isfinite(f.psnr_db)]
     if levels:
         parts.append(f"{min(levels):.1f} dB")
+    nearly = [f.restored_psnr_db or 0.0 for f in report.frames if f.restoration == "approximate"]
+    if nearly:
+        parts.append(f"restoration approximate ({min(nearly):.1f} dB)")
     if len(report.frames) > 1:
         parts.append(f"{len(report.frames)} frames")
     tiles = sum(len(f.altered_tiles) for f in report.frames)
@@ -115,7 +125,8 @@ def _judged(report: InstanceReport) -> str:
 
 
 def _carried(frame: FrameReport) -> str:
-    where = f"{frame.framing}/{frame.lattice}" if frame.lattice else f"{frame.framing}"
+    how = frame.lattice or frame.block_px
+    where = f"{frame.framing}/{how}" if how else f"{frame.framing}"
     return f"{frame.tier} {where}" if frame.tier else where
 
 
@@ -153,4 +164,7 @@ def _frame(frame: FrameReport) -> dict[str, object]:
         "localisation": frame.localisation,
         "altered_tiles": [list(tile) for tile in frame.altered_tiles],
         "altered_fields": list(frame.altered_fields),
+        "block_px": frame.block_px,
+        "restoration": frame.restoration,
+        "restored_psnr_db": frame.restored_psnr_db,
     }

@@ -17,6 +17,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from blessmark import pixels
+from blessmark.payload.record import uid_digest
 from blessmark.segment import batch, segmenter
 from blessmark.segment.whole import Whole
 from blessmark.types import Finding, IntArray, KeyRing, Record, Segmenter, Verdict
@@ -95,8 +96,9 @@ def review(ds: Dataset, source: str, reader: Reader, *, show_record: bool = Fals
 def recover(ds: Dataset, source: str, reader: Reader, *, partial: bool = False) -> Review:
     """Judge an instance and put the original back into `ds`: pixels, labels, record.
 
-    `ds` changes only when every frame is proven exact by the hash in its record, or, with `partial`, when
-    there is anything to restore at all.
+    `ds` changes only when every frame is proven exact by the hash in its record, or proven to be as it was
+    released by a carrier that restores approximately (then labelled so), or, with `partial`, when there is
+    anything to restore at all.
     """
     image = pixels.load(ds)
     if isinstance(image, pixels.Passthrough):
@@ -145,7 +147,8 @@ class Recoverer:
         buffer = io.BytesIO()
         pixels.write(ds, buffer)
         blob = self._spool.put([buffer.getvalue()])
-        whole = passed(work, self._route, "recovered")
+        nearly = any(frame.restoration == "approximate" for frame in done.report.frames)
+        whole = passed(work, self._route, "recovered", "approximate" if nearly else "")
         return replace(
             whole,
             blob=blob.name,
@@ -221,25 +224,35 @@ def _restored(
     """The restored samples of every frame; what was judged is noted in `verdicts`."""
     for verdict in _verdicts(ds, image, reader):
         verdicts.append(_without_samples(verdict))
-        if verdict.restored is None or not (verdict.exact or partial):
+        if verdict.restored is None or not (verdict.exact or verdict.approximate or partial):
             raise _NotRestorable
         yield verdict.restored.samples
 
 
 def _restore_header(ds: Dataset, ring: KeyRing, verdicts: Sequence[Verdict]) -> bool:
-    """Undo everything else that the node did; whether the data set is proven to be the original's bytes."""
-    found = unseal(ds, ring)
-    identical = found is not None and pixels.undo(ds, found.changes)
+    """Undo everything else that the node did; whether the data set is proven to be the original's bytes.
+
+    The record in the pixels says whose image it is: originals of another instance are left alone.
+    """
     fullest = min((v.record for v in verdicts if v.record is not None), key=lambda r: r.tier, default=None)
+    found = unseal(ds, ring)
+    if found is not None and fullest is not None:
+        own = uid_digest(found.sop_instance_uid(ds)) == fullest.uid_digest
+        found = found if own else None
+    before = header.text(ds, SOP_INSTANCE_UID)
+    identical = found is not None and pixels.undo(ds, found.changes)
     if not identical and fullest is not None and fullest.fields:
         header.restore_fields(ds, fullest.fields, fullest.charset)
-    _follow_uid(ds)
-    return identical
+    levels = [v.evidence.restored_psnr_db or 0.0 for v in verdicts if v.approximate]
+    if levels:
+        label.mark_approximate(ds, min(levels))
+    _follow_uid(ds, before)
+    return identical and not levels
 
 
 def _without_samples(verdict: Verdict) -> Verdict:
     """The verdict without its restored frame: a cine of thousands of frames must fit into memory."""
-    return Verdict(verdict.finding, verdict.evidence, verdict.record, None, verdict.exact)
+    return replace(verdict, restored=None)
 
 
 def _without_pixels(
@@ -265,13 +278,15 @@ def _without_pixels(
 
 def _become(ds: Dataset, other: Dataset) -> None:
     """Give `ds` the elements and the layout of `other`."""
+    before = header.text(ds, SOP_INSTANCE_UID)
     ds.__dict__.update(other.__dict__)
-    _follow_uid(ds)
+    _follow_uid(ds, before)
 
 
-def _follow_uid(ds: Dataset) -> None:
-    """The file meta information names the instance that the data set is (PS3.10 7.1)."""
-    if "MediaStorageSOPInstanceUID" in ds.file_meta:
+def _follow_uid(ds: Dataset, before: str) -> None:
+    """Where the data set has another UID than `before`, the file meta information follows (PS3.10 7.1)."""
+    changed = header.text(ds, SOP_INSTANCE_UID) != before
+    if changed and "MediaStorageSOPInstanceUID" in ds.file_meta:
         ds.file_meta.MediaStorageSOPInstanceUID = UID(header.text(ds, SOP_INSTANCE_UID))
 
 
@@ -331,6 +346,9 @@ def _frame_report(verdict: Verdict) -> FrameReport:
         localisation=evidence.localisation,
         altered_tiles=evidence.altered_tiles,
         altered_fields=tuple(keyword_for_tag(tag) or f"{tag:08X}" for tag in evidence.altered_fields),
+        block_px=evidence.block_px,
+        restoration="exact" if verdict.exact else "approximate" if verdict.approximate else "none",
+        restored_psnr_db=evidence.restored_psnr_db,
     )
 
 

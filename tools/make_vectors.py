@@ -1,4 +1,4 @@
-"""Writes the golden vectors of format v1: tests/vectors/v1/*.json and the subset packaged with the engine.
+"""Writes the golden vectors of format v1: tests/vectors/{v1,dct}/*.json and the subset in the engine.
 
 The only writer. Vectors are frozen with the format: files that hold others are not overwritten, unless
 the format has not been released.
@@ -16,11 +16,14 @@ from pathlib import Path
 
 from blessmark.selftest import FORMAT, content_hash
 from tools.vector_attacks import identity_vectors, tampering_vectors
+from tools.vector_blocks import block_vectors
 from tools.vector_making import Vector
 from tools.vector_marks import global_vectors, tile_vectors
 
 REPOSITORY = Path(__file__).parent.parent
 TARGET = REPOSITORY / "tests" / "vectors" / "v1"
+#: of the carrier `dct`, docs/format/dct.md
+BLOCKS = REPOSITORY / "tests" / "vectors" / "dct" / "blocks.json"
 PACKAGED = REPOSITORY / "core" / "blessmark" / "vectors" / "v1.json"
 
 PACKAGED_IDS = (
@@ -46,6 +49,7 @@ def files() -> dict[Path, str]:
     result = {TARGET / f"{name}.json": _document(name, vectors) for name, vectors in sets.items()}
     packaged = [everything[id_] for id_ in PACKAGED_IDS]
     result[PACKAGED] = _document("packaged", packaged)
+    result[BLOCKS] = _document("blocks", block_vectors())
     return result
 
 

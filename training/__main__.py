@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import sys
@@ -15,9 +16,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; 0 if it did its work, 2 if the data are not what it reads."""
     chosen = _parser().parse_args(arguments)
     _quiet_and_single_threaded(chosen.threads)
-    from training import commands  # Keras reads the environment when it is imported
-
     try:
+        commands = importlib.import_module(_module_of(chosen.network))  # Keras reads the environment
         report = getattr(commands, chosen.command)(chosen.network, chosen.data, chosen.out, chosen.fold)
     except DataError as error:
         print(f"training: {error}", file=sys.stderr)
@@ -26,11 +26,20 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def _module_of(network: str) -> str:
+    """Detectors are small and need no Keras."""
+    return "training.detectors" if network.startswith("detector-") else "training.commands"
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training", description="Make the packaged networks.")
     parser.add_argument("command", choices=["train", "evaluate", "export"])
     parser.add_argument("--data", type=Path, required=True, help="folder of a data set, or of several")
-    parser.add_argument("--network", default="vessels", help="vessels, blessmark-block-{6,8,10}")
+    parser.add_argument(
+        "--network",
+        default="vessels",
+        help="vessels, blessmark-block-{6,8,10}, detector-{paper,context}-{6,8,10}",
+    )
     parser.add_argument(
         "--out", type=Path, default=Path("build/training"), help="for checkpoints and weights"
     )

@@ -20,8 +20,8 @@ from training.scores import as_table, logits_of, pooled, score, score_in_blocks
 
 #: more than any logit, so that the search always ends
 _LARGEST_OFFSET = 1 << 14
-_HRF = "HRF, images numbered 01 to 11; 13 and 15 held out"
-_HRF_LICENCE = (
+HRF = "HRF, images numbered 01 to 11; 13 and 15 held out"
+HRF_LICENCE = (
     "CC BY 4.0. Trained on the High-Resolution Fundus Image Database (HRF, CC BY 4.0): A. Budai, R. Bock, "
     "A. Maier, J. Hornegger, G. Michelson, Robust Vessel Segmentation in Fundus Images, "
     "International Journal of Biomedical Imaging 2013"
@@ -58,8 +58,8 @@ class VesselTask:
     """The U-Net of `blessmark.segment.vessels`."""
 
     recipe: Recipe = VESSELS
-    data: str = _HRF
-    licence: str = _HRF_LICENCE
+    data: str = HRF
+    licence: str = HRF_LICENCE
     #: vessel pixels of the training part that must lie in ROI blocks
     protected: float = 0.93
     #: which quarter of the photographs is held out, see `photos.find`
@@ -96,8 +96,8 @@ class BlockTask:
     """The paper's network of `blessmark.segment.block`, on photographs of the paper's size."""
 
     side: int
-    data: str = _HRF
-    licence: str = _HRF_LICENCE
+    data: str = HRF
+    licence: str = HRF_LICENCE
     fold: int = 0
 
     @property

@@ -20,11 +20,13 @@ import numpy as np
 import numpy.typing as npt
 
 from blessmark.embed import embed, seal_for_header
+from blessmark.embed_dct import embed_dct
 from blessmark.errors import SelfTestError, WatermarkError
 from blessmark.profile import V1
 from blessmark.segment import segmenter
 from blessmark.types import (
     About,
+    BlockSettings,
     BoolArray,
     Embedded,
     Frame,
@@ -148,6 +150,10 @@ def _unequal(expected: Mapping[str, Any], actual: Mapping[str, Any], within: str
 def written(vector: Vector, original: Frame) -> Embedded:
     """What embedding makes of the original."""
     write = vector["write"]
+    if "blocks" in write:
+        settings = BlockSettings(write["blocks"]["side"], write["blocks"]["threshold"])
+        ring, about = Ring((key_of(write["key"]),)), about_of(write["about"])
+        return embed_dct(original, about, ring, segmenter_of(vector), settings)
     framings = tuple(Framing(name) for name in write["framings"])
     return embed(
         original,
@@ -335,7 +341,7 @@ def receipt_facts(receipt: Receipt) -> dict[str, Any]:
     return {
         "tier": receipt.tier.name.lower(),
         "framing": str(receipt.framing),
-        "lattice": Lattice(receipt.lattice).name.lower(),
+        "lattice": None if receipt.lattice is None else Lattice(receipt.lattice).name.lower(),
         "message_bits": receipt.message_bits,
         "changed_samples": receipt.changed_samples,
         "max_change": receipt.max_change,

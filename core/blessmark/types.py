@@ -29,7 +29,15 @@ class Framing(enum.StrEnum):
 
     TILE = "tile"  #: one authenticated packet a tile, erasure-coded across tiles; the default
     GLOBAL = "global"  #: one order over the whole image, for scarce capacity
+    BLOCKS = "blocks"  #: one bit a block and channel, by the `dct` carrier
     HEADER = "header"  #: not in the pixels at all: the sealed record travels in a header element
+
+
+class Carrier(enum.StrEnum):
+    """How bits are put into pixels."""
+
+    LATTICE = "lattice"  #: prediction errors of untouched neighbours; restores bit for bit; the default
+    DCT = "dct"  #: the order of two coefficients of a block, as the paper does; restores approximately
 
 
 class Tier(enum.IntEnum):
@@ -249,6 +257,7 @@ class Evidence:
 
     `tiles` is uint8 [tile rows, tile cols] of `TileState`, None when nothing was found. `packets` counts
     tiles whose packet is authentic, `shards_needed` the shards the record takes; a packet holds 1 to 16.
+    `block_px` and `restored_psnr_db` are told by the `dct` carrier alone.
     """
 
     frame: int
@@ -265,6 +274,8 @@ class Evidence:
     tiles: npt.NDArray[np.uint8] | None = None
     altered_tiles: tuple[tuple[int, int], ...] = ()
     altered_fields: tuple[int, ...] = ()
+    block_px: int | None = None
+    restored_psnr_db: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +283,9 @@ class Verdict:
     """The answer to "is this the image that was protected?", for one frame.
 
     `restored` is the frame with the watermark removed as far as possible; it equals the original bit for
-    bit whenever `exact` is true, which the hash inside the watermark has then proven.
+    bit whenever `exact` is true, which the hash inside the watermark has then proven. `approximate` is true
+    where the frame is proven to be what was released, to the last bit, but the carrier restores it only
+    nearly: `evidence.restored_psnr_db` tells how nearly, as measured when it was marked.
     """
 
     finding: Finding
@@ -280,15 +293,38 @@ class Verdict:
     record: Record | None = None
     restored: Frame | None = None
     exact: bool = False
+    approximate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BlockSettings:
+    """How the `dct` carrier embeds; a reader finds all of it by itself.
+
+    Attributes
+    ----------
+    side : of a block, pixels: 6, 8 or 10
+    threshold : by how much one coefficient must exceed the other, as a share of full scale (deeper than
+        8 bits: of the range in use)
+    detector : what finds the altered blocks again when restoring, `context` or `paper`
+    """
+
+    side: int = 6
+    threshold: float = 0.01
+    detector: str = "context"
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What embedding did to one frame."""
+    """What embedding did to one frame.
+
+    `lattice` is None and `block_px` the side of a block where the `dct` carrier was used; then
+    `switched_blocks` turned region of interest by what was embedded into them, and `restored_psnr_db` is what
+    restoring gives, None where it gives the original.
+    """
 
     tier: Tier
     framing: Framing
-    lattice: Lattice
+    lattice: Lattice | None
     segmenter: str
     key_id: int
     message_bits: int
@@ -298,6 +334,9 @@ class Receipt:
     psnr_db: float
     roi_share: float
     localised: bool
+    block_px: int | None = None
+    switched_blocks: int = 0
+    restored_psnr_db: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from blessmark.carrier import tile_framing
+from blessmark.carrier.block_maps import maps_for
 from blessmark.embed import allowed_change
 from blessmark.extract import Extraction, TileAt, extract, read_again
+from blessmark.extract_dct import BlockExtraction, extract_dct
 from blessmark.fidelity import psnr_db
 from blessmark.payload import crypto, record
 from blessmark.types import (
@@ -58,18 +60,31 @@ def verify(
     hinted_segmenters : ids of segmenters that the header claims; a hint as well, which tells
         `unknown-segmenter` from `damaged`
     """
-    known = {segmenter.id for segmenter in segmenters}
+    known = _known_maps(segmenters)
     unknown = [claimed for claimed in hinted_segmenters if claimed not in known]
     found = extract(frame, ring, segmenters)
+    if found is not None and found.record is not None:
+        return _judge_found(frame, found, header, known, unknown)
+    by_seal = None if sealed is None else _judge_sealed(frame, ring, sealed, header)
+    if by_seal is not None and by_seal.exact:
+        return by_seal
+    in_blocks = extract_dct(frame, ring, segmenters)
+    if in_blocks is not None and in_blocks.record is not None:
+        return _judge_blocks(frame, in_blocks, header)
     if found is not None:
         return _judge_found(frame, found, header, known, unknown)
-    if sealed is not None:
-        verdict = _judge_sealed(frame, ring, sealed, header)
-        if verdict is not None:
-            return verdict
+    if by_seal is not None:
+        return by_seal
+    if in_blocks is not None:
+        return _judge_blocks(frame, in_blocks, header)
     finding = _nothing_found(ring, hinted_keys, unknown)
     claimed = ", ".join(unknown) if finding is Finding.UNKNOWN_SEGMENTER else ""
     return Verdict(finding, Evidence(frame.number, segmenter=claimed))
+
+
+def _known_maps(segmenters: Sequence[Segmenter]) -> set[str]:
+    """The ids of every map that these segmenters give, by either carrier."""
+    return {segmenter.id for segmenter in segmenters} | {each.id for each in maps_for(segmenters)}
 
 
 def _nothing_found(ring: KeyRing, hinted_keys: Sequence[bytes], unknown: Sequence[str]) -> Finding:
@@ -162,6 +177,40 @@ def _judge_sealed(
         )
         return Verdict(_finding(exact, fields), evidence, sent, frame, exact)
     return None
+
+
+def _judge_blocks(frame: Frame, found: BlockExtraction, header: Mapping[int, bytes] | None) -> Verdict:
+    """The verdict on a frame that the `dct` carrier marked: its seal proves the frame as it was released.
+
+    Restoring is approximate, so the hash of the original decides only whether it came out exact after all.
+    """
+    sent, seal = found.record, found.seal
+    restored = frame.with_samples(found.restored)
+    intact = sent is not None and seal is not None and seal.intact
+    wrong = [] if seal is None or intact or sent is None else list(seal.wrong_cells)
+    altered = frozenset(_tiles_of_cells(frame, wrong))
+    states = np.zeros(tile_framing.TileGrid(frame.rows, frame.cols).shape, np.uint8)
+    _mark(states, altered, TileState.ALTERED)
+    evidence = Evidence(
+        frame=frame.number,
+        key_id=found.key.id,
+        framing=Framing.BLOCKS,
+        tier=None if sent is None else sent.tier,
+        segmenter=found.block_map.id,
+        changed_samples=int(np.count_nonzero(restored.samples != frame.samples)),
+        psnr_db=psnr_db(restored, frame.samples),
+        localisation="none" if sent is None or seal is None else "exact",
+        tiles=states,
+        altered_tiles=tuple(sorted(altered)),
+        altered_fields=() if sent is None else altered_fields(sent, header),
+        block_px=found.block_map.side,
+        restored_psnr_db=seal.psnr_db if intact and seal is not None else None,
+    )
+    if sent is None:
+        return Verdict(Finding.DAMAGED, evidence)
+    exact = intact and record.pixel_digest(restored) == sent.pixel_digest
+    finding = _finding(intact, evidence.altered_fields)
+    return Verdict(finding, evidence, sent, restored, exact, approximate=intact and not exact)
 
 
 def _finding(exact: bool, fields: tuple[int, ...]) -> Finding:

@@ -152,6 +152,19 @@ def _add_protect(commands: _Commands[argparse.ArgumentParser]) -> None:
         help="most that a sample may move, grey levels (default: 1 %% of the range in use)",
     )
     protect.add_argument(
+        "--carrier",
+        choices=("lattice", "dct"),
+        default="lattice",
+        help="lattice restores bit for bit (default), dct is the paper's own and restores approximately",
+    )
+    protect.add_argument(
+        "--block",
+        type=int,
+        choices=(6, 8, 10),
+        default=6,
+        help="side of a block of the carrier dct, pixels (default: 6)",
+    )
+    protect.add_argument(
         "--on-unprotectable",
         choices=("header", "whole-image", "pass", "reject"),
         default="header",

@@ -6,6 +6,7 @@ import argparse
 import time
 from collections import Counter
 
+from blessmark.types import BlockSettings, Carrier, Receipt
 from dicom_node.cli.files import Pair, instance, pairs, problem, progress, write_whole
 from dicom_node.cli.reading import ring_of, segmenters_of, tell, tell_skipped
 from dicom_node.config import RECORD_FIELDS, Deidentify, OnUnprotectable, Profile, Uids
@@ -45,6 +46,8 @@ def _site(args: argparse.Namespace) -> Site:
         on_unprotectable=OnUnprotectable(args.on_unprotectable),
         uids=Uids(args.uids),
         deidentify=Deidentify(profile=Profile.BASIC) if args.deidentify else None,
+        carrier=Carrier(args.carrier),
+        blocks=BlockSettings(args.block),
     )
 
 
@@ -67,9 +70,15 @@ def _detail(done: Protection) -> str:
         return done.reason
     weakest = max(receipts, key=lambda receipt: receipt.tier)
     parts = [
-        f"{weakest.tier.name.lower()} {weakest.framing}/{weakest.lattice.name.lower()}",
+        f"{weakest.tier.name.lower()} {_carried(weakest)}",
         f"{min(receipt.psnr_db for receipt in receipts):.1f} dB",
     ]
     if len(done.frames) > 1:
         parts.append(f"{len(receipts)} of {len(done.frames)} frames")
     return ", ".join(parts)
+
+
+def _carried(receipt: Receipt) -> str:
+    """Framing and lattice, or framing and side of a block."""
+    how = receipt.block_px if receipt.lattice is None else receipt.lattice.name.lower()
+    return f"{receipt.framing}/{how}"

@@ -113,6 +113,23 @@ def test_recover_gives_back_pixels_and_header(site: Site, tmp_path: Path) -> Non
     assert pixels.read(out / "ct").to_json_dict() == pixels.read(site.images / "ct").to_json_dict()
 
 
+def test_the_papers_carrier_is_an_option_and_readers_need_none(site: Site, tmp_path: Path) -> None:
+    image = write(tmp_path / "in" / "us", builders.us(300, 420, frames=2, SequenceOfUltrasoundRegions=[]))
+    marked, restored = tmp_path / "marked", tmp_path / "restored"
+    options = ("--carrier", "dct", "--block", "8")
+    done = run("protect", image.parent, "--out", marked, *options, keys=site.keys)
+    assert done.returncode == 0, done.stderr
+    assert "protected        full blocks/8" in done.stdout
+    found = documented(run("verify", marked, "--json", keys=site.keys))["us"]
+    assert found["finding"] == "authentic"
+    assert [frame["restoration"] for frame in found["frames"]] == ["approximate", "approximate"]
+    assert "restoration approximate (" in run("verify", marked, keys=site.keys).stdout
+    back = run("recover", marked, "--out", restored, keys=site.keys)
+    assert back.returncode == 0, back.stdout
+    assert "approximately" in pixels.read(restored / "us").DerivationDescription
+    assert samples(restored / "us") != samples(marked / "us")
+
+
 def test_the_schema_lists_every_finding() -> None:
     schema = json.loads(_SCHEMA.read_text("utf-8"))
     assert tuple(schema["$defs"]["finding"]["enum"]) == _FINDINGS

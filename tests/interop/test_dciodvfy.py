@@ -50,7 +50,7 @@ def findings(path: Path) -> Counter[str]:
     done = subprocess.run(["dciodvfy", "-new", str(path)], capture_output=True, check=False, timeout=120)
     lines = (done.stderr + done.stdout).decode("latin-1").splitlines()
     kept = (line.strip() for line in lines if line.startswith(("Error", "Warning")))
-    return Counter(re.sub(r"0x[0-9a-f]{5,}|<<?[0-9.]{5,}>>?|\b\d+(\.\d+){3,}\b", "#", line) for line in kept)
+    return Counter(re.sub(r"0x[0-9a-f]{5,}|<<?[0-9.]+>>?|\b\d+(\.\d+){3,}\b", "#", line) for line in kept)
 
 
 def new_findings(task: tuple[Path, str]) -> tuple[str, bool, list[str]]:

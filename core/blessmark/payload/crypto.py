@@ -52,6 +52,7 @@ class DerivedKeys:
     cells : 32 bytes, BLAKE2b digests of the localisation cells
     element : 64 bytes, AES-256-SIV of the sealed header element
     names : 32 bytes, HMAC-SHA256 of what stands in for a UID or an identity
+    blocks : 32 bytes, BLAKE2b MACs of the `dct` carrier
     """
 
     message: bytes = field(repr=False)
@@ -62,6 +63,7 @@ class DerivedKeys:
     cells: bytes = field(repr=False)
     element: bytes = field(repr=False)
     names: bytes = field(repr=False)
+    blocks: bytes = field(repr=False)
 
 
 @lru_cache(maxsize=64)
@@ -76,6 +78,7 @@ def derive(key: SiteKey) -> DerivedKeys:
         cells=_expand(key, b"cells", 32),
         element=_expand(key, b"element", 64),
         names=_expand(key, b"names", 32),
+        blocks=_expand(key, b"blocks", 32),
     )
 
 
@@ -151,11 +154,23 @@ def header_mask(keys: DerivedKeys, frame_number: int, lattice: Lattice, length: 
     return _keystream(keys.mask, b"hdr", frame_number, lattice, length)
 
 
-def _keystream(
-    key: bytes, label: bytes, frame_number: int, lattice: Lattice, length: int
-) -> npt.NDArray[np.uint8]:
-    """`length` bytes of AES-256-CTR; the counter starts at label | lattice | frame | 64 zero bits."""
-    counter = label + struct.pack(">BI", lattice, frame_number) + bytes(8)
+def block_words(keys: DerivedKeys, frame_number: int, side: int, count: int) -> npt.NDArray[np.uint32]:
+    """uint32 [count]: the keyed word of every block of the `dct` carrier, which orders them."""
+    stream = _keystream(keys.order, b"blk", frame_number, side, 4 * count)
+    return stream.view("<u4").astype(np.uint32, copy=False)
+
+
+def block_mask(keys: DerivedKeys, frame_number: int, side: int, length: int) -> npt.NDArray[np.uint8]:
+    """uint8 [length]: what the header of the `dct` carrier is XORed with."""
+    return _keystream(keys.mask, b"bhd", frame_number, side, length)
+
+
+def _keystream(key: bytes, label: bytes, frame_number: int, kind: int, length: int) -> npt.NDArray[np.uint8]:
+    """`length` bytes of AES-256-CTR; the counter starts at label | kind | frame | 64 zero bits.
+
+    `kind` is the lattice, or the side of a block.
+    """
+    counter = label + struct.pack(">BI", kind, frame_number) + bytes(8)
     stream = np.empty(length + 15, np.uint8)  # update_into asks for a block less one byte of spare room
     Cipher(AES(key), CTR(counter)).encryptor().update_into(bytes(length), stream.data)
     return stream[:length]
@@ -174,3 +189,18 @@ def header_mac(keys: DerivedKeys) -> hashlib.blake2b:
 def cell_mac(keys: DerivedKeys) -> hashlib.blake2b:
     """A fresh 1-byte digest for a cell of the localisation grid."""
     return hashlib.blake2b(digest_size=1, key=keys.cells, person=b"bm1 cell")
+
+
+def block_header_mac(keys: DerivedKeys) -> hashlib.blake2b:
+    """A fresh 4-byte MAC for the header of the `dct` carrier."""
+    return hashlib.blake2b(digest_size=V1.mac_bytes, key=keys.blocks, person=b"bm1 blockheader")
+
+
+def block_seal_mac(keys: DerivedKeys) -> hashlib.blake2b:
+    """A fresh 16-byte MAC over every sample of a frame that the `dct` carrier marked."""
+    return hashlib.blake2b(digest_size=16, key=keys.blocks, person=b"bm1 blockseal")
+
+
+def block_cell_mac(keys: DerivedKeys) -> hashlib.blake2b:
+    """A fresh 1-byte digest for a cell of the marked frame."""
+    return hashlib.blake2b(digest_size=1, key=keys.blocks, person=b"bm1 blockcell")

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from blessmark.embed import embed
+from blessmark.embed_dct import embed_dct
 from blessmark.errors import WatermarkError
+from blessmark.fidelity import psnr_db
 from blessmark.recover import recover
 from blessmark.segment.anatomy import Anatomy
 from blessmark.types import Finding
@@ -33,6 +35,16 @@ def test_all_but_the_altered_tile_comes_back():
 
     assert not recovery.exact
     assert np.argwhere(recovery.frame.samples[0] != IMAGE.samples[0]).tolist() == [[130, 130]]
+
+
+def test_what_the_papers_carrier_marked_comes_back_nearly():
+    image = frame(body_in_air((640, 640)))
+    marked = embed_dct(image, ABOUT, RING, Anatomy()).frame
+    recovery = recover(marked, RING, [Anatomy()])
+    assert not recovery.exact
+    assert recovery.verdict.approximate
+    told = recovery.verdict.evidence.restored_psnr_db
+    assert psnr_db(image, recovery.frame.samples) >= told > psnr_db(image, marked.samples)
 
 
 def test_without_a_watermark_there_is_nothing_to_go_back_to():

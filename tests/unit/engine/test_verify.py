@@ -7,7 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from blessmark.carrier import dct_framing
+from blessmark.carrier.block_maps import maps_for
 from blessmark.embed import embed, seal_for_header
+from blessmark.embed_dct import embed_dct
+from blessmark.payload import crypto
 from blessmark.payload.crypto import fingerprint
 from blessmark.payload.record import Grid
 from blessmark.segment.anatomy import Anatomy
@@ -26,6 +30,11 @@ DONE = embed(IMAGE, ABOUT, RING, DRAWN)
 MARKED = DONE.frame
 HEADER = dict(ABOUT.fields)
 IN_ROI, BESIDE = (256, 256), (40, 300)
+
+
+#: the same image by the carrier `dct`, with room all around the body
+LARGE = frame(body_in_air((640, 640)))
+IN_BLOCKS = embed_dct(LARGE, ABOUT, RING, Anatomy()).frame
 
 
 def judge(image: Frame, ring: Ring = RING, **options) -> Verdict:
@@ -361,3 +370,59 @@ def test_a_map_that_is_right_in_some_tiles_only_does_not_accuse_the_others():
 
     assert verdict.finding is Finding.AUTHENTIC
     assert verdict.evidence.segmenter == SPECKLED.id
+
+
+class TestBlocks:
+    """Frames that the carrier `dct` marked: the seal proves them as released, restoring is approximate."""
+
+    @staticmethod
+    def judge(image: Frame, **options) -> Verdict:
+        return verify(image, RING, (Anatomy(),), **options)
+
+    def test_untouched_they_are_authentic_and_not_exact(self):
+        verdict = self.judge(IN_BLOCKS, header=HEADER)
+        assert verdict.finding is Finding.AUTHENTIC
+        assert verdict.approximate
+        assert not verdict.exact
+        evidence = verdict.evidence
+        assert (evidence.framing, evidence.block_px, evidence.lattice) == (Framing.BLOCKS, 6, None)
+        assert evidence.segmenter == verdict.record.segmenter == "veiled-anatomy-6/1"
+        assert evidence.altered_tiles == ()
+        assert evidence.restored_psnr_db > evidence.psnr_db
+
+    @pytest.mark.parametrize("place", [(320, 320), (3, 3), (639, 0)])
+    def test_one_step_of_one_sample_is_located(self, place):
+        verdict = self.judge(one_more(IN_BLOCKS, *place))
+        assert verdict.finding is Finding.PIXELS_ALTERED
+        cell = tuple(2 * (side // 128) for side in place)
+        assert cell in verdict.evidence.altered_tiles, "cells of this image are 2 x 2 tiles"
+        assert len(verdict.evidence.altered_tiles) <= 4
+        assert not verdict.approximate
+        assert verdict.evidence.restored_psnr_db is None
+
+    def test_a_header_that_differs_is_named(self):
+        verdict = self.judge(IN_BLOCKS, header={**HEADER, 0x00100020: b"other"})
+        assert verdict.finding is Finding.HEADER_ALTERED
+        assert verdict.evidence.altered_fields == (0x00100020,)
+        assert verdict.approximate
+
+    def test_a_wrong_bit_of_the_message_is_damage(self):
+        block_map = maps_for((Anatomy(),), (6,))[0]
+        last = int(dct_framing.read(IN_BLOCKS, block_map, crypto.derive(KEY)).places[-1])
+        row, col = divmod(last, 640 // 6)
+        block = IN_BLOCKS.samples[:, 6 * row : 6 * row + 6, 6 * col : 6 * col + 6]
+        there = slice(6 * row, 6 * row + 6), slice(6 * col, 6 * col + 6)
+        verdict = self.judge(changed(IN_BLOCKS, *there, block.swapaxes(1, 2).copy()))
+        assert verdict.finding is Finding.DAMAGED
+        assert verdict.restored is None
+
+    def test_without_the_key_nothing_is_there(self):
+        ring = Ring(OTHER_KEY)
+        assert verify(IN_BLOCKS, ring, (Anatomy(),)).finding is Finding.UNMARKED
+        hinted = verify(IN_BLOCKS, ring, (Anatomy(),), hinted_keys=[fingerprint(KEY)])
+        assert hinted.finding is Finding.WRONG_KEY
+
+    def test_a_record_in_the_pixels_outweighs_one_in_the_header_that_does_not_fit(self):
+        sealed = seal_for_header(LARGE, ABOUT, RING, Anatomy())
+        assert self.judge(LARGE, sealed=sealed).evidence.framing is Framing.HEADER
+        assert self.judge(IN_BLOCKS, sealed=sealed).evidence.framing is Framing.BLOCKS

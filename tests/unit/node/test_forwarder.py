@@ -504,6 +504,24 @@ def test_a_refusal_after_a_long_outage_still_has_its_chances(made: Callable[...,
     assert site.tally("pacs") == {DeliveryState.DELIVERED: 1}
 
 
+def test_an_outage_that_cannot_be_noted_leaves_the_batch_to_the_next_turn(
+    made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    site, pacs = made(clock=clock, pacs={}), Peer("pacs", clock)
+    site.queue(6)
+    site.run(lambda: pacs.taken, 60.0)
+
+    def refuse(*_arguments: object) -> None:
+        raise LedgerUnavailable("it cannot be written")
+
+    monkeypatch.setattr(Ledger, "went_down", refuse)
+    pacs.there = False
+    with pytest.raises(LedgerUnavailable):
+        site.run(lambda: False, 60.0)
+    assert site.tally("pacs") == {DeliveryState.DELIVERED: 1, DeliveryState.QUEUED: 5}
+
+
 def test_what_is_urgent_goes_first(made: Callable[..., Site]) -> None:
     clock = Clock()
     site, pacs = made(clock=clock, pacs={}), Peer("pacs", clock)

@@ -21,7 +21,7 @@ IMAGE_TYPE, DERIVATION, EQUIPMENT = 0x00080008, 0x00082111, 0x0018A001
 #: 2026-09-21T17:46:40Z
 TIME_S = 1_790_012_800
 MARK = label.Mark(b"\x01\x02\x03\x04", ((1, b"sealed one"), (7, b"sealed seven!")), b"sealed originals")
-SOURCE = (str(uid.MRImageStorage), "2.25.77")
+SOURCE = label.Source(str(uid.MRImageStorage), "2.25.77", "2.25.5", "2.25.6")
 
 
 def stored(
@@ -68,6 +68,20 @@ class TestTheHintAtTheSegmenters:
         (tag,) = (tag for tag in ds.keys() if tag.group == 0x0099 and tag.element & 0xFF == 0x05)  # noqa: SIM118
         header.put_bytes(ds, tag, "LO", f"{forged}\\anatomy/1".encode())
         assert label.read_mark(ds).segmenters == ("anatomy/1",)
+
+
+class TestApproximate:
+    def test_says_that_the_pixels_are_not_quite_the_original_ones(self):
+        ds = stored(ImageType=["ORIGINAL", "PRIMARY", "AXIAL"], DerivationDescription="earlier")
+        label.mark_approximate(ds, 63.25)
+        assert list(ds.ImageType) == ["DERIVED", "PRIMARY", "AXIAL"]
+        assert ds.DerivationDescription.startswith("earlier; NROI watermark blessmark/1 removed")
+        assert "approximately, 63.2 dB" in ds.DerivationDescription
+
+    def test_says_so_where_nothing_was_said(self):
+        ds = stored()
+        label.mark_approximate(ds, 60)
+        assert list(ds.ImageType) == ["DERIVED", "PRIMARY"]
 
 
 class TestMark:
@@ -184,7 +198,8 @@ class TestDerivation:
     def test_names_the_source_image_where_it_may(self):
         ds = through_a_file(marked(stored(), source=SOURCE))
         (source,) = ds.SourceImageSequence
-        assert (source.ReferencedSOPClassUID, source.ReferencedSOPInstanceUID) == SOURCE
+        assert source.ReferencedSOPClassUID == SOURCE.sop_class
+        assert source.ReferencedSOPInstanceUID == SOURCE.sop_instance
         assert source.PurposeOfReferenceCodeSequence[0].CodeValue == "121322"
         assert source.SpatialLocationsPreserved == "YES"
         assert "SourceImageSequence" not in marked(stored())
@@ -228,11 +243,23 @@ class TestEnhanced:
         (derivation,) = ds.SharedFunctionalGroupsSequence[0].DerivationImageSequence
         assert derivation.DerivationDescription == "what was done"
         assert derivation.DerivationCodeSequence[0].CodingSchemeDesignator == "99DNODE"
-        assert derivation.SourceImageSequence[0].ReferencedSOPInstanceUID == SOURCE[1]
+        assert derivation.SourceImageSequence[0].ReferencedSOPInstanceUID == SOURCE.sop_instance
         assert "DerivationDescription" not in ds
+        (evidence,) = ds.SourceImageEvidenceSequence
+        (series,) = evidence.ReferencedSeriesSequence
+        assert (evidence.StudyInstanceUID, series.SeriesInstanceUID) == (SOURCE.study, SOURCE.series)
+        assert series.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == SOURCE.sop_instance
+
+    def test_without_another_instance_there_is_no_derivation_to_name(self):
+        ds = through_a_file(marked(self.enhanced(derivation=True)))
+        assert [len(group.DerivationImageSequence) for group in ds.PerFrameFunctionalGroupsSequence] == [
+            1
+        ] * 3
+        assert "CodingSchemeIdentificationSequence" not in ds
+        assert ds.ImageType[0] == "DERIVED"
 
     def test_or_in_every_frame_where_frames_have_their_own(self):
-        ds = through_a_file(marked(self.enhanced(derivation=True)))
+        ds = through_a_file(marked(self.enhanced(derivation=True), source=SOURCE))
         counts = [len(group.DerivationImageSequence) for group in ds.PerFrameFunctionalGroupsSequence]
         assert counts == [2, 2, 2]
         assert "SharedFunctionalGroupsSequence" not in ds

@@ -14,9 +14,18 @@ from blessmark import pixels
 from blessmark.errors import PixelError
 from blessmark.payload.record import FULL_FIELDS
 from blessmark.segment import segmenter
-from blessmark.types import Framing, Tier
+from blessmark.types import BlockSettings, Carrier, Finding, Framing, Tier
 from dicom_node import header, label
-from dicom_node.config import Config, Deidentify, OnContent, OnUnprotectable, Profile, SegmenterRule, Uids
+from dicom_node.config import (
+    CarrierName,
+    Config,
+    Deidentify,
+    OnContent,
+    OnUnprotectable,
+    Profile,
+    SegmenterRule,
+    Uids,
+)
 from dicom_node.errors import InputError
 from dicom_node.jobs import Arrival, InstanceState, Work
 from dicom_node.protect import FrameMark, Protector, Site, protect, site_of, written
@@ -37,6 +46,15 @@ MODALITIES = {
     "us": lambda: builders.us(240, 320, frames=2, **PATIENT),
     "enhanced_mr": lambda: builders.enhanced_mr(192, 192, frames=2, **PATIENT),
     "secondary_capture": lambda: builders.secondary_capture(256, 256, **PATIENT),
+}
+#: the same with room for a record of one bit a block
+LARGE = {
+    "ct": lambda: builders.ct(640, 640, **PATIENT),
+    "mr": lambda: builders.mr(512, 512, **PATIENT),
+    "cr": lambda: builders.cr(520, 512, **PATIENT),
+    "us": lambda: builders.us(300, 420, frames=2, SequenceOfUltrasoundRegions=[], **PATIENT),
+    "enhanced_mr": lambda: builders.enhanced_mr(512, 512, frames=2, **PATIENT),
+    "secondary_capture": lambda: builders.secondary_capture(320, 320, **PATIENT),
 }
 
 
@@ -291,6 +309,22 @@ class TestRewriting:
         assert purposes == ["109103", "109104"]
         assert ds.PatientIdentityRemoved == "YES"
 
+    def test_what_another_route_protected_with_its_names_in_place_does_not_leave(self):
+        for ds, earlier in (
+            (reread(builders.mr(256, 192, **PATIENT)), site()),
+            (self.report(), site(uids=Uids.DERIVE)),
+        ):
+            assert protect(ds, earlier, TIME_S).changed
+            received = pixels.read(written(ds))
+            done = protect(received, site(deidentify=BASIC), TIME_S)
+            assert (done.result, done.reason) == ("held", "protected-but-identified")
+
+    def test_what_this_route_de_identified_already_passes(self):
+        for ds in (reread(builders.mr(256, 192, **PATIENT)), self.report()):
+            protect(ds, site(deidentify=BASIC), TIME_S)
+            received = pixels.read(written(ds))
+            assert protect(received, site(deidentify=BASIC), TIME_S).reason == "already-protected"
+
     @pytest.mark.parametrize("attribute", [{"BurnedInAnnotation": "YES"}, {"EncapsulatedDocument": b"%PDF"}])
     def test_what_cannot_be_cleaned_is_held(self, attribute):
         ds = reread(builders.mr(64, 64, **PATIENT, **attribute))
@@ -365,6 +399,66 @@ def test_site_of_a_configuration(tmp_path):
     assert found.segmenter.id == "anatomy/1"
     plain = site_of(config(tmp_path), made.routes[0], RING)
     assert (plain.max_change, plain.record_tags, plain.rewrites) == (None, FULL_FIELDS, False)
+
+
+def test_a_route_may_choose_another_carrier(tmp_path):
+    made = config(tmp_path, carrier="dct", dct={"block_px": 8, "threshold": 0.02, "detector": "paper"})
+    (route,) = made.routes
+    found = site_of(made, route, RING)
+    assert (found.carrier, found.blocks) == (Carrier.DCT, BlockSettings(8, 0.02, "paper"))
+    own = route.model_copy(update={"carrier": CarrierName.LATTICE})
+    assert site_of(made, own, RING).carrier is Carrier.LATTICE
+    assert site_of(config(tmp_path), route, RING).carrier is Carrier.LATTICE
+
+
+class TestBlocks:
+    """The paper's own carrier: the same sentence, restored nearly."""
+
+    SITE = site(carrier=Carrier.DCT)
+
+    @pytest.mark.parametrize("modality", MODALITIES)
+    def test_there_and_nearly_back(self, modality):
+        ds = reread(LARGE[modality]())
+        before, original = values(ds), samples_of(ds)
+        done = protect(ds, self.SITE, TIME_S)
+        assert done.result == "protected"
+        assert {mark.receipt.framing for mark in done.frames} == {Framing.BLOCKS}
+        marked = pixels.read(written(ds))
+        found = review(marked, "a", Reader(RING, (segmenter("anatomy"),)))
+        assert found.finding is Finding.AUTHENTIC
+        assert {frame.restoration for frame in found.report.frames} <= {"exact", "approximate"}
+        back = recover(marked, "a", Reader(RING, (segmenter("anatomy"),)))
+        assert back.restored
+        full = before.keys() - {0x7FE00010}
+        changed = {tag for tag in full if values(marked).get(tag) != before[tag]}
+        assert changed <= {0x00080008}, "the image type says that the pixels are derived"
+        assert marked.ImageType[0] == "DERIVED"
+        assert "approximately" in marked.DerivationDescription
+        spread = int(original.max()) - int(original.min())
+        assert np.abs(samples_of(marked) - original).max() <= max(3, spread // 20)
+
+    def test_says_that_it_is_reversible_approximately(self):
+        ds = reread(LARGE["us"]())
+        protect(ds, self.SITE, TIME_S)
+        assert "ROI bit-identical; approximately reversible" in ds.DerivationDescription
+
+    def test_is_known_as_protected_already(self):
+        ds = reread(LARGE["us"]())
+        protect(ds, self.SITE, TIME_S)
+        again = protect(pixels.read(written(ds)), self.SITE, TIME_S)
+        assert (again.result, again.reason) == ("passed", "already-protected")
+
+    @pytest.mark.parametrize("policy", OnUnprotectable)
+    def test_what_has_no_room_goes_by_policy(self, policy):
+        expected = {
+            OnUnprotectable.HEADER: "protected-header",
+            OnUnprotectable.WHOLE_IMAGE: "protected-whole-image",
+            OnUnprotectable.PASS: "passed",
+            OnUnprotectable.HOLD: "held",
+            OnUnprotectable.REJECT: "rejected",
+        }
+        ds = full_of_tissue(256)
+        assert protect(ds, site(policy, carrier=Carrier.DCT), TIME_S).result == expected[policy]
 
 
 class TestProtector:

@@ -65,6 +65,19 @@ class TestLine:
         told = "marked by vessels/2-0123456789ab; this installation has anatomy/1, vessels/1-ba9876543210"
         assert told in line(found)
 
+    def test_blocks_say_their_side_and_how_near_restoring_comes(self):
+        frame = replace(
+            FRAME,
+            framing="blocks",
+            lattice=None,
+            block_px=6,
+            exact=False,
+            restoration="approximate",
+            restored_psnr_db=70.5,
+        )
+        text = line(replace(INSTANCE, frames=(frame, replace(frame, frame=2, restored_psnr_db=69.0))))
+        assert "full blocks/6, 81.2 dB, restoration approximate (69.0 dB), 2 frames" in text
+
     def test_reasons_and_errors(self):
         assert line(InstanceReport("a", "unmarked", "no-pixel-data")).split() == [
             "unmarked",

@@ -14,9 +14,9 @@ from blessmark import pixels
 from blessmark.errors import PixelError
 from blessmark.payload.record import FULL_FIELDS
 from blessmark.segment import segmenter
-from blessmark.types import BoolArray, Finding, View
+from blessmark.types import BoolArray, Carrier, Finding, View
 from dicom_node import header
-from dicom_node.config import Config, OnError, Role, Route, SegmenterRule, Uids, parse
+from dicom_node.config import Config, Deidentify, OnError, Profile, Role, Route, SegmenterRule, Uids, parse
 from dicom_node.jobs import Arrival, InstanceState, Outcome, Work
 from dicom_node.protect import Site, protect, written
 from dicom_node.review import Reader, Recoverer, Verifier, recover, review
@@ -67,6 +67,48 @@ def samples_of(ds: Dataset) -> np.ndarray:
     image = pixels.load(ds)
     assert isinstance(image, pixels.Image)
     return np.stack([frame.samples for frame in image])
+
+
+class TestBlocks:
+    """Instances that the carrier `dct` marked: authentic, and restored nearly."""
+
+    @staticmethod
+    def marked() -> Dataset:
+        ds = reread(builders.us(300, 420, frames=2, SequenceOfUltrasoundRegions=[], **PATIENT))
+        assert protect(ds, replace(SITE, carrier=Carrier.DCT), TIME_S).result == "protected"
+        return pixels.read(written(ds))
+
+    def test_are_told_as_restored_approximately(self):
+        report = review(self.marked(), "a", READER).report
+        assert report.finding == "authentic"
+        for frame in report.frames:
+            assert (frame.framing, frame.block_px, frame.lattice) == ("blocks", 6, None)
+            assert frame.restoration == "approximate"
+            assert not frame.exact
+            assert frame.restored_psnr_db > 50
+
+    def test_one_step_of_one_sample_is_found(self):
+        found = review(altered(self.marked(), 150, 210, frame=2), "a", READER)
+        assert found.finding is Finding.PIXELS_ALTERED
+        assert found.report.frames[1].altered_tiles == ((2, 3),)
+        assert found.report.frames[1].restoration == "none"
+
+    def test_an_altered_one_is_restored_only_on_request(self):
+        ds = altered(self.marked(), 150, 210)
+        assert not recover(ds, "a", READER).restored
+        assert recover(ds, "a", READER, partial=True).restored
+
+    def test_a_header_that_differs_is_named(self):
+        ds = self.marked()
+        ds.PatientID = "somebody else"
+        found = review(ds, "a", READER)
+        assert found.finding is Finding.HEADER_ALTERED
+        assert found.report.frames[0].altered_fields == ("PatientID",)
+        assert found.report.frames[0].restoration == "approximate"
+
+    def test_another_key_reads_nothing(self):
+        found = review(self.marked(), "a", Reader(Ring(OTHER_KEY), READER.segmenters))
+        assert found.finding is Finding.WRONG_KEY
 
 
 class TestFindings:
@@ -155,6 +197,25 @@ class TestFindings:
         ds.PixelData = ds.PixelData[:-2000]
         with pytest.raises(PixelError):
             review(ds, "x", READER)
+
+
+def test_the_originals_of_another_image_are_not_put_into_this_one():
+    """Somebody gives an image the header of another, private block and all."""
+    one = pixels.read(builders.file_bytes(builders.mr(256, 192, seed=1, **PATIENT)))
+    other = pixels.read(builders.file_bytes(builders.mr(256, 192, seed=2, PatientName="Other^Name")))
+    site = replace(SITE, deidentify=Deidentify(profile=Profile.BASIC))
+    for ds in (one, other):
+        protect(ds, site, TIME_S)
+    for tag in [tag for tag in one.keys() if tag.group != 0x7FE0]:  # noqa: SIM118
+        del one[tag]
+    for tag in [tag for tag in other.keys() if tag.group != 0x7FE0]:  # noqa: SIM118
+        one[tag] = other.get_item(tag)
+    mixed = pixels.read(written(one))
+    assert review(mixed, "x", READER).finding is Finding.HEADER_ALTERED
+    found = recover(mixed, "x", READER)
+    assert (found.finding, found.identical) == (Finding.HEADER_ALTERED, False)
+    assert mixed.PatientName == "Phantom^Test"
+    assert "Other" not in str(mixed)
 
 
 class TestRewritten:

@@ -9,7 +9,8 @@ applies it at any depth. What the table leaves open is decided the safe way that
   structured report the codes and numbers stay;
 * patient's name and ID become one pseudonym, made under the key, so that a patient's studies stay together;
 * private attributes go unless they are listed as safe, and so does what no dictionary knows;
-* a text that repeats a name or number of the patient goes, wherever it stands.
+* a text that repeats a name or number of the patient goes, wherever it stands;
+* a sequence or UID that cannot be read goes, for nobody knows what is in it.
 
 Nothing is lost: what is taken out travels sealed (`originals`), and the record in the pixels.
 """
@@ -34,7 +35,7 @@ from blessmark.payload import crypto
 from blessmark.types import KeyRing
 from dicom_node import __version__, header, uids
 from dicom_node.config import Dates, Deidentify, Descriptors, Retain
-from dicom_node.rewrite import Element, Fate, as_sequence, entered, rewrite
+from dicom_node.rewrite import Element, Fate, Rule, as_sequence, entered, rewrite
 
 EDITION = "2026c"
 
@@ -50,6 +51,7 @@ _CODE_MEANING = 0x00080104
 #: coding schemes whose meanings are theirs and not a local user's
 _STANDARD_SCHEMES = frozenset({"DCM", "SCT", "SRT", "SNM3", "LN", "UCUM", "FMA", "RADLEX", "NCIt", "MDC"})
 _LEAST_TELLING = 3
+_UIDS = re.compile(r"[0-9.\\ \0]*")
 _WORD = re.compile(r"[^\W_]+")
 #: words run together in a keyword, `AbdominalAorta`
 _TERM = re.compile(r"[A-Z][a-z]+")
@@ -112,10 +114,11 @@ def table() -> Mapping[int, Row]:
 
 
 def action(tag: int, profile: Deidentify) -> str:
-    """What happens to an attribute: X, Z, D, U, K (keep), C (clean) or S (shift); K for unlisted ones."""
+    """What happens to an attribute: X, Z, D, U, K (keep), C (clean) or S (shift)."""
     row = table().get(tag)
     if row is None:
-        return "K"
+        kept = _UNLISTED.get(tag, "K")
+        return "K" if kept == "U" and Retain.UIDS in profile.retain else kept
     options = (
         (row.uids, Retain.UIDS in profile.retain),
         (row.device, Retain.DEVICE in profile.retain),
@@ -145,6 +148,25 @@ _KEEPING = {
 
 #: where an object would not be valid: a sequence that may be absent but not empty, and times of type 1
 _VALID = {0x00081110: "X", 0x00700082: "D", 0x00700083: "D"}
+
+#: what the table does not list although it names an instance or a space, or the place where an object lies
+_UNLISTED: Mapping[int, str] = {
+    0x00081167: "U",  # Multi-frame Source SOP Instance UID
+    0x00083012: "U",  # Radiopharmaceutical Administration Event UID
+    0x0018991E: "U",  # Target Frame of Reference UID
+    0x00200242: "U",  # SOP Instance UID of Concatenation Source
+    0x00209312: "U",  # Volume Frame of Reference UID
+    0x00209313: "U",  # Table Frame of Reference UID
+    0x300A0675: "U",  # Equipment Frame of Reference UID
+    0x00080407: "D",  # Stored Instance Base URI
+    0x00080408: "D",  # Folder Access URI
+    0x00080409: "D",  # File Access URI
+    0x00081190: "D",  # Retrieve URL
+    0x00287FE0: "D",  # Pixel Data Provider URL
+    0x00404073: "D",  # Storage URL
+    0x0040E010: "D",  # Retrieve URI
+    0x0074100A: "D",  # Contact URI
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,13 +252,28 @@ class _Cleaner:
 
     def rule(self, holder: Dataset, tag: int, element: Element) -> Fate | Element:
         """What becomes of one element, at any depth."""
+        return self._readable(holder, element, self._fate(holder, tag, element), self.rule)
+
+    def _readable(
+        self, holder: Dataset, element: Element, fate: Fate | Element, within: Rule
+    ) -> Fate | Element:
+        """What is to be kept, if it can be read: what is no sequence, or no UID, may hold anything."""
+        vr = _vr(holder, int(element.tag))
+        if fate is not Fate.KEEP or vr not in ("SQ", "UI"):
+            return fate
+        if vr == "UI":
+            return fate if _UIDS.fullmatch(header.text(holder, int(element.tag))) else Fate.REMOVE
+        sequence = as_sequence(holder, element)
+        return Fate.REMOVE if sequence is None else entered(holder, sequence, within) or Fate.LEAVE
+
+    def _fate(self, holder: Dataset, tag: int, element: Element) -> Fate | Element:
         group = tag >> 16
         if group % 2:
             return self._private(holder, tag)
         if group & 0xFF00 in (0x5000, 0x6000):
             return Fate.REMOVE  # curves and overlays: graphics that nothing here can clean
-        if not dictionary_has_tag(tag) and tag not in table() and tag & 0xFFFF:
-            return Fate.REMOVE
+        if not dictionary_has_tag(tag) and tag not in table():
+            return Fate.REMOVE  # retired group lengths too
         return _ACTIONS[action(tag, self._profile)](self, holder, element)
 
     def _private(self, holder: Dataset, tag: int) -> Fate:
@@ -277,7 +314,7 @@ class _Cleaner:
 
     def _content_rule(self, holder: Dataset, tag: int, element: Element) -> Fate | Element:
         """As `rule`, and free text goes: in a sequence to be replaced only codes and numbers stay."""
-        fate = self.rule(holder, tag, element)
+        fate = self._readable(holder, element, self._fate(holder, tag, element), self._content_rule)
         vr = _vr(holder, tag)
         if fate is not Fate.KEEP or vr not in _TEXT_VRS or tag in _CODE:
             return fate

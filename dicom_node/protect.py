@@ -29,6 +29,7 @@ from blessmark.types import (
     Carrier,
     Embedded,
     Frame,
+    Framing,
     IntArray,
     KeyRing,
     Receipt,
@@ -226,12 +227,18 @@ _ENDS = {"held": InstanceState.HELD, "rejected": InstanceState.REJECTED}
 
 
 def _is_protected(ds: Dataset, image: pixels.Image, site: Site) -> bool:
-    """Whether this ring already reads a record in the first frame; a label alone proves nothing."""
+    """Whether this ring already reads a record in the first frame; a label alone proves nothing.
+
+    Neither does a record sealed in the header unless it is of these very pixels: an image that was computed
+    from a protected one may have got its private elements with the rest of the header.
+    """
     mark = label.read_mark(ds)
     if mark is None:
         return False
     sealed = dict(mark.sealed_records).get(1)
-    return verify(image.frame(1), site.ring, (site.segmenter, Whole()), sealed=sealed).record is not None
+    found = verify(image.frame(1), site.ring, (site.segmenter, Whole()), sealed=sealed)
+    in_pixels = found.evidence.framing is not Framing.HEADER
+    return found.record is not None and (in_pixels or found.exact)
 
 
 def _about(ds: Dataset, site: Site, frames: int, time_s: int) -> About:

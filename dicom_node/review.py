@@ -32,8 +32,9 @@ from dicom_node.spool import Spool
 
 #: why an image has its originals in the header and nothing in its pixels
 _NO_ROOM = "no-room"
-#: how much of a restored instance is proven: its whole data set, or its pixels and the fields of its record
-_BY_BYTES, _BY_SAMPLES = "byte for byte", "sample for sample"
+#: how much of a restored instance is proven: its whole data set, its pixels and the fields of its record, or
+#: only those frames that are told as exact
+_BY_BYTES, _BY_SAMPLES, _IN_PART = "byte for byte", "sample for sample", "in part"
 _SEVERITY = {finding: place for place, finding in enumerate(Finding)}
 
 
@@ -307,10 +308,19 @@ def _concluded(
         frames_expected=0 if record is None else record.frames,
         segmenters=tuple(each.id for each in reader.segmenters),
         frames=tuple(_frame_report(verdict) for verdict in verdicts),
-        restored=(_BY_BYTES if identical else _BY_SAMPLES) if restored else "",
+        restored=_proven(verdicts, identical=identical) if restored else "",
         record=_readable(record) if show_record and record is not None else {},
     )
     return Review(report, finding, restored, identical)
+
+
+def _proven(verdicts: Sequence[Verdict], *, identical: bool) -> str:
+    """How much of what was given back is the original; "" where each frame tells how nearly it is."""
+    if identical:
+        return _BY_BYTES
+    if all(verdict.exact for verdict in verdicts):
+        return _BY_SAMPLES
+    return "" if all(verdict.exact or verdict.approximate for verdict in verdicts) else _IN_PART
 
 
 def _instance_finding(verdicts: Sequence[Verdict], frames: int) -> Finding:

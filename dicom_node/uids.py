@@ -28,6 +28,7 @@ INSTANCE_UIDS = frozenset(
         0x00080018,  # SOP Instance UID
         0x0020000E,  # Series Instance UID
         0x00081155,  # Referenced SOP Instance UID
+        0x00081167,  # Multi-frame Source SOP Instance UID
         0x00080058,  # Failed SOP Instance UID List
         0x00041511,  # Referenced SOP Instance UID in File
         0x00200242,  # SOP Instance UID of Concatenation Source

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,20 +30,27 @@ class BlockExtraction:
 
 
 def extract_dct(frame: Frame, ring: KeyRing, segmenters: Sequence[Segmenter]) -> BlockExtraction | None:
-    """Find a record that the `dct` carrier holds, or None; every map of `segmenters` with every key."""
+    """Find a record that the `dct` carrier holds, or None; every map of `segmenters` with every key.
+
+    A map is drawn once for all keys, or a long ring would make every image without a watermark expensive.
+    """
     partial = None
-    for block_map, key in itertools.product(maps_for(segmenters), ring.keys):
-        found = read(frame, block_map, key)
-        if found is not None and found.record is not None:
-            return found
-        partial = partial or found
+    for block_map in maps_for(segmenters):
+        survey = dct_framing.Survey(frame, block_map)
+        for key in ring.keys:
+            found = read(frame, block_map, key, survey)
+            if found is not None and found.record is not None:
+                return found
+            partial = partial or found
     return partial
 
 
-def read(frame: Frame, block_map: BlockMap, key: SiteKey) -> BlockExtraction | None:
-    """Read `frame` with one map and one key; None when nothing is there."""
+def read(
+    frame: Frame, block_map: BlockMap, key: SiteKey, survey: dct_framing.Survey | None = None
+) -> BlockExtraction | None:
+    """Read `frame` with one map and one key; None when nothing is there. `survey` as in `dct_framing.read`."""
     keys = crypto.derive(key)
-    reading = dct_framing.read(frame, block_map, keys)
+    reading = dct_framing.read(frame, block_map, keys, survey)
     if reading is None:
         return None
     plaintext = crypto.open_message(keys, reading.message, context(frame, block_map.side))

@@ -47,12 +47,36 @@ _AT_ONCE = 512
 _MOST_MOVES = 64
 
 
+class Survey:
+    """What a map says of the blocks of one frame; asked once for each, however many keys are tried."""
+
+    def __init__(self, frame: Frame, block_map: BlockMap) -> None:
+        self.bound = block_map.bound(frame)
+        self.blocks = cut(frame.samples, block_map.side)
+        self._asked, self._outside = (np.zeros(self.bound.free.size, np.bool_) for _ in range(2))
+
+    def outside(self, places: Places) -> BoolArray:
+        """bool [n]: which of the blocks at `places`, free ones, are outside the region of interest."""
+        fresh = places[~self._asked[places]]
+        if len(fresh):
+            self._outside[fresh] = self.bound.stays(fresh, self.at(fresh)).all(axis=1)
+            self._asked[fresh] = True
+        return self._outside[places]
+
+    def at(self, places: Places) -> IntArray:
+        """int32 [n, channels, side, side]: the blocks at `places`."""
+        row, col = np.divmod(places, self.bound.free.shape[1])
+        return np.asarray(self.blocks[row, col])
+
+
 class Walk:
     """The blocks that carry, in keyed order, found as far as they are asked for."""
 
-    def __init__(self, frame: Frame, block_map: BlockMap, keys: DerivedKeys) -> None:
-        self.bound = block_map.bound(frame)
-        self.blocks = cut(frame.samples, block_map.side)
+    def __init__(
+        self, frame: Frame, block_map: BlockMap, keys: DerivedKeys, survey: Survey | None = None
+    ) -> None:
+        self._survey = survey or Survey(frame, block_map)
+        self.bound, self.blocks, self.at = self._survey.bound, self._survey.blocks, self._survey.at
         words = block_words(keys, frame.number, block_map.side, self.bound.free.size)
         free = np.flatnonzero(self.bound.free)
         self._order: Places = free[np.argsort(words[free], kind="stable")]
@@ -63,15 +87,9 @@ class Walk:
         """The places of the first `count` carriers, fewer when there are no more."""
         while len(self._found) < count and self._seen < len(self._order):
             part = self._order[self._seen : self._seen + max(_AT_ONCE, count - len(self._found))]
-            outside = self.bound.stays(part, self.at(part)).all(axis=1)
-            self._found = np.concatenate([self._found, part[outside]])
+            self._found = np.concatenate([self._found, part[self._survey.outside(part)]])
             self._seen += len(part)
         return self._found[:count]
-
-    def at(self, places: Places) -> IntArray:
-        """int32 [n, channels, side, side]: the blocks at `places`."""
-        row, col = np.divmod(places, self.bound.free.shape[1])
-        return np.asarray(self.blocks[row, col])
 
     @property
     def free_blocks(self) -> int:
@@ -175,9 +193,14 @@ def seal(
     return None
 
 
-def read(frame: Frame, block_map: BlockMap, keys: DerivedKeys) -> Reading | None:
-    """What the frame carries; None when no header authenticates or the message runs past the last block."""
-    walk = Walk(frame, block_map, keys)
+def read(
+    frame: Frame, block_map: BlockMap, keys: DerivedKeys, survey: Survey | None = None
+) -> Reading | None:
+    """What the frame carries; None when no header authenticates or the message runs past the last block.
+
+    `survey` is that of this frame and map, where another key has been tried already.
+    """
+    walk = Walk(frame, block_map, keys, survey)
     if walk.free_blocks * frame.channels < 8 * _HEADER_BYTES:
         return None
     bits, places = _read_bits(frame, walk, block_map.side, 8 * _HEADER_BYTES)

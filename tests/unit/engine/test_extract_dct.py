@@ -38,6 +38,20 @@ def test_finds_the_map_and_the_key():
     assert (found.key, found.block_map.id) == (KEY, "whole-6/1")
 
 
+def test_a_map_is_drawn_once_for_all_keys():
+    drawn = []
+
+    class Counted:
+        id, reach_px = ANATOMY.id, None
+
+        def roi_blocks(self, view):
+            drawn.append(view)
+            return ANATOMY.roi_blocks(view)
+
+    assert extract_dct(IMAGE, Ring(OTHER_KEY, KEY), (Counted(),)) is None
+    assert len(drawn) == 3  # one for each side
+
+
 def test_finds_nothing_where_nothing_is():
     marked = embed_dct(IMAGE, ABOUT, RING, ANATOMY).frame
     assert extract_dct(IMAGE, RING, (ANATOMY, WHOLE)) is None

@@ -193,6 +193,41 @@ class TestBasicProfile:
         ds.add_new(0x00089998, "LO", "whatever")
         assert 0x00089998 not in cleaned(pixels.read(file_bytes(ds)))
 
+    @pytest.mark.parametrize(
+        "keyword", ["MultiFrameSourceSOPInstanceUID", "SOPInstanceUIDOfConcatenationSource"]
+    )
+    def test_instances_are_not_named_where_the_table_forgets_them(self, keyword):
+        ds = cleaned(stored(**{keyword: "2.25.77"}))
+        assert ds[keyword].value == deriver(RING)("2.25.77")
+        kept = cleaned(stored(**{keyword: "2.25.77"}), with_(retain=(Retain.UIDS,)))
+        assert kept[keyword].value == "2.25.77"
+
+    def test_nor_is_the_place_where_an_object_lies(self):
+        ds = cleaned(stored(RetrieveURL="https://pacs/studies/2.25.77", RetrieveURI="https://pacs/2.25.77"))
+        assert {ds.RetrieveURL, ds.RetrieveURI} == {"urn:removed"}
+
+    @pytest.mark.parametrize("vr", ["SQ", "UN"])
+    @pytest.mark.parametrize(
+        "item",
+        [
+            # a UID whose length reaches over the name behind it
+            b"\x08\x00\x50\x11UI\x14\x001.2.\x10\x00\x10\x00PN\x08\x00Phantom ",
+            # a VR that is none
+            b"\x08\x00\x50\x11U\xff\x04\x001.2.\x10\x00\x10\x00PN\x08\x00Phantom ",
+            # an element longer than its item
+            b"\x08\x00\x50\x11UI\x04\x001.2.\x10\x00\x10\x00PN\xff\x00Phantom ",
+            # a group length that is a text
+            b"\x10\x00\x00\x00PN\x08\x00Phantoms",
+        ],
+    )
+    def test_a_broken_sequence_hides_nothing(self, vr, item):
+        ds = stored(PatientName="Phantom^Test")
+        value = b"\xfe\xff\x00\xe0" + len(item).to_bytes(4, "little") + item
+        ds[0x00081140] = RawDataElement(Tag(0x00081140), vr, len(value), value, 0, False, True)
+        ds = pixels.read(file_bytes(ds))
+        deidentify(ds, BASIC, RING)
+        assert b"Phantom" not in file_bytes(ds)
+
     def test_overlays_and_curves_go(self):
         ds = stored()
         ds.add_new(0x60000010, "US", 16)

@@ -166,6 +166,17 @@ class TestPassing:
         label.mark(ds, label.Mark(b"\0" * 4), label.Note("x", "0", 0, "claimed"))
         assert protect(pixels.read(written(ds)), site(), TIME_S).result == "protected"
 
+    def test_what_was_computed_from_a_protected_image_is_protected_anew(self):
+        """Its header came along, with the record sealed for other pixels."""
+        ds = full_of_tissue()
+        assert protect(ds, site(), TIME_S).result == "protected-header"
+        image = pixels.load(ds)
+        assert isinstance(image, pixels.Image)
+        pixels.store(ds, image, [frame.samples[:, ::-1] for frame in image])
+        ds.SOPInstanceUID = "2.25.5"
+        done = protect(pixels.read(written(ds)), site(), TIME_S)
+        assert (done.result, done.reason) == ("protected-header", "")
+
     def test_another_site_marks_on_top_and_both_come_off_in_turn(self):
         ds = reread(builders.mr(256, 256))
         before, original = values(ds), samples_of(ds)

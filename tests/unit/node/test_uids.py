@@ -65,6 +65,14 @@ def test_references_follow_at_every_depth_and_the_study_stays():
     assert series.ReferencedSOPSequence[0].ReferencedSOPClassUID == uid.MRImageStorage
 
 
+def test_the_image_that_a_frame_was_taken_from():
+    derive = deriver(RING)
+    ds = Dataset()
+    ds.MultiFrameSourceSOPInstanceUID = "2.25.9"
+    rewrite_uids(ds, derive)
+    assert derive("2.25.9") == ds.MultiFrameSourceSOPInstanceUID
+
+
 def test_every_value_of_a_list():
     derive = deriver(RING)
     ds = Dataset()

@@ -2,8 +2,9 @@
 
 Rules that bind here:
 1. A row whose bytes are missing or changed says so and waits for an operator; it is never dropped.
-2. Bytes go only when no row needs them and they were here for `storage.keep_s`. Bytes that no row knows and
-   that are older than the ledger itself are left alone: whoever replaced the ledger may still want them.
+2. Bytes go only when no row needs them and they were here for `storage.keep_s`; on a disk that runs short, what
+   is finished everywhere goes after `_PRESSED_KEEP_S` already. Bytes that no row knows and that are older
+   than the ledger itself are left alone: whoever replaced the ledger may still want them.
 3. Rows go `storage.history_days` after the last thing that happened to them, never before everything is sent.
 """
 
@@ -26,6 +27,10 @@ from dicom_node.spool import Spool
 _LOG = logging.getLogger(__name__)
 #: seconds between two looks for what may go
 _EVERY_S = 300.0
+#: seconds between two looks at the free space, and between two clearances of a disk that is short
+_LOOK_S, _PRESSED_EVERY_S = 5.0, 30.0
+#: on a disk that runs short, finished objects stay for so many seconds: more than any row takes to be written
+_PRESSED_KEEP_S = 600.0
 #: seconds between two steps of a purge, in which receivers and senders write
 _BREATH_S = 0.02
 _DAY_S = 86400.0
@@ -150,13 +155,21 @@ class Housekeeper(threading.Thread):
         self._stopping = threading.Event()
 
     def run(self) -> None:
-        """Clean at once and then every few minutes; until told to stop."""
+        """Clean at once and then every few minutes, on a short disk more often; until told to stop."""
         while not self._stopping.is_set():
-            try:
-                self.clean()
-            except NodeError as error:
-                log.event(_LOG, "cleaning-failed", level=logging.ERROR, error=error)
-            self._stopping.wait(_EVERY_S)
+            self._contained(self.clean)
+            next_at = time.monotonic() + _EVERY_S
+            while time.monotonic() < next_at and not self._stopping.wait(min(_LOOK_S, _EVERY_S)):
+                if self._contained(self._spool.is_short):
+                    self._contained(self.relieve)
+                    self._stopping.wait(_PRESSED_EVERY_S)
+
+    def _contained(self, step: Callable[[], object]) -> object:
+        try:
+            return step()
+        except NodeError as error:
+            log.event(_LOG, "cleaning-failed", level=logging.ERROR, error=error)
+            return None
 
     def stop(self) -> None:
         """End after the step in hand."""
@@ -181,6 +194,19 @@ class Housekeeper(threading.Thread):
             )
         while self._ledger.compact() and not self._stopping.wait(_BREATH_S):
             pass
+
+    def relieve(self) -> None:
+        """Remove what is finished everywhere before its time, so that a short disk takes objects again.
+
+        Bytes that no row names are left: a worker's output has none while a full ledger keeps it waiting.
+        """
+        removed = self._spool.discard(self._unfinished, keep_s=_PRESSED_KEEP_S)
+        if removed:
+            log.event(_LOG, "relieved", level=logging.WARNING, count=removed, reason="disk-is-short")
+
+    def _unfinished(self, blobs: Iterable[str]) -> frozenset[str]:
+        names = frozenset(blobs)
+        return names - self._ledger.known(names) | self._ledger.needed(names)
 
     def _purge(self, before: float) -> int:
         purged, after = 0, 0

@@ -22,7 +22,7 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence as DicomSequence
 
-from dicom_node import header
+from dicom_node import __version__, header
 from dicom_node.errors import InputError
 from dicom_node.rewrite import Element, Fate, rewrite, shallow
 
@@ -282,7 +282,10 @@ def mark_approximate(ds: Dataset, psnr_db: float) -> None:
         an element that must be changed cannot be read
     """
     said = f"NROI watermark {FORMAT_NAME} removed; NROI restored approximately, {psnr_db:.1f} dB"
-    _label_derived(ds, Note("", "", 0, said))
+    note = Note("", __version__, 0, said)
+    contributors = _read(ds, 0x0018A001) or []
+    _label_derived(ds, note)
+    ds.ContributingEquipmentSequence = DicomSequence([*contributors, *_equipment(note)])
 
 
 def _read(ds: Dataset, tag: int) -> Any:
@@ -320,7 +323,7 @@ def _equipment(note: Note) -> list[Dataset]:
         item.PurposeOfReferenceCodeSequence = DicomSequence([_code(value, "DCM", meaning)])
         item.Manufacturer, item.ManufacturerModelName = "dicom-node", "dicom-node"
         item.SoftwareVersions, item.ContributionDescription = note.version, note.description
-        if not note.deidentified:
+        if note.node and not note.deidentified:
             item.StationName, item.ContributionDateTime = note.node, note.when
         items.append(item)
     return items

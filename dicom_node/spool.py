@@ -142,28 +142,34 @@ class Spool:
         if digest.hexdigest() != name:
             raise SpoolError(f"object {name} has changed on disk; check the disk, send the object again")
 
-    def remove(self, name: str) -> bool:
-        """Remove an object that no row needs; False if it is absent or was put too recently to be sure."""
+    def remove(self, name: str, *, keep_s: float | None = None) -> bool:
+        """Remove an object that no row needs; False if it is absent or was put too recently to be sure.
+
+        `keep_s` takes the place of the spool's own.
+        """
+        limit_s = self._keep_s if keep_s is None else keep_s
         path = self.path(name)
         with self._failures(f"object {name}"), self._lock(fcntl.LOCK_EX):
             try:
                 age_s = time.time() - path.stat().st_mtime
             except FileNotFoundError:
                 return False
-            if age_s < self._keep_s:
+            if age_s < limit_s:
                 return False
             path.unlink()
             return True
 
-    def discard(self, needed: Callable[[list[str]], frozenset[str]]) -> int:
+    def discard(self, needed: Callable[[list[str]], frozenset[str]], *, keep_s: float | None = None) -> int:
         """Remove every object older than `keep_s` that `needed` does not claim; returns how many.
 
-        `needed` is the ledger's: of the names it is given, those that must stay.
+        `needed` is the ledger's: of the names it is given, those that must stay. `keep_s` takes the place of
+        the spool's own.
         """
         removed = 0
-        aged = iter(self._aged())
+        limit_s = self._keep_s if keep_s is None else keep_s
+        aged = iter(self._aged(limit_s))
         while batch := list(itertools.islice(aged, _BATCH)):
-            removed += sum(self.remove(name) for name in set(batch) - needed(batch))
+            removed += sum(self.remove(name, keep_s=limit_s) for name in set(batch) - needed(batch))
         return removed
 
     def sweep(self) -> int:
@@ -189,6 +195,10 @@ class Spool:
             raise SpoolFull(f"no inodes free in {self.folder}; make room")
         if free > 2 * self.reserve_bytes:
             self._take_reserve()
+
+    def is_short(self) -> bool:
+        """Whether less than twice the reserve is free: objects will soon be refused."""
+        return self.free_bytes() < 2 * self.reserve_bytes
 
     def check_room_to_work(self, name: str) -> None:
         """Raise SpoolFull unless an output as large as this object leaves half of the reserve free.
@@ -267,8 +277,8 @@ class Spool:
             os.close(handle)
         return True
 
-    def _aged(self) -> Iterator[str]:
-        limit = time.time() - self._keep_s
+    def _aged(self, keep_s: float) -> Iterator[str]:
+        limit = time.time() - keep_s
         with self._failures():
             yield from (name for name, stat in self._objects() if stat.st_mtime <= limit)
 

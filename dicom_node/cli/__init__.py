@@ -151,6 +151,18 @@ def _add_protect(commands: _Commands[argparse.ArgumentParser]) -> None:
         metavar="N",
         help="most that a sample may move, grey levels (default: 1 %% of the range in use)",
     )
+    _add_carrier(protect)
+    _add_header(protect)
+    protect.add_argument(
+        "--on-unprotectable",
+        choices=("header", "whole-image", "pass", "reject"),
+        default="header",
+        help="when an image has nothing outside its region of interest: seal the record into a private "
+        "header element (default), embed into the whole image, copy unprotected, or skip it",
+    )
+
+
+def _add_carrier(protect: argparse.ArgumentParser) -> None:
     protect.add_argument(
         "--carrier",
         choices=("lattice", "dct"),
@@ -164,13 +176,9 @@ def _add_protect(commands: _Commands[argparse.ArgumentParser]) -> None:
         default=6,
         help="side of a block of the carrier dct, pixels (default: 6)",
     )
-    protect.add_argument(
-        "--on-unprotectable",
-        choices=("header", "whole-image", "pass", "reject"),
-        default="header",
-        help="when an image has nothing outside its region of interest: seal the record into a private "
-        "header element (default), embed into the whole image, copy unprotected, or skip it",
-    )
+
+
+def _add_header(protect: argparse.ArgumentParser) -> None:
     protect.add_argument(
         "--uids",
         choices=("keep", "derive"),

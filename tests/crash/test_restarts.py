@@ -55,7 +55,7 @@ def test_a_stop_in_the_middle_finishes_what_is_in_hand(
     for delivered in (20, 60, 100):
         wait_until(lambda d=delivered: len(archive.delivered) >= d, _LIMIT_S, f"{delivered} deliveries")
         assert node.terminate() == 0
-        assert node.processes() == []
+        wait_until(lambda: not node.processes(), 10, "the end of every process")
         node.start()
     modality.join(_LIMIT_S)
     _finish(node, archive, modality, len(paths))

@@ -300,7 +300,9 @@ def _start(content: BinaryIO, item: Item, encoding: Encoding) -> int:
     # what pydicom has decoded already may have been UN
     order = "<HH" if encoding.little else ">HH"
     tag = struct.pack(order, item.tag.group, item.tag.element)
-    return position - (12 if _between(content, position - 12, position - 8) == tag else 8)
+    # the first element of an inflated data set may leave no room for the longer form
+    is_long = position >= 12 and _between(content, position - 12, position - 8) == tag
+    return position - (12 if is_long else 8)
 
 
 def _cut(content: BinaryIO, item: Item, start: int, end: int) -> list[Piece]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -62,7 +64,7 @@ def test_it_is_a_segmenter(net: block.BlockNet) -> None:
     frame = Frame(noise(4, 1, 48, 48), 0, 255)
     view = invariant_view(frame, Lattice.QUARTER)
     assert net.roi_blocks(view).shape == (48 // net.side, 48 // net.side)
-    assert net.id == f"blessmark-block-{net.side}/1"
+    assert re.fullmatch(rf"blessmark-block-{net.side}/1-[0-9a-f]{{12}}", net.id)
     assert net.reach_px == net.side - 1
 
 

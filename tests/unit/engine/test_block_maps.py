@@ -10,6 +10,7 @@ from blessmark.carrier.dct import SIDES, cut
 from blessmark.roi import pixel_mask
 from blessmark.segment import segmenter
 from blessmark.segment.anatomy import Anatomy
+from blessmark.segment.block import packaged
 from blessmark.types import Frame, IntArray, Lattice, Rectangle
 from blessmark.view import invariant_view
 from tests.phantoms import body, body_in_air, frame, noise
@@ -52,7 +53,7 @@ class TestChoice:
             for name in ("vessels", "anatomy", "whole")
         }
         assert named == {
-            "vessels": ["blessmark-block-8/1"],
+            "vessels": [packaged(8).id],
             "anatomy": ["veiled-anatomy-8/1"],
             "whole": ["whole-8/1"],
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zlib
 
 import pytest
 from pydicom import uid
@@ -69,6 +70,14 @@ def test_looking_is_not_touching(syntax):
         assert each.value is not None
     assert layout.stale_groups(ds) == frozenset()
     assert body_of(written(ds)) == body_of(content)
+
+
+def test_the_first_element_of_an_inflated_data_set_may_be_decoded_already():
+    """pydicom decodes the character set while it reads, and nothing stands before it."""
+    deflated = Encoding(syntax=uid.DeflatedExplicitVRLittleEndian)
+    content = file_bytes(dataset(phantom(8, 8), deflated, SpecificCharacterSet="ISO_IR 192"))
+    again = written(pixels.read(content))
+    assert zlib.decompress(body_of(again), -15) == zlib.decompress(body_of(content), -15)
 
 
 def test_a_changed_element_is_written_anew_and_nothing_else():

@@ -287,3 +287,53 @@ def test_dead_letters_keep_their_bytes_until_they_are_dropped(spool: Spool, book
     keeper.clean()
     assert spool.look(left.name) is None
     assert book.counts().deliveries[DeliveryState.DROPPED] == 1
+
+
+# a disk that runs short
+
+
+def delivered(book: Ledger) -> None:
+    for send in book.claim_sends("pacs", 16, 10.0):
+        book.delivered(send, 0)
+
+
+def test_a_short_disk_gives_up_what_is_delivered_before_its_time(
+    scratch: Path, book: Ledger, lines: list[dict[str, object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept_long = Spool(scratch / "spool", 0, keep_s=86400.0)
+    monkeypatch.setattr(housekeeping, "_PRESSED_KEEP_S", 0.0)
+    done = leave(kept_long, book, b"came", b"left")
+    delivered(book)
+    waiting = leave(kept_long, book, b"came too", b"waits", "1.2.4")
+    unnamed = kept_long.put([b"made by a worker whose row cannot be written yet"])
+    keeper = Housekeeper(kept_long, book, float(1 << 40))
+
+    keeper.clean()
+    assert all(kept_long.look(blob.name) for blob in done)
+
+    keeper.relieve()
+    assert not any(kept_long.look(blob.name) for blob in done)
+    assert kept_long.look(waiting[1].name), "not delivered yet"
+    assert kept_long.look(unnamed.name)
+    assert [line["count"] for line in lines if line["event"] == "relieved"] == [3]
+
+
+def test_what_came_a_moment_ago_stays_even_then(scratch: Path, book: Ledger) -> None:
+    kept_long = Spool(scratch / "spool", 0, keep_s=86400.0)
+    done = leave(kept_long, book, b"came", b"left")
+    delivered(book)
+    Housekeeper(kept_long, book, 86400.0).relieve()
+    assert all(kept_long.look(blob.name) for blob in done)
+
+
+def test_a_housekeeper_looks_whether_the_disk_is_short(
+    scratch: Path, book: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(housekeeping, "_LOOK_S", 0.01)
+    relieved = threading.Event()
+    short = Spool(scratch / "spool", 1 << 62, keep_s=86400.0)
+    keeper = Housekeeper(short, book, 86400.0)
+    monkeypatch.setattr(keeper, "relieve", relieved.set)
+    keeper.start()
+    assert relieved.wait(10.0)
+    keeper.stop()

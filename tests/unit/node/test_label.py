@@ -77,6 +77,9 @@ class TestApproximate:
         assert list(ds.ImageType) == ["DERIVED", "PRIMARY", "AXIAL"]
         assert ds.DerivationDescription.startswith("earlier; NROI watermark blessmark/1 removed")
         assert "approximately, 63.2 dB" in ds.DerivationDescription
+        (contributor,) = ds.ContributingEquipmentSequence
+        assert contributor.ContributionDescription.endswith("approximately, 63.2 dB")
+        assert "StationName" not in contributor, "who restored it is nobody's business"
 
     def test_says_so_where_nothing_was_said(self):
         ds = stored()

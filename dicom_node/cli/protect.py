@@ -75,6 +75,8 @@ def _detail(done: Protection) -> str:
     ]
     if len(done.frames) > 1:
         parts.append(f"{len(receipts)} of {len(done.frames)} frames")
+    if done.reason:
+        parts.append(done.reason)
     return ", ".join(parts)
 
 

@@ -2,8 +2,8 @@
 
 Rules that bind here:
 1. A row whose bytes are missing or changed says so and waits for an operator; it is never dropped.
-2. Bytes go only when no row needs them and they were here for `storage.keep_s`; on a disk that runs short, what
-   is finished everywhere goes after `_PRESSED_KEEP_S` already. Bytes that no row knows and that are older
+2. Bytes go only when no row needs them and they were here for `storage.keep_s`; on a disk that runs short,
+   what is finished everywhere goes after `_PRESSED_KEEP_S`. Bytes that no row knows and that are older
    than the ledger itself are left alone: whoever replaced the ledger may still want them.
 3. Rows go `storage.history_days` after the last thing that happened to them, never before everything is sent.
 """

@@ -6,7 +6,6 @@ store the restored pixels, take the labels off, put the record back into the hea
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -144,9 +143,7 @@ class Recoverer:
             return passed(work, self._route, "passed", done.report.reason)
         if not done.restored:
             return failed(work, self._route, str(done.finding))
-        buffer = io.BytesIO()
-        pixels.write(ds, buffer)
-        blob = self._spool.put([buffer.getvalue()])
+        blob = self._spool.put(pixels.parts(ds))
         nearly = any(frame.restoration == "approximate" for frame in done.report.frames)
         whole = passed(work, self._route, "recovered", "approximate" if nearly else "")
         return replace(

@@ -4,7 +4,7 @@
     load   Dataset              -> Image            its frames as integer planes
                                 -> Passthrough      a kind of object that is never marked, and why
     store  Dataset, new frames  -> the Dataset      holding exactly these samples, read back before it returns
-    write  Dataset              -> bytes            untouched elements as they were
+    write  Dataset              -> bytes            untouched elements as they were; `parts`: piece by piece
     settle, changes, undo       what was done to a Dataset, and the very bytes that it was
 
     decompress                  Dataset -> the Dataset, its pixels uncompressed
@@ -21,7 +21,7 @@ This is the only part of the engine that knows DICOM.
 """
 
 from blessmark.pixels.decompress import decompress
-from blessmark.pixels.files import read, write
+from blessmark.pixels.files import parts, read, write
 from blessmark.pixels.header import Header
 from blessmark.pixels.image import Image, load
 from blessmark.pixels.layout import settle
@@ -39,6 +39,7 @@ __all__ = [
     "decompress",
     "load",
     "original",
+    "parts",
     "read",
     "settle",
     "store",

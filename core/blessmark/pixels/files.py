@@ -12,7 +12,7 @@ from pydicom import dcmread, uid
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
-from pydicom.filebase import DicomIO
+from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset, read_sequence
 from pydicom.filewriter import write_file_meta_info
 from pydicom.tag import BaseTag
@@ -55,28 +55,36 @@ def read(source: bytes | Path, *, limit_bytes: int = LIMIT_BYTES) -> Dataset:
 
 
 def write(ds: Dataset, target: BinaryIO) -> None:
-    """The data set in its own transfer syntax, every untouched element as it was read.
+    """The file that `parts` gives, into `target`. Raises PixelError as it does, OSError as `target` does."""
+    for part in parts(ds):
+        target.write(part)
+
+
+def parts(ds: Dataset) -> Iterator[bytes]:
+    """The file piece by piece: the data set in its own transfer syntax, untouched elements as they were read.
 
     Only retired group lengths (PS3.5 7.2) of changed groups are dropped: they would be wrong.
 
     Raises
     ------
     PixelError : an element cannot be encoded
-    OSError : `target` cannot be written
     """
     try:
         syntax = elements.transfer_syntax(ds)
         if getattr(ds, "preamble", None):
-            target.write(ds.preamble + b"DICM")
-        write_file_meta_info(DicomIO(target), ds.file_meta, enforce_standard=False)
-        parts = layout.parts(ds, layout.Encoding.of_syntax(syntax))
-        for part in _deflated(parts) if syntax in DEFLATED else parts:
-            target.write(part)
-    except OSError:
-        raise
+            yield ds.preamble + b"DICM"
+        yield _meta(ds)
+        body = layout.parts(ds, layout.Encoding.of_syntax(syntax))
+        yield from _deflated(body) if syntax in DEFLATED else body
     except Exception as error:
         with elements.named(ds):
             raise PixelError(f"the data set cannot be written ({type(error).__name__})") from None
+
+
+def _meta(ds: Dataset) -> bytes:
+    target = DicomBytesIO()
+    write_file_meta_info(target, ds.file_meta, enforce_standard=False)
+    return bytes(target.getvalue())
 
 
 def _deflated(parts: Iterable[bytes]) -> Iterator[bytes]:

@@ -74,7 +74,7 @@ _IMAGES = (
 
 
 #: the study that leaves the house
-_STUDY = ("MR2_UNCI.dcm", "MR_small.dcm", "US1_UNCI.dcm", "test-SR.dcm", "rtplan.dcm")
+_STUDY = ("MR2_UNCI.dcm", "MR_small.dcm", "US1_UNCI.dcm", "test-SR.dcm", "reportsi.dcm")
 #: what must not be found in it again: names, numbers, dates, institutions, physicians
 _TELLING = (
     "PatientName",
@@ -218,6 +218,8 @@ def _sample(path: Path, site: Site) -> Sample:
     facts = (str(ds.get("SOPInstanceUID", "")), str(ds.get("SOPClassUID", "")))
     if not all(facts):
         raise NodeError("has no SOP class or instance UID, so it cannot be sent")
+    if str(ds.file_meta.MediaStorageSOPInstanceUID) != facts[0]:
+        raise NodeError("its file header names another instance, so a node would refuse it (A900)")
     syntax, kind, content = str(ds.file_meta.TransferSyntaxUID), _kind(ds), _content(path)
     done = protect(ds, site, 0)
     receipts = tuple(mark.receipt for mark in done.frames if mark.receipt is not None)

@@ -172,7 +172,7 @@ class Protector:
             return Outcome(_ENDS[done.result], done.result, done.reason)
         if not done.changed:
             return passed(work, self._route, done.result, done.reason)
-        blob = self._spool.put(pixels.parts(ds))
+        blob = self._spool.put_output(pixels.parts(ds))
         return Outcome(
             InstanceState.READY,
             done.result,

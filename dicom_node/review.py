@@ -144,7 +144,7 @@ class Recoverer:
             return passed(work, self._route, "passed", done.report.reason)
         if not done.restored:
             return failed(work, self._route, str(done.finding))
-        blob = self._spool.put(pixels.parts(ds))
+        blob = self._spool.put_output(pixels.parts(ds))
         nearly = any(frame.restoration == "approximate" for frame in done.report.frames)
         whole = passed(work, self._route, "recovered", "approximate" if nearly else "")
         return replace(

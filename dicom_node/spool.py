@@ -103,6 +103,13 @@ class Spool:
         finally:
             writer.discard()
 
+    def put_output(self, chunks: Iterable[Chunk]) -> Blob:
+        """As `put`, for what was made of an object here; it leaves half of the reserve free, or is SpoolFull.
+
+        What an output takes is known only while it is made: decompressed, it may be many times its source.
+        """
+        return self.put(self._within_room(chunks))
+
     def writer(self) -> Writer:
         """A new object, to be written piece by piece; raises as `put` does."""
         part = self.folder / "tmp" / self._part_name()
@@ -208,9 +215,21 @@ class Spool:
         """
         with self._failures(f"object {name}"):
             size = self.path(name).stat().st_size
+        self._check_half(size)
+
+    def _check_half(self, size: int) -> None:
         free = self.free_bytes()
         if free - size < self.reserve_bytes // 2:
             raise SpoolFull(f"{free} bytes free in {self.folder}, too few to work on {size}; make room")
+
+    def _within_room(self, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+        unchecked = 0
+        for chunk in chunks:
+            unchecked += memoryview(chunk).nbytes
+            if unchecked >= _READ_BYTES:
+                self._check_half(unchecked)
+                unchecked = 0
+            yield chunk
 
     def free_bytes(self) -> int:
         """Bytes that this user may still write on the spool's file system."""

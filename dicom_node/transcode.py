@@ -184,7 +184,7 @@ def _serve(place: _Place, pipe: Connection) -> None:
             blob, syntax = pipe.recv()
             try:
                 spool.check_room_to_work(blob)
-                answer = ("made", spool.put(convert.converted(spool.path(blob), syntax)).name)
+                answer = ("made", spool.put_output(convert.converted(spool.path(blob), syntax)).name)
             except SpoolFull as error:
                 answer = ("full", str(error))
             except (NodeError, WatermarkError) as error:

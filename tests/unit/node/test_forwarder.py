@@ -512,14 +512,21 @@ def test_an_outage_that_cannot_be_noted_leaves_the_batch_to_the_next_turn(
     site.queue(6)
     site.run(lambda: pacs.taken, 60.0)
 
-    def refuse(*_arguments: object) -> None:
-        raise LedgerUnavailable("it cannot be written")
+    full, went_down = [True], Ledger.went_down
+
+    def refuse(book: Ledger, destination: str, since: float) -> None:
+        if full:
+            raise LedgerUnavailable("it cannot be written")
+        went_down(book, destination, since)
 
     monkeypatch.setattr(Ledger, "went_down", refuse)
     pacs.there = False
     with pytest.raises(LedgerUnavailable):
         site.run(lambda: False, 60.0)
     assert site.tally("pacs") == {DeliveryState.DELIVERED: 1, DeliveryState.QUEUED: 5}
+    full.clear()
+    site.run(site.ledger.outages, 60.0)
+    assert set(site.ledger.outages()) == {"pacs"}, "or it would be down, and nobody could see it"
 
 
 def test_what_is_urgent_goes_first(made: Callable[..., Site]) -> None:

@@ -357,3 +357,19 @@ def test_a_killed_writer_leaves_all_or_nothing(spool: Spool, point: str) -> None
     whole = hashlib.sha256(b"halfwhole").hexdigest()
     assert objects(spool) == ([whole] if point in ("renamed", "returned") else [])
     assert (b"acknowledged" in done.stdout) == (point == "returned")
+
+
+def test_an_output_leaves_half_of_the_reserve_however_large_it_becomes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Decompressed, an object is many times what was looked at before the work began."""
+    spool = Spool(tmp_path, 8_000_000)
+    monkeypatch.setattr(Spool, "free_bytes", lambda _self: 6_000_000 - sum_of_parts(tmp_path))
+    assert spool.put_output([bytes(1_900_000)]).size == 1_900_000
+    with pytest.raises(SpoolFull, match="too few to work on"):
+        spool.put_output(bytes([number]) * 100_000 for number in range(40))
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def sum_of_parts(folder: Path) -> int:
+    return sum(part.stat().st_size for part in (folder / "tmp").iterdir())

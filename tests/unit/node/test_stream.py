@@ -180,3 +180,15 @@ def test_an_association_without_a_connection(tmp_path: Path) -> None:
     with pytest.raises(ConnectionError):
         store(line, 3, REQUEST, some_object(tmp_path), 5.0)
     line.close()
+
+
+def test_an_association_whose_loop_has_ended_is_not_waited_for(tmp_path: Path) -> None:
+    over = SimpleNamespace(
+        _reactor_checkpoint=threading.Event(),
+        _is_paused=False,
+        is_alive=lambda: False,
+        dimse=SimpleNamespace(maximum_pdu_size=0),
+        dul=SimpleNamespace(socket=None),
+    )
+    with pytest.raises(ConnectionError):
+        store(over, 1, Request(1, "1.2", "1.2.3"), DataSet(tmp_path, 0, 1, "1.2"), 1.0)

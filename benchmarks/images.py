@@ -63,6 +63,17 @@ def dicom_files(data: Path) -> list[Path]:
     return sorted(path for path in (data / "dicom").rglob("*") if path.is_file())
 
 
+def thinned(files: list[Path], most: int = 2, series: int = 20) -> list[Path]:
+    """`files` without all but the first `most` of each folder that holds more than `series` of them.
+
+    A long series is one acquisition: its slices differ in their pixels and in a handful of numbers.
+    """
+    folders: dict[Path, list[Path]] = {}
+    for path in files:
+        folders.setdefault(path.parent, []).append(path)
+    return [each for held in folders.values() for each in (held[:most] if len(held) > series else held)]
+
+
 def sample(path: Path, least_side: int = 0) -> Sample | None:
     """The middle frame of a file; None when it holds no image that can be marked, or a smaller one."""
     try:

@@ -170,10 +170,13 @@ def _steps(done: Protection) -> Counter[str]:
 
 def measure(run: Run) -> Result:
     """Send every file of the image folder and of pydicom the whole way."""
-    files = [*dicom_files(run.data), *public_files()]
-    journeys = spread(travel, chosen(files, 24, run.seed) if run.quick else files)
-    tables = (_outcomes(journeys), _incomplete(journeys), _errors(journeys))
-    return Result("journeys", "Every image, there and back", _NOTES, tables, {"files": len(files)})
+    folder, public = (
+        spread(travel, chosen(files, 12, run.seed) if run.quick else files)
+        for files in (dicom_files(run.data), public_files())
+    )
+    journeys = [*folder, *public]
+    tables = (_summary(folder, public), _outcomes(journeys), _incomplete(journeys), _errors(journeys))
+    return Result("journeys", "Every image, there and back", _NOTES, tables, {"files": len(journeys)})
 
 
 _NOTES = (
@@ -182,6 +185,23 @@ _NOTES = (
     "and every element has the value bytes it had; of uncompressed sources, the recovered data set is the "
     "original byte for byte. Losslessly stored pixels of a lossy source keep saying so, which is meant.",
 )
+
+
+def _summary(folder: list[Journey], public: list[Journey]) -> Table:
+    """Files by what became of them; the weakest frame of an image names it."""
+    counts = Counter(map(_fate, folder)), Counter(map(_fate, public))
+    rows = tuple((fate, *(count[fate] for count in counts)) for fate in sorted(set().union(*counts)))
+    total = ("all", len(folder), len(public))
+    return Table("Files by outcome", ("outcome", "image folder", "pydicom"), (*rows, total))
+
+
+def _fate(journey: Journey) -> str:
+    if journey.error:
+        return "refused with an error"
+    if journey.result != "protected":
+        return f"{journey.result}: {journey.reason}" if journey.reason else journey.result
+    tiers = {step.split()[0] for step in journey.steps}
+    return f"protected: {next(tier for tier in ('seal', 'core', 'full') if tier in tiers)}"
 
 
 def _outcomes(journeys: list[Journey]) -> Table:

@@ -133,6 +133,8 @@ class Delivery:
     destination: str
     state: DeliveryState
     commitment: CommitmentState | None = None
+    #: given up because its bytes are gone or changed
+    lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,8 @@ class Holding:
     state: InstanceState
     route: str
     deliveries: tuple[Delivery, ...] = ()
+    #: quarantined because its bytes are gone or changed
+    lost: bool = False
 
 
 class Standing(enum.IntEnum):
@@ -250,13 +254,15 @@ class Judge:
         return self._standing_there(holding) if standing is None else standing
 
     def _standing_here(self, holding: Holding) -> Standing:
-        """Its bytes are here until they are everywhere else; unless somebody is not to get them."""
+        """Its bytes are here until they are everywhere else; unless a disk lost them, or not all get them."""
         if holding.state is InstanceState.READY:
             mandatory = self._mandatory(holding)
-            kept = bool(mandatory) and all(one.state is not DeliveryState.DROPPED for one in mandatory)
+            kept = bool(mandatory) and not any(
+                one.lost or one.state is DeliveryState.DROPPED for one in mandatory
+            )
         else:
             kept = holding.state is not InstanceState.REJECTED and self.goes_somewhere(holding.route)
-        return Standing.SAFE if kept else Standing.LOST
+        return Standing.SAFE if kept and not holding.lost else Standing.LOST
 
     def _standing_there(self, holding: Holding) -> Standing:
         return min(map(_delivered, self._mandatory(holding)), default=Standing.LOST)

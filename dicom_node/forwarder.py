@@ -34,7 +34,7 @@ from dicom_node.errors import (
     SpoolFull,
 )
 from dicom_node.insist import insist
-from dicom_node.jobs import Send
+from dicom_node.jobs import NOT_SENDABLE, Send
 from dicom_node.ledger import Ledger
 from dicom_node.reach import Contact, Reach, after_restart, contact_of, observed, stands_aside
 from dicom_node.retry import Decision, Done, GiveUp, RetryAt, Tried, decide
@@ -202,7 +202,7 @@ class _Watch:
         """Learn from an attempt, and keep a change in the ledger."""
         with self._turn:
             before, now = self.reach, self._clock()
-            self.reach = observed(
+            after = observed(
                 before,
                 contact,
                 delivery,
@@ -211,12 +211,14 @@ class _Watch:
                 policy=self._policy,
                 rng=self._rng,
             )
-            if self.reach.since is not None and before.since is None:
-                self._ledger.went_down(self._name, self.reach.since)
+            # the ledger first: if it refuses, the next attempt learns the same and notes it then
+            if after.since is not None and before.since is None:
+                self._ledger.went_down(self._name, after.since)
                 log.event(_LOG, "destination-down", level=logging.WARNING, destination=self._name)
-            elif self.reach.since is None and before.since is not None:
+            elif after.since is None and before.since is not None:
                 self._ledger.came_back(self._name)
                 log.event(_LOG, "destination-back", destination=self._name, total_s=now - before.since)
+            self.reach = after
 
 
 class _Lane(threading.Thread):
@@ -351,7 +353,7 @@ class _Lane(threading.Thread):
             return PeerError(str(error), retryable=False, reason=error.reason)
         except NodeError as error:
             # not the peer's fault, but for the object it means the same: it cannot be delivered as it is
-            return PeerError(str(error), retryable=False, reason="not-sendable")
+            return PeerError(str(error), retryable=False, reason=NOT_SENDABLE)
 
     def _prolong(self, send: Send, claimed_at: float, needed_s: float) -> None:
         """Keep the lease for as long as the next step may take."""

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from dicom_node import log
 from dicom_node.config import Config
-from dicom_node.errors import NodeError, SpoolError
+from dicom_node.errors import SpoolError
 from dicom_node.jobs import DeliveryState
 from dicom_node.ledger import Claim, Ledger, Part
 from dicom_node.spool import Spool
@@ -167,7 +167,7 @@ class Housekeeper(threading.Thread):
     def _contained(self, step: Callable[[], object]) -> object:
         try:
             return step()
-        except NodeError as error:
+        except Exception as error:  # who cleans no more fills the disk
             log.event(_LOG, "cleaning-failed", level=logging.ERROR, error=error)
             return None
 
@@ -182,7 +182,7 @@ class Housekeeper(threading.Thread):
         if purged:
             log.event(_LOG, "purged", count=purged, reason="history-ended")
         strangers = _Strangers(self._spool, self._ledger)
-        removed = self._spool.discard(strangers.must_stay)
+        removed = self._spool.discard(lambda blobs: self._must_stay(strangers, blobs))
         log.event(_LOG, "cleaned", level=logging.DEBUG, count=removed)
         if strangers.count:
             log.event(
@@ -206,7 +206,13 @@ class Housekeeper(threading.Thread):
 
     def _unfinished(self, blobs: Iterable[str]) -> frozenset[str]:
         names = frozenset(blobs)
+        if self._stopping.is_set():  # a million objects take minutes, and a stop waits for this thread
+            return names
         return names - self._ledger.known(names) | self._ledger.needed(names)
+
+    def _must_stay(self, strangers: _Strangers, blobs: Iterable[str]) -> frozenset[str]:
+        names = frozenset(blobs)
+        return names if self._stopping.is_set() else strangers.must_stay(names)
 
     def _purge(self, before: float) -> int:
         purged, after = 0, 0

@@ -80,6 +80,10 @@ def check_delivery_move(before: DeliveryState, after: DeliveryState) -> None:
         raise IllegalTransition(f"a delivery cannot move from {before} to {after}")
 
 
+#: reason of a delivery whose bytes cannot be sent as they are in the spool: gone, or not what the row says
+NOT_SENDABLE = "not-sendable"
+
+
 @dataclass(frozen=True, slots=True)
 class Arrival:
     """What the receiver knows of an object without decoding it."""

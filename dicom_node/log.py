@@ -6,6 +6,7 @@ Rules that bind here:
 2. UIDs appear as `uid_hash`, the same at one site for ever and different at every other.
 3. Of a library's line only where it came from is shown: its text may quote a data set. Of a plain line of our
    own the text is shown, with numbers and our own errors filled in and everything else as its type.
+   Python's warnings are not shown at all: see `silence_warnings`.
 4. Of an exception the type and the place are shown; its message only if it is one of ours, which never name
    a patient.
 """
@@ -18,6 +19,7 @@ import json
 import logging
 import sys
 import traceback
+import warnings
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TextIO
@@ -106,6 +108,15 @@ def setup(format: str, level: str, *, salt: bytes = b"", stream: TextIO | None =
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(_Json() if format == "json" else _Text())
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+
+
+def silence_warnings() -> None:
+    """Have this process show no Python warnings: those of pydicom quote values, which may be a patient's.
+
+    Filters are not inherited by spawned processes, so each of ours calls it. Besides, what is shown once for
+    each text is kept for ever, which in a service is memory without an end.
+    """
+    warnings.simplefilter("ignore")
 
 
 def event(

@@ -104,7 +104,7 @@ class Protection:
 
     `result` is `protected`, `protected-header` (a record that some frame's pixels could not carry travels
     sealed in the header), `protected-whole-image`, `rewritten` (the header only), `passed`, `held` or
-    `rejected`. Only the first four changed the data set.
+    `rejected`. Only the first four changed the data set; their reason tells that a signature was removed.
     """
 
     result: str
@@ -138,7 +138,7 @@ def protect(ds: Dataset, site: Site, time_s: int) -> Protection:
     if _is_protected(ds, image, site):
         return _already_protected(ds, site)
     about = _about(ds, site, image.frames, time_s)
-    before = pixels.settle(ds)
+    before, told = pixels.settle(ds), _signature(ds)
     marks: list[FrameMark] = []
     try:
         pixels.store(ds, image, _embed_frames(image, about, site, marks))
@@ -147,7 +147,7 @@ def protect(ds: Dataset, site: Site, time_s: int) -> Protection:
             return _without_pixels(ds, site, "no-room", time_s)
         return Protection(_WITHOUT_ROOM[site.on_unprotectable], "no-room")
     _finish(ds, site, marks, before, about)
-    return Protection(_result(marks), "", tuple(marks))
+    return Protection(_result(marks), told, tuple(marks))
 
 
 class Protector:
@@ -311,9 +311,14 @@ def _without_pixels(ds: Dataset, site: Site, reason: str, time_s: int) -> Protec
         return Protection("passed", reason)
     if originals.unseal(ds, site.ring) is not None:
         return _already_protected(ds, site)
-    before = pixels.settle(ds)
+    before, told = pixels.settle(ds), _signature(ds)
     _finish(ds, site, [], before, _about(ds, site, 1, time_s))
-    return Protection("rewritten", reason)
+    return Protection("rewritten", ", ".join(filter(None, (reason, told))))
+
+
+def _signature(ds: Dataset) -> str:
+    """What a count says of an object that will lose its digital signatures; "" for one that has none."""
+    return "signature-removed" if any(tag in ds for tag in label.SIGNATURES) else ""
 
 
 def _finish(ds: Dataset, site: Site, marks: list[FrameMark], before: bytes, about: About) -> None:

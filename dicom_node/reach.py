@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 
 from dicom_node.config import RetryPolicy
 from dicom_node.errors import PeerError
-from dicom_node.retry import Answer, classify, delay_s
+from dicom_node.retry import Meaning, classify, delay_s
 
 #: so many different objects in a row that are told to come back later mean that the destination is busy
 BUSY_LIMIT = 3
@@ -62,7 +62,7 @@ class Reach:
 def contact_of(answer: int | PeerError) -> Contact:
     """What the end of an attempt, a C-STORE status or an error, shows about the destination."""
     if isinstance(answer, int):
-        return Contact.BUSY if classify(answer) is Answer.TRANSIENT else Contact.ANSWERED
+        return Contact.BUSY if classify(answer) is Meaning.TRANSIENT else Contact.ANSWERED
     if answer.status is not None:
         return contact_of(answer.status)
     if answer.retryable:

@@ -27,8 +27,8 @@ _TRANSIENT = frozenset({0x0110, 0x0213})
 _MAX_STEPS = 64
 
 
-class Answer(enum.StrEnum):
-    """The class of a peer's answer; see the table above."""
+class Meaning(enum.StrEnum):
+    """What a peer's answer means for a delivery; see the table above."""
 
     DONE = "done"
     WARNING = "warning"
@@ -65,15 +65,15 @@ class Done:
 Decision = RetryAt | GiveUp | Done
 
 
-def classify(status: int) -> Answer:
+def classify(status: int) -> Meaning:
     """The class of a C-STORE status, 0..0xFFFF."""
     if status == 0:
-        return Answer.DONE
+        return Meaning.DONE
     if status >> 12 == 0xB or status in _WARNINGS:
-        return Answer.WARNING
+        return Meaning.WARNING
     if status >> 8 == 0xA7 or status in _TRANSIENT:
-        return Answer.TRANSIENT
-    return Answer.REFUSED
+        return Meaning.TRANSIENT
+    return Meaning.REFUSED
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +107,10 @@ def decide(
     """
     status = error.status if isinstance(error, PeerError) else error
     answer = _answer(error, status)
-    if answer in (Answer.DONE, Answer.WARNING):
+    if answer in (Meaning.DONE, Meaning.WARNING):
         assert status is not None
-        return Done(status, warning=answer is Answer.WARNING)
-    refused = answer is Answer.REFUSED
+        return Done(status, warning=answer is Meaning.WARNING)
+    refused = answer is Meaning.REFUSED
     reason, result = _reason(answer, error, status), _result(answer, error, status)
     count = tried.refusals + 1 if refused else tried.attempts
     limit = policy.refusals if refused else policy.give_up_after
@@ -127,20 +127,20 @@ def delay_s(policy: RetryPolicy, attempts: int, rng: random.Random) -> float:
     return plain * (1.0 + policy.jitter * rng.uniform(-1.0, 1.0))
 
 
-def _answer(error: PeerError | int, status: int | None) -> Answer:
+def _answer(error: PeerError | int, status: int | None) -> Meaning:
     if status is not None:
         return classify(status)
     assert isinstance(error, PeerError)
-    return Answer.TRANSIENT if error.retryable else Answer.REFUSED
+    return Meaning.TRANSIENT if error.retryable else Meaning.REFUSED
 
 
-def _reason(answer: Answer, error: PeerError | int, status: int | None) -> str:
+def _reason(answer: Meaning, error: PeerError | int, status: int | None) -> str:
     """The word that the delivery keeps."""
     return f"status-{status:04x}" if status is not None else _result(answer, error, status)
 
 
-def _result(answer: Answer, error: PeerError | int, status: int | None) -> str:
+def _result(answer: Meaning, error: PeerError | int, status: int | None) -> str:
     """The word that the metrics count by: bounded whatever statuses peers invent."""
     if status is not None or not isinstance(error, PeerError):
         return str(answer)
-    return error.reason or ("no-answer" if answer is Answer.TRANSIENT else "refused")
+    return error.reason or ("no-answer" if answer is Meaning.TRANSIENT else "refused")

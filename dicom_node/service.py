@@ -15,7 +15,6 @@ import secrets
 import signal
 import socket
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -151,8 +150,7 @@ def serve(
     Raises NodeError when a part cannot be started.
     """
     log.setup(config.log.format, config.log.level, salt=log_salt(config))
-    # both would print values off the wire
-    warnings.filterwarnings("ignore", module=r"pydicom|pynetdicom")
+    log.silence_warnings()
     threading.excepthook = _thread_failed
     service = Service(config, self_test=self_test, factory=factory)
     with _signals() as next_signal:

@@ -16,8 +16,10 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
-from dicom_node.config import Config, Destination, Plain, Transcode
+from dicom_node import log
+from dicom_node.config import Config, Destination, Log, Plain, Transcode
 from dicom_node.errors import ConversionError, NodeError, SpoolFull
+from dicom_node.jobs import NOT_SENDABLE
 from dicom_node.spool import Spool
 
 _UIDS = {Plain.EXPLICIT: "1.2.840.10008.1.2.1", Plain.IMPLICIT: "1.2.840.10008.1.2"}
@@ -56,16 +58,17 @@ def patience_s(path: Path) -> float:
     try:
         return _START_S + _FIXED_S + path.stat().st_size / _SLOWEST_BYTES_S
     except OSError as error:
-        raise ConversionError(f"{path.name} is gone from the spool", reason="not-sendable") from error
+        raise ConversionError(f"{path.name} is gone from the spool", reason=NOT_SENDABLE) from error
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where the process finds the spool."""
+    """Where the process finds the spool, and how it logs."""
 
     folder: Path
     reserve_bytes: int
     keep_s: float
+    log: Log
 
 
 class Transcoder:
@@ -73,7 +76,7 @@ class Transcoder:
 
     def __init__(self, config: Config) -> None:
         storage = config.storage
-        self._place = _Place(storage.spool_dir, storage.reserve_bytes, storage.keep_s)
+        self._place = _Place(storage.spool_dir, storage.reserve_bytes, storage.keep_s, config.log)
         self._context = multiprocessing.get_context("spawn")
         self._turn = threading.Lock()
         self._process: SpawnProcess | None = None
@@ -138,13 +141,14 @@ class Transcoder:
         if self._process is not None and self._process.is_alive() and self._pipe is not None:
             return self._pipe
         self._end()
-        self._pipe, theirs = self._context.Pipe()
-        self._process = self._context.Process(
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(
             target=_serve, args=(self._place, theirs), name="transcoder", daemon=True
         )
-        self._process.start()
+        process.start()
         theirs.close()
-        return self._pipe
+        self._process, self._pipe = process, ours
+        return ours
 
     def _end(self) -> None:
         process, self._process = self._process, None
@@ -169,6 +173,8 @@ def _serve(place: _Place, pipe: Connection) -> None:
     """The body of the process: answer each order, until the other end of the pipe is closed."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # they reach the whole group; the node itself says when to stop
+    log.setup(place.log.format, place.log.level)
+    log.silence_warnings()
     from blessmark.errors import WatermarkError
     from dicom_node import convert
 

@@ -307,6 +307,7 @@ def run_process(order: Order, lifeline: Connection) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # they reach the whole group; the node itself says when to stop
     log.setup(order.config.log.format, order.config.log.level, salt=order.log_salt)
+    log.silence_warnings()
     try:
         _work(order, lifeline)
     except Exception as error:
@@ -401,7 +402,7 @@ class Workers:
             if slot.process is not None:
                 slot.process.join(max(0.0, deadline - time.monotonic()))
                 try:
-                    self._bury(slot, kill=True)
+                    self._bury(slot, stopped=True)
                 except NodeError as error:  # the next start takes back what it held
                     log.event(_LOG, "supervisor-fault", level=logging.ERROR, error=error, worker=slot.name)
 
@@ -424,7 +425,7 @@ class Workers:
             lived_s = time.monotonic() - slot.started_at
             slot.failures = 1 if lived_s > _PROVEN_S else slot.failures + 1
             slot.start_at = time.monotonic() + restart_delay_s(slot.failures)
-            self._bury(slot, kill=False)
+            self._bury(slot)
 
     def _start(self, slot: _Slot) -> None:
         ours, theirs = self._context.Pipe()
@@ -439,17 +440,17 @@ class Workers:
         slot.process, slot.lifeline, slot.started_at = process, ours, time.monotonic()
         slot.networks = ()
 
-    def _bury(self, slot: _Slot, *, kill: bool) -> None:
-        """Take back what a dead worker held, and forget it."""
+    def _bury(self, slot: _Slot, *, stopped: bool = False) -> None:
+        """Take back what a dead worker held, and forget it; what was told to stop and did not is killed."""
         process, slot.process = slot.process, None
         assert process is not None
-        if kill and process.is_alive():
+        if stopped and process.is_alive():
             process.kill()
             process.join()
         if slot.lifeline is not None:
             slot.lifeline.close()
         slot.networks = ()
-        taken_back = self._ledger.worker_died(slot.name)
+        taken_back = self._ledger.worker_died(slot.name, stopped=stopped)
         if process.exitcode or taken_back:
             log.event(
                 _LOG,

@@ -27,6 +27,17 @@ def removed_values(ds: Dataset, profile: Deidentify) -> Iterator[bytes]:
             yield from {part for part in parts if len(part) >= 4}
 
 
+def kept_values(ds: Dataset, profile: Deidentify) -> Iterator[bytes]:
+    """Every value that the profile leaves, at any depth: what else says the same is no secret."""
+    for tag in ds.keys():  # noqa: SIM118
+        sequence = as_sequence(ds, ds.get_item(tag))
+        if sequence is not None:
+            for item in sequence.value:
+                yield from kept_values(item, profile)
+        elif tag.group % 2 == 0 and action(int(tag), profile) == "K" and tag.group != 0x7FE0:
+            yield header.value_bytes(ds, int(tag)) or b""
+
+
 def found(content: bytes, secrets: list[bytes]) -> list[bytes]:
     """Those of the values that stand in a file, as bytes or as the same text in another character set."""
     hits = []

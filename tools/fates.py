@@ -1,7 +1,7 @@
 """What becomes of each kind of object, as the code decides it: the tables of the conformance statement.
 
 Nothing is decoded: a data set that only says what it holds is put before the very functions that decide.
-`tests/integration/test_every_kind.py` sends real ones of every kind that can be made, and compares.
+`tests/integration/test_every_kind.py` protects an object for every cell, and compares.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ from dicom_node.dimse.contexts import STORAGE_CLASSES, TRANSFER_SYNTAXES
 
 #: in place of a reason: what happens to the pixels of an image that is marked
 IN_PLACE, KEPT = "in place", "same syntax"
+#: where there are no such objects: JPEG Baseline has samples of 8 bits (PS3.5 A.4.1)
+IMPOSSIBLE = "none exist"
+#: syntaxes whose objects name a server that has the pixels (PS3.5 A.6, A.7)
+JPIP = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (94, 95, 204, 205))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,7 @@ _NO_IMAGES = re.compile(r"Surface|Radiation|Presentation State")
 
 
 def described(sop_class: str, syntax: str, kind: Kind) -> Dataset:
-    """A data set that says it holds such pixels."""
+    """A data set that says it holds such pixels, or refers to them."""
     ds = Dataset()
     ds.file_meta = FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = UID(syntax)
@@ -66,12 +70,17 @@ def described(sop_class: str, syntax: str, kind: Kind) -> Dataset:
     ds.PhotometricInterpretation = kind.photometric
     if kind.channels == 3:
         ds.PlanarConfiguration = 0
-    ds.add_new(0x7FE00010, "OW", b"")
+    if syntax in JPIP:
+        ds.add_new(0x00287FE0, "UR", "")
+    else:
+        ds.add_new(0x7FE00010, "OW", b"")
     return ds
 
 
 def fate(sop_class: str, syntax: str, kind: Kind) -> str:
-    """A reason code, `in place`, `same syntax`, or the name of the syntax that the pixels are written in."""
+    """A reason code, `in place`, `same syntax`, `none exist`, or the name of the syntax that is written."""
+    if syntax == uid.JPEGBaseline8Bit and kind.stored > 8:
+        return IMPOSSIBLE
     ds = described(sop_class, syntax, kind)
     reason = object_reason(ds) or pixel_reason(ds, read_header(ds))
     if reason is not None:

@@ -126,10 +126,10 @@ def _convertible() -> str:
 
 
 _CONSEQUENCES = {
-    retry.Answer.DONE: "delivered",
-    retry.Answer.WARNING: "delivered; the status is kept and counted as a warning",
-    retry.Answer.TRANSIENT: "tried again, waits grow, for ever unless `retry.give_up_after` says otherwise",
-    retry.Answer.REFUSED: "a dead letter after `retry.refusals` such answers",
+    retry.Meaning.DONE: "delivered",
+    retry.Meaning.WARNING: "delivered; the status is kept and counted as a warning",
+    retry.Meaning.TRANSIENT: "tried again, waits grow, for ever unless `retry.give_up_after` says otherwise",
+    retry.Meaning.REFUSED: "a dead letter after `retry.refusals` such answers",
 }
 
 
@@ -138,7 +138,7 @@ def _answers() -> str:
     classes = [retry.classify(status) for status in range(0x10000)]
     rows = []
     for answer, consequence in _CONSEQUENCES.items():
-        if answer is retry.Answer.REFUSED:
+        if answer is retry.Meaning.REFUSED:
             rows.append(("any other", consequence))
             continue
         found = [status for status in range(0x10000) if classes[status] is answer]

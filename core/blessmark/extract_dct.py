@@ -48,7 +48,7 @@ def extract_dct(frame: Frame, ring: KeyRing, segmenters: Sequence[Segmenter]) ->
 def read(
     frame: Frame, block_map: BlockMap, key: SiteKey, survey: dct_framing.Survey | None = None
 ) -> BlockExtraction | None:
-    """Read `frame` with one map and one key; None when nothing is there; `survey` as in `dct_framing`."""
+    """Read `frame` with one map and one key; None if nothing is there. `survey` as in `dct_framing.read`."""
     keys = crypto.derive(key)
     reading = dct_framing.read(frame, block_map, keys, survey)
     if reading is None:

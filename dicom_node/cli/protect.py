@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import argparse
+import re
 import time
 from collections import Counter
+from pathlib import Path
+
+from pydicom.dataset import Dataset
 
 from blessmark.types import BlockSettings, Carrier, Receipt
+from dicom_node import header, log
 from dicom_node.cli.files import Pair, instance, pairs, problem, progress, write_whole
 from dicom_node.cli.reading import ring_of, segmenters_of, tell, tell_skipped
 from dicom_node.config import RECORD_FIELDS, Deidentify, OnUnprotectable, Profile, Uids
 from dicom_node.errors import EXIT_DONE, EXIT_ERROR
+from dicom_node.originals import SOP_INSTANCE_UID
 from dicom_node.protect import Protection, Site, protect, written
 from dicom_node.report import ErrorReport
+
+_UID = re.compile(r"[0-9.]{1,64}")
 
 
 def run(args: argparse.Namespace) -> int:
     """Watermark every file of IN; what is not an image is copied as it is, and counted."""
     site = _site(args)
+    anew = args.out if args.deidentify and args.source.is_dir() else None
     counts: Counter[str] = Counter()
     for pair in progress(pairs(args.source, args.out), "protecting"):
-        done = _protected(pair, site)
+        done = _protected(pair, site, anew)
         if done is None:
             counts["skipped"] += 1
             tell_skipped(pair.source)
@@ -51,17 +60,25 @@ def _site(args: argparse.Namespace) -> Site:
     )
 
 
-def _protected(pair: Pair, site: Site) -> Protection | ErrorReport | None:
+def _protected(pair: Pair, site: Site, anew: Path | None) -> Protection | ErrorReport | None:
+    """Protect one file into its place, or into folder `anew` under a name that tells nothing."""
     try:
         ds = instance(pair.source)
         if ds is None:
             return None
         done = protect(ds, site, int(time.time()))
         if done.result not in ("rejected", "held"):
-            write_whole(pair.target, [written(ds) if done.changed else pair.source.read_bytes()])
+            target = pair.target if anew is None else anew / _untelling_name(ds)
+            write_whole(target, [written(ds) if done.changed else pair.source.read_bytes()])
         return done
     except Exception as error:
         return ErrorReport(str(pair.source), problem(pair.source, error))
+
+
+def _untelling_name(ds: Dataset) -> str:
+    """Names of files and folders are a patient's often enough; a UID of this node is nobody's."""
+    uid = header.text(ds, SOP_INSTANCE_UID)
+    return f"{uid if _UID.fullmatch(uid) else log.uid_hash(uid)}.dcm"
 
 
 def _detail(done: Protection) -> str:
@@ -75,6 +92,8 @@ def _detail(done: Protection) -> str:
     ]
     if len(done.frames) > 1:
         parts.append(f"{len(receipts)} of {len(done.frames)} frames")
+    if done.reason:
+        parts.append(done.reason)
     return ", ".join(parts)
 
 

@@ -87,7 +87,7 @@ def store(association: Any, context_id: int, request: Request, data: DataSet, ti
     # the association's own loop would take the answer away; see `patches._Gate`
     association._reactor_checkpoint.clear()
     try:
-        while not association._is_paused:
+        while not association._is_paused and association.is_alive():  # a loop that has ended never pauses
             time.sleep(0.0001)
         _send(association, context_id, request, data, timeout_s)
         return _answer(association, request, timeout_s + data.size / SLOWEST_ANSWER_BYTES_S)

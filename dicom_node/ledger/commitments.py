@@ -175,6 +175,10 @@ class Commitments(Retention):
         values["refusals"] = 0 if state is CommitmentState.REFUSED else before.refusals
         self._move(connection, [delivery_id], values)
 
+    def _waive_commitment(self, connection: sa.Connection, delivery_id: int) -> None:
+        """Who took a delivery is not asked, so what another was to commit to is owed no more."""
+        connection.execute(sa.delete(commitments).where(_c.delivery_id == delivery_id))
+
     def _abandon_asks(self, connection: sa.Connection) -> int:
         """End the requests that the last run was making when it ended; their instances are due at once."""
         return self._reopen(connection, _a.state == AskState.ASKING, AskState.FAILED, lambda _silences: 0.0)

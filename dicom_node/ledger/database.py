@@ -99,8 +99,10 @@ class Database:
         with self._refusals(), contextlib.closing(self._engine.raw_connection()) as raw:
             # a reader may be in the way for long; the next time is soon enough
             raw.execute(f"PRAGMA busy_timeout = {_COMPACTING_MS}")
-            raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            raw.execute(f"PRAGMA busy_timeout = {int(_BUSY_TIMEOUT_S * 1000)}")
+            try:
+                raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            finally:
+                raw.execute(f"PRAGMA busy_timeout = {int(_BUSY_TIMEOUT_S * 1000)}")
         return False
 
     def _migrate(self) -> None:
@@ -154,8 +156,9 @@ class Database:
         """Say what the database said, without the statement and its parameters; make room on a full disk."""
         try:
             yield
-        except SQLAlchemyError as error:
-            said = getattr(error, "orig", None) or type(error).__name__
+        except (SQLAlchemyError, sqlite3.Error) as error:  # the second where SQLAlchemy is passed by
+            said = error if isinstance(error, sqlite3.Error) else getattr(error, "orig", None)
+            said = said or type(error).__name__
             code = getattr(said, "sqlite_errorcode", None)
             if code in _DAMAGE:
                 raise damaged(self._path, str(said)) from error

@@ -13,8 +13,8 @@ from dicom_node.ledger.commitments import Commitments
 from dicom_node.ledger.database import Loss, event_values
 from dicom_node.ledger.outages import count_attempt
 from dicom_node.ledger.schema import (
-    BYTES_LOST,
     DEAD,
+    MENDED_BY_ARRIVAL,
     QUEUED,
     SENDING,
     Row,
@@ -50,7 +50,6 @@ class Deliveries(Commitments):
                     state=DeliveryState.SENDING,
                     lease_until=now + lease_s,
                     attempts=_d.attempts + 1,
-                    tries=_d.tries + 1,
                     token=_d.token + 1,
                 )
             )
@@ -74,6 +73,8 @@ class Deliveries(Commitments):
             self._leave_send(connection, send, DeliveryState.DELIVERED, word, values, result=result, via=via)
             if to_commit:
                 self._want_commitment(connection, send.id, via or send.destination)
+            else:
+                self._waive_commitment(connection, send.id)
 
         self._together(record)
 
@@ -103,7 +104,7 @@ class Deliveries(Commitments):
 
     def put_back(self, send: Send) -> None:
         """Queue a delivery again as if it had never been leased: it was claimed but not tried."""
-        values = {"state": DeliveryState.QUEUED, "attempts": _d.attempts - 1, "tries": _d.tries - 1}
+        values = {"state": DeliveryState.QUEUED, "attempts": _d.attempts - 1}
         with self._writing() as connection:
             self._change_send(connection, send, values)
 
@@ -126,7 +127,9 @@ class Deliveries(Commitments):
         via: str = "",
     ) -> None:
         check_delivery_move(DeliveryState.SENDING, state)
-        self._change_send(connection, send, {"state": state, "reason": reason, **values})
+        # counted here, not when it is leased: what is put back untried would make the counter go down
+        ended = {"state": state, "reason": reason, "tries": _d.tries + 1, **values}
+        self._change_send(connection, send, ended)
         instance = connection.execute(sa.select(_d.instance_id).where(_d.id == send.id)).scalar_one()
         what = "retry" if state is DeliveryState.QUEUED else state
         if via:
@@ -149,7 +152,9 @@ class Deliveries(Commitments):
         # an instance is worked on twice only if what it was to send had been lost
         revive = {"state": DeliveryState.QUEUED, "next_at": now, "attempts": 0, "refusals": 0, "reason": ""}
         queue = queue.on_conflict_do_update(
-            [_d.instance_id, _d.destination], set_=revive, where=sa.and_(DEAD, _d.reason.in_(BYTES_LOST))
+            [_d.instance_id, _d.destination],
+            set_=revive,
+            where=sa.and_(DEAD, _d.reason.in_(MENDED_BY_ARRIVAL)),
         )
         queued = connection.execute(queue.returning(_d.destination)).scalars().all()
         notes = [event_values(now, instance_id, DeliveryState.QUEUED, name, "") for name in queued]
@@ -157,8 +162,8 @@ class Deliveries(Commitments):
             connection.execute(sa.insert(events), notes)
 
     def _lost_letters(self, connection: sa.Connection, instance_id: int) -> bool:
-        """Whether deliveries of an instance are dead because a start found no bytes for them."""
-        lost = sa.select(_d.id).where(_d.instance_id == instance_id, DEAD, _d.reason.in_(BYTES_LOST))
+        """Whether deliveries of an instance are dead because there were no bytes for them, or wrong ones."""
+        lost = sa.select(_d.id).where(_d.instance_id == instance_id, DEAD, _d.reason.in_(MENDED_BY_ARRIVAL))
         return connection.execute(lost.limit(1)).first() is not None
 
     def _take_back_sends(self, connection: sa.Connection, which: sa.ColumnElement[bool], loss: Loss) -> int:
@@ -166,7 +171,12 @@ class Deliveries(Commitments):
             sa.select(_d.id, _d.instance_id, _d.destination).where(SENDING, which)
         ).all()
         for row in rows:
-            values = {"state": DeliveryState.QUEUED, "next_at": self._clock(), "reason": loss}
+            values = {
+                "state": DeliveryState.QUEUED,
+                "next_at": self._clock(),
+                "reason": loss,
+                "tries": _d.tries + 1,
+            }
             connection.execute(sa.update(deliveries).where(_d.id == row.id).values(values))
             self._note(connection, row.instance_id, "lost", destination=row.destination, reason=loss)
         return len(rows)

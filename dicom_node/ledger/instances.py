@@ -71,7 +71,7 @@ class Instances(Deliveries):
         return Added(made[0], duplicate=False, conflict=bool(same_uid))
 
     def _has_lost(self, connection: sa.Connection, row: Row) -> bool:
-        """Whether an instance waits for bytes that a start found missing, its own or those it was to send."""
+        """Whether an instance waits for bytes that were found missing or wrong, its own or those to send."""
         if row.state == InstanceState.READY:
             return self._lost_letters(connection, row.id)
         return row.state == InstanceState.QUARANTINED and row.reason in BYTES_LOST
@@ -143,10 +143,14 @@ class Instances(Deliveries):
             )
             self._note(connection, work.id, "released", reason=reason)
 
-    def worker_died(self, worker: str) -> int:
-        """Take back at once whatever a dead worker held; returns how many instances."""
+    def worker_died(self, worker: str, *, stopped: bool = False) -> int:
+        """Take back at once whatever a dead worker held; returns how many instances.
+
+        `stopped`: the node ended it, which accuses its instances of no more than a restart does.
+        """
         with self._writing() as connection:
-            return self._take_back_work(connection, _i.worker == worker, Loss.WORKER)
+            loss = Loss.RESTART if stopped else Loss.WORKER
+            return self._take_back_work(connection, _i.worker == worker, loss)
 
     def _change_work(self, connection: sa.Connection, work: Work, values: Mapping[str, object]) -> None:
         mine = sa.and_(_i.id == work.id, _i.token == work.token, WORKING)

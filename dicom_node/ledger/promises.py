@@ -28,6 +28,8 @@ from dicom_node.commitment import (
 from dicom_node.jobs import DeliveryState, InstanceState
 from dicom_node.ledger.database import Database
 from dicom_node.ledger.schema import (
+    BYTES_LOST,
+    MENDED_BY_ARRIVAL,
     Row,
     commitments,
     deliveries,
@@ -226,9 +228,11 @@ def _holdings(connection: sa.Connection, promise_id: int) -> dict[str, list[Hold
             _i.sop_instance_uid,
             _i.sop_class_uid,
             _i.state,
+            _i.reason,
             _i.route,
             _d.destination,
             _d.state.label("delivery_state"),
+            _d.reason.label("delivery_reason"),
             _c.state.label("commitment"),
         )
         .select_from(instances)
@@ -254,11 +258,14 @@ def _holding(rows: list[Row]) -> Holding:
             row.destination,
             DeliveryState(row.delivery_state),
             row.commitment and CommitmentState(row.commitment),
+            lost=row.delivery_state == DeliveryState.DEAD and row.delivery_reason in MENDED_BY_ARRIVAL,
         )
         for row in rows
         if row.destination is not None
     )
-    return Holding(rows[0].sop_class_uid, InstanceState(rows[0].state), rows[0].route, made)
+    first, state = rows[0], InstanceState(rows[0].state)
+    lost = state is InstanceState.QUARANTINED and first.reason in BYTES_LOST
+    return Holding(first.sop_class_uid, state, first.route, made, lost=lost)
 
 
 def _due(connection: sa.Connection, row: Row) -> Due:

@@ -1,7 +1,7 @@
 """What is kept, and until when: bytes that a row may still ask for, and the rows themselves.
 
 A part of the ledger that has reasons of its own to keep an instance (a commitment that is still owed) says so
-by `_bound`, and clears what refers to a purged instance by `_forget`; both hold for bytes and rows alike.
+by `_bound`, which holds for bytes and rows alike.
 """
 
 from __future__ import annotations
@@ -82,7 +82,6 @@ class Retention(Database):
             # again, because somebody may have come to need one since
             ripe = connection.execute(self._ripe(ripe, before)).scalars().all()
             _carry_over(connection, ripe)
-            self._forget(connection, ripe)
             forget_conversions(connection, ripe)
             gone = connection.execute(sa.delete(deliveries).where(_d.instance_id.in_(ripe))).rowcount
             connection.execute(sa.delete(events).where(_e.instance_id.in_(ripe)))
@@ -92,9 +91,6 @@ class Retention(Database):
     def _bound(self) -> Sequence[sa.ColumnElement[bool]]:
         """Conditions on a row of `instances`, any of which keeps what was sent of it, and the row."""
         return ()
-
-    def _forget(self, connection: sa.Connection, numbers: Sequence[int]) -> None:
-        """Delete whatever else refers to instances that are about to go."""
 
     def _ripe(self, numbers: Sequence[int], before: float) -> sa.Select[int]:
         unsettled = sa.exists().where(_d.instance_id == _i.id, UNSETTLED)

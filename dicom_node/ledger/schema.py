@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from dicom_node.commitment import CommitmentState, PromiseState
 from dicom_node.errors import LedgerError
-from dicom_node.jobs import DeliveryState, InstanceState
+from dicom_node.jobs import NOT_SENDABLE, DeliveryState, InstanceState
 
 Row = sa.Row[*tuple[Any, ...]]
 METADATA = sa.MetaData()
@@ -207,6 +207,8 @@ SENDING = in_state(deliveries, DeliveryState.SENDING)
 DEAD = in_state(deliveries, DeliveryState.DEAD)
 #: why a start gave up what it found no bytes for, or not those of the name
 BYTES_LOST = ("bytes-missing", "bytes-changed")
+#: why a delivery may be dead although nothing is wrong with it but its bytes: the same object again mends it
+MENDED_BY_ARRIVAL = (*BYTES_LOST, NOT_SENDABLE)
 #: may still be sent
 UNSETTLED = sa.not_(in_state(deliveries, DeliveryState.DELIVERED, DeliveryState.DROPPED))
 

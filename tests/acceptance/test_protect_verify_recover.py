@@ -53,6 +53,20 @@ def test_what_is_no_image_is_copied_byte_for_byte(site: Site) -> None:
     assert (site.marked / "report.dcm").read_bytes() == (site.images / "report.dcm").read_bytes()
 
 
+def test_what_is_deidentified_tells_nothing_by_its_name_either(site: Site, tmp_path: Path) -> None:
+    named = write(tmp_path / "images" / "Person" / "Synthetic.dcm", pixels.read(site.images / "ct"))
+    content = named.read_bytes()
+    sent, back = tmp_path / "sent", tmp_path / "back"
+    for _ in range(2):
+        done = run("protect", tmp_path / "images", "--deidentify", "--out", sent, keys=site.keys)
+        assert done.returncode == 0, done.stderr
+    (path,) = sent.iterdir()
+    assert path.name == f"{pixels.read(path).SOPInstanceUID}.dcm"
+    assert b"Synthetic" not in path.read_bytes()
+    assert run("recover", sent, "--out", back, keys=site.keys).returncode == 0
+    assert (back / path.name).read_bytes()[-200_000:] == content[-200_000:]
+
+
 def test_no_line_names_the_patient(site: Site) -> None:
     done = run("verify", site.marked, "--json", keys=site.keys)
     for said in (site.said.stdout, site.said.stderr, done.stdout, done.stderr):

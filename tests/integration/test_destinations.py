@@ -32,7 +32,7 @@ from dicom_node.jobs import Arrival, DeliveryState, InstanceState, Outcome
 from dicom_node.ledger import Ledger
 from dicom_node.protect import Site as Marking
 from dicom_node.protect import protect, written
-from dicom_node.retry import Answer, classify
+from dicom_node.retry import Meaning, classify
 from dicom_node.review import Reader, review
 from dicom_node.spool import Spool
 from dicom_node.worker import Bells
@@ -85,7 +85,7 @@ class Archive:
 
     def _store(self, event: Any) -> int:
         status = self.answer(event)
-        if classify(status) in (Answer.DONE, Answer.WARNING):
+        if classify(status) in (Meaning.DONE, Meaning.WARNING):
             self.received.append(
                 (
                     str(event.request.AffectedSOPInstanceUID),

@@ -70,6 +70,7 @@ def test_it_verifies_again(tmp_path, syntax, room):
     peers.dicom_node("keys", "new", "--keys", str(keys))
     done = peers.dicom_node("protect", str(signed), "--out", str(marked), "--keys", str(keys))
     assert done.returncode == 0, done.stderr
+    assert "signature-removed" in done.stdout
     assert "DigitalSignaturesSequence" not in pixels.read(marked)
     done = peers.dicom_node("recover", str(marked), "--out", str(back), "--keys", str(keys))
     assert done.returncode == 0, done.stdout + done.stderr

@@ -20,6 +20,7 @@ from pydicom.tag import BaseTag
 from blessmark.errors import PixelError
 from blessmark.pixels import elements, layout
 from blessmark.pixels.image import LIMIT_BYTES
+from blessmark.pixels.syntax import DEFLATED
 
 _UNDEFINED = 0xFFFFFFFF
 _PREFIX_END = 132
@@ -74,7 +75,7 @@ def parts(ds: Dataset) -> Iterator[bytes]:
             yield ds.preamble + b"DICM"
         yield _meta(ds)
         body = layout.parts(ds, layout.Encoding.of_syntax(syntax))
-        yield from _deflated(body) if syntax == uid.DeflatedExplicitVRLittleEndian else body
+        yield from _deflated(body) if syntax in DEFLATED else body
     except Exception as error:
         with elements.named(ds):
             raise PixelError(f"the data set cannot be written ({type(error).__name__})") from None
@@ -97,30 +98,37 @@ def _deflated(parts: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _parsed(file: BinaryIO, limit_bytes: int) -> Dataset:
-    start, inflated = _inflated(file, limit_bytes)
-    file.seek(0)
-    ds = dcmread(file)
-    content = file if inflated is None else io.BytesIO(inflated)
+    start, syntax = _after_meta(file)
+    content, parsed = file, file
+    if syntax in DEFLATED:
+        inflated = _inflated(file, limit_bytes)
+        file.seek(0)
+        if syntax == uid.DeflatedExplicitVRLittleEndian:  # the one that pydicom inflates, without limit
+            start, content = 0, io.BytesIO(inflated)
+        else:
+            content = parsed = io.BytesIO(file.read(start) + inflated)
+    parsed.seek(0)
+    ds = dcmread(parsed)
     size = content.seek(0, io.SEEK_END)
     _check_complete(ds, content, size)
     layout.keep(ds, content, start, size)
     return ds
 
 
-def _inflated(file: BinaryIO, limit_bytes: int) -> tuple[int, bytes | None]:
-    """Where the data set starts; and the inflated one of a deflated file, None of any other.
-
-    pydicom itself would inflate without limit.
-    """
+def _after_meta(file: BinaryIO) -> tuple[int, str]:
+    """Where the data set starts, and the transfer syntax; `file` then stands there."""
     file.seek(_PREFIX_END)
     meta = read_dataset(file, is_implicit_VR=False, is_little_endian=True, stop_when=_beyond_meta)
-    if elements.text(meta, "TransferSyntaxUID") != uid.DeflatedExplicitVRLittleEndian:
-        return file.tell(), None
+    return file.tell(), elements.text(meta, "TransferSyntaxUID")
+
+
+def _inflated(file: BinaryIO, limit_bytes: int) -> bytes:
+    """The data set of a deflated file that stands at it."""
     stream = zlib.decompressobj(-zlib.MAX_WBITS)
     inflated = stream.decompress(file.read(), limit_bytes)
     if stream.unconsumed_tail:
         raise PixelError(f"the data set inflates to more than the limit of {limit_bytes} bytes")
-    return 0, inflated
+    return inflated
 
 
 def _beyond_meta(tag: BaseTag, _vr: str | None, _length: int) -> bool:

@@ -15,6 +15,11 @@ NATIVE = frozenset(
     }
 )
 
+#: the whole data set is one deflated stream: Deflated Explicit VR, JPIP Referenced Deflate (two)
+DEFLATED = frozenset(
+    {uid.DeflatedExplicitVRLittleEndian, "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"}
+)
+
 JPEG_LOSSY = frozenset({uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit})
 JPEG_LOSSLESS = frozenset({uid.JPEGLossless, uid.JPEGLosslessSV1})
 JPEG_LS = frozenset({uid.JPEGLSLossless, uid.JPEGLSNearLossless})

@@ -34,6 +34,7 @@ from blessmark.pixels import (
     write,
 )
 from blessmark.types import Frame, IntArray, Rectangle
+from tests.assorted import Thing
 from tests.builders import (
     COLOUR_8,
     GREY_8,
@@ -891,12 +892,42 @@ class TestReadAndWrite:
         with pytest.raises(PixelError):
             read(content[:-300] + zlib.compress(b"x" * 300))
 
+    @pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"])
+    def test_a_deflated_data_set_that_refers_to_its_pixels(self, syntax):
+        content = referring(syntax)
+        ds = read(content)
+        assert load(ds) == Passthrough(Reason.NO_PIXEL_DATA)
+        again = io.BytesIO()
+        write(ds, again)
+        assert body_of(again.getvalue()) == body_of(content)
+        ds.PatientID = "P-2"
+        written = io.BytesIO()
+        write(ds, written)
+        assert read(written.getvalue()).PatientID == "P-2"
+        assert b"P-2" not in written.getvalue()
+        with pytest.raises(PixelError, match="inflates to more than the limit of 100 bytes"):
+            read(content, limit_bytes=100)
+
     def test_an_element_that_cannot_be_written(self):
         ds = mr(PatientName="must^not^appear")
         ds.add_new(0x00091001, "XX", "must not appear")
         with pytest.raises(PixelError, match="the data set cannot be written") as caught:
             write(ds, io.BytesIO())
         assert "appear" not in str(caught.value)
+
+
+def body_of(content: bytes) -> bytes:
+    """The bytes after the file meta information."""
+    return content[144 + int.from_bytes(content[140:144], "little") :]
+
+
+def referring(syntax: str) -> bytes:
+    """A file in one of the deflated JPIP syntaxes (PS3.5 A.7), as a sender makes it."""
+    ds = mr(PixelDataProviderURL="https://pixels.example/1", PatientID="P-1")
+    del ds.PixelData
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    packed = packer.compress(body_of(file_bytes(ds))) + packer.flush()
+    return Thing(ds.SOPClassUID, ds.SOPInstanceUID, syntax, packed + b"\0" * (len(packed) % 2)).part10()
 
 
 def outcome_of(content: bytes) -> str:

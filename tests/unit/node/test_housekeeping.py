@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -262,16 +263,17 @@ def test_the_housekeeper_cleans_at_once_survives_errors_and_stops(
 ) -> None:
     cleaned = threading.Semaphore(0)
     monkeypatch.setattr(housekeeping, "_EVERY_S", 0.01)
+    errors = itertools.cycle((LedgerError("disk full"), ValueError("unforeseen")))
 
     def clean(_self: Housekeeper) -> None:
         cleaned.release()
-        raise LedgerError("disk full")
+        raise next(errors)
 
     monkeypatch.setattr(Housekeeper, "clean", clean)
     keeper = Housekeeper(spool, book, 100.0)
     keeper.start()
-    assert cleaned.acquire(timeout=5)
-    assert cleaned.acquire(timeout=5)
+    for _ in range(3):
+        assert cleaned.acquire(timeout=5)
     keeper.stop()
     assert not keeper.is_alive()
 
@@ -324,6 +326,21 @@ def test_what_came_a_moment_ago_stays_even_then(scratch: Path, book: Ledger) -> 
     delivered(book)
     Housekeeper(kept_long, book, 86400.0).relieve()
     assert all(kept_long.look(blob.name) for blob in done)
+
+
+def test_a_stop_does_not_wait_for_a_clearance(
+    scratch: Path, book: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(housekeeping, "_PRESSED_KEEP_S", 0.0)
+    done = leave(spool := Spool(scratch / "spool", 0, keep_s=0.0), book, b"came", b"left")
+    delivered(book)
+    keeper = Housekeeper(spool, book, 86400.0)
+    keeper.start()
+    keeper.stop()
+    spool.put([b"left"])
+    keeper.relieve()
+    keeper.clean()
+    assert spool.look(done[1].name)
 
 
 def test_a_housekeeper_looks_whether_the_disk_is_short(

@@ -294,3 +294,13 @@ def test_who_took_it_in_anothers_stead_is_asked(book: Ledger) -> None:
     assert asked is not None
     assert report(book, asked, {"1.1": 0x0112}) == Settled("vna", sent_again=1)
     assert [again.destination for again in book.claim_sends("pacs", 1, 10.0)] == ["pacs"]
+
+
+def test_what_another_takes_that_is_not_asked_is_owed_no_commitment(book: Ledger) -> None:
+    """Else it would count as being under way for ever."""
+    deliver(book)
+    assert report(book, ask(book), {"1.1": 0x0112}) == Settled("pacs", sent_again=1)
+    (send,) = book.claim_sends("pacs", 1, 10.0)
+    book.delivered(send, 0, via="spare")
+    assert states(book) == {}
+    assert not needed(book)

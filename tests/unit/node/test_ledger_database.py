@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from dicom_node.errors import LedgerError
+from dicom_node.errors import LedgerError, LedgerUnavailable
 from dicom_node.ledger import Ledger
 from dicom_node.ledger.database import Grouped
 from tests.ledgers import arrival, blob
@@ -140,3 +140,9 @@ def test_arrivals_of_several_threads_share_a_commit(book: Ledger) -> None:
         thread.join()
     assert sorted(numbers) == list(range(1, 9))
     assert len(commits) == 1
+
+
+def test_a_refusal_below_sqlalchemy_is_one_all_the_same(book: Ledger) -> None:
+    """Giving space back goes by the driver itself; its error would end the thread that keeps house."""
+    with pytest.raises(LedgerUnavailable, match="no such table"), book._writing() as connection:
+        connection.connection.cursor().execute("DELETE FROM nowhere")

@@ -48,7 +48,28 @@ def test_a_delivery_that_was_not_tried_costs_no_attempt(book: Ledger) -> None:
     book.put_back(first)
     (second,) = book.claim_sends("pacs", 16, 10.0)
     assert (second.attempts, second.token) == (1, 2)
-    assert book.snapshot().deliveries == (DeliveryTally("pacs", "sending", 1, 1),)
+    assert book.snapshot().deliveries == (DeliveryTally("pacs", "sending", 1, 0),)
+
+
+def test_attempts_are_counted_when_they_end_so_that_their_counter_never_goes_down(
+    book: Ledger, clock: Clock
+) -> None:
+    counted = []
+
+    def count() -> None:
+        counted.append(book.snapshot().deliveries[0].attempts)
+
+    first = send(book)
+    count()
+    book.put_back(first)
+    count()
+    book.retry(book.claim_sends("pacs", 1, 10.0)[0], clock.now, "no-answer")
+    count()
+    book.claim_sends("pacs", 1, 10.0)
+    clock.now += 10
+    book.delivered(book.claim_sends("pacs", 1, 10.0)[0], 0)
+    count()
+    assert counted == [0, 0, 1, 3], "the one whose lease ran out is one of them"
 
 
 def test_an_expired_delivery_goes_to_another_and_the_first_holder_is_refused(

@@ -178,3 +178,19 @@ def test_a_large_request(book: Ledger, clock: Clock) -> None:
     assert list(answers) == uids
     (due,) = book.due_reports((), 1)
     assert [reference.sop_instance_uid for reference in due.report.answers] == uids
+
+
+def test_what_a_disk_lost_is_promised_by_nobody(book: Ledger, clock: Clock) -> None:
+    """A node that promises what it has keeps no promise about bytes that are gone."""
+    spooled = Judge(Promise.SPOOLED, lambda _name: True, lambda _route: True)
+    book.finish(work(book, "1.4"), outcome("pacs"))
+    for uid in ("1.2", "1.3"):
+        book.add(arrival(uid), blob(uid), 10)
+    (claim,) = [claim for claim in book.claims() if claim.blob == blob("out")]
+    book.lose(claim, "bytes-missing")
+    (claim,) = [claim for claim in book.claims() if claim.blob == blob("1.2")]
+    book.lose(claim, "bytes-changed")
+    book.take_request(request("1.2", "1.3", "1.4"), 60.0)
+    clock.now += 2
+    (report,) = book.decide_promises(spooled, 10)
+    assert list(report.answers.values()) == [0x0110, 0x0000, 0x0110]

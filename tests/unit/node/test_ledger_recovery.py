@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from dicom_node.errors import LedgerError, StaleLease
-from dicom_node.jobs import InstanceState, Outcome
+from dicom_node.jobs import NOT_SENDABLE, DeliveryState, InstanceState, Outcome
 from dicom_node.ledger import INTERRUPTED_LIMIT, Claim, Ledger, Part
-from tests.ledgers import Clock, arrival, blob, outcome, send, state, work
+from tests.ledgers import Clock, arrival, blob, delivery_state, outcome, send, state, work
 
 
 def test_recovery_takes_every_lease_back_and_accuses_nobody(book: Ledger, clock: Clock) -> None:
@@ -146,3 +146,22 @@ def test_a_letter_that_died_of_something_else_stays_dead_when_its_instance_comes
     assert book.add(arrival(), blob("1.2.3"), 10).duplicate
     assert book.claim_work("w", 1, 10.0) == []
     assert len(book.dead_letters()) == 1
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_a_letter_that_died_for_its_bytes_lives_again_when_its_instance_comes_again(
+    book: Ledger, by_hand: bool
+) -> None:
+    """Also one that an operator had queued in vain, and one whose file went while the node ran."""
+    claimed = send(book)
+    if by_hand:
+        book.put_back(claimed)
+        (claim,) = [claim for claim in book.claims() if claim.part is Part.LEAVES]
+        book.lose(claim, "bytes-missing")
+        book.requeue(claimed.id)
+        (claimed,) = book.claim_sends("pacs", 1, 10.0)
+    book.dead(claimed, NOT_SENDABLE)
+    assert book.add(arrival(), blob("1.2.3"), 10).duplicate
+    (again,) = book.claim_work("w", 1, 10.0)
+    book.finish(again, outcome("pacs"))
+    assert delivery_state(book) is DeliveryState.QUEUED

@@ -299,6 +299,18 @@ class TestRewriting:
         again = pixels.read(written(ds))
         assert protect(again, site(uids=Uids.DERIVE), TIME_S).reason == "already-protected"
 
+    def test_signatures_that_go_are_told_of(self):
+        signed = {"MACParametersSequence": [Dataset()], "DigitalSignaturesSequence": [Dataset()]}
+        ds = reread(builders.mr(256, 192, **PATIENT, **signed))
+        assert protect(ds, site(), TIME_S).reason == "signature-removed"
+        report = self.report()
+        for keyword, value in signed.items():
+            setattr(report, keyword, value)
+        again = reread(report)
+        done = protect(again, site(uids=Uids.DERIVE), TIME_S)
+        assert done.reason == "no-pixel-data, signature-removed"
+        assert protect(reread(report), site(), TIME_S).reason == "no-pixel-data", "it leaves with its own"
+
     def test_an_image_without_room_that_may_pass_is_rewritten_too(self):
         ds = full_of_tissue()
         done = protect(ds, site(OnUnprotectable.PASS, deidentify=BASIC), TIME_S)

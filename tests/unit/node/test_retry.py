@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dicom_node.config import RetryPolicy
 from dicom_node.errors import PeerError
-from dicom_node.retry import Answer, Done, GiveUp, RetryAt, Tried, classify, decide, delay_s
+from dicom_node.retry import Done, GiveUp, Meaning, RetryAt, Tried, classify, decide, delay_s
 
 _STEADY = RetryPolicy(jitter=0.0)
 _NOW = 1000.0
@@ -30,30 +30,30 @@ def after(
 @pytest.mark.parametrize(
     ("status", "answer"),
     [
-        (0x0000, Answer.DONE),
-        (0xB000, Answer.WARNING),
-        (0xB006, Answer.WARNING),
-        (0xB007, Answer.WARNING),
-        (0xBFFF, Answer.WARNING),
-        (0x0001, Answer.WARNING),
-        (0x0107, Answer.WARNING),
-        (0x0111, Answer.WARNING),
-        (0x0116, Answer.WARNING),
-        (0xA700, Answer.TRANSIENT),
-        (0xA7FF, Answer.TRANSIENT),
-        (0x0110, Answer.TRANSIENT),
-        (0x0213, Answer.TRANSIENT),
-        (0xA900, Answer.REFUSED),
-        (0xA800, Answer.REFUSED),
-        (0xC000, Answer.REFUSED),
-        (0xC123, Answer.REFUSED),
-        (0x0117, Answer.REFUSED),
-        (0x0122, Answer.REFUSED),
-        (0x0124, Answer.REFUSED),
-        (0xFE00, Answer.REFUSED),
+        (0x0000, Meaning.DONE),
+        (0xB000, Meaning.WARNING),
+        (0xB006, Meaning.WARNING),
+        (0xB007, Meaning.WARNING),
+        (0xBFFF, Meaning.WARNING),
+        (0x0001, Meaning.WARNING),
+        (0x0107, Meaning.WARNING),
+        (0x0111, Meaning.WARNING),
+        (0x0116, Meaning.WARNING),
+        (0xA700, Meaning.TRANSIENT),
+        (0xA7FF, Meaning.TRANSIENT),
+        (0x0110, Meaning.TRANSIENT),
+        (0x0213, Meaning.TRANSIENT),
+        (0xA900, Meaning.REFUSED),
+        (0xA800, Meaning.REFUSED),
+        (0xC000, Meaning.REFUSED),
+        (0xC123, Meaning.REFUSED),
+        (0x0117, Meaning.REFUSED),
+        (0x0122, Meaning.REFUSED),
+        (0x0124, Meaning.REFUSED),
+        (0xFE00, Meaning.REFUSED),
     ],
 )
-def test_statuses_fall_into_their_class(status: int, answer: Answer) -> None:
+def test_statuses_fall_into_their_class(status: int, answer: Meaning) -> None:
     assert classify(status) is answer
 
 

@@ -221,7 +221,7 @@ def test_serve_ends_with_sigterm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     told: list[str] = []
     monkeypatch.setattr(service, "notify", told.append)
     monkeypatch.setattr(service.log, "setup", lambda *_arguments, **_options: None)
-    monkeypatch.setattr(service.warnings, "filterwarnings", lambda *_arguments, **_options: None)
+    monkeypatch.setattr(service.log, "silence_warnings", lambda: None)
     monkeypatch.setattr(service.Workers, "start", lambda _self: None)
     monkeypatch.setattr(service.Workers, "stop", lambda _self: None)
     monkeypatch.setattr(service.threading, "excepthook", threading.excepthook)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -346,6 +347,52 @@ def test_what_a_worker_evaluates_networks_on_is_known_as_long_as_it_lives(made: 
     assert workers.networks == ()
 
 
+def warns_of_a_value(made: Config, tell: Tell) -> Processor:
+    """A processor below which a library warns, as pydicom does, and quotes what it read."""
+    process = build_processor(made, tell)
+
+    def warned(work: Work) -> Outcome:
+        warnings.warn("Invalid value for VR DA: 'DOE^JANE'", UserWarning, stacklevel=1)
+        return process(work)
+
+    return warned
+
+
+def test_a_warning_of_a_library_shows_nothing_of_a_patient(
+    made: Callable[..., Site], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A spawned process has its own filters, and would print it."""
+    site = made()
+    workers = Workers(site.config, site.ledger, site.bells, factory=warns_of_a_value)
+    workers.start()
+    try:
+        site.arrive()
+        wait_until(lambda: site.states() == {("ready", "passed", ""): 1})
+    finally:
+        workers.stop()
+    assert "DOE" not in capfd.readouterr().err
+
+
+def hangs(_config: Config, _tell: Tell) -> Processor:
+    def process(_work: Work) -> Outcome:
+        time.sleep(600)
+        raise AssertionError
+
+    return process
+
+
+def test_what_a_stop_interrupts_is_accused_of_nothing(made: Callable[..., Site]) -> None:
+    site = made()
+    site.arrive()
+    for _ in range(2):
+        workers = Workers(site.config, site.ledger, site.bells, factory=hangs)
+        workers.start()
+        wait_until(lambda: site.states() == {("working", "", ""): 1})
+        workers.stop(drain_s=0.1)
+        assert site.states() == {("received", "", ""): 1}
+    assert site.ledger.snapshot().lost == 0
+
+
 LOADED = """
 import sys
 from dicom_node.config import Config
@@ -393,7 +440,7 @@ def test_workers_are_stopped_even_when_the_ledger_refuses(
     workers = Workers(made, ledger, Bells(made.destinations), factory=build_processor)
     workers.start()
 
-    def refuse(_worker: str) -> int:
+    def refuse(_worker: str, **_options: object) -> int:
         raise LedgerError("no room")
 
     monkeypatch.setattr(ledger, "worker_died", refuse)

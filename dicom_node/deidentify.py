@@ -45,6 +45,8 @@ _STUDY = 0x0020000D
 _TELLING = (_NAME, _ID, 0x00101000, 0x00101001, 0x00101005, 0x00101060, 0x00080050, 0x00102154)
 _SOP_CLASS_META = (0x00020000, 0x00020001, 0x00020002, 0x00020003, 0x00020010, 0x00020012, 0x00020013)
 _TEXT_VRS = frozenset({"LO", "SH", "ST", "LT", "UT", "UC", "PN"})
+#: where a name may stand, if only by mistake
+_SPEAKING_VRS = _TEXT_VRS | {"AE", "UR"}
 #: Code Value, Coding Scheme Designator and Version
 _CODE = frozenset({0x00080100, 0x00080102, 0x00080103})
 _CODE_MEANING = 0x00080104
@@ -288,8 +290,11 @@ class _Cleaner:
 
     def keep(self, holder: Dataset, element: Element) -> Fate | Element:
         """As it is, unless it repeats what identifies the patient."""
-        vr = _vr(holder, int(element.tag))
-        if vr not in _TEXT_VRS or int(element.tag) in _CODE or not self._tells(holder, element):
+        tag = int(element.tag)
+        # a writer may call a text what it is not
+        meant = dictionary_VR(tag) if dictionary_has_tag(tag) else ""
+        is_text = not _SPEAKING_VRS.isdisjoint((_vr(holder, tag), meant))
+        if not is_text or tag in _CODE or not self._tells(holder, element):
             return Fate.KEEP
         return self.dummy(holder, element)
 

@@ -232,7 +232,8 @@ class Record:
 class Finding(enum.StrEnum):
     """What a reader with the key can say about one frame or instance, best first."""
 
-    AUTHENTIC = "authentic"  #: record authentic, header agrees, restored pixels hash to the original
+    #: record authentic, header agrees; restored pixels hash to the original, or (`dct`) all are as released
+    AUTHENTIC = "authentic"
     HEADER_ALTERED = "header-altered"  #: pixels prove original, header fields differ from the record
     PIXELS_ALTERED = "pixels-altered"  #: the record is authentic, the pixels are not what it was made for
     DAMAGED = "damaged"  #: packets authenticate, but too few survive to read the record

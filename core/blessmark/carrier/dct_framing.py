@@ -42,7 +42,7 @@ _SEAL_MAC_BYTES = 16
 #: what the byte of the PSNR can say at most, an exact restoration included
 _MOST_PSNR_DB = 127.5
 #: blocks looked at together when carriers are searched
-_AT_ONCE = 512
+_AT_ONCE = 128
 #: how often the seal moves on when writing it turns a block into region of interest
 _MOST_MOVES = 64
 

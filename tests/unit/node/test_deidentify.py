@@ -240,6 +240,14 @@ class TestBasicProfile:
         ds = cleaned(stored(PatientName="Phantom^Test", PatientID="P-1", ProcedureCodeSequence=[item]))
         assert ds.ProcedureCodeSequence[0].CodeMeaning == "REMOVED"
 
+    @pytest.mark.parametrize("vr", ["OB", "UR", "AE", "CS"])
+    def test_also_where_a_writer_calls_the_text_something_else(self, vr):
+        ds = stored(PatientName="Phantom^Test")
+        ds[0x00181250] = RawDataElement(Tag(0x00181250), vr, 12, b"Phantom^Test", 0, False, True)
+        ds = pixels.read(file_bytes(ds))
+        deidentify(ds, BASIC, RING)
+        assert b"Phantom" not in file_bytes(ds)
+
     def test_the_file_says_no_more_than_it_must(self):
         ds = stored()
         ds.file_meta.SourceApplicationEntityTitle = "WARD-3"

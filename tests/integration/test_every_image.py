@@ -1,14 +1,10 @@
-"""Every public image there is: marked, written, read, judged, recovered, or refused with a clear error.
-
-On the routes that rewrite headers, two files of each long series of the image folder go (`thinned`): what
-those routes do to the pixels is what the plain one does, which every file goes.
-"""
+"""Every public image there is: marked, written, read, judged, recovered, or refused with a clear error."""
 
 from __future__ import annotations
 
 import pytest
 
-from benchmarks.images import dicom_files, thinned
+from benchmarks.images import dicom_files
 from benchmarks.journeys import Journey, public_files, travel, travel_deidentified, travel_derived
 from benchmarks.run import spread
 
@@ -43,8 +39,7 @@ _ROUTES = {"plain": travel, "derived": travel_derived, "de-identified": travel_d
 
 @pytest.mark.parametrize("route", _ROUTES)
 def test_the_image_folder(shared_data, route):
-    files = dicom_files(shared_data)
-    journeys = spread(_ROUTES[route], files if route == "plain" else thinned(files))
+    journeys = spread(_ROUTES[route], dicom_files(shared_data))
     judged(journeys)
     refused_as_expected(journeys)
 

@@ -206,12 +206,20 @@ def deidentify(ds: Dataset, profile: Deidentify, ring: KeyRing) -> None:
     _bare_file_meta(ds)
 
 
+#: Basic Voice Audio and General Audio Waveform Storage
+_VOICES = ("1.2.840.10008.5.1.4.1.1.9.4.1", "1.2.840.10008.5.1.4.1.1.9.4.2")
+
+
 def telling_content(ds: Dataset) -> str:
     """Why the content of an object may identify the patient and cannot be cleaned; "" if it does not."""
     if 0x00420011 in ds:
         return "encapsulated-document"
     if header.text(ds, 0x00280301) == "YES":
         return "burned-in-annotation"
+    if header.text(ds, 0x00280302) == "YES":
+        return "recognizable-features"
+    if header.text(ds, 0x00080016) in _VOICES:
+        return "voice"
     return ""
 
 

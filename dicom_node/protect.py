@@ -12,7 +12,9 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
@@ -54,6 +56,11 @@ from dicom_node.spool import Spool
 from dicom_node.uids import deriver, rewrite_uids
 
 PATIENT_IDENTITY_REMOVED = 0x00120062
+_PIXEL_DATA, _UNDEFINED = 0x7FE00010, 0xFFFFFFFF
+#: an image that can be marked, but not this one
+_NO_ROOM = "no-room"
+#: pixels that would leave a de-identifying route unseen
+_AS_THEY_CAME = "pixels-as-they-came"
 #: SOP class, instance, study and series: what names an instance and its place
 _PLACE = (0x00080016, SOP_INSTANCE_UID, 0x0020000D, 0x0020000E)
 
@@ -83,6 +90,11 @@ class Site:
     def rewrites(self) -> bool:
         """Whether every header changes, whatever becomes of the pixels."""
         return self.uids is Uids.DERIVE or self.deidentify is not None
+
+    @property
+    def cleans(self) -> bool:
+        """Whether what cannot be cleaned of the patient waits for an operator."""
+        return self.deidentify is not None and self.deidentify.on_content is OnContent.HOLD
 
     def for_instance(self, ds: Dataset) -> Site:
         """The same site with the segmenter that its rules choose for `ds`."""
@@ -128,11 +140,12 @@ def protect(ds: Dataset, site: Site, time_s: int) -> Protection:
     InputError
         it has no SOP Instance UID
     """
-    content = telling_content(ds) if site.deidentify is not None else ""
-    if site.deidentify is not None and content and site.deidentify.on_content is OnContent.HOLD:
+    if site.cleans and (content := telling_content(ds)):
         return Protection("held", content)
     image = pixels.load(ds)
     if isinstance(image, pixels.Passthrough):
+        if site.cleans and (content := _kept_as_it_is(ds, image)):
+            return Protection("held", content)
         return _without_pixels(ds, site, str(image.reason), time_s)
     site = site.for_instance(ds)
     if _is_protected(ds, image, site):
@@ -143,9 +156,13 @@ def protect(ds: Dataset, site: Site, time_s: int) -> Protection:
     try:
         pixels.store(ds, image, _embed_frames(image, about, site, marks))
     except _Unprotectable:
+        if site.on_unprotectable is OnUnprotectable.PASS and not (site.cleans and _is_compressed(ds)):
+            return _without_pixels(ds, site, _NO_ROOM, time_s)
         if site.on_unprotectable is OnUnprotectable.PASS:
-            return _without_pixels(ds, site, "no-room", time_s)
-        return Protection(_WITHOUT_ROOM[site.on_unprotectable], "no-room")
+            return Protection("held", _AS_THEY_CAME)
+        return Protection(_WITHOUT_ROOM[site.on_unprotectable], _NO_ROOM)
+    if not any(mark.receipt for mark in marks):
+        _leave_no_comment(ds, site)
     _finish(ds, site, marks, before, about)
     return Protection(_result(marks), told, tuple(marks))
 
@@ -303,6 +320,29 @@ def _already_protected(ds: Dataset, site: Site) -> Protection:
     if site.deidentify is not None and header.text(ds, PATIENT_IDENTITY_REMOVED) != "YES":
         return Protection("held", "protected-but-identified")
     return Protection("passed", "already-protected")
+
+
+def _kept_as_it_is(ds: Dataset, image: pixels.Passthrough) -> str:
+    """Why the pixels of an object that is not marked may tell of the patient; "" if they cannot.
+
+    Nobody looks into them: a code stream may hold comments, and unused bits an overlay.
+    """
+    hidden = (pixels.Reason.OVERLAY_IN_PIXEL_BITS, pixels.Reason.HIGH_BITS_USED)
+    return _AS_THEY_CAME if _is_compressed(ds) or image.reason in hidden else ""
+
+
+def _leave_no_comment(ds: Dataset, site: Site) -> None:
+    """Write out, on a de-identifying route, pixels that were not encoded anew: see `_kept_as_it_is`."""
+    if site.deidentify is not None and _is_compressed(ds):
+        pixels.decompress(ds)
+
+
+def _is_compressed(ds: Dataset) -> bool:
+    """Whether there are pixel data in fragments (PS3.5 annex A.4)."""
+    item: Any = ds.get_item(_PIXEL_DATA) if _PIXEL_DATA in ds else None
+    if isinstance(item, RawDataElement):
+        return bool(item.length == _UNDEFINED)
+    return item is not None and bool(item.is_undefined_length)
 
 
 def _without_pixels(ds: Dataset, site: Site, reason: str, time_s: int) -> Protection:

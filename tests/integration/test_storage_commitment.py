@@ -175,7 +175,7 @@ def test_what_was_delivered_is_promised_over_a_new_association_as_scp(site: Call
     assert made.modality.answers(transaction) == [{"1.2.1": 0, "1.2.2": 0}]
     assert made.modality.heard[0][0] == "new"
     assert made.modality.roles == [(False, True)]
-    assert made.told("1.2.1") == ["promise-asked", "promised", "promise-reported"]
+    wait_until(lambda: made.told("1.2.1") == ["promise-asked", "promised", "promise-reported"])
 
 
 def test_unknown_instances_and_other_classes_fail_beside_the_good_ones(site: Callable[..., Site]) -> None:

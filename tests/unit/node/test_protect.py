@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from pydicom import uid
 from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate, generate_frames
 
 from blessmark import pixels
 from blessmark.errors import PixelError
@@ -348,9 +349,43 @@ class TestRewriting:
             received = pixels.read(written(ds))
             assert protect(received, site(deidentify=BASIC), TIME_S).reason == "already-protected"
 
-    @pytest.mark.parametrize("attribute", [{"BurnedInAnnotation": "YES"}, {"EncapsulatedDocument": b"%PDF"}])
+    @staticmethod
+    def with_a_comment() -> Dataset:
+        """A compressed image without room for a mark, the patient's name in its code stream."""
+        made = dataset(phantom(48, 48), Encoding(bits_stored=12, syntax=uid.JPEGLSLossless), **PATIENT)
+        frame = next(generate_frames(made.PixelData, number_of_frames=1))
+        comment = b"\xff\xfe" + (2 + len(NAME)).to_bytes(2, "big") + NAME.encode()
+        made.PixelData = encapsulate([frame[:2] + comment + frame[2:]])
+        return reread(made)
+
+    def test_a_comment_in_a_code_stream_stays_behind(self):
+        """Where nothing was marked nothing is encoded anew, so the stream itself would leave as it came."""
+        ds = self.with_a_comment()
+        before = samples_of(ds)
+        assert NAME.encode() in written(ds)
+        assert protect(ds, site(deidentify=BASIC), TIME_S).result == "protected-header"
+        sent = pixels.read(written(ds))
+        assert NAME.encode() not in written(sent)
+        assert recover(sent, "x", Reader(RING, (segmenter("anatomy"),))).restored
+        assert sent.PatientName == PATIENT["PatientName"]
+        np.testing.assert_array_equal(samples_of(sent), before)
+
+    def test_a_code_stream_that_would_pass_on_waits_for_an_operator(self):
+        ds = self.with_a_comment()
+        done = protect(ds, site(OnUnprotectable.PASS, deidentify=BASIC), TIME_S)
+        assert (done.result, done.reason) == ("held", "pixels-as-they-came")
+
+    @pytest.mark.parametrize(
+        "attribute",
+        [
+            {"BurnedInAnnotation": "YES"},
+            {"RecognizableVisualFeatures": "YES"},
+            {"EncapsulatedDocument": b"%PDF"},
+            {"SOPClassUID": uid.BasicVoiceAudioWaveformStorage},
+        ],
+    )
     def test_what_cannot_be_cleaned_is_held(self, attribute):
-        ds = reread(builders.mr(64, 64, **PATIENT, **attribute))
+        ds = reread(builders.mr(64, 64, **{**PATIENT, **attribute}))
         before = written(ds)
         assert protect(ds, site(deidentify=BASIC), TIME_S).result == "held"
         assert written(ds) == before

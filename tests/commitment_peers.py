@@ -5,6 +5,7 @@ Both are plain pynetdicom entities on loopback; nothing of the node's own wire c
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -236,10 +237,12 @@ class Archive(_Listener):
 
     def _answer(self, channel: str, association: Any, report: Dataset) -> None:
         time.sleep(0.2)  # as everybody else, after the response
-        if channel == "same":
-            self.statuses.append(_report(association, report))
-        else:
-            self.report(report)
+        # a node that was killed meanwhile hears nothing, and asks again once it is back
+        with contextlib.suppress(AssertionError, AttributeError, RuntimeError):
+            if channel == "same":
+                self.statuses.append(_report(association, report))
+            else:
+                self.report(report)
 
     def report(self, report: Dataset) -> int:
         """Report over an association of its own; the status that the node answered."""

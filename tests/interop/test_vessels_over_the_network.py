@@ -74,7 +74,7 @@ def test_photographs_and_angiograms_come_back_bit_for_bit(shared_data: Path, tmp
     files = sorted(sent.iterdir())
     with (
         peers.storescp(tmp_path / "pacs") as pacs,
-        peers.node(tmp_path / "node", {"pacs": ("STORESCP", pacs.port)}, sections=RULES) as node,
+        peers.node(tmp_path / "node", {"pacs": ("STORESCP", pacs.port)}, more=RULES) as node,
     ):
         peers.send(node.port, files, "-xe")
         peers.wait_until(lambda: len(pacs.files()) == len(files), 600, "all at storescp")

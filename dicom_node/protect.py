@@ -154,15 +154,15 @@ def protect(ds: Dataset, site: Site, time_s: int) -> Protection:
     before, told = pixels.settle(ds), _signature(ds)
     marks: list[FrameMark] = []
     try:
-        pixels.store(ds, image, _embed_frames(image, about, site, marks))
+        # a comment in a code stream that nothing was embedded into must not leave either
+        anew = site.deidentify is not None
+        pixels.store(ds, image, _embed_frames(image, about, site, marks), anew=anew)
     except _Unprotectable:
         if site.on_unprotectable is OnUnprotectable.PASS and not (site.cleans and _is_compressed(ds)):
             return _without_pixels(ds, site, _NO_ROOM, time_s)
         if site.on_unprotectable is OnUnprotectable.PASS:
             return Protection("held", _AS_THEY_CAME)
         return Protection(_WITHOUT_ROOM[site.on_unprotectable], _NO_ROOM)
-    if not any(mark.receipt for mark in marks):
-        _leave_no_comment(ds, site)
     _finish(ds, site, marks, before, about)
     return Protection(_result(marks), told, tuple(marks))
 
@@ -329,12 +329,6 @@ def _kept_as_it_is(ds: Dataset, image: pixels.Passthrough) -> str:
     """
     hidden = (pixels.Reason.OVERLAY_IN_PIXEL_BITS, pixels.Reason.HIGH_BITS_USED)
     return _AS_THEY_CAME if _is_compressed(ds) or image.reason in hidden else ""
-
-
-def _leave_no_comment(ds: Dataset, site: Site) -> None:
-    """Write out, on a de-identifying route, pixels that were not encoded anew: see `_kept_as_it_is`."""
-    if site.deidentify is not None and _is_compressed(ds):
-        pixels.decompress(ds)
 
 
 def _is_compressed(ds: Dataset) -> bool:

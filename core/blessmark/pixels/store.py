@@ -18,7 +18,7 @@ from blessmark.pixels.syntax import ENCODABLE, LOSSY, written_as
 from blessmark.types import IntArray
 
 
-def store(ds: Dataset, image: Image, frames: Iterable[IntArray]) -> None:
+def store(ds: Dataset, image: Image, frames: Iterable[IntArray], *, anew: bool = False) -> None:
     """Replace the pixels of `ds`, which `image` was loaded from, by `frames`.
 
     `frames` are as many int32 [channels, rows, cols] as the image has, each sample in `lo..hi`; they are
@@ -26,7 +26,8 @@ def store(ds: Dataset, image: Image, frames: Iterable[IntArray]) -> None:
     keep their lossless syntax where it has an encoder (RLE, JPEG-LS, JPEG 2000), and become JPEG-LS
     lossless where it has none or was lossy; then the transfer syntax, the colour of decoded colour and,
     if absent, the record of the earlier lossy compression (PS3.3 C.7.6.1.1.5) change with them. Where no
-    sample differs, they stay byte for byte as they are.
+    sample differs, they stay byte for byte as they are, unless they are to be encoded `anew`: a code stream
+    may hold more than samples.
 
     `ds` is changed only after the last frame was found equal to what was asked for.
 
@@ -42,7 +43,7 @@ def store(ds: Dataset, image: Image, frames: Iterable[IntArray]) -> None:
         if source.native:
             _replace_value(ds, _patched(ds, source, wanted))
         else:
-            _replace_fragments(ds, source, image, wanted)
+            _replace_fragments(ds, source, image, wanted, anew=anew)
 
 
 def _geometry(header: Header) -> tuple[int, ...]:
@@ -84,11 +85,13 @@ def _replace_value(ds: Dataset, patched: bytes) -> None:
         item.value = patched
 
 
-def _replace_fragments(ds: Dataset, source: Header, image: Image, wanted: Iterable[IntArray]) -> None:
+def _replace_fragments(
+    ds: Dataset, source: Header, image: Image, wanted: Iterable[IntArray], *, anew: bool
+) -> None:
     differing: list[bool] = []
     first = _target(image.header, source, written_as(source.syntax))
     encoded, target = _encoded(_compared(wanted, image, differing), first, source)
-    if not any(differing):
+    if not (anew or any(differing)):
         return
     before = len(elements.pixel_bytes(ds))
     fragments.replace_fragments(ds, encoded)

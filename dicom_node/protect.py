@@ -158,11 +158,7 @@ def protect(ds: Dataset, site: Site, time_s: int) -> Protection:
         anew = site.deidentify is not None
         pixels.store(ds, image, _embed_frames(image, about, site, marks), anew=anew)
     except _Unprotectable:
-        if site.on_unprotectable is OnUnprotectable.PASS and not (site.cleans and _is_compressed(ds)):
-            return _without_pixels(ds, site, _NO_ROOM, time_s)
-        if site.on_unprotectable is OnUnprotectable.PASS:
-            return Protection("held", _AS_THEY_CAME)
-        return Protection(_WITHOUT_ROOM[site.on_unprotectable], _NO_ROOM)
+        return _without_room(ds, site, time_s)
     _finish(ds, site, marks, before, about)
     return Protection(_result(marks), told, tuple(marks))
 
@@ -320,6 +316,15 @@ def _already_protected(ds: Dataset, site: Site) -> Protection:
     if site.deidentify is not None and header.text(ds, PATIENT_IDENTITY_REMOVED) != "YES":
         return Protection("held", "protected-but-identified")
     return Protection("passed", "already-protected")
+
+
+def _without_room(ds: Dataset, site: Site, time_s: int) -> Protection:
+    """An image that can be marked, but has no room, as the policy wants it."""
+    if site.on_unprotectable is not OnUnprotectable.PASS:
+        return Protection(_WITHOUT_ROOM[site.on_unprotectable], _NO_ROOM)
+    if site.cleans and _is_compressed(ds):
+        return Protection("held", _AS_THEY_CAME)
+    return _without_pixels(ds, site, _NO_ROOM, time_s)
 
 
 def _kept_as_it_is(ds: Dataset, image: pixels.Passthrough) -> str:

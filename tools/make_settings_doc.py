@@ -1,4 +1,4 @@
-"""Writes docs/settings.md from the models of dicom_node/config.py and the commented example: `make docs`.
+"""Writes docs/settings.md from the models of dicom_node/config/ and the commented example: `make docs`.
 
 Defaults, types and ranges come from the models; what a key is for comes from the comments of
 config/dicom-node.example.yaml, so that neither is said twice.
@@ -22,7 +22,7 @@ _KEY = re.compile(r"(?P<indent> *)(?P<item>- )?(?P<key>[a-z_]+):")
 _HEAD = """\
 # Settings
 
-<!-- written by `make docs` from dicom_node/config.py and config/dicom-node.example.yaml; do not edit -->
+<!-- written by `make docs` from dicom_node/config/ and config/dicom-node.example.yaml; do not edit -->
 
 One YAML file, named by `dicom-node serve --config FILE`. Check it with `dicom-node config check FILE`: every
 problem is reported at once, with its line and a remedy. Relative paths are relative to the file. Values that

@@ -7,6 +7,7 @@ import pytest
 from tests.architecture.repository import ROOT, modules
 
 _PIXELS = "one contract, load and store, that test_pixels.py holds from outside for every encoding"
+_CONFIG = "one contract, parse, that test_config.py holds from outside"
 _COMMAND = "run as a subprocess by tests/acceptance"
 
 #: module -> why it has no test module of its own
@@ -48,6 +49,24 @@ NODE_EXCEPTIONS = {
     "cli.__init__": "test_cli.py",
     "ledger.__init__": "its parts put together; test_ledger.py",
     **{
+        f"config.{name}": _CONFIG
+        for name in (
+            "__init__",
+            "committing",
+            "document",
+            "kinds",
+            "marking",
+            "reading",
+            "receiving",
+            "references",
+            "routing",
+            "sending",
+            "watching",
+            "whole",
+            "words",
+        )
+    },
+    **{
         f"cli.{name}": _COMMAND
         for name in ("config", "keys", "protect", "recover", "selftest", "serve", "verify")
     },
@@ -80,7 +99,11 @@ def test_no_exception_is_stale(package: str, exceptions: dict[str, str]) -> None
 def test_no_test_module_has_lost_its_source() -> None:
     """A renamed module takes its tests along; parts of the engine that are packages are tested whole."""
     engine = {expected(name) for name in modules("blessmark")} | {"test_pixels.py", "test_segment.py"}
-    node = {expected(name) for name in modules("dicom_node")} | {"test_cli.py", "test_ledger.py"}
+    node = {expected(name) for name in modules("dicom_node")} | {
+        "test_cli.py",
+        "test_config.py",
+        "test_ledger.py",
+    }
     for folder, known in (("engine", engine), ("node", node)):
         present = {path.name for path in (ROOT / "tests" / "unit" / folder).glob("test_*.py")}
         assert present - known == set()

@@ -1,0 +1,93 @@
+"""The configuration: one YAML file, read once, checked whole, frozen, passed down.
+
+`config/dicom-node.example.yaml` is the manual; `config/dicom-node.schema.json` is generated from here.
+
+Rules that bind here:
+1. A key is declared once, in the models of this package, with its default, its unit (in the name) and its
+   range.
+2. Every problem of a file is reported at once, with file, line and remedy; nothing is silently corrected.
+3. Plain YAML guesses (`NO` is false, `0104` is 68, `12:30` is 750, the last duplicate key wins). Here a value
+   that YAML would guess at is an error that says so.
+
+A section stands in the module of the step that it configures; `whole` puts them together, `document` reads
+YAML, `references` sees what no single section can.
+"""
+
+from __future__ import annotations
+
+from dicom_node.config.committing import Asking, Commitment, ReportPolicy, Requester
+from dicom_node.config.kinds import RECORD_FIELDS, Section, record_tag
+from dicom_node.config.marking import Dct, Networks, SegmenterRule, Watermark, Workers
+from dicom_node.config.reading import json_schema, load, parse
+from dicom_node.config.receiving import Keys, Node, Storage
+from dicom_node.config.routing import Deidentify, Match, Route
+from dicom_node.config.sending import Destination, RetryPolicy
+from dicom_node.config.watching import Http, Log
+from dicom_node.config.whole import Config
+from dicom_node.config.words import (
+    CalledAE,
+    CarrierName,
+    Dates,
+    Descriptors,
+    Device,
+    Engine,
+    LogFormat,
+    LogLevel,
+    OnContent,
+    OnError,
+    OnUnprotectable,
+    Plain,
+    Profile,
+    Promise,
+    Retain,
+    Role,
+    Transcode,
+    Uids,
+)
+
+__all__ = [
+    "RECORD_FIELDS",
+    "Asking",
+    "CalledAE",
+    "CarrierName",
+    "Commitment",
+    "Config",
+    "Dates",
+    "Dct",
+    "Deidentify",
+    "Descriptors",
+    "Destination",
+    "Device",
+    "Engine",
+    "Http",
+    "Keys",
+    "Log",
+    "LogFormat",
+    "LogLevel",
+    "Match",
+    "Networks",
+    "Node",
+    "OnContent",
+    "OnError",
+    "OnUnprotectable",
+    "Plain",
+    "Profile",
+    "Promise",
+    "ReportPolicy",
+    "Requester",
+    "Retain",
+    "RetryPolicy",
+    "Role",
+    "Route",
+    "Section",
+    "SegmenterRule",
+    "Storage",
+    "Transcode",
+    "Uids",
+    "Watermark",
+    "Workers",
+    "json_schema",
+    "load",
+    "parse",
+    "record_tag",
+]

@@ -1,0 +1,68 @@
+"""What no single section can see: names that lead nowhere, routes that nothing reaches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dicom_node.config.document import Document, Place
+from dicom_node.config.words import Role
+
+
+def check_references(data: Any, document: Document) -> None:
+    """What no single section can see; reads the raw data, so that it is reported beside everything else."""
+    known = _dict(_dict(data).get("destinations"))
+    names: dict[str, int] = {}
+    catch_all: str | None = None
+    for index, route in enumerate(_list(_dict(data).get("routes"))):
+        place: Place = ("routes", index)
+        name = str(_dict(route).get("name"))
+        if names.setdefault(name, index) != index:
+            document.problem((*place, "name"), f"another route is called {name} already")
+        if catch_all is not None:
+            document.problem(
+                (*place, "match"), f"is never reached: route {catch_all} takes everything before it"
+            )
+        if _takes_everything(_dict(route)):
+            catch_all = name
+        _check_destinations(_dict(route), place, known, document)
+    _check_failover(known, document)
+
+
+def _check_destinations(
+    route: Mapping[str, Any], place: Place, known: Mapping[str, Any], document: Document
+) -> None:
+    wanted = _list(route.get("destinations"))
+    for index, name in enumerate(wanted):
+        if name not in known:
+            document.problem((*place, "destinations", index), f"there is no destination {name}")
+        other = _dict(known.get(name)).get("failover")
+        if other is not None and other in wanted:
+            said = f"{other} is the fail-over of {name}; on one route it would get the same object twice"
+            document.problem((*place, "destinations", index), said)
+    if not wanted and route.get("role") in (Role.PROTECT, Role.RECOVER, Role.PASS):
+        document.problem((*place, "destinations"), f"the role {route['role']} needs at least one")
+
+
+def _check_failover(destinations: Mapping[str, Any], document: Document) -> None:
+    for name, destination in destinations.items():
+        other, place = _dict(destination).get("failover"), ("destinations", name, "failover")
+        if not isinstance(other, str):
+            continue
+        if other == name:
+            document.problem(place, "is the destination itself; name another one")
+        elif other not in destinations:
+            document.problem(place, f"there is no destination {other}")
+
+
+def _takes_everything(route: Mapping[str, Any]) -> bool:
+    match = _dict(route.get("match"))
+    return all("*" in _list(match.get(side, ["*"])) for side in ("calling_ae", "called_ae"))
+
+
+def _dict(data: Any) -> Mapping[str, Any]:
+    return data if isinstance(data, dict) else {}
+
+
+def _list(data: Any) -> list[Any]:
+    return data if isinstance(data, list) else []

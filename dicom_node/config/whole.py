@@ -1,0 +1,61 @@
+"""The whole file as one frozen value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import Field
+
+from dicom_node.config.committing import Commitment, Requester
+from dicom_node.config.kinds import Name, Section
+from dicom_node.config.marking import Networks, Watermark, Workers
+from dicom_node.config.receiving import Keys, Node, Storage
+from dicom_node.config.routing import Route
+from dicom_node.config.sending import Destination
+from dicom_node.config.watching import Http, Log
+
+
+class Config(Section):
+    """The whole file, in the order in which an image travels."""
+
+    node: Node
+    storage: Storage
+    keys: Keys = Keys()
+    watermark: Watermark = Watermark()
+    networks: Networks = Networks()
+    workers: Workers = Workers()
+    destinations: Mapping[Name, Destination] = Field(default_factory=dict)
+    routes: Annotated[tuple[Route, ...], Field(min_length=1)]
+    commitment: Commitment = Commitment()
+    http: Http = Http()
+    log: Log = Log()
+
+    def route_for(self, calling_ae: str, called_ae: str) -> Route | None:
+        """The first route that takes this association, or None: refuse it."""
+        return next((route for route in self.routes if route.match.takes(calling_ae, called_ae)), None)
+
+    def answers_commitment(self, calling_ae: str) -> bool:
+        """Whether this is the AE title of a destination that is asked for storage commitment."""
+        return any(
+            peer.commitment and peer.ae_title == calling_ae.strip(" ") for peer in self.destinations.values()
+        )
+
+    def requester(self, ae_title: str) -> Requester | None:
+        """Where an answer to this AE title goes: as configured, else to the destination of that title."""
+        listed = next((peer for peer in self.commitment.requesters if peer.ae_title == ae_title), None)
+        if listed is not None:
+            return listed
+        same = next((peer for peer in self.destinations.values() if peer.ae_title == ae_title), None)
+        if same is None:
+            return None
+        return Requester(ae_title=ae_title, host=same.host, port=same.port, timeout_s=same.timeout_s)
+
+    def is_mandatory(self, destination: str) -> bool:
+        """Whether an instance is not safe before this destination has it; one that is gone counts as such."""
+        peer = self.destinations.get(destination)
+        return peer is None or peer.mandatory
+
+    def route(self, name: str) -> Route | None:
+        """The route of this name, or None if the file no longer has it."""
+        return next((route for route in self.routes if route.name == name), None)

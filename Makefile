@@ -43,7 +43,7 @@ docs: venv
 	$(BIN)/dicom-node config schema > config/dicom-node.schema.json
 
 lock: venv
-	$(BIN)/pip-compile --quiet --strip-extras --extra dev --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file constraints.txt pyproject.toml
+	$(BIN)/pip-compile --quiet --strip-extras --extra dev --extra fuzz --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file constraints.txt pyproject.toml
 
 clean:
 	rm -rf $(VENV) build dist demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

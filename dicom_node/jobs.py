@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from dicom_node.config import OnError, Route
 from dicom_node.errors import IllegalTransition
+from dicom_node.metrics import Reading
 
 
 class InstanceState(enum.StrEnum):
@@ -130,6 +131,8 @@ class Outcome:
     destinations: tuple[str, ...] = ()
     #: bytes of `blob`, so that a start can tell whether they are all there; 0 is not known
     size: int = 0
+    #: what is counted with it
+    readings: tuple[Reading, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

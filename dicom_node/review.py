@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.datadict import keyword_for_tag
@@ -24,12 +25,14 @@ from blessmark.verify import verify
 from dicom_node import header, label
 from dicom_node.config import Config, Route
 from dicom_node.jobs import Outcome, Work, failed, passed
+from dicom_node.measuring import stage, tell_modality
 from dicom_node.originals import SOP_INSTANCE_UID, OriginalFields, unseal
 from dicom_node.report import FrameReport, InstanceReport
 from dicom_node.rewrite import shallow
 from dicom_node.segmenters import Draw, Rules, chosen, rules_of
 from dicom_node.spool import Spool
 
+_MODALITY = 0x00080060
 #: why an image has its originals in the header and nothing in its pixels
 _NO_ROOM = "no-room"
 #: how much of a restored instance is proven: its whole data set, its pixels and the fields of its record, or
@@ -82,7 +85,8 @@ def review(ds: Dataset, source: str, reader: Reader, *, show_record: bool = Fals
     PixelError
         the instance is broken
     """
-    image = pixels.load(ds)
+    with stage("decode"):
+        image = pixels.load(ds)
     if isinstance(image, pixels.Passthrough):
         return _without_pixels(ds, source, str(image.reason), reader)
     verdicts = [_without_samples(verdict) for verdict in _verdicts(ds, image, reader)]
@@ -100,12 +104,14 @@ def recover(ds: Dataset, source: str, reader: Reader, *, partial: bool = False) 
     released by a carrier that restores approximately (then labelled so), or, with `partial`, when there is
     anything to restore at all.
     """
-    image = pixels.load(ds)
+    with stage("decode"):
+        image = pixels.load(ds)
     if isinstance(image, pixels.Passthrough):
         return _without_pixels(ds, source, str(image.reason), reader, restore=True)
     verdicts: list[Verdict] = []
     try:
-        pixels.store(ds, image, _restored(ds, image, reader, verdicts, partial=partial))
+        with stage("encode"):
+            pixels.store(ds, image, _restored(ds, image, reader, verdicts, partial=partial))
     except _NotRestorable:
         rest = range(len(verdicts) + 1, image.frames + 1)
         verdicts += [_without_samples(v) for v in _verdicts(ds, image, reader, rest)]
@@ -138,13 +144,14 @@ class Recoverer:
 
     def __call__(self, work: Work) -> Outcome:
         self._spool.check_room_to_work(work.blob)
-        ds = pixels.read(self._spool.path(work.blob))
+        ds = _read(self._spool.path(work.blob))
         done = recover(ds, work.blob, self._reader)
         if done.report.reason and done.finding is Finding.UNMARKED:
             return passed(work, self._route, "passed", done.report.reason)
         if not done.restored:
             return failed(work, self._route, str(done.finding))
-        blob = self._spool.put_output(pixels.parts(ds))
+        with stage("spool"):
+            blob = self._spool.put_output(pixels.parts(ds))
         nearly = any(frame.restoration == "approximate" for frame in done.report.frames)
         whole = passed(work, self._route, "recovered", "approximate" if nearly else "")
         return replace(
@@ -171,8 +178,16 @@ class Verifier:
         self._reader = reader_of(config, ring, draw)
 
     def __call__(self, work: Work) -> Outcome:
-        done = review(pixels.read(self._spool.path(work.blob)), work.blob, self._reader)
+        done = review(_read(self._spool.path(work.blob)), work.blob, self._reader)
         return passed(work, self._route, "verified", done.report.reason or str(done.finding))
+
+
+def _read(path: Path) -> Dataset:
+    """An instance of the spool."""
+    with stage("decode"):
+        ds = pixels.read(path)
+    tell_modality(header.text(ds, _MODALITY))
+    return ds
 
 
 def reader_of(config: Config, ring: KeyRing, draw: Draw = segmenter) -> Reader:
@@ -201,15 +216,17 @@ def _verdicts(
     wanted = numbers if numbers is not None else range(1, image.frames + 1)
     frames = (image.frame(number) for number in wanted)
     for frame, drawer in batch.drawn_ahead(frames, first, reader.batch_frames):
-        yield verify(
-            frame,
-            reader.ring,
-            (drawer, *others),
-            header=fields,
-            sealed=sealed.get(frame.number),
-            hinted_keys=hints,
-            hinted_segmenters=drawn_by,
-        )
+        with stage("extract"):
+            verdict = verify(
+                frame,
+                reader.ring,
+                (drawer, *others),
+                header=fields,
+                sealed=sealed.get(frame.number),
+                hinted_keys=hints,
+                hinted_segmenters=drawn_by,
+            )
+        yield verdict
 
 
 def _nothing_in_the_pixels(verdicts: Sequence[Verdict]) -> bool:

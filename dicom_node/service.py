@@ -23,11 +23,11 @@ from dicom_node.committer import Committer
 from dicom_node.config import Config
 from dicom_node.dimse.scp import Receiver
 from dicom_node.errors import EXIT_DONE, NodeError, SpoolError
-from dicom_node.forwarder import Forwarder
+from dicom_node.exporter import Exporter, Parts
+from dicom_node.forwarder import Forwarder, steady_clock
 from dicom_node.housekeeping import Housekeeper
 from dicom_node.http import HttpServer
 from dicom_node.ledger import Ledger
-from dicom_node.metrics import LedgerCollector
 from dicom_node.spool import Spool, release_reserve
 from dicom_node.worker import Bells, Factory, Workers, build_processor
 
@@ -69,17 +69,40 @@ class Service:
         """Stop every part, last started first; each is given time to finish what it has in hand."""
         self._undo.close()
 
+    def failures(self) -> list[str]:
+        """What has stopped and will not go on by itself, one word each: a restart would help.
+
+        What a service manager's watchdog is told follows from this.
+        """
+        return [name for name, runs in self._vital().items() if not runs]
+
     def problems(self) -> list[str]:
         """What keeps the node from doing its work at this moment, one word each."""
-        checks: dict[str, Callable[[], object]] = {
-            "receiver": lambda: self.receiver.listening,
-            "workers": lambda: self.workers.alive,
-            "forwarder": lambda: self.forwarder.alive,
-            "committer": lambda: self.committer.alive,
-            "spool": self._has_room,
-            "ledger": self._answers,
+        return [name for name, fine in self.checks().items() if not fine]
+
+    def checks(self) -> dict[str, bool]:
+        """Everything that may keep the node from doing its work, and whether it is fine.
+
+        `models`: no worker that runs has loaded what it needs, as in the first seconds.
+        """
+        vital, running = self._vital(), self.workers.alive
+        return vital | {
+            "receiver": vital["receiver"] and self.receiver.listening,
+            "workers": vital["workers"] and running > 0,
+            "models": running == 0 or self.workers.ready > 0,
+            "spool": self._has_room(),
+            "ledger": self._answers(),
         }
-        return [name for name, check in checks.items() if not check()]
+
+    def _vital(self) -> dict[str, bool]:
+        """The threads that everything hangs on, and whether they run."""
+        return {
+            "receiver": self.receiver.alive,
+            "workers": self.workers.supervised,
+            "forwarder": self.forwarder.alive,
+            "committer": self.committer.alive,
+            "housekeeper": self.housekeeper.is_alive(),
+        }
 
     def _start(self, undo: contextlib.ExitStack) -> None:
         config = self._config
@@ -90,10 +113,16 @@ class Service:
         self.workers = Workers(config, self.ledger, bells, factory=self._factory, log_salt=salt)
         _run(self.workers, undo)
         self.forwarder = Forwarder(
-            config, self.spool, self.ledger, rest=bells.rest_sends, wake=bells.ring_sends
+            config,
+            self.spool,
+            self.ledger,
+            rest=bells.rest_sends,
+            wake=bells.ring_sends,
+            steady=steady_clock(),
         )
         _run(self.forwarder, undo)
-        _run(Housekeeper(self.spool, self.ledger, housekeeping.history_s(config)), undo)
+        self.housekeeper = Housekeeper(self.spool, self.ledger, housekeeping.history_s(config))
+        _run(self.housekeeper, undo)
         self.committer = Committer(config, self.ledger)
         _run(self.committer, undo)
         self.receiver = Receiver(
@@ -105,15 +134,28 @@ class Service:
         )
         _run(self.receiver, undo)
         if config.http.port is not None:
-            collector = LedgerCollector(self.ledger, self.spool, self.forwarder, self.workers)
-            self.http = HttpServer(config.http.bind, config.http.port, collector, self.problems)
-            _run(self.http, undo)
+            self._serve_http(config.http.bind, config.http.port, undo)
+
+    def _serve_http(self, bind: str, port: int, undo: contextlib.ExitStack) -> None:
+        parts = Parts(
+            self._config,
+            self.ledger,
+            self.spool,
+            self.housekeeper,
+            self.workers,
+            self.forwarder,
+            self.receiver,
+            self.checks,
+        )
+        self.http = HttpServer(bind, port, Exporter(parts), self.problems, self.failures)
+        _run(self.http, undo)
 
     def _open_storage(self, undo: contextlib.ExitStack) -> None:
         """Spool and ledger, whole and in step, with nothing in anybody's hands."""
         storage = self._config.storage
         self.ledger = Ledger(storage.ledger_path, on_full=lambda: release_reserve(storage.spool_dir))
         undo.callback(self.ledger.close)
+        undo.callback(self._settle)
         notify(_PATIENCE)
         self.ledger.check()
         housekeeping.require_spool(storage.spool_dir, self.ledger)
@@ -126,6 +168,11 @@ class Service:
         undo.callback(self.ledger.end_run)
         log.event(_LOG, "recovered", swept=swept, leases=leases, checked=found.checked, lost=found.lost)
         housekeeping.warn_of_strangers(self.ledger, self._config)
+
+    def _settle(self) -> None:
+        """Write what was only counted; a ledger that refuses at the end keeps nobody from stopping."""
+        with contextlib.suppress(NodeError):
+            self.ledger.settle()
 
     def _has_room(self) -> bool:
         try:

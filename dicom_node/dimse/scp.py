@@ -42,6 +42,7 @@ from dicom_node.dimse.reception import Intake, Reception, Refusal, error_refusal
 from dicom_node.errors import NodeError, OutputError
 from dicom_node.jobs import Arrival
 from dicom_node.ledger import Ledger
+from dicom_node.metrics import ASSOCIATIONS, RECEIVED_BYTES, STAGE_SECONDS, STORES, Declaration, Reading
 from dicom_node.spool import Blob, Spool
 
 _LOG = logging.getLogger(__name__)
@@ -54,6 +55,8 @@ _SPARE_CONNECTIONS, _SPARE_OF_ADDRESS = 400, 200
 #: seconds that such a connection may take to ask
 ASK_S = 10.0
 _POLL_S = 0.1
+#: seconds without a poll after which the loop that takes connections is stuck
+_STUCK_S = 30.0
 #: seconds between two collections of ended associations, which are cycles that hold buffers
 _COLLECT_S = 30.0
 #: PS3.7 annex C.5: the VR of Error Comment is LO
@@ -90,6 +93,7 @@ class Receiver:
         self._services = tuple(services)
         self._admission = Admission(config.node.max_associations, config.node.max_associations_per_peer)
         self._storing: set[Any] = set()
+        self._open: set[Any] = set()
         self._lock = threading.Lock()
 
     @property
@@ -101,6 +105,17 @@ class Receiver:
     def listening(self) -> bool:
         """Whether associations are being accepted."""
         return self._server is not None
+
+    @property
+    def alive(self) -> bool:
+        """Whether the loop that takes connections goes round."""
+        server = self._server
+        return server is not None and time.monotonic() - server.turned_at < _STUCK_S
+
+    @property
+    def open_associations(self) -> int:
+        """How many associations are open."""
+        return len(self._open)
 
     def start(self) -> None:
         """Listen; returns at once. Raises OutputError when the address cannot be bound."""
@@ -114,7 +129,7 @@ class Receiver:
                     (evt.EVT_REQUESTED, self._on_requested),
                     (evt.EVT_SOP_COMMON, self._on_common_extended),
                     (evt.EVT_C_STORE, self._on_store),
-                    (evt.EVT_ESTABLISHED, lambda event: patches.install_gate(event.assoc)),
+                    (evt.EVT_ESTABLISHED, self._on_established),
                     *self._services,
                 ],
                 server_class=_Server,
@@ -123,6 +138,7 @@ class Receiver:
             raise OutputError(
                 f"cannot listen on {node.bind}:{node.port}: {error.strerror}; is another program there?"
             ) from error
+        self._server.turned_at = time.monotonic()
         self._server.connection_limit = node.max_associations + _SPARE_CONNECTIONS
         serve = threading.Thread(
             target=self._server.serve_forever, args=(_POLL_S,), name="receiver", daemon=True
@@ -170,15 +186,37 @@ class Receiver:
         verdict = verdict or self._admission.admit(association, peer)
         if verdict is not None:
             log.event(_LOG, "association-rejected", level=logging.WARNING, reason=verdict.word)
+            self._count(ASSOCIATIONS, peer.calling_ae, "rejected", verdict.word)
             association.acse.send_reject(verdict.result, verdict.source, verdict.reason)
             association.kill()
             return
-        intake = Intake(lambda command, context_id: self._begin(association, command, context_id))
+        intake = Intake(
+            lambda command, context_id: self._begin(association, command, context_id),
+            lambda: self._on_ended(association, peer.calling_ae),
+        )
         patches.conduct(association, intake, self._config.node.stall_s)
         # without a route there is nothing to store; the peer may still answer a request of ours
         stores = self._config.route_for(peer.calling_ae, called_ae) is not None
         accepts = is_accepted_class if stores else SERVICES.__contains__
         _negotiate(association, request.presentation_context_definition_list, accepts)
+
+    def _on_established(self, event: Any) -> None:
+        patches.install_gate(event.assoc)
+        with self._lock:
+            self._open.add(event.assoc)
+        self._count(ASSOCIATIONS, event.assoc.requestor.ae_title, "accepted", "")
+
+    def _on_ended(self, association: Any, calling_ae: str) -> None:
+        with self._lock:
+            was_open = association in self._open
+            self._open.discard(association)
+        if was_open:
+            end = "released" if association.is_released else "aborted"
+            self._count(ASSOCIATIONS, calling_ae, end, "")
+
+    def _count(self, metric: Declaration, calling_ae: str, *labels: str) -> None:
+        """Count what leaves no row; only the names of the configuration are told apart."""
+        self._ledger.count_soon(Reading(metric, (self._config.peer(calling_ae), *labels)))
 
     def _on_common_extended(self, event: Any) -> dict[str, SOPClassCommonExtendedNegotiation]:
         """Serve private and unregistered classes as storage; the library would abort at the first object."""
@@ -195,11 +233,14 @@ class Receiver:
     def _on_store(self, event: Any) -> int | Dataset:
         with self._receiving(event.assoc):
             reception = self._reception(event)
+            arrived = time.monotonic()
             outcome = reception.finish()
             if isinstance(outcome, Blob):
-                outcome = self._record(reception, outcome) or outcome
+                took = (arrived - reception.started, time.monotonic() - arrived)
+                outcome = self._record(reception, outcome, took) or outcome
         patches.busy(event.assoc)
         if isinstance(outcome, Refusal):
+            self._count(STORES, reception.arrival.calling_ae, f"{outcome.status:04x}")
             return _refuse(reception.arrival, outcome)
         self._on_arrival()
         return SUCCESS
@@ -213,11 +254,15 @@ class Receiver:
                 reception.write(data_set)
         return reception
 
-    def _record(self, reception: Reception, blob: Blob) -> Refusal | None:
-        """Write the row of an object whose bytes are kept; from then on it may be acknowledged."""
+    def _record(self, reception: Reception, blob: Blob, took: tuple[float, float]) -> Refusal | None:
+        """Write the row of an object whose bytes are kept; from then on it may be acknowledged.
+
+        `took` are the seconds in which it came, and in which it was kept.
+        """
         arrival = reception.arrival
+        readings = _readings(self._config.peer(arrival.calling_ae), blob, *took)
         try:
-            added = self._ledger.add(arrival, blob.name, blob.size)
+            added = self._ledger.add(arrival, blob.name, blob.size, readings)
         except Exception as error:
             level = logging.ERROR if isinstance(error, NodeError) else logging.CRITICAL
             log.event(_LOG, "not-kept", level=level, error=error)
@@ -283,6 +328,7 @@ class _Server(ThreadedAssociationServer):
     block_on_close = False
     connection_limit = _SPARE_CONNECTIONS
     collect_at = 0.0
+    turned_at = 0.0
 
     def get_request(self) -> tuple[socket.socket, Any]:
         assert self.socket is not None
@@ -299,6 +345,7 @@ class _Server(ThreadedAssociationServer):
 
     def service_actions(self) -> None:
         """Called at every poll; the library would collect garbage at every sixtieth."""
+        self.turned_at = time.monotonic()
         if time.monotonic() > self.collect_at:
             gc.collect()
             self.collect_at = time.monotonic() + _COLLECT_S
@@ -341,6 +388,16 @@ def _as_storage(sop_class_uid: str) -> SOPClassCommonExtendedNegotiation:
     item.sop_class_uid = sop_class_uid
     item.service_class_uid = _STORAGE_SERVICE
     return item
+
+
+def _readings(peer: str, blob: Blob, receive_s: float, spool_s: float) -> tuple[Reading, ...]:
+    """What is counted of an object with its row."""
+    return (
+        Reading(STORES, (peer, f"{SUCCESS:04x}")),
+        Reading(RECEIVED_BYTES, (peer,), blob.size),
+        Reading(STAGE_SECONDS, ("receive",), receive_s),
+        Reading(STAGE_SECONDS, ("spool",), spool_s),
+    )
 
 
 def _refuse(arrival: Arrival, refused: Refusal) -> Dataset:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,11 +84,14 @@ def test_a_node_with_a_dead_part_falls_silent_and_says_why_once(
 ) -> None:
     monkeypatch.setenv("WATCHDOG_USEC", "30000")
     dead: list[str] = []
-    dog = Watchdog(lambda: dead)
+    dog = Watchdog(lambda: list(dead))
     with caplog.at_level(logging.INFO, "dicom_node.systemd"):
         dog.start()
         manager.recv(100)
         dead.append("forwarder")
+        deadline = time.monotonic() + 10
+        while not caplog.records and time.monotonic() < deadline:
+            time.sleep(0.01)
         assert _is_silent(manager)
         dog.stop()
     assert [record.msg for record in caplog.records] == ["parts-dead"]

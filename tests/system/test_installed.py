@@ -42,7 +42,7 @@ class Site:
         assert done.returncode == 0, done.stderr
 
     def installer(self, *arguments: str, folder: str = "bundle") -> subprocess.CompletedProcess[str]:
-        return self.machine.run(f"/root/{folder}/install.sh", *arguments, seconds=300)
+        return self.machine.run(f"/srv/{folder}/install.sh", *arguments, seconds=300)
 
     def queued(self) -> str:
         return self.machine.must("dicom-node", "queue", "list", "--config", _CONFIG)
@@ -57,15 +57,15 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     if not (root / f"usr/bin/python{sys.version_info[0]}.{sys.version_info[1]}").exists():
         pytest.skip("Debian's Python is another one than that of these tests: its bundle would not fit")
     with tarfile.open(bundle(folder)) as packed:
-        packed.extractall(root / "root", filter="data")
-    (made,) = (root / "root").glob("dicom-node-*")
-    made.rename(root / "root" / "bundle")
+        packed.extractall(root / "srv", filter="data")
+    (made,) = (root / "srv").glob("dicom-node-*")
+    made.rename(root / "srv" / "bundle")
     with booted(root, folder / "boot.log") as machine:
         yield Site(machine, folder)
 
 
 def test_it_is_installed_from_the_bundle_without_a_package_index(site: Site) -> None:
-    site.machine.must("sh", "-c", "cd /root/bundle && sha256sum --quiet -c SHA256SUMS")
+    site.machine.must("sh", "-c", "cd /srv/bundle && sha256sum --quiet -c SHA256SUMS")
     done = site.installer("install")
     assert done.returncode == 0, done.stderr
     assert "copy that file to a safe place now" in done.stdout
@@ -105,9 +105,9 @@ def test_an_image_goes_through(site: Site) -> None:
         site.send(1)
         until(lambda: len(list(arrived.iterdir())) == 1, 60, "it has arrived")
         until(lambda: "delivered" in site.machine.journal(), 60, "the node knows")
-    shutil.copy(next(arrived.iterdir()), site.machine.root / "root/arrived.dcm")
+    shutil.copy(next(arrived.iterdir()), site.machine.root / "srv/arrived.dcm")
     verdict = site.machine.must(
-        "dicom-node", "verify", "/root/arrived.dcm", "--keys", "/etc/dicom-node/keyring"
+        "dicom-node", "verify", "/srv/arrived.dcm", "--keys", "/etc/dicom-node/keyring"
     )
     assert verdict.startswith("authentic")
 
@@ -164,8 +164,8 @@ def test_a_release_that_does_not_take_the_configuration_changes_nothing(site: Si
 
 
 def test_a_release_that_does_not_start_hands_back_to_the_one_before(site: Site) -> None:
-    shutil.copytree(site.machine.root / "root/bundle", site.machine.root / "root/broken")
-    (wheel,) = (site.machine.root / "root/broken/wheels").glob("dicom_node-*.whl")
+    shutil.copytree(site.machine.root / "srv/bundle", site.machine.root / "srv/broken")
+    (wheel,) = (site.machine.root / "srv/broken/wheels").glob("dicom_node-*.whl")
     _break(wheel)
     done = site.installer("upgrade", folder="broken")
     assert done.returncode == 1

@@ -13,7 +13,6 @@ import logging
 import os
 import secrets
 import signal
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,6 +28,7 @@ from dicom_node.housekeeping import Housekeeper
 from dicom_node.http import HttpServer
 from dicom_node.ledger import Ledger
 from dicom_node.spool import Spool, release_reserve
+from dicom_node.systemd import Watchdog, notify
 from dicom_node.worker import Bells, Factory, Workers, build_processor
 
 _LOG = logging.getLogger(__name__)
@@ -69,10 +69,10 @@ class Service:
         """Stop every part, last started first; each is given time to finish what it has in hand."""
         self._undo.close()
 
-    def failures(self) -> list[str]:
-        """What has stopped and will not go on by itself, one word each: a restart would help.
+    def dead_parts(self) -> list[str]:
+        """Parts of the node that have ended although nobody stopped them; only a new start mends that.
 
-        What a service manager's watchdog is told follows from this.
+        A worker is none: whoever dies among them is replaced, as long as there is somebody to replace them.
         """
         return [name for name, runs in self._vital().items() if not runs]
 
@@ -147,7 +147,7 @@ class Service:
             self.receiver,
             self.checks,
         )
-        self.http = HttpServer(bind, port, Exporter(parts), self.problems, self.failures)
+        self.http = HttpServer(bind, port, Exporter(parts), self.problems, self.dead_parts)
         _run(self.http, undo)
 
     def _open_storage(self, undo: contextlib.ExitStack) -> None:
@@ -212,10 +212,13 @@ def serve(
             version=__version__,
         )
         notify("READY=1")
+        watchdog = Watchdog(service.dead_parts)
+        watchdog.start()
         try:
             log.event(_LOG, "stopping", signal=next_signal().name)
         finally:
             notify("STOPPING=1")
+            watchdog.stop()
             service.stop()
     log.event(_LOG, "stopped", node=config.node.id)
     return EXIT_DONE
@@ -223,16 +226,6 @@ def serve(
 
 def _thread_failed(failure: threading.ExceptHookArgs) -> None:
     log.event(_LOG, "thread-failed", level=logging.ERROR, error=failure.exc_value)
-
-
-def notify(state: str) -> None:
-    """Tell the service manager (sd_notify(3)); without one, do nothing."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-        # a leading @ stands for the zero byte of Linux's abstract names
-        sock.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
 
 
 def log_salt(config: Config) -> bytes:

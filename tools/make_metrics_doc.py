@@ -15,18 +15,19 @@ _HEAD = """\
 
 <!-- written by `make docs` from dicom_node/metrics.py; do not edit -->
 
-What `/metrics` shows, and how far it can be trusted. [Monitoring](monitoring.md) tells how to collect it and which
-alerts come with the node, the [runbook](runbook.md) what to do about them.
+What `/metrics` shows, and how far it can be trusted. [Monitoring](monitoring.md) tells how to collect it
+and which alerts come with the node, the [runbook](runbook.md) what to do about them.
 
-Counters and histograms are kept in the ledger, written with the step that they count: they survive `kill -9` and
-restarts, add up all processes, and do not fall when history is forgotten. What leaves no row (associations, refused
-requests) is written at the next commit, at the latest after five seconds or at a scrape; a kill may lose what was
-counted in these seconds, but nothing that was ever shown.
+Counters and histograms are kept in the ledger, written with the step that they count: they survive `kill -9`
+and restarts, add up all processes, and do not fall when history is forgotten. What leaves no row
+(associations, refused requests) is written at the next commit, at the latest after five seconds or at a
+scrape; a kill may lose what was counted in these seconds, but nothing that was ever shown.
 
-`peer` is what the configuration calls a peer: an AE title or pattern of `routes[].match.calling_ae`, the AE title of a
-commitment requester or of a destination that is asked for commitment, else `other`. `destination` is a name of
-`destinations`. `modality` is a defined term of PS3.3 C.7.3.1.1.1, `other`, or `unknown` where nobody read it. So the
-number of series depends on the configuration, never on what peers send.
+`peer` is what the configuration calls a peer: an AE title or pattern of `routes[].match.calling_ae`, the AE
+title of a commitment requester or of a destination that is asked for commitment, else `other`.
+`destination` is a name of `destinations`. `modality` is a defined term of PS3.3 C.7.3.1.1.1, `other`, or
+`unknown` where nobody read it. So the number of series depends on the configuration, never on what peers
+send.
 
 A destination, peer or stage of the configuration is shown from the start, at 0.
 """
@@ -34,8 +35,8 @@ _TAIL = """
 ## From the Python client
 
 `process_cpu_seconds_total`, `process_resident_memory_bytes`, `process_virtual_memory_bytes`,
-`process_start_time_seconds`, `process_open_fds` and `process_max_fds` are those of the main process. Workers have
-metrics of their own, above.
+`process_start_time_seconds`, `process_open_fds` and `process_max_fds` are those of the main process.
+Workers have metrics of their own, above.
 """
 
 

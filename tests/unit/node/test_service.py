@@ -20,7 +20,7 @@ from dicom_node.config import Config
 from dicom_node.errors import NodeError, OutputError, SpoolError
 from dicom_node.jobs import Arrival
 from dicom_node.metrics import STORES, Reading
-from dicom_node.service import Service, log_salt, notify, serve
+from dicom_node.service import Service, log_salt, serve
 
 
 def free_port() -> int:
@@ -67,7 +67,7 @@ def test_a_node_starts_answers_and_stops(tmp_path: Path) -> None:
     node = Service(made)
     node.start()
     try:
-        assert node.failures() == []
+        assert node.dead_parts() == []
         assert is_open(made.node.port)
         wait_until(lambda: node.problems() == [])
         assert get(made.http.port, "/healthz") == (200, "alive\n")
@@ -114,7 +114,7 @@ def test_http_can_be_switched_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     node = Service(config(tmp_path, http={"port": None}))
     node.start()
     assert not hasattr(node, "http")
-    assert node.failures() == ["workers"], "nobody replaces those that die"
+    assert node.dead_parts() == ["workers"], "nobody replaces those that die"
     assert node.problems() == ["workers"]
     node.stop()
 
@@ -128,9 +128,9 @@ def test_a_thread_that_has_ended_is_noticed(
     node = Service(config(tmp_path, http={"port": None}))
     node.start()
     try:
-        assert node.failures() == []
+        assert node.dead_parts() == []
         _end(node, part)
-        wait_until(lambda: node.failures() == [part])
+        wait_until(lambda: node.dead_parts() == [part])
         assert part in node.problems()
     finally:
         node.stop()
@@ -213,15 +213,6 @@ def test_a_row_without_bytes_is_quarantined_before_anybody_works(
     assert (line["checked"], line["lost"]) == (1, 1)
 
 
-def test_the_service_manager_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(str(tmp_path / "notify"))
-        manager.settimeout(5)
-        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
-        notify("READY=1")
-        assert manager.recv(100) == b"READY=1"
-
-
 def test_a_start_asks_the_service_manager_for_patience(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,21 +222,6 @@ def test_a_start_asks_the_service_manager_for_patience(
     node.start()
     node.stop()
     assert told == ["EXTEND_TIMEOUT_USEC=600000000"]
-
-
-def test_abstract_names_of_the_service_manager(monkeypatch: pytest.MonkeyPatch) -> None:
-    name = f"dicom-node-test-{os.getpid()}"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind("\0" + name)
-        manager.settimeout(5)
-        monkeypatch.setenv("NOTIFY_SOCKET", "@" + name)
-        notify("STOPPING=1")
-        assert manager.recv(100) == b"STOPPING=1"
-
-
-def test_without_a_service_manager_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
-    notify("READY=1")
 
 
 def test_the_salt_of_the_log_is_made_once_and_kept_to_ourselves(tmp_path: Path) -> None:

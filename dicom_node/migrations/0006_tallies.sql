@@ -1,3 +1,4 @@
+-- floor: 6
 -- What is counted for metrics. A later migration that makes `instances`, `deliveries` or `commitments` anew makes
 -- their triggers anew too. The `;` of a trigger's statements begins a line, see the first file.
 

@@ -20,10 +20,13 @@ from prometheus_client.utils import floatToGoString
 
 from dicom_node import __version__, keys, metrics
 from dicom_node.config import Config, Role
-from dicom_node.dimse.scp import Receiver
+from dicom_node.dimse.admission import REJECTIONS
+from dicom_node.dimse.reception import NO_ROOM
+from dicom_node.dimse.scp import SUCCESS, Receiver
 from dicom_node.errors import KeyFileError, LedgerError
 from dicom_node.forwarder import Forwarder
 from dicom_node.housekeeping import Housekeeper
+from dicom_node.jobs import DeliveryState
 from dicom_node.ledger import Ledger
 from dicom_node.metrics import Counted, Declaration, Kind, QueueAge, Snapshot
 from dicom_node.processes import usage
@@ -79,10 +82,11 @@ class Exporter(Collector):
 def expected(config: Config) -> dict[Declaration, list[tuple[str, ...]]]:
     """The label sets that are there from the start."""
     peers, destinations = config.peers(), list(config.destinations)
-    ends = ("accepted", "released", "aborted")
+    ends = [(end, "") for end in ("accepted", "released", "aborted")]
+    ends += [("rejected", rejection.word) for rejection in REJECTIONS]
     return {
-        metrics.ASSOCIATIONS: [(peer, end, "") for peer in peers for end in ends],
-        metrics.STORES: [(peer, "0000") for peer in peers],
+        metrics.ASSOCIATIONS: [(peer, *end) for peer in peers for end in ends],
+        metrics.STORES: [(peer, f"{status:04x}") for peer in peers for status in (SUCCESS, NO_ROOM.status)],
         metrics.RECEIVED_BYTES: [(peer,) for peer in peers],
         metrics.STAGE_SECONDS: [(stage,) for stage in metrics.STAGES],
         metrics.ATTEMPTS: [(name,) for name in destinations],
@@ -96,11 +100,14 @@ def kept(
     snapshot: Snapshot, down_s: Mapping[str, float], config: Config
 ) -> dict[Declaration, Iterable[Sample]]:
     """What the ledger knows, ready to be shown."""
+    none = {(name, str(state)): 0 for name in config.destinations for state in DeliveryState}
     ages = [QueueAge(name, 0.0) for name in config.destinations] + list(snapshot.ages)
     return {
         metrics.INSTANCES: [((row.state, row.result, row.reason), row.count) for row in snapshot.instances],
         metrics.UNPROCESSED_OLDEST: [((), snapshot.oldest_unprocessed_s)],
-        metrics.DELIVERIES: [((row.destination, row.state), row.count) for row in snapshot.deliveries],
+        metrics.DELIVERIES: list(
+            (none | {(row.destination, row.state): row.count for row in snapshot.deliveries}).items()
+        ),
         metrics.QUEUE_OLDEST: _ages(ages),
         metrics.DOWN: [((name,), seconds) for name, seconds in down_s.items()],
         metrics.PAUSED: [((name,), 1) for name in snapshot.paused],
@@ -122,6 +129,7 @@ def live(parts: Parts) -> dict[Declaration, Iterable[Sample]]:
         metrics.FAILED_OVER: [((name,), 1) for name in parts.forwarder.failed_over()],
         metrics.SPOOL_BYTES: [] if weight is None else [((), weight)],
         metrics.SPOOL_FREE: [((), parts.spool.free_bytes())],
+        metrics.SPOOL_RESERVE: [((), parts.config.storage.reserve_bytes)],
         metrics.WORKERS: [
             (("configured",), workers.configured),
             (("running",), workers.alive),

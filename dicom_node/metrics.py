@@ -76,7 +76,7 @@ def modality_label(modality: str) -> str:
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 _DELAYS = (0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0, 604800.0)
-_BITS = (256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0, 32768.0, 65536.0, 131072.0, 524288.0)
+_ROOM = (32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0, 65536.0)
 _DECIBELS = (30.0, 35.0, 40.0, 45.0, 50.0, 55.0, 60.0, 65.0, 70.0, 75.0, 80.0, 85.0, 90.0, 100.0)
 
 # ---- receiving ----
@@ -133,12 +133,12 @@ STAGE_SECONDS = Declaration(
     _SECONDS,
 )
 CAPACITY = Declaration(
-    "dicom_node_embedding_capacity_bits",
+    "dicom_node_embedding_capacity_bytes",
     Kind.HISTOGRAM,
-    "bits",
+    "bytes",
     (),
     "Room that a frame offered to its record.",
-    _BITS,
+    _ROOM,
 )
 PSNR = Declaration(
     "dicom_node_embedding_psnr_decibels",
@@ -299,6 +299,13 @@ SPOOL_FREE = Declaration(
     (),
     "Bytes free on the file system of the spool.",
 )
+SPOOL_RESERVE = Declaration(
+    "dicom_node_spool_reserve_bytes",
+    Kind.GAUGE,
+    "bytes",
+    (),
+    "`storage.reserve_mb`: with less free, objects are answered A700.",
+)
 
 # ---- the node itself ----
 
@@ -378,6 +385,7 @@ LIVE = (
     FAILED_OVER,
     SPOOL_BYTES,
     SPOOL_FREE,
+    SPOOL_RESERVE,
     WORKERS,
     WORKER_MEMORY,
     WORKER_CPU,

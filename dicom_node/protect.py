@@ -317,7 +317,7 @@ def _segmenters(site: Site) -> tuple[Segmenter, ...]:
 def _readings(marks: Sequence[FrameMark]) -> list[Reading]:
     """What is counted of the frames that were marked."""
     receipts = [mark.receipt for mark in marks if mark.receipt is not None]
-    room = [Reading(CAPACITY, (), receipt.capacity_bits) for receipt in receipts]
+    room = [Reading(CAPACITY, (), receipt.capacity_bits / 8) for receipt in receipts]
     return room + [Reading(PSNR, (), each.psnr_db) for each in receipts if math.isfinite(each.psnr_db)]
 
 

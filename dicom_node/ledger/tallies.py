@@ -8,25 +8,25 @@ So a counter says no less and no more than the rows that were committed with it,
 
 from __future__ import annotations
 
+import functools
 import json
 import threading
 from collections import defaultdict
 from collections.abc import Iterable
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import sqlite
 
 from dicom_node.ledger.schema import tallies
 from dicom_node.metrics import Counted, Kind, Reading
 
-_t = tallies.c
 _OPEN = "dicom_node_tally"
 #: (metric, labels, bound) -> what is added
 Tally = defaultdict[tuple[str, tuple[str, ...], str], float]
 
-_INSERT = sqlite.insert(tallies)
-_ADD = _INSERT.on_conflict_do_update(
-    [_t.metric, _t.labels, _t.bound], set_={"value": _t.value + _INSERT.excluded.value}
+#: as text, because every commit runs it, and SQLAlchemy would take longer over its parameters than SQLite
+_ADD = (
+    "INSERT INTO tallies (metric, labels, bound, value) VALUES (?, ?, ?, ?)"
+    " ON CONFLICT (metric, labels, bound) DO UPDATE SET value = value + excluded.value"
 )
 
 
@@ -59,17 +59,14 @@ def write(connection: sa.Connection, soon: Tally) -> None:
     """Write what was counted in this transaction, and what waited for one."""
     tally: Tally = connection.info[_OPEN]
     merge(tally, soon)
-    rows = [
-        {
-            "metric": metric,
-            "labels": json.dumps(labels, separators=(",", ":")),
-            "bound": bound,
-            "value": value,
-        }
-        for (metric, labels, bound), value in tally.items()
-    ]
-    if rows:
-        connection.execute(_ADD, rows)
+    if tally:
+        rows = [(metric, _text(labels), bound, value) for (metric, labels, bound), value in tally.items()]
+        connection.exec_driver_sql(_ADD, rows)
+
+
+@functools.lru_cache(maxsize=4096)
+def _text(labels: tuple[str, ...]) -> str:
+    return json.dumps(labels, separators=(",", ":"))
 
 
 def read(connection: sa.Connection) -> tuple[Counted, ...]:

@@ -129,6 +129,7 @@ def test_figures_are_those_of_the_living_parts(node: Node) -> None:
     assert page['dicom_node_destination_failed_over{destination="vna"}'] == 1
     assert page["dicom_node_spool_bytes"] == 1000
     assert page["dicom_node_spool_free_bytes"] == 2000
+    assert page["dicom_node_spool_reserve_bytes"] == node.parts.config.storage.reserve_bytes
     assert [
         page[f'dicom_node_workers{{state="{state}"}}'] for state in ("configured", "running", "ready")
     ] == [
@@ -156,10 +157,16 @@ def test_what_the_configuration_names_is_there_from_the_start(node: Node) -> Non
     page = node.page()
     for peer in ("CT1", "MR*", "other"):
         assert page[f'dicom_node_store_requests_total{{peer="{peer}",status="0000"}}'] == 0
+        assert page[f'dicom_node_store_requests_total{{peer="{peer}",status="a700"}}'] == 0
         assert page[f'dicom_node_associations_total{{peer="{peer}",reason="",result="accepted"}}'] == 0
+        reason = "unknown-called-ae"
+        assert (
+            page[f'dicom_node_associations_total{{peer="{peer}",reason="{reason}",result="rejected"}}'] == 0
+        )
     for stage in metrics.STAGES:
         assert page[f'dicom_node_stage_seconds_count{{stage="{stage}"}}'] == 0
     for name in ("pacs", "vna"):
+        assert page[f'dicom_node_deliveries{{destination="{name}",state="dead"}}'] == 0
         assert page[f'dicom_node_delivery_results_total{{destination="{name}",result="delivered"}}'] == 0
         assert page[f'dicom_node_delivery_delay_seconds_count{{destination="{name}"}}'] == 0
     assert page["dicom_node_embedding_psnr_decibels_count"] == 0
@@ -178,26 +185,26 @@ def test_a_bucket_holds_those_below_it(node: Node, book: Ledger) -> None:
     assert shown == {"0.001": 1, "0.01": 1, "0.025": 3, "300.0": 3, "+Inf": 4}
     assert page['dicom_node_stage_seconds_count{stage="embed"}'] == 4
     assert page['dicom_node_stage_seconds_sum{stage="embed"}'] == pytest.approx(400.0405)
-    assert page['dicom_node_embedding_capacity_bits_bucket{le="8192.0"}'] == 1
+    assert page['dicom_node_embedding_capacity_bytes_bucket{le="8192.0"}'] == 1
 
 
 def test_what_an_older_version_counted_under_other_bounds_is_not_lost(node: Node, book: Ledger) -> None:
     with book._writing() as connection:
         connection.exec_driver_sql(
-            "INSERT INTO tallies VALUES ('dicom_node_embedding_capacity_bits', '[]', '3000.0', 6)"
+            "INSERT INTO tallies VALUES ('dicom_node_embedding_capacity_bytes', '[]', '3000.0', 6)"
         )
     page = node.page()
-    assert page['dicom_node_embedding_capacity_bits_bucket{le="2048.0"}'] == 0
-    assert page['dicom_node_embedding_capacity_bits_bucket{le="4096.0"}'] == 6
-    assert page["dicom_node_embedding_capacity_bits_count"] == 6
+    assert page['dicom_node_embedding_capacity_bytes_bucket{le="2048.0"}'] == 0
+    assert page['dicom_node_embedding_capacity_bytes_bucket{le="4096.0"}'] == 6
+    assert page["dicom_node_embedding_capacity_bytes_count"] == 6
 
 
 def test_nothing_is_shown_that_is_not_on_disk(
     node: Node, book: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else a counter would fall when the process is killed, and `rate` would take that for a new start."""
-    name = 'dicom_node_store_requests_total{peer="CT1",status="a700"}'
-    book.count_soon(Reading(STORES, ("CT1", "a700")))
+    name = 'dicom_node_store_requests_total{peer="CT1",status="a900"}'
+    book.count_soon(Reading(STORES, ("CT1", "a900")))
 
     def refuse() -> None:
         raise LedgerUnavailable("full")
@@ -206,7 +213,7 @@ def test_nothing_is_shown_that_is_not_on_disk(
         patched.setattr(book, "settle", refuse)
         assert name not in node.page()
     assert node.page()[name] == 1
-    assert book.snapshot().total(STORES, "CT1", "a700") == 1
+    assert book.snapshot().total(STORES, "CT1", "a900") == 1
 
 
 def test_the_key_has_an_age_where_a_route_needs_one(node: Node, tmp_path: Path, book: Ledger) -> None:
@@ -236,4 +243,4 @@ def test_a_page_grows_with_the_labels_and_not_with_the_rows(node: Node, book: Le
     for number in range(30):
         book.finish(work(book, f"1.{number}"), outcome("pacs", uid=f"2.{number}"))
     grown = set(node.page())
-    assert len(grown) == before + 2, "instances that are ready, deliveries that are queued"
+    assert len(grown) == before + 1, "instances that are ready"

@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: venv demo test test-all check bench vectors docs lock bundle clean
+.PHONY: venv demo test test-all check bench vectors docs lock bundle fuzz clean
 
 venv: $(STAMP)
 
@@ -48,6 +48,11 @@ lock: venv
 # Everything that an installation without a network needs, in dist/; EXTRA=cpu adds TensorFlow.
 bundle: venv
 	PYTHON=$(BIN)/python sh packaging/make_bundle.sh $(EXTRA)
+
+# Coverage-guided fuzzing of what strangers' bytes go through; SECONDS for each of the targets.
+fuzz: venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
+	PYTHONPATH=.:core $(BIN)/python -m tests.fuzz all --seconds $(or $(SECONDS),60)
 
 clean:
 	rm -rf $(VENV) build dist demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

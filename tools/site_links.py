@@ -30,7 +30,7 @@ def on_files(files: Files, config: Any) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, page: Page, config: Any, files: Files) -> str:
+def on_page_markdown(markdown: str, page: Page, config: Any, files: Files) -> str:  # noqa: ARG001 - mkdocs names them
     """Have links lead to pages; what is no page of the manual is named in place of being linked."""
     folder = _source_of(page).parent
     depth = len(Path(page.file.src_uri).parts) - 1

@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-_Add = Callable[[argparse._SubParsersAction[argparse.ArgumentParser], str, str, str], argparse.ArgumentParser]
-_Ring = Callable[[argparse.ArgumentParser], None]
+if TYPE_CHECKING:
+    _Actions = argparse._SubParsersAction[argparse.ArgumentParser]  # argparse offers no public name for it
+    _Add = Callable[[_Actions, str, str, str], argparse.ArgumentParser]
+    _Ring = Callable[[argparse.ArgumentParser], None]
 
 
-def add_keys(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], command: _Add, add_ring: _Ring
-) -> None:
+def add_keys(commands: _Actions, command: _Add, add_ring: _Ring) -> None:
     """The key ring: new, list, revoke, export, import."""
     keys = commands.add_parser(
         "keys",
@@ -37,9 +38,7 @@ def add_keys(
         add_ring(action)
 
 
-def _add_export(
-    actions: argparse._SubParsersAction[argparse.ArgumentParser], command: _Add
-) -> argparse.ArgumentParser:
+def _add_export(actions: _Actions, command: _Add) -> argparse.ArgumentParser:
     export = command(
         actions,
         "export",
@@ -57,9 +56,7 @@ def _add_export(
     return export
 
 
-def _add_import(
-    actions: argparse._SubParsersAction[argparse.ArgumentParser], command: _Add
-) -> argparse.ArgumentParser:
+def _add_import(actions: _Actions, command: _Add) -> argparse.ArgumentParser:
     taking = command(
         actions, "import", "keys", "add the keys of an export, for reading; into a new ring, as they are"
     )
@@ -71,7 +68,7 @@ def _add_import(
     return taking
 
 
-def add_access(commands: argparse._SubParsersAction[argparse.ArgumentParser], command: _Add) -> None:
+def add_access(commands: _Actions, command: _Add) -> None:
     """Who may open associations: user."""
     access = commands.add_parser(
         "access",

@@ -349,6 +349,7 @@ _REASONS: tuple[tuple[str, str, str], ...] = (
     ("CERTIFICATE_REQUIRED", "own-certificate-refused", "it asks for a certificate; set tls.certificate"),
     ("ALERT_UNKNOWN_CA", "own-certificate-refused", "it does not believe tls.certificate"),
     ("ALERT_CERTIFICATE", "own-certificate-refused", "it does not accept tls.certificate"),
+    ("ALERT_DECRYPT_ERROR", "own-certificate-refused", "it finds tls.certificate wrongly signed"),
     ("ALERT_BAD_CERTIFICATE", "own-certificate-refused", "it does not accept tls.certificate"),
     ("UNSUPPORTED_PROTOCOL", "tls-too-old", "it offers nothing newer than TLS 1.1"),
     ("PROTOCOL_VERSION", "tls-too-old", "it offers no version of TLS that both know"),

@@ -54,7 +54,7 @@ _ASKED = {
     TlsClients.NONE: ssl.CERT_NONE,
 }
 #: days before the end of a certificate or revocation list from which its end is told as a warning
-_SOON_DAYS = 30
+SOON_DAYS = 30
 
 
 # ---- contexts ----
@@ -237,7 +237,7 @@ def tell_ends(settings: Tls) -> None:
     now = datetime.datetime.now(datetime.UTC)
     for name, end in found.items():
         days = (end - now).days
-        level = logging.WARNING if days < _SOON_DAYS else logging.INFO
+        level = logging.WARNING if days < SOON_DAYS else logging.INFO
         log.event(_LOG, "tls-ends", level=level, tls=name, days=days)
 
 

@@ -20,6 +20,7 @@ from prometheus_client.utils import floatToGoString
 
 from dicom_node import __version__, keys, metrics
 from dicom_node.config import Config, Role
+from dicom_node.dimse import secure
 from dicom_node.dimse.admission import REJECTIONS
 from dicom_node.dimse.reception import NO_ROOM
 from dicom_node.dimse.scp import SUCCESS, Receiver
@@ -142,6 +143,7 @@ def live(parts: Parts) -> dict[Declaration, Iterable[Sample]]:
             for run, count in Counter(workers.networks).items()
         ],
         metrics.KEY_CREATED: _key_created(parts.config),
+        metrics.CERTIFICATE_END: _certificate_ends(parts.config),
         metrics.PROBLEM: [((name,), not fine) for name, fine in parts.checks().items()],
         metrics.BUILD: [((__version__, platform.python_version()), 1)],
     }
@@ -157,6 +159,14 @@ def _key_created(config: Config) -> list[Sample]:
     except (KeyFileError, ValueError):
         return []
     return [((str(current.id),), made.timestamp())]
+
+
+def _certificate_ends(config: Config) -> list[Sample]:
+    """When what TLS needs runs out; nothing of files that cannot be read, of which the log tells."""
+    try:
+        return [((name,), end.timestamp()) for name, end in secure.ends(config.tls).items()]
+    except (OSError, ValueError):
+        return []
 
 
 def _ages(ages: Sequence[QueueAge]) -> list[Sample]:

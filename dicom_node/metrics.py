@@ -103,6 +103,13 @@ RECEIVED_BYTES = Declaration(
     ("peer",),
     "Bytes of the objects that were received and acknowledged, those that were here already included.",
 )
+OCCURRENCES = Declaration(
+    "dicom_node_security_occurrences",
+    Kind.COUNTER,
+    "",
+    ("event", "reason"),
+    "Peers that were not let in or not trusted: associations rejected, handshakes that failed.",
+)
 OPEN_ASSOCIATIONS = Declaration(
     "dicom_node_open_associations", Kind.GAUGE, "", (), "Associations with peers at this moment."
 )
@@ -344,6 +351,13 @@ KEY_CREATED = Declaration(
     ("key",),
     "When the key that new watermarks are written with was made.",
 )
+CERTIFICATE_END = Declaration(
+    "dicom_node_certificate_end_timestamp_seconds",
+    Kind.GAUGE,
+    "seconds",
+    ("file",),
+    "When the first certificate or list in `tls.certificate`, `tls.ca` or `tls.crl` runs out.",
+)
 BUILD = Declaration(
     "dicom_node_build_info", Kind.GAUGE, "", ("version", "python"), "1, with what this node runs."
 )
@@ -351,6 +365,7 @@ BUILD = Declaration(
 #: written to the ledger by `Reading`s; the rest is read from where it is
 COUNTED = (
     ASSOCIATIONS,
+    OCCURRENCES,
     STORES,
     RECEIVED_BYTES,
     REPEATS,
@@ -391,6 +406,7 @@ LIVE = (
     WORKER_CPU,
     NETWORK_WORKERS,
     KEY_CREATED,
+    CERTIFICATE_END,
     PROBLEM,
     BUILD,
 )

@@ -17,16 +17,18 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from dicom_node import __version__, housekeeping, log
+from dicom_node import __version__, housekeeping, log, private, security
 from dicom_node.committer import Committer
-from dicom_node.config import Config
+from dicom_node.config import Config, Role
 from dicom_node.dimse.scp import Receiver
 from dicom_node.errors import EXIT_DONE, NodeError, SpoolError
 from dicom_node.exporter import Exporter, Parts
 from dicom_node.forwarder import Forwarder, steady_clock
 from dicom_node.housekeeping import Housekeeper
 from dicom_node.http import HttpServer
+from dicom_node.keys import FileKeyRing, fingerprint
 from dicom_node.ledger import Ledger
+from dicom_node.metrics import OCCURRENCES, Reading
 from dicom_node.spool import Spool, release_reserve
 from dicom_node.systemd import Watchdog, notify
 from dicom_node.worker import Bells, Factory, Workers, build_processor
@@ -107,6 +109,7 @@ class Service:
     def _start(self, undo: contextlib.ExitStack) -> None:
         config = self._config
         self._open_storage(undo)
+        undo.enter_context(security.listening(self._count_occurrence))
         self._self_test()
         salt = log_salt(config)
         bells = Bells(config.destinations)
@@ -169,6 +172,9 @@ class Service:
         log.event(_LOG, "recovered", swept=swept, leases=leases, checked=found.checked, lost=found.lost)
         housekeeping.warn_of_strangers(self.ledger, self._config)
 
+    def _count_occurrence(self, occurrence: security.Occurrence) -> None:
+        self.ledger.count_soon(Reading(OCCURRENCES, (occurrence.event, occurrence.reason)))
+
     def _settle(self) -> None:
         """Write what was only counted; a ledger that refuses at the end keeps nobody from stopping."""
         with contextlib.suppress(NodeError):
@@ -198,7 +204,9 @@ def serve(
     """
     log.setup(config.log.format, config.log.level, salt=log_salt(config))
     log.silence_warnings()
+    private.keep_out_of_dumps()
     threading.excepthook = _thread_failed
+    tell_security(config)
     service = Service(config, self_test=self_test, factory=factory)
     with _signals() as next_signal:
         service.start()
@@ -207,6 +215,7 @@ def serve(
             "ready",
             node=config.node.id,
             port=service.receiver.port,
+            tls_port=service.receiver.tls_port,
             called_ae=config.node.ae_title,
             count=service.workers.alive,
             version=__version__,
@@ -222,6 +231,37 @@ def serve(
             service.stop()
     log.event(_LOG, "stopped", node=config.node.id)
     return EXIT_DONE
+
+
+def tell_security(config: Config) -> None:
+    """Say with which keys and segmenters this node works, and who may come in; ids and fingerprints only.
+
+    Raises KeyFileError where a route needs keys and the ring is no good.
+    """
+    if any(route.role is not Role.PASS for route in config.routes):
+        _tell_keys(FileKeyRing.load(config.keys.ring))
+        _tell_segmenters(config)
+    if not config.access.callers:
+        log.event(_LOG, "access-open", level=logging.WARNING, reason="access.callers is empty")
+    if config.node.port is not None:
+        log.event(_LOG, "listening-in-the-clear", port=config.node.port)
+
+
+def _tell_keys(ring: FileKeyRing) -> None:
+    for key in ring.keys:
+        state = "revoked" if key.id in ring.revoked else "current" if key == ring.current else "read-only"
+        log.event(_LOG, "key", key_id=key.id, fingerprint=fingerprint(key), state=state)
+
+
+def _tell_segmenters(config: Config) -> None:
+    """By their ids, which hold the hash of the weights."""
+    from blessmark.errors import SegmenterError
+    from blessmark.segment import segmenter
+
+    rules = config.watermark.segmenter_rules
+    for name in dict.fromkeys((config.watermark.segmenter, *(rule.use for rule in rules))):
+        with contextlib.suppress(SegmenterError):  # a worker says so
+            log.event(_LOG, "segmenter", segmenter=segmenter(name).id)
 
 
 def _thread_failed(failure: threading.ExceptHookArgs) -> None:

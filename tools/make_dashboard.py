@@ -92,6 +92,11 @@ ROWS: Mapping[str, Sequence[Panel]] = {
             ],
         ),
         Panel(
+            "Not let in, or not trusted",
+            "cps",
+            [(_rate("dicom_node_security_occurrences_total", "event, reason"), "{{event}} {{reason}}")],
+        ),
+        Panel(
             "Again, or with other content",
             "cps",
             [
@@ -226,9 +231,12 @@ ROWS: Mapping[str, Sequence[Panel]] = {
             ],
         ),
         Panel(
-            "Age of the key",
+            "Keys and certificates",
             "s",
-            [(f"time() - {_of('dicom_node_key_created_timestamp_seconds')}", "key {{key}}")],
+            [
+                (f"time() - {_of('dicom_node_key_created_timestamp_seconds')}", "age of key {{key}}"),
+                (f"{_of('dicom_node_certificate_end_timestamp_seconds')} - time()", "{{file}}, time left"),
+            ],
         ),
     ),
     "Machine": (

@@ -12,6 +12,7 @@ from dicom_node.config.kinds import Name, Section
 from dicom_node.config.marking import Networks, Watermark, Workers
 from dicom_node.config.receiving import Keys, Node, Storage
 from dicom_node.config.routing import Route, fits
+from dicom_node.config.securing import Access, Tls
 from dicom_node.config.sending import Destination
 from dicom_node.config.watching import Http, Log
 
@@ -23,6 +24,8 @@ class Config(Section):
     """The whole file, in the order in which an image travels."""
 
     node: Node
+    tls: Tls = Tls()
+    access: Access = Access()
     storage: Storage
     keys: Keys = Keys()
     watermark: Watermark = Watermark()
@@ -39,8 +42,9 @@ class Config(Section):
         return next((route for route in self.routes if route.match.takes(calling_ae, called_ae)), None)
 
     def peers(self) -> list[str]:
-        """Every name under which a peer is counted: what routes and requesters call it, and `other`."""
+        """Every name under which a peer is counted: those of routes, callers and requesters, and `other`."""
         patterns = [pattern for route in self.routes for pattern in route.match.calling_ae if pattern != "*"]
+        patterns += [caller.ae_title for caller in self.access.callers if caller.ae_title != "*"]
         titles = [peer.ae_title for peer in self.commitment.requesters]
         titles += [peer.ae_title for peer in self._committing()]
         return list(dict.fromkeys((*patterns, *titles, OTHER)))
@@ -67,7 +71,14 @@ class Config(Section):
         same = next((peer for peer in self.destinations.values() if peer.ae_title == ae_title), None)
         if same is None:
             return None
-        return Requester(ae_title=ae_title, host=same.host, port=same.port, timeout_s=same.timeout_s)
+        return Requester(
+            ae_title=ae_title,
+            host=same.host,
+            port=same.port,
+            tls=same.tls,
+            tls_name=same.tls_name,
+            timeout_s=same.timeout_s,
+        )
 
     def is_mandatory(self, destination: str) -> bool:
         """Whether an instance is not safe before this destination has it; one that is gone counts as such."""

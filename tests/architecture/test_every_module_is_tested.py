@@ -60,6 +60,7 @@ NODE_EXCEPTIONS = {
             "receiving",
             "references",
             "routing",
+            "securing",
             "sending",
             "watching",
             "whole",

@@ -31,6 +31,8 @@ _MONITORING = ROOT / "monitoring"
 #: what a node has only when something is wrong, or switched on
 _MAY_BE_EMPTY = (
     "dicom_node_destination_",
+    "dicom_node_security_",
+    "dicom_node_certificate_",
     "dicom_node_commitment",
     "dicom_node_network_workers",
     "dicom_node_unprotected",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +17,7 @@ from dicom_node.errors import LedgerUnavailable
 from dicom_node.exporter import Exporter, Parts
 from dicom_node.ledger import Ledger
 from dicom_node.metrics import CAPACITY, STAGE_SECONDS, STORES, NetworkRun, Reading
+from tests.certificates import Authority
 from tests.ledgers import Clock, arrival, blob, outcome, send, work
 
 
@@ -225,6 +227,27 @@ def test_the_key_has_an_age_where_a_route_needs_one(node: Node, tmp_path: Path, 
     assert not any('key="1"' in name for name in page)
     passing = Node(config(tmp_path, routes=({"name": "a", "role": "pass", "destinations": ("pacs",)},)), book)
     assert not any("key_created" in name for name in passing.page())
+
+
+def test_what_tls_needs_says_when_it_runs_out(tmp_path: Path, book: Ledger) -> None:
+    authority = Authority(tmp_path / "authority")
+    own = authority.issue("node", "127.0.0.1", days=10)
+    tls = {
+        "certificate": own.certificate,
+        "key": own.key,
+        "ca": authority.certificate,
+        "crl": authority.crl(),
+    }
+    page = Node(config(tmp_path, tls=tls), book).page()
+    ends = {
+        file: page[f'dicom_node_certificate_end_timestamp_seconds{{file="{file}"}}']
+        for file in ("certificate", "ca", "crl")
+    }
+    assert 9.9 < (ends["certificate"] - time.time()) / 86400 < 10.1
+    assert 6.9 < (ends["crl"] - time.time()) / 86400 < 7.1
+    assert ends["ca"] > time.time()
+    own.certificate.unlink()
+    assert not any("certificate_end" in name for name in Node(config(tmp_path, tls=tls), book).page())
 
 
 def test_ten_thousand_hostile_titles_add_one_label(tmp_path: Path, book: Ledger) -> None:

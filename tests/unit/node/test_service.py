@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from dicom_node import service
+from dicom_node import security, service
 from dicom_node.config import Config
 from dicom_node.errors import NodeError, OutputError, SpoolError
 from dicom_node.jobs import Arrival
-from dicom_node.metrics import STORES, Reading
+from dicom_node.metrics import OCCURRENCES, STORES, Reading
 from dicom_node.service import Service, log_salt, serve
 
 
@@ -140,9 +140,9 @@ def _end(node: Service, part: str) -> None:
     """End one of the threads that everything hangs on."""
     match part:
         case "receiver":
-            assert node.receiver._server is not None
-            node.receiver._server.turned_at -= 60.0
-            node.receiver._server.service_actions = lambda: None  # type: ignore[method-assign]
+            (server,) = node.receiver._servers
+            server.service_actions = lambda: None  # type: ignore[method-assign]
+            server.turned_at -= 60.0
         case "workers":
             node.workers._stopping.set()
         case "forwarder":
@@ -163,6 +163,18 @@ def test_what_was_only_counted_is_written_at_the_end(tmp_path: Path, monkeypatch
     again = service.Ledger(tmp_path / "ledger.sqlite")
     assert again.snapshot().total(STORES, "other", "a700") == 1
     again.close()
+
+
+def test_who_was_not_let_in_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service.Workers, "start", lambda _self: None)
+    monkeypatch.setattr(service.Workers, "stop", lambda _self: None)
+    node = Service(config(tmp_path, http={"port": None}))
+    node.start()
+    security.tell(security.Occurrence("handshake-failed", "certificate-expired", "192.0.2.7"))
+    node.ledger.settle()
+    assert node.ledger.snapshot().total(OCCURRENCES, "handshake-failed", "certificate-expired") == 1
+    node.stop()
+    security.tell(security.Occurrence("handshake-failed", "certificate-expired", "192.0.2.7"))
 
 
 def test_leases_of_a_crash_are_taken_back_at_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

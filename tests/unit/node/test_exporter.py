@@ -235,7 +235,7 @@ def test_what_tls_needs_says_when_it_runs_out(tmp_path: Path, book: Ledger) -> N
     tls = {
         "certificate": own.certificate,
         "key": own.key,
-        "ca": authority.certificate,
+        "ca": authority.file,
         "crl": authority.crl(),
     }
     page = Node(config(tmp_path, tls=tls), book).page()

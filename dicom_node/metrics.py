@@ -161,6 +161,13 @@ PAUSED = Declaration(
     ("destination",),
     "1 for a destination that an operator has paused; absent otherwise.",
 )
+VERDICTS = Declaration(
+    "dicom_node_verdicts",
+    Kind.COUNTER,
+    "",
+    ("route", "finding"),
+    "Objects judged by routes that recover or verify, by what was found; not-judged: holds no watermark.",
+)
 SPOOL_BYTES = Declaration("dicom_node_spool_bytes", Kind.GAUGE, "bytes", (), "Bytes of all kept objects.")
 SPOOL_FREE = Declaration(
     "dicom_node_spool_free_bytes",
@@ -189,6 +196,7 @@ DECLARATIONS = (
     COMMITMENTS_OLDEST,
     PROMISES,
     PROMISES_OLDEST,
+    VERDICTS,
     SPOOL_BYTES,
     SPOOL_FREE,
 )
@@ -284,6 +292,9 @@ class LedgerFigures(Protocol):
     def results(self) -> dict[tuple[str, str], int]:
         """(destination, result) -> attempts that ended so."""
 
+    def verdicts(self) -> dict[tuple[str, str], int]:
+        """(route, finding) -> judgements that ended so."""
+
     def down_s(self) -> dict[str, float]:
         """Destination -> seconds for which it has been down."""
 
@@ -355,6 +366,7 @@ class LedgerCollector(Collector):
         yield _family(COMMITMENTS_OLDEST, _age_samples(snapshot.commitment_ages))
         yield _family(PROMISES, _promise_samples(snapshot))
         yield _family(PROMISES_OLDEST, [((), snapshot.oldest_promise_s)])
+        yield _family(VERDICTS, list(self._ledger.verdicts().items()))
         yield _family(SPOOL_BYTES, [((), self._spool.used_bytes())])
         yield _family(SPOOL_FREE, [((), self._spool.free_bytes())])
 

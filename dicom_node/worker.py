@@ -246,7 +246,7 @@ class Worker:
         log.event(
             _LOG,
             "processed",
-            level=logging.INFO if error is None else logging.ERROR,
+            level=_level(outcome, error),
             error=error,
             job=work.id,
             uid=log.uid_hash(work.arrival.sop_instance_uid),
@@ -255,6 +255,7 @@ class Worker:
             state=outcome.state,
             result=outcome.result,
             reason=outcome.reason,
+            finding=outcome.finding or None,
             attempts=work.attempts,
             total_s=total_s,
         )
@@ -277,6 +278,12 @@ class Worker:
                 # a lost lease shows when the work is finished; a refusing ledger is asked again next time
                 with contextlib.suppress(NodeError):
                     self._ledger.beat(work, self._lease_s)
+
+
+def _level(outcome: Outcome, error: Exception | None) -> int:
+    if error is not None:
+        return logging.ERROR
+    return logging.WARNING if outcome.alarms else logging.INFO
 
 
 def _may_pass(error: Exception | None, attempts: int) -> bool:

@@ -13,6 +13,7 @@ from dicom_node.jobs import Arrival, InstanceState, Outcome, Work, check_instanc
 from dicom_node.ledger.database import Loss
 from dicom_node.ledger.deliveries import Deliveries
 from dicom_node.ledger.schema import BYTES_LOST, RECEIVED, WORKING, Row, instances
+from dicom_node.ledger.verdicts import count_verdict
 
 #: an instance that loses its worker this often is quarantined
 LOST_LIMIT = 2
@@ -111,7 +112,7 @@ class Instances(Deliveries):
             self._change_work(connection, work, {"lease_until": self._clock() + lease_s})
 
     def finish(self, work: Work, outcome: Outcome, *, priority: int = 0) -> None:
-        """Record what became of an instance and queue its deliveries, in one transaction.
+        """Record what became of an instance, count what was found, queue its deliveries; one transaction.
 
         Deliveries of higher `priority` are sent first.
 
@@ -134,6 +135,8 @@ class Instances(Deliveries):
             self._change_work(connection, work, _outcome_values(outcome))
             self._note(connection, work.id, outcome.state, reason=outcome.reason)
             self._queue(connection, work.id, outcome.destinations, priority)
+            if outcome.finding:
+                count_verdict(connection, work.arrival.route, outcome.finding)
 
     def release(self, work: Work, at: float, reason: str) -> None:
         """Give an instance back, to be leased again from `at` on; `reason` is a bounded word."""

@@ -95,6 +95,14 @@ attempts = sa.Table(
     sa.Column("count", sa.Integer),
 )
 
+verdicts = sa.Table(
+    "verdicts",
+    METADATA,
+    sa.Column("route", sa.Text, primary_key=True),
+    sa.Column("finding", sa.Text, primary_key=True),
+    sa.Column("count", sa.Integer),
+)
+
 events = sa.Table(
     "events",
     METADATA,

@@ -56,6 +56,9 @@ class Source:
     def results(self) -> dict[tuple[str, str], int]:
         return {("pacs", "delivered"): 4, ("vna", "refused"): 6}
 
+    def verdicts(self) -> dict[tuple[str, str], int]:
+        return {("back", "authentic"): 11, ("back", "wrong-key"): 12}
+
     def down_s(self) -> dict[str, float]:
         return {"vna": 60.0}
 
@@ -99,6 +102,8 @@ def test_figures_are_those_of_ledger_and_spool() -> None:
         "dicom_node_lost_leases_total": 9,
         'dicom_node_delivery_results_total{destination="pacs",result="delivered"}': 4,
         'dicom_node_delivery_results_total{destination="vna",result="refused"}': 6,
+        'dicom_node_verdicts_total{finding="authentic",route="back"}': 11,
+        'dicom_node_verdicts_total{finding="wrong-key",route="back"}': 12,
         'dicom_node_destination_down_seconds{destination="vna"}': 60,
         'dicom_node_destination_closed{destination="pacs"}': 1,
         'dicom_node_destination_failed_over{destination="vna"}': 1,

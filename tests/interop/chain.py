@@ -4,7 +4,7 @@ for thing in corpus(folder): ...                the objects of a folder as they 
 with chain(tmp_path, ...) as line:
     line.send(things)                           at the first Orthanc, or a reason why not
     line.forward()                              through the second node
-    line.fates(things)                          how each arrived
+    line.fates(things, line.at_dcmtk())         how each arrived
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import contextlib
 import re
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -35,6 +35,10 @@ _DEFLATED, _MEDIA_DIRECTORY = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.3.10"
 _RETRY = "first_s: 0.5, cap_s: 1.0, give_up_after: 2"
 #: fates of what arrived
 BYTES, VALUES = "byte for byte", "value for value"
+
+
+#: UID -> data set and transfer syntax of what is at the end of the row
+Arrived = Mapping[str, tuple[bytes, str]]
 
 
 @dataclass(frozen=True)
@@ -113,23 +117,36 @@ class Line:
         )
         settled(self.receiver)
 
-    def fates(self, things: Sequence[Thing]) -> dict[str, str]:
-        """UID -> how each thing arrived at storescp, or where and why it was left behind."""
-        arrived = {str(meta[0x03]): (meta[0x10], data) for meta, data in map(_parted, self.dcmtk.files())}
-        at_sender, at_receiver = left_behind(self.sender), left_behind(self.receiver)
-        fates = {}
-        for thing in things:
-            if thing.uid in arrived:
-                syntax, data = arrived[thing.uid]
-                fates[thing.uid] = compared(thing, data, syntax)
-                continue
-            fates[thing.uid] = (
-                self.refused.get(thing.uid)
-                or at_sender.get(thing.uid)
-                or at_receiver.get(thing.uid)
-                or "lost"
-            )
-        return fates
+    def send_to_receiver(self, content: bytes) -> None:
+        """Have somebody send a file to the second node, and wait until that is done with it."""
+        meta, data = parted(content)
+        with Wire(self.receiver.port, timeout=60.0) as wire:
+            wire.associate(context(1, meta[0x02], meta[0x10]))
+            assert wire.store(meta[0x02], meta[0x03], data, piece=100_000) == 0x0000
+            wire.send(pdu(RELEASE, bytes(4)))
+        settled(self.receiver)
+
+    def at_dcmtk(self) -> Arrived:
+        """What storescp has, bit for bit as it came."""
+        return _by_uid(path.read_bytes() for path in self.dcmtk.files())
+
+    def at_archive(self) -> Arrived:
+        """What the second Orthanc has."""
+        return _by_uid(self.archive.file(instance) for instance in self.archive.instances())
+
+    def fates(self, things: Sequence[Thing], arrived: Arrived) -> dict[str, str]:
+        """UID -> how each thing arrived, or where and why it was left behind."""
+        left = left_behind(self.receiver) | left_behind(self.sender) | self.refused
+        return {
+            thing.uid: compared(thing, *arrived[thing.uid])
+            if thing.uid in arrived
+            else left.get(thing.uid, "lost")
+            for thing in things
+        }
+
+
+def _by_uid(files: Iterable[bytes]) -> Arrived:
+    return {meta[0x03]: (data, meta[0x10]) for meta, data in map(parted, files)}
 
 
 @contextlib.contextmanager
@@ -209,9 +226,13 @@ def _same(before: Dataset, after: Dataset, tag: int) -> bool:
     return _plain(before[tag].value) == _plain(after[tag].value)
 
 
-def _plain(value: object) -> str:
-    """A value as text, without what says how it was written: padding, group lengths in items."""
-    return re.sub(r"\(\w{4},0000\).*\n|[\s\0]", "", str(value))
+def _plain(value: object) -> object:
+    """A value without what says how it was written: padding, group lengths in items."""
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [_plain(each) for each in value]
+    if isinstance(value, Dataset):
+        return {int(each.tag): _plain(each.value) for each in value if each.tag.element}
+    return str(value).strip(" \0")
 
 
 def _same_pixels(before: Dataset, after: Dataset) -> bool:
@@ -225,10 +246,6 @@ def _same_pixels(before: Dataset, after: Dataset) -> bool:
     if isinstance(one, pixels.Image) and isinstance(other, pixels.Image):
         return all(np.array_equal(a.samples, b.samples) for a, b in zip(one, other, strict=True))
     return bool(before.PixelData == after.PixelData)
-
-
-def _parted(path: Path) -> tuple[Mapping[int, str], bytes]:
-    return parted(path.read_bytes())
 
 
 def _read(data: bytes, syntax: str) -> Dataset:

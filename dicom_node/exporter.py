@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from dicom_node import __version__, keys, metrics
-from dicom_node.config import Config, Role
+from dicom_node.config import Config, Finding, Role
 from dicom_node.dimse import secure
 from dicom_node.dimse.admission import REJECTIONS
 from dicom_node.dimse.reception import NO_ROOM
@@ -27,13 +27,15 @@ from dicom_node.dimse.scp import SUCCESS, Receiver
 from dicom_node.errors import KeyFileError, LedgerError
 from dicom_node.forwarder import Forwarder
 from dicom_node.housekeeping import Housekeeper
-from dicom_node.jobs import DeliveryState
+from dicom_node.jobs import AUTHENTIC, NOT_JUDGED, DeliveryState
 from dicom_node.ledger import Ledger
 from dicom_node.metrics import Counted, Declaration, Kind, QueueAge, Snapshot
 from dicom_node.processes import usage
 from dicom_node.spool import Spool
 from dicom_node.worker import Workers
 
+#: what a reader may say of an object
+_FINDINGS = (AUTHENTIC, NOT_JUDGED, *(str(finding) for finding in Finding if finding is not Finding.OTHER))
 Sample = tuple[tuple[str, ...], float]
 #: (labels, bound) -> value, of one metric
 Values = Mapping[tuple[tuple[str, ...], str], float]
@@ -89,6 +91,12 @@ def expected(config: Config) -> dict[Declaration, list[tuple[str, ...]]]:
         metrics.ASSOCIATIONS: [(peer, *end) for peer in peers for end in ends],
         metrics.STORES: [(peer, f"{status:04x}") for peer in peers for status in (SUCCESS, NO_ROOM.status)],
         metrics.RECEIVED_BYTES: [(peer,) for peer in peers],
+        metrics.VERDICTS: [
+            (route.name, finding)
+            for route in config.routes
+            if route.role in (Role.RECOVER, Role.VERIFY)
+            for finding in _FINDINGS
+        ],
         metrics.STAGE_SECONDS: [(stage,) for stage in metrics.STAGES],
         metrics.ATTEMPTS: [(name,) for name in destinations],
         metrics.RESULTS: [(name, "delivered") for name in destinations],

@@ -292,6 +292,13 @@ PAUSED = Declaration(
     ("destination",),
     "1 for a destination that an operator has paused; absent otherwise.",
 )
+VERDICTS = Declaration(
+    "dicom_node_verdicts",
+    Kind.COUNTER,
+    "",
+    ("route", "finding"),
+    "Objects judged by routes that recover or verify, by what was found; not-judged: holds no watermark.",
+)
 SPOOL_BYTES = Declaration(
     "dicom_node_spool_bytes",
     Kind.GAUGE,
@@ -372,6 +379,7 @@ COUNTED = (
     CONFLICTS,
     PROCESSED,
     UNPROTECTED,
+    VERDICTS,
     LOST,
     STAGE_SECONDS,
     CAPACITY,

@@ -65,8 +65,6 @@ _PIXEL_DATA, _UNDEFINED = 0x7FE00010, 0xFFFFFFFF
 _NO_ROOM = "no-room"
 #: pixels that would leave a de-identifying route unseen
 _AS_THEY_CAME = "pixels-as-they-came"
-#: SOP class, instance, study and series: what names an instance and its place
-_PLACE = (0x00080016, SOP_INSTANCE_UID, 0x0020000D, 0x0020000E)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +154,7 @@ def protect(ds: Dataset, site: Site, time_s: int) -> Protection:
     if _is_protected(ds, image, site):
         return _already_protected(ds, site)
     about = _about(ds, site, image.frames, time_s)
-    before, told = pixels.settle(ds), _signature(ds)
+    before, told = pixels.settle(ds), _signature(ds, site)
     marks: list[FrameMark] = []
     try:
         # a comment in a code stream that nothing was embedded into must not leave either
@@ -368,19 +366,22 @@ def _without_pixels(ds: Dataset, site: Site, reason: str, time_s: int) -> Protec
         return Protection("passed", reason)
     if originals.unseal(ds, site.ring) is not None:
         return _already_protected(ds, site)
-    before, told = pixels.settle(ds), _signature(ds)
+    before, told = pixels.settle(ds), _signature(ds, site)
     _finish(ds, site, [], before, _about(ds, site, 1, time_s))
     return Protection("rewritten", ", ".join(filter(None, (reason, told))))
 
 
-def _signature(ds: Dataset) -> str:
-    """What a count says of an object that will lose its digital signatures; "" for one that has none."""
-    return "signature-removed" if any(tag in ds for tag in label.SIGNATURES) else ""
+def _signature(ds: Dataset, site: Site) -> str:
+    """What a count says of an object that will lose digital signatures; "" for one that has none to lose.
+
+    Those of an item hold as long as nothing in it is rewritten.
+    """
+    return "signature-removed" if label.is_signed(ds, deep=site.rewrites) else ""
 
 
 def _finish(ds: Dataset, site: Site, marks: list[FrameMark], before: bytes, about: About) -> None:
     """Rewrite and label the header, and seal what that replaced; `before` is the hash of the original."""
-    source = label.Source(*(header.text(ds, tag) for tag in _PLACE))
+    source = label.Source.of(ds)
     if site.deidentify is not None:
         deidentify(ds, site.deidentify, site.ring)
     elif site.uids is Uids.DERIVE:

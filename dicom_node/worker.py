@@ -269,7 +269,7 @@ class Worker:
         log.event(
             _LOG,
             "processed",
-            level=logging.INFO if error is None else logging.ERROR,
+            level=_level(outcome, error),
             error=error,
             job=work.id,
             uid=log.uid_hash(work.arrival.sop_instance_uid),
@@ -278,6 +278,7 @@ class Worker:
             state=outcome.state,
             result=outcome.result,
             reason=outcome.reason,
+            finding=outcome.finding or None,
             attempts=work.attempts,
             modality=seen.modality,
             **{f"{stage}_s": seconds for stage, seconds in seen.seconds.items()},
@@ -311,6 +312,12 @@ def _counted(outcome: Outcome, route: Route | None, seen: Measured) -> Outcome:
     if protects and outcome.result not in _PROTECTED and outcome.reason != _PROTECTED_BEFORE:
         readings.append(Reading(UNPROTECTED, (outcome.reason,)))
     return replace(outcome, readings=(*outcome.readings, *readings))
+
+
+def _level(outcome: Outcome, error: Exception | None) -> int:
+    if error is not None:
+        return logging.ERROR
+    return logging.WARNING if outcome.alarms else logging.INFO
 
 
 def _may_pass(error: Exception | None, attempts: int) -> bool:

@@ -231,6 +231,12 @@ ROWS: Mapping[str, Sequence[Panel]] = {
             ],
         ),
         Panel(
+            "Judged, by finding",
+            "cps",
+            [(_rate("dicom_node_verdicts_total", "route, finding"), "{{route}} {{finding}}")],
+            stacked=True,
+        ),
+        Panel(
             "Keys and certificates",
             "s",
             [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Mapping
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -12,8 +13,11 @@ from dicom_node.config.words import (
     CarrierName,
     Dates,
     Descriptors,
+    Finding,
+    Label,
     OnContent,
     OnError,
+    OnFinding,
     OnUnprotectable,
     Profile,
     Retain,
@@ -60,6 +64,19 @@ class Route(Section):
     carrier: CarrierName | None = None
     on_unprotectable: OnUnprotectable = OnUnprotectable.HEADER
     on_error: OnError = OnError.HOLD
+    #: of the roles recover and verify; see `on`
+    on_finding: Mapping[Finding, OnFinding] = {}
+    #: of the role recover
+    label: Label = Label.UNLESS_EXACT
+
+    def on(self, finding: str) -> OnFinding:
+        """What happens to an object with this finding: as named, else as `other`, else as the role has it.
+
+        A route that recovers hands on originals, and nothing else unasked; one that verifies lets everything
+        through.
+        """
+        usual = OnFinding.PASS if self.role is Role.VERIFY else OnFinding.HOLD
+        return self.on_finding.get(Finding(finding), self.on_finding.get(Finding.OTHER, usual))
 
     @property
     def deidentifies(self) -> bool:
@@ -71,6 +88,14 @@ class Route(Section):
         changes = self.uids is Uids.DERIVE or self.deidentifies
         if self.role is not Role.PROTECT and changes:
             raise ValueError(f"uids and deidentify belong to the role protect, not to {self.role}")
+        return self
+
+    @model_validator(mode="after")
+    def _only_readers_find_anything(self) -> Self:
+        if self.on_finding and self.role not in (Role.RECOVER, Role.VERIFY):
+            raise ValueError(f"on_finding belongs to the roles recover and verify, not to {self.role}")
+        if self.label is not Label.UNLESS_EXACT and self.role is not Role.RECOVER:
+            raise ValueError(f"label belongs to the role recover, not to {self.role}")
         return self
 
     @model_validator(mode="after")

@@ -14,7 +14,7 @@ from dicom_node.ledger.database import Loss
 from dicom_node.ledger.deliveries import Deliveries
 from dicom_node.ledger.schema import BYTES_LOST, RECEIVED, WORKING, Row, instances
 from dicom_node.ledger.tallies import count
-from dicom_node.metrics import CONFLICTS, LOST, PROCESSED, REPEATS, UNKNOWN, Reading
+from dicom_node.metrics import CONFLICTS, LOST, PROCESSED, REPEATS, UNKNOWN, VERDICTS, Reading
 
 #: an instance that loses its worker this often is quarantined
 LOST_LIMIT = 2
@@ -120,7 +120,7 @@ class Instances(Deliveries):
             self._change_work(connection, work, {"lease_until": self._clock() + lease_s})
 
     def finish(self, work: Work, outcome: Outcome, *, priority: int = 0) -> None:
-        """Record what became of an instance and queue its deliveries, in one transaction.
+        """Record what became of an instance, count what was found, queue its deliveries; one transaction.
 
         Deliveries of higher `priority` are sent first.
 
@@ -142,7 +142,8 @@ class Instances(Deliveries):
         with self._writing() as connection:
             self._change_work(connection, work, _outcome_values(outcome))
             self._note(connection, work.id, outcome.state, reason=outcome.reason)
-            count(connection, outcome.readings)
+            judged = [Reading(VERDICTS, (work.arrival.route, outcome.finding))] if outcome.finding else []
+            count(connection, [*outcome.readings, *judged])
             self._queue(connection, work.id, outcome.destinations, priority)
 
     def release(self, work: Work, at: float, reason: str) -> None:

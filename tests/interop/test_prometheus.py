@@ -32,6 +32,7 @@ _MONITORING = ROOT / "monitoring"
 _MAY_BE_EMPTY = (
     "dicom_node_destination_",
     "dicom_node_security_",
+    "dicom_node_verdicts_",
     "dicom_node_certificate_",
     "dicom_node_commitment",
     "dicom_node_network_workers",

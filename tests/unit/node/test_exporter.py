@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
+import blessmark.types
 from dicom_node import keys, metrics
 from dicom_node.config import Config
 from dicom_node.errors import LedgerUnavailable
@@ -37,6 +38,7 @@ def config(folder: Path, **sections: Any) -> Config:
                     "role": "protect",
                     "destinations": ("pacs", "vna"),
                 },
+                {"name": "back", "match": {"calling_ae": ("WS",)}, "role": "verify"},
                 {"name": "rest", "role": "pass", "destinations": ("pacs",)},
             ),
         }
@@ -157,7 +159,7 @@ def test_a_spool_that_nobody_has_weighed_yet_has_no_weight(node: Node) -> None:
 
 def test_what_the_configuration_names_is_there_from_the_start(node: Node) -> None:
     page = node.page()
-    for peer in ("CT1", "MR*", "other"):
+    for peer in ("CT1", "MR*", "WS", "other"):
         assert page[f'dicom_node_store_requests_total{{peer="{peer}",status="0000"}}'] == 0
         assert page[f'dicom_node_store_requests_total{{peer="{peer}",status="a700"}}'] == 0
         assert page[f'dicom_node_associations_total{{peer="{peer}",reason="",result="accepted"}}'] == 0
@@ -171,6 +173,9 @@ def test_what_the_configuration_names_is_there_from_the_start(node: Node) -> Non
         assert page[f'dicom_node_deliveries{{destination="{name}",state="dead"}}'] == 0
         assert page[f'dicom_node_delivery_results_total{{destination="{name}",result="delivered"}}'] == 0
         assert page[f'dicom_node_delivery_delay_seconds_count{{destination="{name}"}}'] == 0
+    for finding in ("authentic", "not-judged", *blessmark.types.Finding):
+        assert page[f'dicom_node_verdicts_total{{finding="{finding}",route="back"}}'] == 0
+    assert not any("dicom_node_verdicts" in name and 'route="ct"' in name for name in page)
     assert page["dicom_node_embedding_psnr_decibels_count"] == 0
     assert page["dicom_node_lost_leases_total"] == 0
 

@@ -34,7 +34,7 @@ from dicom_node.review import Reader, recover, review
 from dicom_node.spool import Spool
 from dicom_node.uids import deriver
 from tests import builders
-from tests.builders import COLOUR_8, Encoding, dataset, phantom, reread
+from tests.builders import COLOUR_8, Encoding, dataset, file_bytes, phantom, reread
 from tests.strategies import KEY, OTHER_KEY, RING, Ring
 
 TIME_S = 1_790_000_000
@@ -311,6 +311,21 @@ class TestRewriting:
         done = protect(again, site(uids=Uids.DERIVE), TIME_S)
         assert done.reason == "no-pixel-data, signature-removed"
         assert protect(reread(report), site(), TIME_S).reason == "no-pixel-data", "it leaves with its own"
+
+    def test_a_signature_of_an_item_goes_where_the_item_is_renamed(self):
+        below = Dataset()
+        below.ReferencedSOPClassUID, below.ReferencedSOPInstanceUID = uid.MRImageStorage, "2.25.7"
+        below.MACParametersSequence, below.DigitalSignaturesSequence = [Dataset()], [Dataset()]
+        original = file_bytes(builders.mr(256, 192, ReferencedImageSequence=[below], **PATIENT))
+        ds = pixels.read(original)
+        assert protect(ds, site(), TIME_S).reason == ""
+        assert "DigitalSignaturesSequence" in ds.ReferencedImageSequence[0]
+        ds = pixels.read(original)
+        assert protect(ds, site(uids=Uids.DERIVE), TIME_S).reason == "signature-removed"
+        assert "DigitalSignaturesSequence" not in ds.ReferencedImageSequence[0]
+        sent = pixels.read(written(ds))
+        assert recover(sent, "x", Reader(RING, (segmenter("anatomy"),))).identical
+        assert written(sent) == original
 
     def test_an_image_without_room_that_may_pass_is_rewritten_too(self):
         ds = full_of_tissue()

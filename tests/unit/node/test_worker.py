@@ -9,6 +9,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +200,22 @@ def test_an_error_is_counted_as_what_became_of_it_and_a_second_try_not_at_all(
         connection.exec_driver_sql("UPDATE instances SET next_at = 0")
     site.worker.turn()
     assert site.ledger.snapshot().total(PROCESSED, "unknown", "held") == 1
+
+
+@pytest.mark.parametrize(("finding", "level"), [("authentic", "info"), ("pixels-altered", "warning")])
+def test_what_a_reader_found_is_told_and_counted(
+    made: Callable[..., Site], caplog: pytest.LogCaptureFixture, finding: str, level: str
+) -> None:
+    def judge(work: Work) -> Outcome:
+        return replace(passed(work, config(Path("x")).routes[0], "verified", finding), finding=finding)
+
+    caplog.set_level("INFO")
+    site = made(process=judge)
+    site.arrive()
+    site.worker.turn()
+    (told,) = (line for line in map(log.line, caplog.records) if line["event"] == "processed")
+    assert (told["level"], told["finding"]) == (level, finding)
+    assert site.ledger.verdicts() == {("all", finding): 1}
 
 
 def test_an_error_that_may_pass_is_tried_again(made: Callable[..., Site]) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 
 from blessmark import pixels
 from blessmark.errors import PixelError
@@ -78,7 +79,7 @@ def _renamed(thing: Thing, number: int) -> Thing | None:
     """The object under another UID of the same length, None where its bytes cannot be changed so."""
     fresh = thing.uid[:-4].rstrip(".") + f"{number + 1000}"
     fresh = re.sub(r"\.0+(\d)", r".\1", fresh).ljust(len(thing.uid), "1")[: len(thing.uid)]
-    if thing.syntax == _DEFLATED or len(fresh) != len(thing.uid) or len(thing.uid) < 16:
+    if thing.syntax == _DEFLATED or not UID(fresh).is_valid or len(thing.uid) < 16:
         return None
     return replace(thing, uid=fresh, data_set=thing.data_set.replace(thing.uid.encode(), fresh.encode()))
 
@@ -232,7 +233,7 @@ def _plain(value: object) -> object:
         return [_plain(each) for each in value]
     if isinstance(value, Dataset):
         return {int(each.tag): _plain(each.value) for each in value if each.tag.element}
-    return str(value).strip(" \0")
+    return "" if value is None else str(value).strip(" \0")
 
 
 def _same_pixels(before: Dataset, after: Dataset) -> bool:

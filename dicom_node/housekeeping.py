@@ -10,6 +10,7 @@ Rules that bind here:
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from dicom_node import log
 from dicom_node.config import Config
-from dicom_node.errors import SpoolError
+from dicom_node.errors import LedgerError, SpoolError
 from dicom_node.jobs import DeliveryState
 from dicom_node.ledger import Claim, Ledger, Part
 from dicom_node.spool import Spool
@@ -172,7 +173,8 @@ class Housekeeper(threading.Thread):
 
     def look(self) -> None:
         """Every few seconds: write what was only counted, weigh the spool, relieve a disk that is short."""
-        self._contained(self._ledger.settle)
+        with contextlib.suppress(LedgerError):  # it waits, and whoever must write says what is wrong
+            self._ledger.settle()
         if time.monotonic() >= self._weigh_at:
             self._contained(self.weigh)
         if not self._spool.is_short():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from dicom_node import config
 from dicom_node.errors import EXIT_DONE
@@ -13,7 +14,14 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "schema":
         print(config.json_schema(), end="")
         return EXIT_DONE
-    loaded = config.load(args.config)
-    routes = ", ".join(f"{route.name} ({route.role})" for route in loaded.routes)
-    print(f"{args.config}: good; routes {routes}; destinations {', '.join(loaded.destinations) or 'none'}")
+    print(f"{args.config}: good; {_contents(args.config)}")
     return EXIT_DONE
+
+
+def _contents(path: Path) -> str:
+    """What a checked file is for; raises ConfigError with every problem."""
+    loaded = config.load_any(path)
+    if isinstance(loaded, config.Workstation):
+        return f"for dicom-node query alone; archives {', '.join(loaded.peers) or 'none'}"
+    routes = ", ".join(f"{route.name} ({route.role})" for route in loaded.routes)
+    return f"routes {routes}; destinations {', '.join(loaded.destinations) or 'none'}"

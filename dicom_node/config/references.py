@@ -27,6 +27,7 @@ def check_references(data: Any, document: Document) -> None:
             catch_all = name
         _check_destinations(_dict(route), place, known, document)
     _check_failover(known, document)
+    _check_peers(_dict(_dict(data).get("query")), known, document)
 
 
 def _check_destinations(
@@ -53,6 +54,14 @@ def _check_failover(destinations: Mapping[str, Any], document: Document) -> None
             document.problem(place, "is the destination itself; name another one")
         elif other not in destinations:
             document.problem(place, f"there is no destination {other}")
+
+
+def _check_peers(query: Mapping[str, Any], destinations: Mapping[str, Any], document: Document) -> None:
+    for name, peer in _dict(query.get("peers")).items():
+        stated = {key for key, value in _dict(peer).items() if value is not None}
+        if name not in destinations and not stated & {"ae_title", "host", "port", "dicomweb"}:
+            said = "has no address, and there is no destination of this name; give ae_title, host and port,"
+            document.problem(("query", "peers", name), f"{said} or dicomweb")
 
 
 def _takes_everything(route: Mapping[str, Any]) -> bool:

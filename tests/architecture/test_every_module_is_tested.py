@@ -56,6 +56,7 @@ NODE_EXCEPTIONS = {
             "document",
             "kinds",
             "marking",
+            "querying",
             "reading",
             "receiving",
             "references",

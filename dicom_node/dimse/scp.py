@@ -86,7 +86,7 @@ class Receiver:
         self._spool = spool
         self._ledger = ledger
         self._on_arrival = on_arrival
-        self._server: _Server | None = None
+        self._server: Server | None = None
         self._services = tuple(services)
         self._admission = Admission(config.node.max_associations, config.node.max_associations_per_peer)
         self._storing: set[Any] = set()
@@ -112,12 +112,12 @@ class Receiver:
                 contexts=[build_context(VERIFICATION)],
                 evt_handlers=[
                     (evt.EVT_REQUESTED, self._on_requested),
-                    (evt.EVT_SOP_COMMON, self._on_common_extended),
+                    (evt.EVT_SOP_COMMON, serve_unregistered),
                     (evt.EVT_C_STORE, self._on_store),
                     (evt.EVT_ESTABLISHED, lambda event: patches.install_gate(event.assoc)),
                     *self._services,
                 ],
-                server_class=_Server,
+                server_class=Server,
             )
         except OSError as error:
             raise OutputError(
@@ -178,13 +178,7 @@ class Receiver:
         # without a route there is nothing to store; the peer may still answer a request of ours
         stores = self._config.route_for(peer.calling_ae, called_ae) is not None
         accepts = is_accepted_class if stores else SERVICES.__contains__
-        _negotiate(association, request.presentation_context_definition_list, accepts)
-
-    def _on_common_extended(self, event: Any) -> dict[str, SOPClassCommonExtendedNegotiation]:
-        """Serve private and unregistered classes as storage; the library would abort at the first object."""
-        proposed = event.assoc.requestor.primitive.presentation_context_definition_list
-        classes = {str(context.abstract_syntax) for context in proposed}
-        return {uid: _as_storage(uid) for uid in classes if uid not in STORAGE_CLASSES and is_storage(uid)}
+        negotiate(association, request.presentation_context_definition_list, accepts)
 
     def _begin(self, association: Any, command: Any, context_id: int) -> Reception:
         """Start to receive what a command announces; KeyError for a context that was not accepted."""
@@ -275,7 +269,7 @@ class Receiver:
         )
 
 
-class _Server(ThreadedAssociationServer):
+class Server(ThreadedAssociationServer):
     """A listener that one bad peer cannot fill."""
 
     request_queue_size = 128
@@ -313,7 +307,7 @@ class _Server(ThreadedAssociationServer):
         self.server_close()
 
 
-def _negotiate(association: Any, proposed: list[PresentationContext], accepts: Callable[[str], bool]) -> None:
+def negotiate(association: Any, proposed: list[PresentationContext], accepts: Callable[[str], bool]) -> None:
     """Decide every proposed context by our table, then let the library spell the answer.
 
     The library knows one list of transfer syntaxes per SOP class and lets *our* order decide. So the proposal
@@ -334,6 +328,13 @@ def _negotiate(association: Any, proposed: list[PresentationContext], accepts: C
         if context.abstract_syntax == STORAGE_COMMITMENT:
             context.scu_role = context.scp_role = True
     association.acceptor.supported_contexts = contexts
+
+
+def serve_unregistered(event: Any) -> dict[str, SOPClassCommonExtendedNegotiation]:
+    """Serve private and unregistered classes as storage; the library would abort at the first object."""
+    proposed = event.assoc.requestor.primitive.presentation_context_definition_list
+    classes = {str(context.abstract_syntax) for context in proposed}
+    return {uid: _as_storage(uid) for uid in classes if uid not in STORAGE_CLASSES and is_storage(uid)}
 
 
 def _as_storage(sop_class_uid: str) -> SOPClassCommonExtendedNegotiation:

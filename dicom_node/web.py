@@ -34,6 +34,8 @@ _LONGEST_HEADERS = 1 << 16
 _ACCEPT = 'multipart/related; type="application/dicom"'
 _AS_STORED = f"{_ACCEPT}; transfer-syntax=*"
 _NOT_ACCEPTABLE = 406
+#: of wildcards and lists
+_PLAIN = {"%2A": "*", "%3F": "?", "%2C": ","}
 _PARTLY, _SUCCESS = 0xB000, 0x0000
 _OPEN_CREDENTIALS = "its credentials travel unencrypted; use https"
 
@@ -309,8 +311,17 @@ class _Bearer(AuthBase):
         return request
 
 
+class _Session(requests.Session):  # type: ignore[misc]
+    """Leaves unescaped what may be so in a query (RFC 3986 section 3.4): some archives undo no escapes there."""
+
+    def get(self, url: str, **options: Any) -> Any:
+        for escaped, plain in _PLAIN.items():
+            url = url.replace(escaped, plain)
+        return super().get(url, **options)
+
+
 def _session(peer: QueryPeer) -> requests.Session:
-    session = requests.Session()
+    session = _Session()
     if peer.credentials is not None:
         session.auth = credentials(peer.credentials)
     if peer.ca is not None:

@@ -311,13 +311,13 @@ class _Bearer(AuthBase):
         return request
 
 
-class _Session(requests.Session):  # type: ignore[misc]
-    """Leaves unescaped what may be so in a query (RFC 3986 section 3.4): some archives undo no escapes there."""
+class _Session(requests.Session):
+    """Leaves unescaped what may be so in a query (RFC 3986 section 3.4): some archives undo no escapes."""
 
-    def get(self, url: str, **options: Any) -> Any:
+    def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
         for escaped, plain in _PLAIN.items():
-            url = url.replace(escaped, plain)
-        return super().get(url, **options)
+            request.url = (request.url or "").replace(escaped, plain)
+        return super().send(request, **options)
 
 
 def _session(peer: QueryPeer) -> requests.Session:

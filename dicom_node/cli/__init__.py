@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 from blessmark.errors import WatermarkError
 from dicom_node import __version__
+from dicom_node.cli import options_query
 from dicom_node.errors import EXIT_ERROR, NodeError
 from dicom_node.problem import unforeseen
 
@@ -102,6 +103,7 @@ def parser() -> argparse.ArgumentParser:
     _add_protect(commands)
     _add_verify(commands)
     _add_recover(commands)
+    options_query.add(commands, _command, _DEFAULT_CONFIG, _add_reading)
     _add_keys(commands)
     _add_config(commands)
     _add_queue(commands)

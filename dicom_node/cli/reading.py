@@ -44,6 +44,14 @@ def segmenters_of(args: argparse.Namespace) -> tuple[Segmenter, Rules]:
     return segment.segmenter(args.segmenter), ()
 
 
+def check_reading(args: argparse.Namespace) -> None:
+    """Raise KeyFileError or UsageError for what no process could work with, before anything is fetched."""
+    ring_of(args)
+    known = segment.known()
+    if args.segmenter not in {None, *known, *(id_.partition("/")[0] for id_ in known)}:
+        raise UsageError(f"--segmenter {args.segmenter}: this version has {', '.join(known)}")
+
+
 def reader_of(args: argparse.Namespace) -> Reader:
     """The keys and the segmenters that the command line names."""
     usual, rules = segmenters_of(args)

@@ -175,7 +175,8 @@ def _answers(message: Any, request: Any) -> bool:
 def _check_there(association: Any, name: str, heard: float, quiet_s: float) -> None:
     """Raise PeerError unless an answer may still come."""
     if association.acse.is_aborted() or not association.dul.is_alive() or not association.is_alive():
-        raise PeerError(f"archive {name} broke off the association instead of answering")
+        said = f"archive {name} broke off the association instead of answering"
+        raise PeerError(f"{said}; some do so to an AE title that they do not know")
     if association.acse.is_release_requested():
         raise PeerError(f"archive {name} ended the association instead of answering")
     if time.monotonic() - heard > quiet_s:

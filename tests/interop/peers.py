@@ -122,9 +122,13 @@ class Orthanc:
             return content
 
 
+#: where Debian keeps the plugin of the package orthanc-dicomweb
+DICOMWEB_PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+
+
 @contextlib.contextmanager
-def orthanc(folder: Path, node_port: int | None = None) -> Iterator[Orthanc]:
-    """With `node_port` it knows the node as its modality "node", AE title NODE."""
+def orthanc(folder: Path, node_port: int | None = None, **more: Any) -> Iterator[Orthanc]:
+    """With `node_port` it knows the node as its modality "node", AE title NODE; `more` are settings of it."""
     folder.mkdir(parents=True)
     peer = Orthanc(free_port(), free_port())
     settings = {
@@ -139,6 +143,7 @@ def orthanc(folder: Path, node_port: int | None = None) -> Iterator[Orthanc]:
         "IndexDirectory": str(folder / "storage"),
         "UnknownSopClassAccepted": True,
         "Plugins": [],
+        **more,
     }
     path = folder / "orthanc.json"
     path.write_text(json.dumps(settings))

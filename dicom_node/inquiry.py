@@ -137,7 +137,7 @@ class Inquiry:
                 raise UsageError(
                     f"{keyword} is no keyword of the data dictionary (PS3.6); try PatientID, StudyDate"
                 )
-            if dictionary_VR(tag_for_keyword(keyword) or 0) in _UNSHOWN:
+            if _UNSHOWN & set(dictionary_VR(tag_for_keyword(keyword) or 0).split(" or ")):
                 raise UsageError(f"{keyword} is no text and cannot be asked for")
 
 
@@ -175,7 +175,10 @@ class Told:
 
 
 def identifier(level: Level, keys: Keys, wanted: Sequence[str]) -> Dataset:
-    """The Identifier of a C-FIND request: the level, the keys to match, and empty ones to be returned."""
+    """The Identifier of a C-FIND request: the level, the keys to match, and empty ones to be returned.
+
+    Raises UsageError for a value that its key cannot have.
+    """
     made = Dataset()
     said = character_set(keys.values())
     if said:
@@ -184,7 +187,10 @@ def identifier(level: Level, keys: Keys, wanted: Sequence[str]) -> Dataset:
     for keyword in wanted:
         setattr(made, keyword, None)
     for keyword, value in keys.items():
-        setattr(made, keyword, value.split("\\") if "\\" in value else value)
+        try:
+            setattr(made, keyword, value.split("\\") if "\\" in value else value)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise UsageError(f"{keyword} takes no such value; is it a number or a range?") from error
     return made
 
 

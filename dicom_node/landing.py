@@ -220,6 +220,7 @@ class Manifest:
             self._file: TextIO = (folder / MANIFEST).open("a+", encoding="utf-8")
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            self._file.close()
             raise OutputError(
                 f"another command is fetching into {folder}; wait for it, or choose another"
             ) from error

@@ -184,14 +184,14 @@ class WebArchive:
         except requests.Timeout:
             said = f"has sent nothing for {self._timeout_s:.0f} s; if it needs longer, raise timeout_s"
             raise PeerError(f"archive {self.name} {said}") from None
+        except ValueError:
+            said = f"archive {self.name}: {what} was not answered in DICOM JSON"
+            raise PeerError(said, retryable=False) from None
         except (requests.RequestException, OSError) as error:
             kind = (
                 "cannot be reached" if isinstance(error, requests.ConnectionError) else "broke off its answer"
             )
             raise PeerError(f"archive {self.name} {kind}; check dicomweb and the network") from None
-        except ValueError:
-            said = f"archive {self.name}: {what} was not answered in DICOM JSON"
-            raise PeerError(said, retryable=False) from None
 
 
 def _keep(pieces: Iterator[bytes], landing: Landing) -> None:

@@ -17,6 +17,7 @@ from io import BytesIO
 from typing import Any, cast
 
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 from pynetdicom import AE, evt
 from pynetdicom.dimse_primitives import C_CANCEL, C_FIND, C_STORE
 from pynetdicom.dsutils import decode, encode
@@ -190,8 +191,9 @@ def context_of(association: Any, sop_class: str, name: str) -> PresentationConte
     for context in association.accepted_contexts:
         if context.abstract_syntax == sop_class:
             return cast(PresentationContext, context)
+    service = UID(sop_class).name
     raise PeerError(
-        f"archive {name} does not offer this service; see its conformance statement", retryable=False
+        f"archive {name} does not offer {service}; see its conformance statement", retryable=False
     )
 
 
@@ -252,11 +254,15 @@ class Finder:
         request.Priority = _MEDIUM
         request.Identifier = encoded(identifier(level, keys, wanted), context)
         found = self._answers(association, request, context)
-        for count, data_set in enumerate(found, 1):
-            yield row_of(level, data_set, wanted)
-            if count == limit:
-                self._cancel(association, request, context, found)
-                return
+        try:
+            for count, data_set in enumerate(found, 1):
+                yield row_of(level, data_set, wanted)
+                if count == limit:
+                    self._cancel(association, request, context, found)
+                    return
+        except BaseException:  # nothing is asked again over an association on which anything went wrong
+            self._association = None
+            raise
 
     def close(self) -> None:
         """End the association; from any thread."""

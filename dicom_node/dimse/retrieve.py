@@ -188,6 +188,16 @@ class _Retriever:
     def fetch(self, order: Order, landing: Landing) -> Told:
         """Fetch one order; raises PeerError when the archive is gone or refuses all of it."""
         self._landing = landing
+        try:
+            told = self._fetched(order, landing)
+        except BaseException:  # nothing is asked again over an association on which anything went wrong
+            self._association = None
+            raise
+        if told.status not in (SUCCESS, WARNING):
+            raise failure(self._name, "C-MOVE" if self._moves else "C-GET", told.status)
+        return told
+
+    def _fetched(self, order: Order, landing: Landing) -> Told:
         model = STUDY_ROOT_MOVE if self._moves else STUDY_ROOT_GET
         association = self._connected(model, order)
         context = context_of(association, model, self._name)
@@ -196,8 +206,6 @@ class _Retriever:
         for answer in answers(association, request, context, self._name, quiet_s, lambda: landing.moved_at):
             if answer.Status != PENDING:
                 told = _told(answer, context)
-        if told.status not in (SUCCESS, WARNING):
-            raise failure(self._name, "C-MOVE" if self._moves else "C-GET", told.status)
         return told
 
     def close(self) -> None:

@@ -147,7 +147,9 @@ def test_what_is_fetched_is_what_is_there_and_comes_once(archive: Archive, way: 
 def test_an_address_is_enough(archive: Archive) -> None:
     """What the README shows: no configuration at all."""
     peer = f"ORTHANC@127.0.0.1:{archive.orthanc.dicom_port}"
-    done = dicom_node("query", "verify", "--peer", peer, "--study", archive.study, "--keys", str(archive.keys))
+    done = dicom_node(
+        "query", "verify", "--peer", peer, "--study", archive.study, "--keys", str(archive.keys)
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "8 authentic"
 

@@ -54,14 +54,22 @@ def add(
         action.add_argument("--all", action="store_true", help="everything that the archive holds")
     for action in (verify, recover, send):
         add_reading(action)
+    _add_judging(verify, recover)
+    _add_sending(send)
+
+
+def _add_judging(verify: argparse.ArgumentParser, recover: argparse.ArgumentParser) -> None:
     for action in (verify, recover):
         action.add_argument(
             "--jobs", type=_jobs, metavar="N", help="processes that judge (default: the cores)"
         )
     verify.add_argument("--json", action="store_true", help="one JSON document instead of lines")
     verify.add_argument(
-        "--show-record", action="store_true", help="include the record (patient data) in --json"
+        "--show-record", action="store_true", help="include the fields of the record (patient data) in --json"
     )
+
+
+def _add_sending(send: argparse.ArgumentParser) -> None:
     send.add_argument(
         "--to", required=True, metavar="DEST", help="a destination of the configuration, or AE@HOST:PORT"
     )

@@ -71,7 +71,7 @@ def _fetch(args: argparse.Namespace) -> int:
         tally.counts["already there"] += here.count
         tally.refused(collection)
     print(tally.summary())
-    return EXIT_ERROR if tally.errors or not tally.counts else EXIT_DONE
+    return EXIT_ERROR if tally.errors or not +tally.counts else EXIT_DONE
 
 
 class _Here:

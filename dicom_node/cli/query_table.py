@@ -45,11 +45,11 @@ _SHOWN: dict[Level, dict[str, str]] = {
         "SOPInstanceUID": "instance",
     },
 }
-#: what must be readable to its end, for it is copied into the next command
-_NEVER_CUT = frozenset({"StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "PatientID"})
+#: columns that are cut where the terminal is too narrow, and to how many characters at least
+_CUT = frozenset({"name", "description"})
+_LEAST = 8
 _NUMBERS = frozenset({"studies", "images", "number", "frames"})
-#: narrower than this, a row is written as lines
-_NARROW = 60
+_GAP = 2
 
 
 def show(args: argparse.Namespace, inquiry: Inquiry, rows: Iterable[Row]) -> None:
@@ -92,7 +92,9 @@ def _unexecuted(text: str) -> str:
 
 def _table(inquiry: Inquiry, rows: Sequence[Row]) -> None:
     shown = {key: heading for key, heading in _SHOWN[inquiry.level].items() if _has(rows, key)}
-    shown |= {key: key for key in inquiry.wanted}
+    *others, last = shown or ("PatientID",)
+    # the UID stays at the end
+    shown = {key: shown.get(key, key) for key in dict.fromkeys((*others, *inquiry.wanted, last))}
     if not rows:
         print(f"no {inquiry.level} matches")
     elif sys.stdout.isatty():
@@ -106,32 +108,56 @@ def _has(rows: Sequence[Row], key: str) -> bool:
 
 
 def _drawn(shown: dict[str, str], rows: Sequence[Row]) -> None:
-    """A table as wide as the terminal: what is copied is folded, the rest is cut."""
-    from rich.box import SIMPLE_HEAD
+    """A table as wide as the terminal; a UID that has no room beside the rest stands below it, whole."""
+    from rich.cells import cell_len, set_cell_size
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    console = Console()
-    if console.width < _NARROW:
+    console = Console(highlight=False)
+    *short, last = shown
+    cells = [[_cell(row, key) for key in shown] for row in rows]
+    widths = [max(cell_len(line[at]) for line in (list(shown.values()), *cells)) for at in range(len(shown))]
+    below = sum(widths) + _GAP * len(short) > console.width
+    fitted = _fitted([shown[key] for key in short], widths[:-1], console.width) if below else widths[:-1]
+    if fitted is None:
         _listed(shown, rows)
         return
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for key, heading in shown.items():
-        kept = key in _NEVER_CUT
-        table.add_column(
-            heading,
-            overflow="fold" if kept else "ellipsis",
-            no_wrap=not kept,
-            justify="right" if heading in _NUMBERS else "left",
-            min_width=min(22, console.width // 4) if kept and key != "PatientID" else None,
+
+    def line(texts: Sequence[str]) -> str:
+        aligned = (
+            text.rjust(width) if shown[key] in _NUMBERS else set_cell_size(_cut(text, width), width)
+            for key, text, width in zip(short, texts, fitted, strict=True)
         )
-    for row in rows:
-        table.add_row(*(Text(_cell(row, key)) for key in shown))
-    console.print(table)
+        return (" " * _GAP).join(aligned)
+
+    console.print(Text(line(list(shown.values())[:-1]) + ("" if below else f"  {shown[last]}"), "bold"))
+    for texts in cells:
+        console.print(Text(line(texts[:-1]) + ("" if below else f"  {texts[-1]}")), soft_wrap=True)
+        if below:
+            console.print(Text(f"    {texts[-1]}", "dim"), soft_wrap=True)
+
+
+def _fitted(headings: Sequence[str], widths: Sequence[int], room: int) -> list[int] | None:
+    """The widths of columns in so much room; None where even the narrowest have none."""
+    fitted = list(widths)
+    over = sum(fitted) + _GAP * (len(fitted) - 1) - room
+    while over > 0:
+        able = [at for at, heading in enumerate(headings) if heading in _CUT and fitted[at] > _LEAST]
+        if not able:
+            return None
+        fitted[max(able, key=fitted.__getitem__)] -= 1
+        over -= 1
+    return fitted
+
+
+def _cut(text: str, width: int) -> str:
+    from rich.cells import cell_len, set_cell_size
+
+    return text if cell_len(text) <= width else set_cell_size(text, width - 1) + "…"
 
 
 def _listed(shown: dict[str, str], rows: Sequence[Row]) -> None:
+    """One line a value, where a terminal has no room for columns."""
     width = max(len(heading) for heading in shown.values())
     for row in rows:
         for key, heading in shown.items():

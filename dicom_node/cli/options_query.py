@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from dicom_node.cli import options_verify
+
 _LEVELS = ("patient", "study", "series", "image")
 #: option, keyword that it matches, what it is for
 _FILTERS = (
@@ -54,19 +56,10 @@ def add(
         action.add_argument("--all", action="store_true", help="everything that the archive holds")
     for action in (verify, recover, send):
         add_reading(action)
-    _add_judging(verify, recover)
+    options_verify.add_judging(verify)
+    for action in (recover, send):
+        options_verify.add_jobs(action)
     _add_sending(send)
-
-
-def _add_judging(verify: argparse.ArgumentParser, recover: argparse.ArgumentParser) -> None:
-    for action in (verify, recover):
-        action.add_argument(
-            "--jobs", type=_jobs, metavar="N", help="processes that judge (default: the cores)"
-        )
-    verify.add_argument("--json", action="store_true", help="one JSON document instead of lines")
-    verify.add_argument(
-        "--show-record", action="store_true", help="include the fields of the record (patient data) in --json"
-    )
 
 
 def _add_sending(send: argparse.ArgumentParser) -> None:
@@ -160,7 +153,3 @@ def _port(text: str) -> int:
 
 def _limit(text: str) -> int:
     return _number(text, 1, 1_000_000)
-
-
-def _jobs(text: str) -> int:
-    return _number(text, 1, 256)

@@ -12,18 +12,32 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from dicom_node import archives, log, report
 from dicom_node.archives import Collection, Missed
 from dicom_node.cli import query_table
 from dicom_node.cli.asking import Asked, destination_of, opened
+from dicom_node.cli.files import Pair
+from dicom_node.cli.judging import exit_code, how_of, judge
+from dicom_node.cli.recover import restoring
+from dicom_node.cli.telling import Report
 from dicom_node.errors import EXIT_DONE, EXIT_ERROR, EXIT_FINDING, InputError
 from dicom_node.inquiry import Order
+from dicom_node.item import Item
 from dicom_node.landing import Landed, Manifest
-from dicom_node.report import ErrorReport, InstanceReport, Unreadable
+from dicom_node.pool import cores
+from dicom_node.report import ErrorReport, InstanceReport, Note, Unreadable
+from dicom_node.summary import summarised, totals
+
+if TYPE_CHECKING:
+    from dicom_node.cli.sending import Courier
+
+T = TypeVar("T")
 
 #: lines of the manifest between two times that they are put on disk
 _SYNC_EVERY = 100
@@ -56,22 +70,22 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _fetch(args: argparse.Namespace) -> int:
-    tally = _Tally()
+    counts: Counter[str] = Counter()
     with opened(args) as asked, contextlib.closing(Manifest(args.out)) as manifest:
         here = _Here(asked.orders(), manifest)
         with asked.collected(args.out, here, durable=True) as collection:
             for number, came in enumerate(_progress(collection, "fetching")):
                 if isinstance(came, Missed):
-                    tally.missed(asked, came)
-                    continue
-                manifest.add(came)
-                tally.counts["fetched"] += 1
+                    _tell(_missed(asked, came))
+                else:
+                    manifest.add(came)
+                counts["error" if isinstance(came, Missed) else "fetched"] += 1
                 if number % _SYNC_EVERY == 0:
                     manifest.sync()
-        tally.counts["already there"] += here.count
-        tally.refused(collection)
-    print(tally.summary())
-    return EXIT_ERROR if tally.errors or not +tally.counts else EXIT_DONE
+        counts["already there"] += here.count
+        _tell_refused(collection)
+    print(_counted(counts))
+    return EXIT_ERROR if counts["error"] or not +counts else EXIT_DONE
 
 
 class _Here:
@@ -95,43 +109,51 @@ class _Here:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from dicom_node.cli.reading import check_reading
-    from dicom_node.judge import How, Item, Judges
-
-    check_reading(args)
-    tally, reports = _Tally(lines=not args.json), []
+    how_of(args)
     with opened(args) as asked, _scratch() as folder, asked.collected(folder, asked.orders()) as collection:
-        items = (
-            Item(asked.called(came.uid), collection.landing.path(came), temporary=True)
-            for came in tally.arrived(asked, _progress(collection, "verifying"))
+        found = (
+            _missed(asked, came)
+            if isinstance(came, Missed)
+            else Item(asked.called(came.uid), collection.landing.path(came), temporary=True)
+            for came in collection
         )
-        with Judges(How(args.keys, args.segmenter, args.show_record), _jobs(args)) as judges:
-            for judged in judges.judged(items):
-                tally.add(judged)
-                reports += [judged] if args.json else []
-        tally.refused(collection)
-    if args.json:
-        print(report.to_json([*reports, *tally.missing]))
-    return tally.concluded()
+        code = judge(args, found, partial(_watched, collection, "verifying"))
+        _tell_refused(collection)
+    return code
 
 
 def _recover(args: argparse.Namespace) -> int:
-    from dicom_node.cli.reading import check_reading
-    from dicom_node.cli.restoring import Restore, restored
-    from dicom_node.judge import How
-
-    check_reading(args)
-    tally = _Tally()
+    how_of(args)
     with opened(args) as asked, _scratch() as folder, asked.collected(folder, asked.orders()) as collection:
-        tasks = (
-            Restore(asked.called(came.uid), collection.landing.path(came), args.out / came.file)
-            for came in tally.arrived(asked, _progress(collection, "recovering"))
-        )
-        for done in restored(How(args.keys, args.segmenter), tasks, _jobs(args)):
-            done.task.path.unlink(missing_ok=True)
-            tally.add(done.report)
-        tally.refused(collection)
-    return tally.concluded()
+        originals = _restored(args, asked, collection, lambda came: args.out / came.file)
+        summary = summarised(_told(report for report, _ in originals))
+        _tell_refused(collection)
+    print(totals(summary))
+    return exit_code(summary)
+
+
+def _restored(
+    args: argparse.Namespace, asked: Asked, collection: Collection, target: Callable[[Landed], Path]
+) -> Iterator[tuple[Report, Path | None]]:
+    """Everything restored in other processes: the report on it, and where its original is if it is proven."""
+    called: dict[Path, str] = {}
+    missed: list[Missed] = []
+
+    def pairs() -> Iterator[Pair]:
+        for came in _progress(collection, "recovering"):
+            if isinstance(came, Missed):
+                missed.append(came)
+                continue
+            path = collection.landing.path(came)
+            called[path] = asked.called(came.uid)
+            yield Pair(path, target(came))
+
+    with restoring(how_of(args), args.jobs or cores()) as pool:
+        for pair, found in pool.answers(pairs()):
+            pair.source.unlink(missing_ok=True)
+            there = isinstance(found, InstanceReport) and bool(found.restored or pair.target.exists())
+            yield replace(found, source=called.pop(pair.source)), pair.target if there else None
+    yield from ((_missed(asked, each), None) for each in missed)
 
 
 # send
@@ -140,44 +162,52 @@ def _recover(args: argparse.Namespace) -> int:
 def _send(args: argparse.Namespace) -> int:
     from dicom_node.cli.sending import Courier
 
-    tally = _Tally()
+    if args.recover:
+        how_of(args)
     destination = destination_of(args, args.to)
+    counts: Counter[str] = Counter()
     with opened(args) as asked, _scratch() as folder, asked.collected(folder, asked.orders()) as collection:
-        arrived = tally.arrived(asked, _progress(collection, "sending"))
-        objects: Iterator[tuple[str, Path]] = (
-            (asked.called(came.uid), collection.landing.path(came)) for came in arrived
-        )
-        if args.recover:
-            objects = _originals(args, tally, objects)
-        courier = Courier(args.to, destination, asked.query.ae_title or "DICOMNODE")
-        with contextlib.closing(courier):
-            for called, path in objects:
-                failed = courier.deliver(path)
-                path.unlink(missing_ok=True)
-                if failed:
-                    tally.add(ErrorReport(called, failed))
-                else:
-                    tally.counts["sent"] += 1
-        tally.refused(collection)
-    print(tally.summary())
-    return EXIT_ERROR if tally.errors or not tally.counts["sent"] else tally.exit_code()
+        objects = _originals if args.recover else _as_they_are
+        with contextlib.closing(
+            Courier(args.to, destination, asked.query.ae_title or "DICOMNODE")
+        ) as courier:
+            for report, path in objects(args, asked, collection):
+                counts[_sent(courier, report, path)] += 1
+        _tell_refused(collection)
+    print(_counted(counts))
+    if counts["error"] or not counts["sent"]:
+        return EXIT_ERROR
+    return EXIT_FINDING if counts["not sent"] else EXIT_DONE
+
+
+def _as_they_are(
+    _args: argparse.Namespace, asked: Asked, collection: Collection
+) -> Iterator[tuple[Report, Path | None]]:
+    for came in _progress(collection, "sending"):
+        if isinstance(came, Missed):
+            yield _missed(asked, came), None
+        else:
+            yield Note(asked.called(came.uid), "sent", ""), collection.landing.path(came)
 
 
 def _originals(
-    args: argparse.Namespace, tally: _Tally, objects: Iterable[tuple[str, Path]]
-) -> Iterator[tuple[str, Path]]:
-    """Objects restored in place; what is not proven original is told, and goes no further."""
-    from dicom_node.cli.reading import check_reading
-    from dicom_node.cli.restoring import Restore, restored
-    from dicom_node.judge import How
+    args: argparse.Namespace, asked: Asked, collection: Collection
+) -> Iterator[tuple[Report, Path | None]]:
+    """Restored beside what was fetched; what is not proven original goes no further."""
+    place = collection.landing.folder
+    return _restored(args, asked, collection, lambda came: place / f"{came.file}.restored")
 
-    check_reading(args)
-    tasks = (Restore(called, path, path.with_suffix(".restored")) for called, path in objects)
-    for done in restored(How(args.keys, args.segmenter), tasks, _jobs(args)):
-        done.task.path.unlink(missing_ok=True)
-        tally.add(done.report)
-        if done.written:
-            yield done.task.source, done.task.target
+
+def _sent(courier: Courier, report: Report, path: Path | None) -> str:
+    """Send one object and tell what is not well; the word that it is counted by."""
+    failed = "" if path is None else courier.deliver(path)
+    if path is not None:
+        path.unlink(missing_ok=True)
+    if failed:
+        report = ErrorReport(report.source, failed)
+    if not isinstance(report, Note):
+        _tell(report)
+    return "error" if isinstance(report, ErrorReport) else "not sent" if path is None else "sent"
 
 
 # what the actions share
@@ -194,83 +224,52 @@ def _scratch() -> Iterator[Path]:
         yield Path(name)
 
 
-def _jobs(args: argparse.Namespace) -> int:
-    from dicom_node.pool import cores
-
-    return getattr(args, "jobs", None) or cores()
-
-
 def _progress(collection: Collection, what: str) -> Iterator[Landed | Missed]:
     """What came, with a bar on standard error when that is a terminal."""
+    return _watched(collection, what, iter(collection))
+
+
+def _watched(collection: Collection, what: str, items: Iterator[T]) -> Iterator[T]:
+    """Items of which there will be as many as were ordered, with a bar; the number grows as more is found."""
     if not sys.stderr.isatty():
-        yield from collection
+        yield from items
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     shared = sys.stdout.isatty()
     with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=shared) as bar:
         task = bar.add_task(what, total=None)
-        for came in collection:
+        for item in items:
             bar.update(task, advance=1, total=collection.ordered)
-            yield came
+            yield item
 
 
-@dataclass(slots=True)
-class _Tally:
-    """What came of it all: counts, and what is missing."""
+def _missed(asked: Asked, missed: Missed) -> Unreadable:
+    return Unreadable(asked.called(missed.uid), missed.why)
 
-    lines: bool = True
-    counts: Counter[str] = field(default_factory=Counter)
-    errors: int = 0
-    missing: list[Unreadable] = field(default_factory=list)
 
-    def arrived(self, asked: Asked, came: Iterable[Landed | Missed]) -> Iterator[Landed]:
-        """What is here; the rest is noted."""
-        for one in came:
-            if isinstance(one, Missed):
-                self.missed(asked, one)
-            else:
-                yield one
+def _told(found: Iterable[Report]) -> Iterator[Report]:
+    for each in found:
+        _tell(each)
+        yield each
 
-    def missed(self, asked: Asked, missed: Missed) -> None:
-        """Tell an instance that was found and did not come."""
-        self.missing.append(Unreadable(asked.called(missed.uid), missed.why))
-        self.errors += 1
-        print(report.line(self.missing[-1]), file=sys.stderr, flush=True)
 
-    def refused(self, collection: Collection) -> None:
-        """Tell what came and was not kept."""
-        for why, count in collection.landing.refused.items():
-            print(f"note: {count} not kept: {why}", file=sys.stderr)
+def _tell(found: Report) -> None:
+    stream = sys.stdout if isinstance(found, InstanceReport) else sys.stderr
+    print(report.line(found), file=stream, flush=True)
 
-    def add(self, found: InstanceReport | ErrorReport) -> None:
-        """Note a report."""
-        if isinstance(found, ErrorReport):
-            self.errors += 1
-            print(report.line(found), file=sys.stderr, flush=True)
-            return
-        self.counts[found.finding] += 1
-        if self.lines:
-            print(report.line(found), flush=True)
 
-    def summary(self) -> str:
-        """How many of each, the most frequent first."""
-        counts = [*self.counts.most_common(), ("error", self.errors)]
-        return ", ".join(f"{count} {what}" for what, count in counts if count) or "nothing found"
+def _tell_refused(collection: Collection) -> None:
+    """Tell what came and was not kept."""
+    for why, count in collection.landing.refused.items():
+        print(f"note: {count} not kept: {why}", file=sys.stderr)
 
-    def exit_code(self) -> int:
-        """An error outweighs a finding, a finding outweighs authentic."""
-        if self.errors:
-            return EXIT_ERROR
-        return EXIT_DONE if set(+self.counts) <= {"authentic", "sent"} else EXIT_FINDING
 
-    def concluded(self) -> int:
-        """Print the summary; the exit code. Nothing judged proves nothing."""
-        if self.lines:
-            print(self.summary())
-        return self.exit_code() if self.counts else EXIT_ERROR
+def _counted(counts: Counter[str]) -> str:
+    """How many of each, the most frequent first."""
+    return ", ".join(f"{count} {what}" for what, count in counts.most_common() if count) or "nothing found"
 
 
 _ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {

@@ -1,69 +1,36 @@
-"""Instances restored by several processes: a file in, the original beside it out."""
+"""One file restored, in the process of a pool, and written whole if it is proven."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-
+from dicom_node.cli.files import Pair, write_whole
+from dicom_node.cli.reading import instance, skipped
 from dicom_node.item import How
-from dicom_node.pool import Pool
-from dicom_node.report import ErrorReport, InstanceReport, Unreadable
+from dicom_node.judgement import reader_of
+from dicom_node.problem import problem
+from dicom_node.protect import written
+from dicom_node.report import ErrorReport, InstanceReport, Note
+from dicom_node.review import recover
 
 
-@dataclass(frozen=True, slots=True)
-class Restore:
-    """A file to restore, what to call it, and where the original goes."""
+class Restorer:
+    """Restores one file after the other; loads the keys and the segmenters once.
 
-    source: str
-    path: Path
-    target: Path
-
-
-@dataclass(frozen=True, slots=True)
-class Restored:
-    """What came of it; `written` tells whether there is an original."""
-
-    task: Restore
-    report: InstanceReport | ErrorReport
-    written: bool = False
-
-
-def restored(how: How, tasks: Iterable[Restore], processes: int) -> Iterator[Restored]:
-    """Restore one file after the other, in their order; what is not proven is told and not written.
-
-    Raises NodeError if no process can be started, or none can read the key ring.
+    With `everything`, what can be restored of an image that is not proven is written too.
     """
-    with Pool(partial(_restorer, how), _lost, processes) as pool:
-        for _, done in pool.answers(tasks):
-            yield done
 
+    def __init__(self, how: How, *, everything: bool) -> None:
+        self._reader = reader_of(how.keys, how.segmenter)
+        self._everything = everything
 
-def _restorer(how: How) -> Callable[[Restore], Restored]:
-    from dicom_node.judgement import reader_of
-
-    return partial(_restore, reader_of(how.keys, how.segmenter))
-
-
-def _restore(reader: object, task: Restore) -> Restored:
-    from blessmark import pixels
-    from dicom_node.cli.files import write_whole
-    from dicom_node.problem import problem
-    from dicom_node.review import Reader, recover
-
-    assert isinstance(reader, Reader)
-    try:
-        ds = pixels.read(task.path)
-        done = recover(ds, task.source, reader)
-        if done.restored:
-            write_whole(task.target, pixels.parts(ds))
-        return Restored(task, done.report, done.restored)
-    except Exception as error:
-        return Restored(task, Unreadable(task.source, problem(task.path.name, error)))
-
-
-def _lost(task: Restore, code: int) -> Restored:
-    by = f"signal {-code}" if code < 0 else f"exit code {code}"
-    said = f"ended the process that restored it, twice ({by}); examine it, or take it to a larger machine"
-    return Restored(task, Unreadable(task.source, said))
+    def __call__(self, pair: Pair) -> InstanceReport | ErrorReport | Note:
+        """The report on a file; whatever is wrong with it is told and raises nothing."""
+        try:
+            ds = instance(pair.source)
+            if ds is None:
+                return skipped(pair.source)
+            done = recover(ds, str(pair.source), self._reader, partial=self._everything)
+            if done.restored:
+                write_whole(pair.target, [written(ds)])
+            return done.report
+        except Exception as error:
+            return ErrorReport(str(pair.source), problem(pair.source.name, error))

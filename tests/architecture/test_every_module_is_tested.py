@@ -48,7 +48,6 @@ NODE_EXCEPTIONS = {
     "dimse.__init__": "two constants, part of what test_scp.py compares byte for byte",
     "cli.__init__": "test_cli.py",
     "cli.options_query": "arguments only; test_cli_asking.py",
-    "cli.restoring": "run by tests/interop/test_query_archive.py",
     "cli.sending": "test_cli_query.py",
     "item": "two records without code; test_judge.py",
     "ledger.__init__": "its parts put together; test_ledger.py",
@@ -73,7 +72,17 @@ NODE_EXCEPTIONS = {
     },
     **{
         f"cli.{name}": _COMMAND
-        for name in ("config", "keys", "protect", "recover", "selftest", "serve", "verify")
+        for name in (
+            "config",
+            "keys",
+            "options_verify",
+            "protect",
+            "recover",
+            "restoring",
+            "selftest",
+            "serve",
+            "verify",
+        )
     },
 }
 

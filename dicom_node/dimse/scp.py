@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from socketserver import BaseServer
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
@@ -41,8 +41,10 @@ from dicom_node.dimse.contexts import (
 from dicom_node.dimse.reception import Intake, Reception, Refusal, error_refusal
 from dicom_node.errors import NodeError, OutputError
 from dicom_node.jobs import Arrival
-from dicom_node.ledger import Ledger
 from dicom_node.spool import Blob, Spool
+
+if TYPE_CHECKING:  # who asks an archive listens here too, and has no ledger
+    from dicom_node.ledger import Ledger
 
 _LOG = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ store the restored pixels, take the labels off, put the record back into the hea
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -19,7 +19,7 @@ from blessmark import pixels
 from blessmark.payload.record import uid_digest
 from blessmark.segment import batch, segmenter
 from blessmark.segment.whole import Whole
-from blessmark.types import Finding, IntArray, KeyRing, Record, Segmenter, Verdict
+from blessmark.types import Finding, Frame, IntArray, KeyRing, Record, Segmenter, Verdict
 from blessmark.verify import verify
 from dicom_node import header, label
 from dicom_node.config import Config, Route
@@ -36,6 +36,9 @@ _NO_ROOM = "no-room"
 #: only those frames that are told as exact
 _BY_BYTES, _BY_SAMPLES, _IN_PART = "byte for byte", "sample for sample", "in part"
 _SEVERITY = {finding: place for place, finding in enumerate(Finding)}
+
+#: is shown each frame as received, with its verdict while that still holds the restored samples
+OnFrame = Callable[[Frame, Verdict], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +77,15 @@ class Reader:
         return replace(self, segmenters=tuple(sorted(self.segmenters, key=unlikelihood)), rules=())
 
 
-def review(ds: Dataset, source: str, reader: Reader, *, show_record: bool = False) -> Review:
-    """Judge an instance; `ds` is not changed.
+def review(
+    ds: Dataset,
+    source: str,
+    reader: Reader,
+    *,
+    show_record: bool = False,
+    on_frame: OnFrame | None = None,
+) -> Review:
+    """Judge an instance; `ds` is not changed. `on_frame` is called for each frame, in their order.
 
     Raises
     ------
@@ -85,7 +95,7 @@ def review(ds: Dataset, source: str, reader: Reader, *, show_record: bool = Fals
     image = pixels.load(ds)
     if isinstance(image, pixels.Passthrough):
         return _without_pixels(ds, source, str(image.reason), reader)
-    verdicts = [_without_samples(verdict) for verdict in _verdicts(ds, image, reader)]
+    verdicts = [_without_samples(verdict) for verdict in _verdicts(ds, image, reader, on_frame=on_frame)]
     if _nothing_in_the_pixels(verdicts):
         rewritten = _without_pixels(ds, source, _NO_ROOM, reader)
         if rewritten.finding is Finding.AUTHENTIC:
@@ -190,7 +200,11 @@ class _NotRestorable(Exception):  # noqa: N818 - ends the walk over the frames, 
 
 
 def _verdicts(
-    ds: Dataset, image: pixels.Image, reader: Reader, numbers: range | None = None
+    ds: Dataset,
+    image: pixels.Image,
+    reader: Reader,
+    numbers: range | None = None,
+    on_frame: OnFrame | None = None,
 ) -> Iterator[Verdict]:
     mark = label.read_mark(ds)
     sealed = dict(mark.sealed_records) if mark is not None else {}
@@ -201,7 +215,7 @@ def _verdicts(
     wanted = numbers if numbers is not None else range(1, image.frames + 1)
     frames = (image.frame(number) for number in wanted)
     for frame, drawer in batch.drawn_ahead(frames, first, reader.batch_frames):
-        yield verify(
+        verdict = verify(
             frame,
             reader.ring,
             (drawer, *others),
@@ -210,6 +224,9 @@ def _verdicts(
             hinted_keys=hints,
             hinted_segmenters=drawn_by,
         )
+        if on_frame is not None:
+            on_frame(frame, verdict)
+        yield verdict
 
 
 def _nothing_in_the_pixels(verdicts: Sequence[Verdict]) -> bool:
@@ -249,8 +266,8 @@ def _restore_header(ds: Dataset, ring: KeyRing, verdicts: Sequence[Verdict]) -> 
 
 
 def _without_samples(verdict: Verdict) -> Verdict:
-    """The verdict without its restored frame: a cine of thousands of frames must fit into memory."""
-    return replace(verdict, restored=None)
+    """The verdict without its restored frame and map: a cine of thousands of frames must fit into memory."""
+    return replace(verdict, restored=None, evidence=replace(verdict.evidence, roi=None))
 
 
 def _without_pixels(

@@ -43,6 +43,43 @@ class FrameReport:
 
 
 @dataclass(frozen=True, slots=True)
+class FramePictures:
+    """One frame as `pictures` painted it: files in memory, b"" where there is nothing to show.
+
+    `received` and `restored` are WebP; the rest are PNG with transparency, to be laid over them: `change` has
+    the geometry of the frame, `roi` one pixel a block of 8 x 8, `packets` one a tile of 64 x 64. `roi_share`
+    is the share of blocks that are region of interest; tiles are (row, column) of the 64 x 64 grid.
+    """
+
+    frame: int
+    finding: str
+    rows: int
+    cols: int
+    received: bytes = field(repr=False)
+    restored: bytes = field(default=b"", repr=False)
+    change: bytes = field(default=b"", repr=False)
+    roi: bytes = field(default=b"", repr=False)
+    roi_share: float | None = None
+    packets: bytes = field(default=b"", repr=False)
+    altered_tiles: tuple[tuple[int, int], ...] = ()
+    foreign_tiles: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class InstancePictures:
+    """What `pictures` painted of an instance: a thumbnail always, frames in full where there is reason.
+
+    `changes` counts the samples of all frames by how much the watermark moved them, the ends of the range
+    with everything beyond; `greys` says in words how stored values became grey levels.
+    """
+
+    thumbnail: bytes = field(repr=False)
+    frames: tuple[FramePictures, ...] = ()
+    changes: tuple[tuple[int, int], ...] = ()
+    greys: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class InstanceReport:
     """One instance's verdict: the worst of its frames, or why it holds nothing to judge.
 
@@ -61,6 +98,7 @@ class InstanceReport:
     frames: tuple[FrameReport, ...] = ()
     restored: str = ""
     record: dict[str, str] = field(default_factory=dict, repr=False)
+    pictures: InstancePictures | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
 from blessmark.pixels.syntax import LOSSY
 from blessmark.types import BoolArray, Evidence, Finding, Frame, IntArray, TileState, Verdict
-from dicom_node.report import FramePictures, InstancePictures
+from dicom_node.report import CHANGE_LIMIT, FramePictures, InstancePictures
 
 Bytes8 = npt.NDArray[np.uint8]
 
@@ -27,8 +27,6 @@ _SIDE_PX, _THUMBNAIL_PX = 512, 96
 #: pictures so small are kept to the last grey level; they are looked at enlarged
 _LOSSLESS_PX = 128
 _WEBP_QUALITY = 82
-#: changes beyond are counted with the last bar of the histogram
-CHANGE_BARS = 8
 #: altered frames of one instance that are painted in full; more tell nothing new
 _MOST_ALTERED = 8
 _LOCAL = frozenset({Finding.PIXELS_ALTERED, Finding.DAMAGED})
@@ -36,7 +34,7 @@ _LOCAL = frozenset({Finding.PIXELS_ALTERED, Finding.DAMAGED})
 _FAR = 1e12
 #: without a window in the header this share of the samples may be cut off at either end, per cent
 _CUT_PERCENT = 0.5
-_ROI_COLOUR, _PACKET_COLOUR = (64, 156, 255, 110), (60, 180, 110, 110)
+_ROI_COLOUR, _PACKET_COLOUR = (64, 156, 255, 90), (60, 200, 110, 100)
 _LOWER, _HIGHER, _SHADES = (70, 170, 255), (255, 150, 40), 7
 #: attributes that say how stored values become grey levels, and where multi-frame objects keep them
 _DISPLAY = {
@@ -284,10 +282,10 @@ def _change(frame: Frame, restored: Frame) -> IntArray:
 
 
 def _counted(change: IntArray) -> dict[int, int]:
-    """How many pixels moved by how much; beyond `CHANGE_BARS` they are counted with the last."""
-    clipped = np.clip(change, -CHANGE_BARS, CHANGE_BARS) + CHANGE_BARS
-    counts = np.bincount(clipped.ravel(), minlength=2 * CHANGE_BARS + 1)
-    return {step - CHANGE_BARS: int(count) for step, count in enumerate(counts) if count}
+    """How many pixels moved by how much; beyond `CHANGE_LIMIT` they are counted with the last."""
+    clipped = np.clip(change, -CHANGE_LIMIT, CHANGE_LIMIT) + CHANGE_LIMIT
+    counts = np.bincount(clipped.ravel(), minlength=2 * CHANGE_LIMIT + 1)
+    return {step - CHANGE_LIMIT: int(count) for step, count in enumerate(counts) if count}
 
 
 def _change_png(change: IntArray) -> bytes:

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 SCHEMA = "dicom-node/verify/1"
+#: changes of so many steps or more are counted together
+CHANGE_LIMIT = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,20 @@ class FrameReport:
     block_px: int | None = None
     restoration: str = "none"
     restored_psnr_db: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an instance says that it belongs, as its header has it: a claim, "" or None where it has none.
+
+    UIDs are a patient's: they stand in the report that a person asked for, and in no log.
+    """
+
+    study: str = ""
+    series: str = ""
+    instance: str = ""
+    modality: str = ""
+    number: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +102,11 @@ class InstanceReport:
     `reason` is a reason code for objects without embeddable pixels; `restored` says how much `recover` proved
     of what it gave back; `record` holds the fields of the record as keyword -> text and is filled only on
     request. `segmenters` are the ids of those that the reader tried.
+
+    `place` is what the header claims, `bound_to` what of it ("study", "series", "instance") the records name
+    and the header agrees with. `content` is the SHA-256 of the data set in hexadecimal, "" if nobody
+    asked; `original` stands for the SOP Instance UID in the record, equal where those are. `fields` are the
+    keywords of the fields of the record, without their values. `pictures` are there if they were asked for.
     """
 
     source: str
@@ -97,16 +118,27 @@ class InstanceReport:
     segmenters: tuple[str, ...] = ()
     frames: tuple[FrameReport, ...] = ()
     restored: str = ""
+    place: Place = Place()
+    number_of_frames: int = 0
+    bound_to: tuple[str, ...] = ()
+    content: str = ""
+    original: str = field(default="", repr=False)
+    fields: tuple[str, ...] = ()
     record: dict[str, str] = field(default_factory=dict, repr=False)
     pictures: InstancePictures | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorReport:
-    """A source that could not be judged at all."""
+    """A source of which a command could not make what it was asked for, and what to do about it."""
 
     source: str
     error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable(ErrorReport):
+    """A source that could not be judged at all."""
 
 
 def line(report: InstanceReport | ErrorReport) -> str:

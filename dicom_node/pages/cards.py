@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from dicom_node.pages import words
 from dicom_node.pages.words import MEANINGS, Meaning
-from dicom_node.report import FramePictures, InstancePictures, InstanceReport
+from dicom_node.report import CHANGE_LIMIT, FramePictures, InstancePictures, InstanceReport
 
 _TILE_PX = 64
 _FRAMES_LISTED = 200
@@ -200,14 +200,15 @@ def _bars(painted: InstancePictures | None) -> Bars | None:
     if painted is None or not moved:
         return None
     low, high = min(moved), max(moved)
-    limit = max(abs(step) for step, _ in painted.changes)
+    limit = max(abs(low), abs(high))
     steps = [step for step in range(low, high + 1) if step]
     most = max(moved.values())
     bars = tuple(_bar(place, step, moved.get(step, 0), most) for place, step in enumerate(steps))
-    total = sum(n for _, n in painted.changes)
+    total = words.counted(sum(n for _, n in painted.changes), "pixel")
+    usual, more = _signed(max(moved, key=moved.__getitem__)), " or more" if limit == CHANGE_LIMIT else ""
     said = (
-        f"{words.counted(sum(moved.values()), 'pixel')} of {total:,} moved".replace(",", " ")
-        + f", most of them by {_signed(max(moved, key=moved.__getitem__))}; {limit} at most."
+        f"{words.counted(sum(moved.values()), 'pixel')} of {total} moved, most of them by {usual}; "
+        f"the furthest by {limit}{more}."
     )
     return Bars(bars, max(8, len(steps)) * _BAR_PX, said)
 
@@ -229,5 +230,6 @@ def _signed(step: int) -> str:
 def _fields(report: InstanceReport, altered: Sequence[str], *, show_record: bool) -> tuple[Field, ...]:
     names = dict.fromkeys((*report.fields, *report.record, *altered))
     return tuple(
-        Field(name, report.record.get(name, "") if show_record else None, name not in altered) for name in names
+        Field(name, report.record.get(name, "") if show_record else None, name not in altered)
+        for name in names
     )

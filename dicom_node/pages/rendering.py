@@ -1,7 +1,7 @@
 """Templates to pages: everything is escaped, and no page may load or run anything.
 
-The one style sheet stands inside each page, and the page's Content-Security-Policy allows it by its hash; so a
-style or a script that got in by way of a header would not run even if the escaping failed.
+The one style sheet stands inside each page, and the page's Content-Security-Policy allows it by its hash; so
+a style or a script that got in by way of a header would not run even if the escaping failed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def style() -> str:
 
 @cache
 def policy() -> str:
-    """The Content-Security-Policy of every page: its own style sheet, pictures that stand in it, nothing else."""
+    """The Content-Security-Policy of every page: its own style sheet, its own pictures, nothing else."""
     digest = base64.b64encode(hashlib.sha256(style().encode()).digest()).decode()
     return (
         f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"

@@ -7,18 +7,18 @@ is kept in memory is how many there are of each kind. Pages and pieces are named
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
 
 from dicom_node.errors import OutputError, UsageError
 from dicom_node.pages import words
-from dicom_node.pages.cards import Card, card_of
+from dicom_node.pages.cards import card_of
 from dicom_node.pages.rendering import rendered, streamed
-from dicom_node.pages.words import FINDINGS, MEANINGS, STATEMENTS, Meaning
+from dicom_node.pages.words import FINDINGS, MEANINGS, STATEMENTS
 from dicom_node.report import ErrorReport, InstancePictures, InstanceReport
 
 #: bytes of pictures in one page: those in full, and the thumbnails
@@ -64,6 +64,8 @@ class _Study:
     counts: Counter[str] = field(default_factory=Counter)
     keys: set[int] = field(default_factory=set)
     drawn_by: set[str] = field(default_factory=set)
+    #: the verdict on its first instance, which is the verdict on a study of one
+    first: str = ""
     full_bytes: int = 0
     thumbnail_bytes: int = 0
     left_out: int = 0
@@ -116,7 +118,9 @@ class StudyPages:
         """
         said = statements or {}
         several = len(self._studies) != 1 or self._unreadable > 0
-        pages = [self._write_study(study, said.get(study.uid, ()), several) for study in self._studies.values()]
+        pages = [
+            self._write_study(study, said.get(study.uid, ()), several) for study in self._studies.values()
+        ]
         return self._write_index() if several else pages[0]
 
     def _study(self, report: InstanceReport) -> _Study:
@@ -135,9 +139,8 @@ class StudyPages:
             self._append(f"{place}-example", rendered("instance.html.j2", card=card))
             return
         thumbnail = self._thumbnail(study, painted)
-        group = "rest" if tone == "good" else "differ"
-        cell = rendered("cell.html.j2", card=card, thumbnail=thumbnail)
-        self._append(f"{place}-{group}", cell if tone == "good" else f'<ol class="grid">{cell}</ol>')
+        group = "rest" if tone == "good" else "differ_small"
+        self._append(f"{place}-{group}", rendered("cell.html.j2", card=card, thumbnail=thumbnail))
 
     def _takes(self, study: _Study, painted: InstancePictures | None) -> bool:
         """Whether there is room in the page for all the pictures of one more instance; then it is taken."""
@@ -161,9 +164,18 @@ class StudyPages:
 
     def _write_study(self, study: _Study, statements: Sequence[str], several: bool) -> Path:
         page = _StudyPage.of(study, statements, self._pieces, self._about, several)
-        path = self._folder / file_name(study.number)
-        with _writing(path), path.open("w", encoding="utf-8") as file:
-            _copy(streamed("study.html.j2", page=page, about=self._about, meanings=MEANINGS), file)
+        return self._write("study.html.j2", file_name(study.number), page)
+
+    def _write(self, template: str, name: str, page: object) -> Path:
+        """One page, under its name when it is complete and synced."""
+        path, part = self._folder / name, self._pieces / name
+        with _writing(path):
+            with part.open("w", encoding="utf-8") as file:
+                for piece in streamed(template, page=page, about=self._about, meanings=MEANINGS):
+                    file.write(piece)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
         return path
 
     def _write_index(self) -> Path:
@@ -178,12 +190,12 @@ class StudyPages:
             "unreadable": Pieces(self._pieces / "unreadable"),
             "limits": _limits(self._counts),
         }
-        path = self._folder / INDEX
-        with _writing(path), path.open("w", encoding="utf-8") as file:
-            _copy(streamed("index.html.j2", page=page, about=self._about, meanings=MEANINGS), file)
-        return path
+        return self._write("index.html.j2", INDEX, page)
 
 
+#: what the instances of a series are sorted into: those that are not authentic in full or, where a page grows
+#: too large, small; an authentic one in full; the rest
+_GROUPS = ("differ", "differ_small", "example", "rest")
 _SYMBOLS = {"good": "✓", "bad": "✗", "open": "?"}
 
 
@@ -212,6 +224,7 @@ class _SeriesPart:
     title: str
     facts: list[tuple[str, str]]
     differ: Pieces
+    differ_small: Pieces
     example: Pieces
     rest: Pieces
 
@@ -236,7 +249,7 @@ class _StudyPage:
     def of(
         cls, study: _Study, statements: Sequence[str], pieces: Path, about: About, several: bool
     ) -> _StudyPage:
-        verdict, tone = words.overall(study.counts)
+        verdict, tone = _verdict(study)
         return cls(
             number=study.number,
             several=several,
@@ -259,6 +272,7 @@ def _series_of(study: _Study, report: InstanceReport) -> _Series:
 
 
 def _count(study: _Study, series: _Series, report: InstanceReport) -> None:
+    study.first = study.first or words.sentence(report)
     study.counts[report.finding] += 1
     series.counts[report.finding] += 1
     for frame in report.frames:
@@ -274,8 +288,7 @@ def _series_part(study: _Study, series: _Series, pieces: Path) -> _SeriesPart:
     found = words.listed(f"{number} {MEANINGS[f].title.lower()}" for f, number in _in_order(series.counts))
     facts = [("Series Instance UID", series.uid or "none"), ("Found", found)]
     place = f"{study.number}-{series.number}"
-    differ, example, rest = (Pieces(pieces / f"{place}-{group}") for group in ("differ", "example", "rest"))
-    return _SeriesPart(title, facts, differ, example, rest)
+    return _SeriesPart(title, facts, **{group: Pieces(pieces / f"{place}-{group}") for group in _GROUPS})
 
 
 def _study_facts(study: _Study, about: About) -> list[tuple[str, str]]:
@@ -301,8 +314,13 @@ def _keys(keys: Iterable[Key]) -> str:
     return ", ".join(f"{key.id} (fingerprint {key.fingerprint})" for key in keys)
 
 
-def _line_of(study: _Study) -> dict[str, object]:
+def _verdict(study: _Study) -> tuple[str, str]:
     verdict, tone = words.overall(study.counts)
+    return study.first if sum(study.counts.values()) == 1 else verdict, tone
+
+
+def _line_of(study: _Study) -> dict[str, object]:
+    verdict, tone = _verdict(study)
     return {
         "file": file_name(study.number),
         "number": study.number,
@@ -336,11 +354,6 @@ def _left_out(study: _Study) -> str:
 
 def _size(frame: object) -> int:
     return sum(len(getattr(frame, name)) for name in ("received", "restored", "change", "roi", "packets"))
-
-
-def _copy(pieces: Iterable[str], file: TextIO) -> None:
-    for piece in pieces:
-        file.write(piece)
 
 
 @contextlib.contextmanager

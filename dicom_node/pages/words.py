@@ -27,8 +27,8 @@ _SPELLED_OUT = 6
 class Meaning:
     """What one finding is called, shown as, and worth.
 
-    `tone` is "good", "bad" or "open"; `symbol` says the same without colour. `numbers` are those of the threat
-    model that `proves` and `leaves_open` rest on.
+    `tone` is "good", "bad" or "open"; `symbol` says the same without colour. `numbers` are those of
+    the threat model that `proves` and `leaves_open` rest on.
     """
 
     title: str
@@ -52,7 +52,7 @@ MEANINGS: Mapping[str, Meaning] = {
         "Header altered",
         "bad",
         "✗",
-        "The pixels are what the record was made for; the fields named differ from what travelled in the pixels.",
+        "The pixels are what the record was made for; the fields named differ from what travelled in them.",
         "Who changed the header, and why: a correction by the hospital looks the same as a forgery.",
         ("G3", "G4", "N6", "N15"),
     ),
@@ -61,8 +61,8 @@ MEANINGS: Mapping[str, Meaning] = {
         "bad",
         "✗",
         "The record is authentic, and the pixels are not the ones that it was made for.",
-        "What the image showed before, inside the tiles in red. Where a change is, is known less surely than that "
-        "there is one.",
+        "What the image showed before, inside the tiles in red. Where a change is, is known less surely than "
+        "that there is one.",
         ("G2", "G3", "N5", "N16"),
     ),
     "damaged": Meaning(
@@ -70,8 +70,8 @@ MEANINGS: Mapping[str, Meaning] = {
         "bad",
         "!",
         "The image was protected and is not whole: parts of its watermark are left, or only its label.",
-        "Whose image it was and whether the pixels changed: the record cannot be read any more. Lossy compression, "
-        "scaling and cropping end like this.",
+        "Whose image it was and whether the pixels changed: the record cannot be read any more. Lossy "
+        "compression, scaling and cropping end like this.",
         ("N1", "N4", "N8"),
     ),
     "unknown-segmenter": Meaning(
@@ -93,7 +93,7 @@ MEANINGS: Mapping[str, Meaning] = {
     "unmarked": Meaning(
         "No watermark",
         "open",
-        "–",
+        "\N{EN DASH}",
         "Nothing. There is nothing in this object that the keys used here can read.",
         "Whether it ever was protected: a watermark can be removed by whoever does not mind being noticed.",
         ("N1", "N17"),
@@ -103,12 +103,13 @@ MEANINGS: Mapping[str, Meaning] = {
 #: the statements of docs/threat-model.md that findings rest on, in short
 STATEMENTS: Mapping[str, str] = {
     "G2": "A forged or altered record is accepted with a probability of 2⁻¹²⁸.",
-    "G3": "Any change of any sample is detected, the region of interest included; so are missing and exchanged frames.",
+    "G3": "Any change of any sample is detected, the region of interest included; so are missing and "
+    "exchanged frames.",
     "G4": "The fields that travel in the record are compared with the header byte for byte.",
     "N1": "Whoever does not mind being noticed can destroy the watermark; that it is missing proves nothing.",
     "N4": "One forged packet passes with a probability of 2⁻³²; it can spoil a record, not make one.",
-    "N5": "Where a change is, is weaker than whether there is one: indicative tiles are an upper bound, and a changed "
-    "cell escapes location, not detection, once in 256 times.",
+    "N5": "Where a change is, is weaker than whether there is one: indicative tiles are an upper bound, and "
+    "a changed cell escapes location, not detection, once in 256 times.",
     "N6": "Header fields outside the record are not compared.",
     "N8": "Which key or network the header names is a hint; it can be forged, and makes nothing authentic.",
     "N9": "The keys are symmetric: whoever can verify can also forge.",
@@ -148,7 +149,7 @@ def _pixels_altered(report: InstanceReport) -> str:
 def _differences(report: InstanceReport) -> list[str]:
     bad = [frame.frame for frame in report.frames if frame.finding not in ("authentic", "header-altered")]
     tiles = sum(len(frame.altered_tiles) for frame in report.frames)
-    where = f" in {counted(tiles, 'tile')} of 64 × 64 pixels" if tiles else ""
+    where = f" in {counted(tiles, 'tile')} of 64 \N{MULTIPLICATION SIGN} 64 pixels" if tiles else ""
     found = []
     if len(report.frames) == 1:
         found.append(f"its pixels were changed{where}")
@@ -156,7 +157,8 @@ def _differences(report: InstanceReport) -> list[str]:
         found.append(f"the pixels of {_numbered(bad)} were changed{where}")
     if report.frames_expected not in (0, len(report.frames)):
         found.append(
-            f"it was protected with {counted(report.frames_expected, 'frame')} and has {len(report.frames)} now"
+            f"it was protected with {counted(report.frames_expected, 'frame')}, and has "
+            f"{len(report.frames)} now"
         )
     return found or ["its frames are not those that were protected together"]
 
@@ -170,12 +172,12 @@ def _numbered(frames: Sequence[int]) -> str:
 def _damaged(report: InstanceReport) -> str:
     if any(frame.packets for frame in report.frames):
         return (
-            "This image was protected, and was damaged since: parts of its watermark are authentic, too little "
-            "to read the record."
+            "This image was protected, and was damaged since: parts of its watermark are authentic, too "
+            "little to read the record."
         )
     return (
-        "The header says that this image is protected, and its watermark cannot be read: the image was changed "
-        "all over, or the header is not true."
+        "The header says that this image is protected, and its watermark cannot be read: the image was "
+        "changed all over, or the header is not true."
     )
 
 
@@ -193,7 +195,9 @@ def _wrong_key(report: InstanceReport) -> str:  # noqa: ARG001
 
 def _unmarked(report: InstanceReport) -> str:
     if report.reason:
-        return f"This object has no pixels that are ever marked ({report.reason}), and its header is not sealed."
+        return (
+            f"This object has no pixels that are ever marked ({report.reason}), and its header is not sealed."
+        )
     return "There is no watermark in this image that the keys used here can read."
 
 
@@ -228,20 +232,28 @@ def spoken(moment: str) -> str:
 
 def overall(counts: Mapping[str, int], unreadable: int = 0) -> tuple[str, str]:
     """The verdict on many instances and its tone, by how many of each finding there are."""
-    total = sum(counts.values())
-    authentic = counts.get("authentic", 0)
+    verdict, tone = _overall(counts)
+    if not unreadable:
+        return verdict, tone
+    return f"{verdict} {counted(unreadable, 'file')} could not be read.", "bad" if tone == "bad" else "open"
+
+
+def _overall(counts: Mapping[str, int]) -> tuple[str, str]:
+    total, authentic = sum(counts.values()), counts.get("authentic", 0)
+    images = counted(total, "image")
     bad = sum(number for finding, number in counts.items() if MEANINGS[finding].tone == "bad")
     unjudged = total - authentic - bad
-    unread = f" {counted(unreadable, 'file')} could not be read." if unreadable else ""
     if not total:
-        return f"There was nothing to judge.{unread}", "open"
+        return "There was nothing to judge.", "open"
     if bad:
         others = f", and {unjudged} could not be judged" if unjudged else ""
-        return f"{bad} of {counted(total, 'image')} {'is' if bad == 1 else 'are'} not what was protected{others}.{unread}", "bad"  # fmt: skip
+        return f"{bad} of {images} {'is' if bad == 1 else 'are'} not what was protected{others}.", "bad"
+    if unjudged and authentic:
+        return f"{unjudged} of {images} could not be judged; the rest is what was protected.", "open"
     if unjudged:
-        return f"{unjudged} of {counted(total, 'image')} could not be judged; the rest is authentic.{unread}" if authentic else f"None of {counted(total, 'image')} could be judged.{unread}", "open"  # fmt: skip
-    all_of = "The only image is" if total == 1 else f"All {total} images are"
-    return f"{all_of} authentic.{unread}", "open" if unreadable else "good"
+        return f"None of {images} could be judged.", "open"
+    all_of = "The only image is" if total == 1 else f"All {images} are"
+    return f"{all_of} what was protected. Nothing was changed.", "good"
 
 
 def facts(report: InstanceReport) -> list[tuple[str, str]]:
@@ -293,7 +305,10 @@ def _room(frames: Sequence[FrameReport]) -> str:
     if not tiled:
         return ""
     least = min(tiled, key=lambda f: f.packets)
-    return f"{counted(least.packets, 'tile')} with an authentic packet; {counted(least.shards_needed, 'shard')} of theirs suffice"
+    return (
+        f"the record takes {counted(least.shards_needed, 'shard')}; "
+        f"{counted(least.packets, 'tile')} hold authentic ones"
+    )
 
 
 def _changed(frames: Sequence[FrameReport]) -> str:
@@ -320,10 +335,14 @@ def _restores(frames: Sequence[FrameReport]) -> str:
 def _where(frames: Sequence[FrameReport]) -> str:
     trusted = {f.localisation for f in frames if f.altered_tiles}
     if not trusted:
-        return ""
+        altered = any(f.finding == "pixels-altered" for f in frames)
+        return "not located: the record had no room for the grid that would tell (N5)" if altered else ""
     if trusted == {"exact"}:
         return "tiles in red were changed; a changed cell escapes location once in 256 times (N5)"
-    return "tiles in red are an upper bound: the map may have been redrawn, and silenced tiles that nobody touched (N5)"
+    return (
+        "tiles in red are an upper bound: the map may have been redrawn, and silenced tiles that nobody "
+        "touched (N5)"
+    )
 
 
 def altered_fields(report: InstanceReport) -> list[str]:

@@ -116,7 +116,8 @@ def _by_header(header: Dataset, frame: Frame) -> tuple[Bytes8 | None, str]:
     if header.get("WindowWidth") is None or header.get("WindowCenter") is None:
         return None, ""
     values = np.asarray(apply_modality_lut(stored, header), np.float64)
-    seen = apply_voi_lut(np.concatenate([values, [-_FAR, _FAR]]), header)
+    with np.errstate(over="ignore"):  # far off, a sigmoid is 0 for all that
+        seen = apply_voi_lut(np.concatenate([values, [-_FAR, _FAR]]), header)
     centre, width = (_first(header[keyword].value) for keyword in ("WindowCenter", "WindowWidth"))
     words = f"the window of the header, centre {centre:g}, width {width:g}"
     return _to_grey(seen[:-2], float(seen[-2]), float(seen[-1])), words
@@ -183,6 +184,7 @@ class Painter:
         change = None if verdict.restored is None else _change(frame, verdict.restored)
         if change is not None:
             self._changes.update(_counted(change))
+            change = change if change.any() else None
         middle = frame.number == _middle(self.ds)
         full = verdict.finding is not Finding.AUTHENTIC or self.in_full if middle else self._wanted(verdict)
         if not (middle or full or not self._thumbnail):
@@ -225,7 +227,7 @@ def _painted(
     evidence = verdict.evidence
     restored = b""
     lossless = max(frame.rows, frame.cols) <= _LOSSLESS_PX
-    if verdict.restored is not None:
+    if verdict.restored is not None and change is not None:
         restored = _webp(_seen(ds, verdict.restored.samples, greys, _SIDE_PX), lossless=lossless)
     return FramePictures(
         frame=frame.number,

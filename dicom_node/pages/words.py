@@ -352,7 +352,8 @@ def altered_fields(report: InstanceReport) -> list[str]:
 
 def counted(number: int, what: str) -> str:
     """`1 tile`, `2 tiles`, `12 345 tiles`."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}".replace(",", " ")
+    digits = f"{number:,}".replace(",", "\N{NO-BREAK SPACE}")
+    return f"{digits} {what}{'' if number == 1 else 's'}"
 
 
 def listed(names: Iterable[str]) -> str:

@@ -37,6 +37,8 @@ _ENVIRONMENT: Mapping[str, str] = {
     "OPENBLAS_NUM_THREADS": "1",
     "MALLOC_ARENA_MAX": "1",
 }
+#: a process that writes a file takes it back before it ends; one that hangs is not waited for
+_LAST_WORDS_S = 2.0
 _READY, _FAILED, _DONE = "ready", "failed", "done"
 
 
@@ -74,9 +76,11 @@ class Pool(Generic[Task, Answer]):
     ) -> None:
         workers, self._workers = self._workers, []
         for worker in workers:
-            worker.process.kill()
+            worker.process.terminate()
         for worker in workers:
             worker.pipe.close()
+            worker.process.join(_LAST_WORDS_S)
+            worker.process.kill()
             worker.process.join()
 
     def answers(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, Answer]]:
@@ -233,8 +237,9 @@ def _as_a_child_wants_it() -> Iterator[None]:
 def _serve(pipe: Connection, prepare: Callable[[], Callable[[Task], Answer]]) -> None:
     """A process's whole life: prepare, answer, end when nobody asks any more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     warnings.simplefilter("ignore")  # those of pydicom quote values, which may be a patient's
-    with contextlib.suppress(EOFError, OSError):
+    with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
         try:
             answer = prepare()
         except (NodeError, WatermarkError) as error:

@@ -25,6 +25,7 @@ from blessmark.verify import verify
 from dicom_node import header, label
 from dicom_node.config import Config, Route
 from dicom_node.jobs import Outcome, Work, failed, passed
+from dicom_node.misplaced import misplaced
 from dicom_node.originals import SOP_INSTANCE_UID, OriginalFields, unseal
 from dicom_node.report import FrameReport, InstanceReport, Place
 from dicom_node.rewrite import shallow
@@ -107,6 +108,8 @@ def review(
         rewritten = _without_pixels(ds, subject, _NO_ROOM, reader)
         if rewritten.finding is Finding.AUTHENTIC:
             return rewritten
+    moved = _misplaced(ds, image, reader, verdicts)
+    verdicts = [moved.get(verdict.evidence.frame, verdict) for verdict in verdicts]
     return _concluded(subject, verdicts, image.frames, reader, show_record=show_record)
 
 
@@ -243,6 +246,21 @@ def _verdicts(
         if on_frame is not None:
             on_frame(frame, verdict)
         yield verdict
+
+
+def _misplaced(
+    ds: Dataset, image: pixels.Image, reader: Reader, verdicts: Sequence[Verdict]
+) -> dict[int, Verdict]:
+    """Frames that prove to be others of the same instance; nothing to look for where nothing was marked."""
+    marked = label.read_mark(ds) is not None or any(verdict.record is not None for verdict in verdicts)
+    if image.frames == 1 or not marked:
+        return {}
+
+    def look(number: int, other: int) -> Verdict:
+        frame = replace(image.frame(number), number=other)
+        return _without_samples(verify(frame, reader.ring, reader.segmenters))
+
+    return misplaced(verdicts, image.frames, look)
 
 
 def _nothing_in_the_pixels(verdicts: Sequence[Verdict]) -> bool:
@@ -428,7 +446,14 @@ def _frame_report(verdict: Verdict) -> FrameReport:
         block_px=evidence.block_px,
         restoration="exact" if verdict.exact else "approximate" if verdict.approximate else "none",
         restored_psnr_db=evidence.restored_psnr_db,
+        holds_frame=_marked_as(verdict),
     )
+
+
+def _marked_as(verdict: Verdict) -> int | None:
+    """The number that a frame was marked with, where it is another than it has now."""
+    frame = verdict.evidence.frame
+    return verdict.record.frame if verdict.record is not None and verdict.record.frame != frame else None
 
 
 def _moment(time_s: int) -> str:

@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 from blessmark.errors import WatermarkError
 from dicom_node import __version__
+from dicom_node.cli import options_verify
 from dicom_node.errors import EXIT_ERROR, NodeError
 from dicom_node.problem import unforeseen
 
@@ -188,12 +189,8 @@ def _add_verify(commands: _Commands[argparse.ArgumentParser]) -> None:
     verify = _command(
         commands, "verify", "verify", "judge files: authentic, altered (where), damaged, unmarked"
     )
-    verify.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="files and folders")
     _add_reading(verify)
-    verify.add_argument("--json", action="store_true", help="one JSON document instead of lines")
-    verify.add_argument(
-        "--show-record", action="store_true", help="include the fields of the record (patient data) in --json"
-    )
+    options_verify.add(verify)
 
 
 def _add_recover(commands: _Commands[argparse.ArgumentParser]) -> None:
@@ -205,6 +202,7 @@ def _add_recover(commands: _Commands[argparse.ArgumentParser]) -> None:
         action="store_true",
         help="also write images of which only some tiles can be restored (never called authentic)",
     )
+    options_verify.add_jobs(recover)
 
 
 def _add_keys(commands: _Commands[argparse.ArgumentParser]) -> None:

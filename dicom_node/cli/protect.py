@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -12,14 +13,14 @@ from pydicom.dataset import Dataset
 
 from blessmark.types import BlockSettings, Carrier, Receipt
 from dicom_node import header, log
-from dicom_node.cli.files import Pair, instance, pairs, progress, write_whole
-from dicom_node.cli.reading import ring_of, segmenters_of, tell, tell_skipped
+from dicom_node.cli.files import Pair, pairs, progress, write_whole
+from dicom_node.cli.reading import instance, ring_of, segmenters_of, skipped
 from dicom_node.config import RECORD_FIELDS, Deidentify, OnUnprotectable, Profile, Uids
 from dicom_node.errors import EXIT_DONE, EXIT_ERROR
 from dicom_node.originals import SOP_INSTANCE_UID
-from dicom_node.problem import problem
+from dicom_node.problem import printable, problem
 from dicom_node.protect import Protection, Site, protect, written
-from dicom_node.report import ErrorReport
+from dicom_node.report import ErrorReport, line
 
 _UID = re.compile(r"[0-9.]{1,64}")
 
@@ -29,17 +30,18 @@ def run(args: argparse.Namespace) -> int:
     site = _site(args)
     anew = args.out if args.deidentify and args.source.is_dir() else None
     counts: Counter[str] = Counter()
-    for pair in progress(pairs(args.source, args.out), "protecting"):
+    tasks = pairs(args.source, args.out)
+    for pair in progress(tasks, "protecting", len(tasks)):
         done = _protected(pair, site, anew)
         if done is None:
             counts["skipped"] += 1
-            tell_skipped(pair.source)
+            print(line(skipped(pair.source)), file=sys.stderr)
         elif isinstance(done, ErrorReport):
             counts["error"] += 1
-            tell(done)
+            print(line(done), file=sys.stderr, flush=True)
         else:
             counts[done.result] += 1
-            print(f"{done.result:<16} {_detail(done):<44} {pair.source}", flush=True)
+            print(f"{done.result:<16} {_detail(done):<44} {printable(str(pair.source))}", flush=True)
     print(", ".join(f"{count} {result}" for result, count in counts.most_common()))
     return EXIT_ERROR if counts["error"] else EXIT_DONE
 

@@ -13,6 +13,9 @@ from functools import cache
 from importlib import resources
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from dicom_node.problem import printable
 
 
 @cache
@@ -46,6 +49,7 @@ def _environment() -> Environment:
         loader=PackageLoader("dicom_node.pages"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
@@ -55,7 +59,13 @@ def _environment() -> Environment:
     return made
 
 
-def data_uri(picture: bytes) -> str:
+def _shown(value: object) -> object:
+    """A text with what steers the eye written out: a name may hold what turns the line around."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def data_uri(picture: bytes) -> Markup:
     """A picture in the page itself; PNG or WebP, told by its first bytes."""
     kind = "png" if picture.startswith(b"\x89PNG") else "webp"
-    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
+    # nothing in it can end an attribute
+    return Markup(f"data:image/{kind};base64,{base64.b64encode(picture).decode()}")  # noqa: S704

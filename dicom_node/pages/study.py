@@ -10,7 +10,7 @@ import contextlib
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +19,8 @@ from dicom_node.pages import words
 from dicom_node.pages.cards import card_of
 from dicom_node.pages.rendering import rendered, streamed
 from dicom_node.pages.words import FINDINGS, MEANINGS, STATEMENTS
-from dicom_node.report import ErrorReport, InstancePictures, InstanceReport
+from dicom_node.report import ErrorReport, InstancePictures, InstanceReport, Note
+from dicom_node.summary import Remark, Summary
 
 #: bytes of pictures in one page: those in full, and the thumbnails
 _FULL_BYTES, _THUMBNAIL_BYTES = 8_000_000, 4_000_000
@@ -42,7 +43,6 @@ class About:
 
     judged_at: str
     version: str
-    format_version: str
     keys: tuple[Key, ...]
     show_record: bool
 
@@ -85,7 +85,7 @@ class StudyPages:
         self._pieces = folder / _PIECES
         self._studies: dict[str, _Study] = {}
         self._counts: Counter[str] = Counter()
-        self._unreadable = self._number = 0
+        self._unreadable = self._missing = self._number = 0
         with _writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             if any(folder.iterdir()):
@@ -98,11 +98,13 @@ class StudyPages:
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self._pieces, ignore_errors=True)
 
-    def add(self, report: InstanceReport | ErrorReport) -> None:
-        """Write what was found about one instance to where its page will take it from."""
-        if isinstance(report, ErrorReport):
-            self._unreadable += 1
-            self._append("unreadable", rendered("unreadable.html.j2", report=report))
+    def add(self, report: InstanceReport | ErrorReport | Note) -> None:
+        """Write what was found about one source to where its page will take it from."""
+        if not isinstance(report, InstanceReport):
+            said = report.error if isinstance(report, ErrorReport) else report.text
+            self._unreadable += isinstance(report, ErrorReport)
+            self._missing += isinstance(report, Note) and report.is_finding
+            self._append("others", rendered("other.html.j2", source=report.source, said=said))
             return
         self._number += 1
         study = self._study(report)
@@ -111,17 +113,15 @@ class StudyPages:
         self._counts[report.finding] += 1
         self._write_instance(study, series, report)
 
-    def finish(self, statements: Mapping[str, Sequence[str]] | None = None) -> Path:
-        """Put the pages together; the one to open.
-
-        `statements` are sentences about a study as a whole, by Study Instance UID.
-        """
-        said = statements or {}
-        several = len(self._studies) != 1 or self._unreadable > 0
-        pages = [
-            self._write_study(study, said.get(study.uid, ()), several) for study in self._studies.values()
-        ]
-        return self._write_index() if several else pages[0]
+    def finish(self, summary: Summary) -> Path:
+        """Put the pages together; the one to open. `summary` is of the reports that were added."""
+        several = len(self._studies) != 1 or bool(self._unreadable or self._missing)
+        remarks = _Remarks(
+            {(study.uid, series.uid): series.remarks for study in summary.studies for series in study.series},
+            summary.remarks,
+        )
+        pages = [self._write_study(study, remarks, several) for study in self._studies.values()]
+        return self._write_index(remarks) if several else pages[0]
 
     def _study(self, report: InstanceReport) -> _Study:
         uid = report.place.study
@@ -162,8 +162,8 @@ class StudyPages:
         with _writing(self._folder), (self._pieces / piece).open("a", encoding="utf-8") as file:
             file.write(text)
 
-    def _write_study(self, study: _Study, statements: Sequence[str], several: bool) -> Path:
-        page = _StudyPage.of(study, statements, self._pieces, self._about, several)
+    def _write_study(self, study: _Study, remarks: _Remarks, several: bool) -> Path:
+        page = _StudyPage.of(study, remarks, self._pieces, self._about, several)
         return self._write("study.html.j2", file_name(study.number), page)
 
     def _write(self, template: str, name: str, page: object) -> Path:
@@ -178,8 +178,8 @@ class StudyPages:
             part.replace(path)
         return path
 
-    def _write_index(self) -> Path:
-        verdict, tone = words.overall(self._counts, self._unreadable)
+    def _write_index(self, remarks: _Remarks) -> Path:
+        verdict, tone = words.overall(self._counts, self._unreadable, self._missing)
         page = {
             "verdict": verdict,
             "tone": tone,
@@ -187,7 +187,8 @@ class StudyPages:
             "facts": _facts(self._about, self._counts, sum(len(s.series) for s in self._studies.values())),
             "counts": _in_order(self._counts),
             "studies": [_line_of(study) for study in self._studies.values()],
-            "unreadable": Pieces(self._pieces / "unreadable"),
+            "remarks": remarks.across,
+            "others": Pieces(self._pieces / "others"),
             "limits": _limits(self._counts),
         }
         return self._write("index.html.j2", INDEX, page)
@@ -220,9 +221,18 @@ class Pieces:
 
 
 @dataclass(frozen=True, slots=True)
+class _Remarks:
+    """What there is to say beyond the findings: by study and series, and across them."""
+
+    of_series: Mapping[tuple[str, str], tuple[Remark, ...]]
+    across: tuple[Remark, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class _SeriesPart:
     title: str
     facts: list[tuple[str, str]]
+    remarks: tuple[Remark, ...]
     differ: Pieces
     differ_small: Pieces
     example: Pieces
@@ -238,7 +248,7 @@ class _StudyPage:
     verdict: str
     tone: str
     symbol: str
-    statements: tuple[str, ...]
+    remarks: tuple[Remark, ...]
     facts: list[tuple[str, str]]
     counts: list[tuple[str, int]]
     series: list[_SeriesPart]
@@ -246,9 +256,7 @@ class _StudyPage:
     left_out: str
 
     @classmethod
-    def of(
-        cls, study: _Study, statements: Sequence[str], pieces: Path, about: About, several: bool
-    ) -> _StudyPage:
+    def of(cls, study: _Study, remarks: _Remarks, pieces: Path, about: About, several: bool) -> _StudyPage:
         verdict, tone = _verdict(study)
         return cls(
             number=study.number,
@@ -256,10 +264,13 @@ class _StudyPage:
             verdict=verdict,
             tone=tone,
             symbol=_SYMBOLS[tone],
-            statements=tuple(statements),
+            remarks=() if several else remarks.across,
             facts=[("Study Instance UID", study.uid or "none"), *_study_facts(study, about)],
             counts=_in_order(study.counts),
-            series=[_series_part(study, series, pieces) for series in study.series.values()],
+            series=[
+                _series_part(study, series, remarks.of_series.get((study.uid, series.uid), ()), pieces)
+                for series in study.series.values()
+            ],
             limits=_limits(study.counts),
             left_out=_left_out(study),
         )
@@ -282,13 +293,15 @@ def _count(study: _Study, series: _Series, report: InstanceReport) -> None:
             study.drawn_by.add(frame.segmenter)
 
 
-def _series_part(study: _Study, series: _Series, pieces: Path) -> _SeriesPart:
+def _series_part(study: _Study, series: _Series, remarks: tuple[Remark, ...], pieces: Path) -> _SeriesPart:
     total = sum(series.counts.values())
     title = ", ".join(filter(None, (series.modality, words.counted(total, "image"))))
     found = words.listed(f"{number} {MEANINGS[f].title.lower()}" for f, number in _in_order(series.counts))
     facts = [("Series Instance UID", series.uid or "none"), ("Found", found)]
     place = f"{study.number}-{series.number}"
-    return _SeriesPart(title, facts, **{group: Pieces(pieces / f"{place}-{group}") for group in _GROUPS})
+    return _SeriesPart(
+        title, facts, remarks, **{group: Pieces(pieces / f"{place}-{group}") for group in _GROUPS}
+    )
 
 
 def _study_facts(study: _Study, about: About) -> list[tuple[str, str]]:
@@ -306,7 +319,7 @@ def _facts(about: About, counts: Counter[str], series: int) -> list[tuple[str, s
         ("Judged", what),
         ("On", about.judged_at),
         ("Keys in the ring used", _keys(about.keys)),
-        ("Program", f"dicom-node {about.version}, watermark format {about.format_version}"),
+        ("Program", f"dicom-node {about.version}, watermark format v1"),
     ]
 
 

@@ -230,12 +230,17 @@ def spoken(moment: str) -> str:
     return f"{at.day} {at:%B %Y} at {at:%H:%M:%S} UTC"
 
 
-def overall(counts: Mapping[str, int], unreadable: int = 0) -> tuple[str, str]:
-    """The verdict on many instances and its tone, by how many of each finding there are."""
+def overall(counts: Mapping[str, int], unreadable: int = 0, missing: int = 0) -> tuple[str, str]:
+    """The verdict on many instances and its tone, by how many of each finding there are.
+
+    `unreadable` files could not be judged; `missing` ones are listed by an index and not there.
+    """
     verdict, tone = _overall(counts)
-    if not unreadable:
-        return verdict, tone
-    return f"{verdict} {counted(unreadable, 'file')} could not be read.", "bad" if tone == "bad" else "open"
+    if unreadable:
+        verdict += f" {counted(unreadable, 'file')} could not be read."
+    if missing:
+        verdict += f" {counted(missing, 'file')} {'is' if missing == 1 else 'are'} missing."
+    return verdict, "open" if tone == "good" and (unreadable or missing) else tone
 
 
 def _overall(counts: Mapping[str, int]) -> tuple[str, str]:
@@ -351,9 +356,8 @@ def altered_fields(report: InstanceReport) -> list[str]:
 
 
 def counted(number: int, what: str) -> str:
-    """`1 tile`, `2 tiles`, `12 345 tiles`."""
-    digits = f"{number:,}".replace(",", "\N{NO-BREAK SPACE}")
-    return f"{digits} {what}{'' if number == 1 else 's'}"
+    """`1 tile`, `2 tiles`, `12,345 tiles`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def listed(names: Iterable[str]) -> str:

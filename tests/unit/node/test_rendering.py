@@ -12,13 +12,12 @@ import pytest
 from jinja2 import UndefinedError
 
 from dicom_node.pages.rendering import data_uri, policy, rendered, streamed, style
-from dicom_node.report import ErrorReport
 from tests.found import picture
 
 
 def test_a_value_is_text_wherever_it_stands() -> None:
     hostile = "\"'><script>alert(1)</script>&"
-    row = rendered("unreadable.html.j2", report=ErrorReport(hostile, hostile))
+    row = rendered("other.html.j2", source=hostile, said=hostile)
     assert "<script" not in row
     assert row.count("&lt;script&gt;") == 2
     assert '"' not in row.replace('class="mono"', "")
@@ -26,7 +25,7 @@ def test_a_value_is_text_wherever_it_stands() -> None:
 
 def test_a_fact_that_nobody_gives_is_an_error() -> None:
     with pytest.raises(UndefinedError):
-        rendered("unreadable.html.j2")
+        rendered("other.html.j2")
 
 
 def test_the_policy_allows_the_one_style_sheet_and_pictures_in_the_page() -> None:
@@ -41,12 +40,13 @@ def test_no_template_holds_a_script_a_style_of_its_own_or_an_address() -> None:
     folder = resources.files("dicom_node.pages") / "templates"
     for file in folder.iterdir():
         text = file.read_text("utf-8")
-        assert not re.search(r"<script|javascript:|\son\w+=|\sstyle=|https?:|@import|url\((?!#)", text), file.name
+        wrong = r"<script|javascript:|\son\w+=|\sstyle=|https?:|@import|url\((?!#)"
+        assert not re.search(wrong, text), file.name
 
 
 def test_what_is_streamed_is_what_is_rendered() -> None:
-    report = ErrorReport("a", "b")
-    assert "".join(streamed("unreadable.html.j2", report=report)) == rendered("unreadable.html.j2", report=report)
+    template, facts = "other.html.j2", {"source": "a", "said": "b"}
+    assert "".join(streamed(template, **facts)) == rendered(template, **facts)
 
 
 def test_pictures_say_what_they_are() -> None:
@@ -88,6 +88,7 @@ def test_contrast_of_black_on_white_is_that_of_the_standard() -> None:
 @pytest.mark.parametrize(("name", "theme"), list(_themes()))
 def test_every_text_can_be_read_on_every_ground(name: str, theme: dict[str, str]) -> None:
     pairs = [(text, ground) for text in _TEXTS for ground in _GROUNDS]
-    pairs += [(text, f"{tone}-ground") for tone in ("good", "bad", "open") for text in ("text", "quiet", tone)]
+    tones = ("good", "bad", "open")
+    pairs += [(text, f"{tone}-ground") for tone in tones for text in ("text", "quiet", tone)]
     poor = {pair: contrast(theme[pair[0]], theme[pair[1]]) for pair in pairs}
     assert {pair: value for pair, value in poor.items() if value < 4.5} == {}

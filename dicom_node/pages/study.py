@@ -129,18 +129,22 @@ class StudyPages:
 
     def _write_instance(self, study: _Study, series: _Series, report: InstanceReport) -> None:
         card = card_of(self._number, report, show_record=self._about.show_record)
-        tone, painted = card.meaning.tone, report.pictures
-        place = f"{study.number}-{series.number}"
-        if tone != "good" and self._takes(study, painted):
-            self._append(f"{place}-differ", rendered("instance.html.j2", card=card))
-            return
-        if painted is not None and painted.frames and not series.has_example and self._takes(study, painted):
-            series.has_example = True
-            self._append(f"{place}-example", rendered("instance.html.j2", card=card))
-            return
-        thumbnail = self._thumbnail(study, painted)
-        group = "rest" if tone == "good" else "differ_small"
-        self._append(f"{place}-{group}", rendered("cell.html.j2", card=card, thumbnail=thumbnail))
+        group = self._group(study, series, card.meaning.tone, report.pictures)
+        if group in ("differ", "example"):
+            piece = rendered("instance.html.j2", card=card)
+        else:
+            thumbnail = self._thumbnail(study, report.pictures)
+            piece = rendered("cell.html.j2", card=card, thumbnail=thumbnail)
+        self._append(f"{study.number}-{series.number}-{group}", piece)
+
+    def _group(self, study: _Study, series: _Series, tone: str, painted: InstancePictures | None) -> str:
+        """Where an instance stands among those of its series, one of `_GROUPS`."""
+        if tone != "good":
+            return "differ" if self._takes(study, painted) else "differ_small"
+        if series.has_example or painted is None or not painted.frames or not self._takes(study, painted):
+            return "rest"
+        series.has_example = True
+        return "example"
 
     def _takes(self, study: _Study, painted: InstancePictures | None) -> bool:
         """Whether there is room in the page for all the pictures of one more instance; then it is taken."""

@@ -45,6 +45,11 @@ def fill(book: Ledger) -> None:
     book.went_down(PACS, time.time() - 7500)
 
 
+def hold(book: Ledger, uid: str) -> None:
+    """One more object that waits for an operator."""
+    _end(book, uid, InstanceState.HELD, "held", "pixel-error", ())
+
+
 _FATES: tuple[tuple[InstanceState, str, str, tuple[str, ...]], ...] = (
     (InstanceState.READY, "protected", "", (PACS, ARCHIVE)),
     (InstanceState.READY, "verified", "authentic", (PACS,)),

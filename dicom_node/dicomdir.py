@@ -47,7 +47,7 @@ def listed(file: BinaryIO) -> Iterator[tuple[str, ...]]:
 def _files(file: BinaryIO, implicit: bool) -> Iterator[tuple[str, ...]]:
     head = file.read(8 if implicit else 12)
     if not head:
-        return  # an index of nothing
+        raise InputError("the index of files is cut short; name the files or their folder instead")
     length = int.from_bytes(head[-4:], "little")
     end = None if length == 0xFFFFFFFF else file.tell() + length
     while end is None or file.tell() < end:

@@ -37,6 +37,8 @@ _ENVIRONMENT: Mapping[str, str] = {
     "OPENBLAS_NUM_THREADS": "1",
     "MALLOC_ARENA_MAX": "1",
 }
+#: a task that takes longer is worth another process for those behind it
+_LONG_S = 1.0
 #: a process that writes a file takes it back before it ends; one that hangs is not waited for
 _LAST_WORDS_S = 2.0
 _READY, _FAILED, _DONE = "ready", "failed", "done"
@@ -108,9 +110,18 @@ class Pool(Generic[Task, Answer]):
             self._give(run, run.suspects)
         if run.suspects or run.under_way & run.tried or len(run.answered) >= _WAITING * self._most:
             return
-        self._start_to(min(self._most, len(run.under_way) + len(run.ahead)))
         while run.ahead and self._give(run, run.ahead):
             pass
+        self._start_to(min(self._most, self._worth_starting(run), len(run.under_way) + len(run.ahead)))
+
+    def _worth_starting(self, run: _Run[Task, Answer]) -> int:
+        """How many processes the tasks deserve: loading takes as long as a dozen small tasks.
+
+        One at first; twice as many whenever all are at work and tasks queue up, or one takes long.
+        """
+        if not self._workers or not all(worker.ready for worker in self._workers):
+            return max(1, len(self._workers))
+        return len(self._workers) * (2 if len(run.ahead) == self._most or run.slow else 1)
 
     def _give(self, run: _Run[Task, Answer], queue: deque[int]) -> bool:
         """Hand the first of a queue to an idle process; whether there is one."""
@@ -126,7 +137,8 @@ class Pool(Generic[Task, Answer]):
 
     def _listen(self, run: _Run[Task, Answer]) -> None:
         """Wait for a word of a process, or for its end."""
-        spoke = wait([worker.pipe for worker in self._workers])
+        spoke = wait([worker.pipe for worker in self._workers], _LONG_S)
+        run.slow = not spoke
         for worker in [each for each in self._workers if each.pipe in spoke]:
             try:
                 kind, content = worker.pipe.recv()
@@ -193,6 +205,7 @@ class _Run(Generic[Task, Answer]):
     under_way: set[int] = field(default_factory=set)
     answered: dict[int, Answer] = field(default_factory=dict)
     next_out: int = 0
+    slow: bool = False
 
     def look_ahead(self, count: int) -> None:
         """Pull tasks until `count` of them wait."""

@@ -70,7 +70,11 @@ def kept(source: IO[bytes], head: bytes, name: str, room: Path) -> Item:
     if len(start) < IN_MEMORY_BYTES:
         return Item(name, None, start)
     with tempfile.NamedTemporaryFile(dir=room, delete=False) as file:
-        _copy(source, start, file)
+        try:
+            _copy(source, start, file)
+        except BaseException:
+            Path(file.name).unlink()
+            raise
         return Item(name, Path(file.name), temporary=True)
 
 

@@ -69,7 +69,17 @@ NODE_EXCEPTIONS = {
     },
     **{
         f"cli.{name}": _COMMAND
-        for name in ("config", "keys", "protect", "recover", "selftest", "serve", "verify")
+        for name in (
+            "config",
+            "keys",
+            "options_verify",
+            "protect",
+            "recover",
+            "restoring",
+            "selftest",
+            "serve",
+            "verify",
+        )
     },
 }
 

@@ -418,6 +418,12 @@ def test_two_addresses_of_one_title_are_refused() -> None:
     assert problems(twice) == ["7: commitment.requesters: named twice: CT1"]
 
 
+def test_the_first_configuration_of_an_installation_is_good() -> None:
+    first = config.load(_CONFIG_FOLDER / "first.yaml")
+    assert first.storage.folder == Path("/var/lib/dicom-node")
+    assert [route.role for route in first.routes] == [Role.PROTECT]
+
+
 # archives that are asked
 
 _WORKSTATION = """\

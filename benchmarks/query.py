@@ -6,6 +6,7 @@ import contextlib
 import functools
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -34,7 +35,8 @@ _NOTES = (
     "judge. Synthetic CT images of 512 x 512 pixels, all different, each with its record in its pixels.",
     "Seconds are from the start of the command to its end, imports included. Memory is the largest sum of "
     "the resident sets of all processes of the command, Orthanc's not among them, looked at five times a "
-    "second; pages that they share are counted for each.",
+    "second; pages that they share are counted for each. CPU time is that of all these processes, start "
+    "included: it tells more than seconds where the machine had other work.",
 )
 
 
@@ -52,7 +54,10 @@ def measure(run: Run) -> Result:
             for path in marked:
                 _stored(orthanc, path)
             rows = tuple(_judged(way, peer, keys, count) for way, peer in ways.items())
-    columns = ("fetched by", "instances", "seconds", "instances/s", "peak memory MB", "processes")
+    columns = (
+        *("fetched by", "instances", "seconds", "instances/s"),
+        *("CPU ms each", "peak memory MB", "processes"),
+    )
     return Result(
         "query", "Judging what an archive holds", _NOTES, (Table("Rate", columns, rows),), {"seed": run.seed}
     )
@@ -112,7 +117,7 @@ def _stored(orthanc: int, path: Path) -> None:
 
 def _judged(way: str, peer: list[str], keys: Path, count: int) -> tuple[Cell, ...]:
     command = [sys.executable, "-m", "dicom_node", "query", "verify", *peer, "--all", "--keys", str(keys)]
-    started = time.monotonic()
+    started, before = time.monotonic(), _cpu_s()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         watch = _Watch(process.pid)
         watch.start()
@@ -121,7 +126,14 @@ def _judged(way: str, peer: list[str], keys: Path, count: int) -> tuple[Cell, ..
     seconds = time.monotonic() - started
     if f"{count} authentic" not in output:
         raise AssertionError(f"{way}: not everything is authentic: {output[-300:]}")
-    return way, count, seconds, count / seconds, watch.peak_bytes / 1e6, watch.processes
+    cpu_ms = 1000 * (_cpu_s() - before) / count
+    return way, count, seconds, count / seconds, cpu_ms, watch.peak_bytes / 1e6, watch.processes
+
+
+def _cpu_s() -> float:
+    """CPU seconds of every process of this one that has ended."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return ended.ru_utime + ended.ru_stime
 
 
 class _Watch(threading.Thread):

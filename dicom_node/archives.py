@@ -8,6 +8,7 @@ Rules that bind here:
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,6 +32,7 @@ _LET_IN_S = 5.0
 _GIVE_UP = 3
 #: seconds that a request under way has to notice that its connection was closed
 _JOIN_S = 10.0
+_LISTED_TWICE = "the archive lists this UID in two places; which of the two objects is meant, nobody can tell"
 _NO_UID = "it gave rows without a usable UID, which were left out"
 _NOT_ASKED = "it gave rows that do not match the UID asked for, which were left out"
 
@@ -167,6 +169,8 @@ class Collection:
         self._ordering = threading.Lock()
         self._stopped = False
         self._gone = 0
+        #: what was ordered, as 16 bytes each
+        self._seen: set[bytes] = set()
         self._at_work = threads
         self._threads = [
             threading.Thread(target=self._run, name=f"fetch-{number}", daemon=True)
@@ -221,12 +225,25 @@ class Collection:
                 self._changed.notify_all()
 
     def _next(self) -> Order | None:
+        """The next order, without what was ordered before; that is told."""
         with self._ordering:
-            return None if self._stopped or self._errors else next(self._orders, None)
+            order = None if self._stopped or self._errors else next(self._orders, None)
+            if order is None:
+                return None
+            self.ordered += len(order.expected)
+            fresh = [uid for uid in order.expected if not self._known(uid)]
+        for uid in order.expected.keys() - set(fresh):
+            self._put(Missed(order.study, order.series, uid, _LISTED_TWICE))
+        return order if len(fresh) == len(order.expected) else order.of(fresh)
+
+    def _known(self, uid: str) -> bool:
+        digest = hashlib.sha256(uid.encode()).digest()[:16]
+        known = digest in self._seen
+        self._seen.add(digest)
+        return known
 
     def _fetch(self, order: Order) -> None:
         """Have an order come, what is missing a second time, and tell what is missing then."""
-        self.ordered += len(order.expected)
         self.landing.expect(order)
         why = ""
         for request in (order, None):

@@ -45,6 +45,13 @@ class Asked:
         return Collection(self.source, folder, orders, self.peer.associations, durable=durable)
 
 
+def keys_of(args: argparse.Namespace) -> Path:
+    """The key ring: of the command line, else of the configuration if one is read, else the usual one."""
+    if args.keys is not None:
+        return Path(args.keys)
+    return _workstation(args, args.peer).key_ring or Path(args.default_keys)
+
+
 @contextlib.contextmanager
 def opened(args: argparse.Namespace) -> Iterator[Asked]:
     """The archive that the command line names, and what is asked; at the end says what was odd about it."""

@@ -56,6 +56,8 @@ def add(
         action.add_argument("--all", action="store_true", help="everything that the archive holds")
     for action in (verify, recover, send):
         add_reading(action)
+        # without --keys the configuration may name the ring
+        action.set_defaults(keys=None, default_keys=action.get_default("keys"))
     options_verify.add_judging(verify)
     for action in (recover, send):
         options_verify.add_jobs(action)

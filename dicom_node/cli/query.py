@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, TypeVar
 from dicom_node import archives, log, report
 from dicom_node.archives import Collection, Missed
 from dicom_node.cli import query_table
-from dicom_node.cli.asking import Asked, destination_of, opened
+from dicom_node.cli.asking import Asked, destination_of, keys_of, opened
 from dicom_node.cli.files import Pair
 from dicom_node.cli.judging import exit_code, how_of, judge
 from dicom_node.cli.recover import restoring
 from dicom_node.cli.telling import Report
-from dicom_node.errors import EXIT_DONE, EXIT_ERROR, EXIT_FINDING, InputError
+from dicom_node.errors import EXIT_DONE, EXIT_ERROR, EXIT_FINDING, InputError, NodeError, UsageError
 from dicom_node.inquiry import Order
 from dicom_node.item import Item
 from dicom_node.landing import Landed, Manifest
@@ -46,6 +46,8 @@ _SYNC_EVERY = 100
 def run(args: argparse.Namespace) -> int:
     """Run one action."""
     log.setup("text", "error")
+    if "keys" in args:
+        args.keys = keys_of(args)
     return _ACTIONS[args.action](args)
 
 
@@ -74,12 +76,12 @@ def _fetch(args: argparse.Namespace) -> int:
     with opened(args) as asked, contextlib.closing(Manifest(args.out)) as manifest:
         here = _Here(asked.orders(), manifest)
         with asked.collected(args.out, here, durable=True) as collection:
-            for number, came in enumerate(_progress(collection, "fetching")):
-                if isinstance(came, Missed):
-                    _tell(_missed(asked, came))
+            for number, came in enumerate(_accounted(asked, _progress(collection, "fetching"))):
+                if isinstance(came, Unreadable):
+                    _tell(came)
                 else:
                     manifest.add(came)
-                counts["error" if isinstance(came, Missed) else "fetched"] += 1
+                counts["error" if isinstance(came, Unreadable) else "fetched"] += 1
                 if number % _SYNC_EVERY == 0:
                     manifest.sync()
         counts["already there"] += here.count
@@ -112,10 +114,10 @@ def _verify(args: argparse.Namespace) -> int:
     how_of(args)
     with opened(args) as asked, _scratch() as folder, asked.collected(folder, asked.orders()) as collection:
         found = (
-            _missed(asked, came)
-            if isinstance(came, Missed)
+            came
+            if isinstance(came, Unreadable)
             else Item(asked.called(came.uid), collection.landing.path(came), temporary=True)
-            for came in collection
+            for came in _accounted(asked, iter(collection))
         )
         code = judge(args, found, partial(_watched, collection, "verifying"))
         _tell_refused(collection)
@@ -137,11 +139,11 @@ def _restored(
 ) -> Iterator[tuple[Report, Path | None]]:
     """Everything restored in other processes: the report on it, and where its original is if it is proven."""
     called: dict[Path, str] = {}
-    missed: list[Missed] = []
+    missed: list[Unreadable] = []
 
     def pairs() -> Iterator[Pair]:
-        for came in _progress(collection, "recovering"):
-            if isinstance(came, Missed):
+        for came in _accounted(asked, _progress(collection, "recovering")):
+            if isinstance(came, Unreadable):
                 missed.append(came)
                 continue
             path = collection.landing.path(came)
@@ -153,7 +155,7 @@ def _restored(
             pair.source.unlink(missing_ok=True)
             there = isinstance(found, InstanceReport) and bool(found.restored or pair.target.exists())
             yield replace(found, source=called.pop(pair.source)), pair.target if there else None
-    yield from ((_missed(asked, each), None) for each in missed)
+    yield from ((each, None) for each in missed)
 
 
 # send
@@ -183,9 +185,9 @@ def _send(args: argparse.Namespace) -> int:
 def _as_they_are(
     _args: argparse.Namespace, asked: Asked, collection: Collection
 ) -> Iterator[tuple[Report, Path | None]]:
-    for came in _progress(collection, "sending"):
-        if isinstance(came, Missed):
-            yield _missed(asked, came), None
+    for came in _accounted(asked, _progress(collection, "sending")):
+        if isinstance(came, Unreadable):
+            yield came, None
         else:
             yield Note(asked.called(came.uid), "sent", ""), collection.landing.path(came)
 
@@ -246,8 +248,18 @@ def _watched(collection: Collection, what: str, items: Iterator[T]) -> Iterator[
             yield item
 
 
-def _missed(asked: Asked, missed: Missed) -> Unreadable:
-    return Unreadable(asked.called(missed.uid), missed.why)
+def _accounted(asked: Asked, collection: Iterator[Landed | Missed]) -> Iterator[Landed | Unreadable]:
+    """What came, and what did not with the reason; what ends the fetching early is told like one more.
+
+    So whoever reads gets a whole document, and the exit code of an error.
+    """
+    try:
+        for came in collection:
+            yield Unreadable(asked.called(came.uid), came.why) if isinstance(came, Missed) else came
+    except UsageError:
+        raise
+    except NodeError as error:
+        yield Unreadable(asked.name, f"{error}; what came before is told above")
 
 
 def _told(found: Iterable[Report]) -> Iterator[Report]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
@@ -70,18 +71,21 @@ class Workstation(Section):
     """
 
     keys: Keys = Keys()
-    watermark: Watermark = Watermark()
-    networks: Networks = Networks()
     destinations: Mapping[Name, Destination] = Field(default_factory=dict)
     query: Query
-    log: Log = Log()
 
     @classmethod
     def of_node(cls, config: Config) -> Workstation:
         """The same of a node's file; its AE title is the node's unless `query` has another."""
         own = config.query.ae_title or config.node.ae_title
         kept = {name: getattr(config, name) for name in cls.model_fields}
-        return cls.model_construct(**kept | {"query": config.query.model_copy(update={"ae_title": own})})
+        kept["query"] = config.query.model_copy(update={"ae_title": own})
+        return cls.model_construct(config.model_fields_set & set(kept), **kept)
+
+    @property
+    def key_ring(self) -> Path | None:
+        """The key ring that the file names; None if it names none."""
+        return self.keys.ring if "keys" in self.model_fields_set else None
 
     def peer(self, name: str) -> QueryPeer | None:
         """The archive of this name, a destination included; None if there is none."""

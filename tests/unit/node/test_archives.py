@@ -208,3 +208,12 @@ def test_a_caller_who_leaves_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with Collection(paper, tmp_path, every(paper), 1, durable=False) as collection:
         next(iter(collection))
     assert not any(thread.is_alive() for thread in collection._threads)
+
+
+def test_a_uid_in_two_places_is_told_and_comes_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TREE, "1.2", {"1.2.1": ["1.1.1.1", "1.2.1.1"]})
+    came = collected(Paper(), tmp_path)
+    (missed,) = [one for one in came if isinstance(one, Missed)]
+    assert (missed.uid, missed.series) == ("1.1.1.1", "1.2.1")
+    assert "two places" in missed.why
+    assert len(came) == 5

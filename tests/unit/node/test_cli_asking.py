@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dicom_node import cli
-from dicom_node.cli.asking import destination_of, inquiry_of, opened
+from dicom_node.cli.asking import destination_of, inquiry_of, keys_of, opened
 from dicom_node.errors import ConfigError, UsageError
 from dicom_node.inquiry import Level
 
@@ -119,3 +119,14 @@ def test_what_cannot_be_is_refused_by_the_parser(
     with pytest.raises(SystemExit):
         parsed(*arguments)
     assert arguments[0].strip("-") in capsys.readouterr().err
+
+
+def test_the_key_ring_is_of_the_command_line_or_of_the_file_or_the_usual_one(
+    config: str, tmp_path: Path
+) -> None:
+    verify = ("--config", config, "--all")
+    usual = keys_of(parsed(*verify, action="verify", peer="pacs"))
+    assert usual == parsed(*verify, action="verify").default_keys
+    Path(config).write_text(_YAML + "keys: {ring: own-ring}\n")
+    assert keys_of(parsed(*verify, action="verify", peer="pacs")) == tmp_path / "own-ring"
+    assert keys_of(parsed(*verify, "--keys", "given", action="verify", peer="pacs")) == Path("given")

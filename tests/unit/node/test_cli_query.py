@@ -101,3 +101,18 @@ def test_a_key_ring_that_is_not_there_is_told_before_anything_is_fetched(
     assert query("verify", there, "--all", "--keys", str(tmp_path / "none")) == 1
     assert "dicom-node keys new" in capsys.readouterr().err
     assert there.finds == []
+
+
+def test_an_archive_that_is_not_there_is_an_error_in_a_whole_document(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = tmp_path / "keyring"
+    assert cli.main(["keys", "new", "--keys", str(keys)]) == 0
+    capsys.readouterr()
+    with shelf().open() as settings:
+        pass
+    arguments = ["--peer", f"SHELF@127.0.0.1:{settings.port}", "--all", "--keys", str(keys), "--json"]
+    assert cli.main(["query", "verify", *arguments]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert document["instances"] == []
+    assert "cannot be reached" in document["errors"][0]["error"]

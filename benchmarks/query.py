@@ -73,6 +73,7 @@ def _marked(keys: Path, path: Path) -> Path:
         on_unprotectable=OnUnprotectable.HEADER,
     )
     ds = pixels.read(path)
+    ds.PatientID = "BENCH"  # one patient, one study, one series
     protect(ds, site, int(time.time()))
     path.write_bytes(written(ds))
     return path

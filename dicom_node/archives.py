@@ -34,6 +34,7 @@ _GIVE_UP = 3
 _JOIN_S = 10.0
 _LISTED_TWICE = "the archive lists this UID in two places; which of the two objects is meant, nobody can tell"
 _NO_UID = "it gave rows without a usable UID, which were left out"
+_TWICE = "it lists a study or series under two entries with one UID; what is in it was taken once"
 _NOT_ASKED = "it gave rows that do not match the UID asked for, which were left out"
 
 
@@ -94,12 +95,16 @@ def _below(
         fixed = (UNIQUE[each] for each in (Level.STUDY, Level.SERIES))
         keys |= {key: above.get(key) for key in fixed if above.get(key)}
     rows = list(_usable(source, level, keys, inquiry.wanted_at(level), None if rest else limit))
+    gone_into: set[str] = set()
     for row in rows:
         whole = row if above is None else row.below(above)
-        if rest:
-            yield from _below(source, inquiry, rest, whole, limit)
-        else:
+        if not rest:
             yield whole
+        elif row.unique in gone_into:  # of two patients, say; what is below is found under the UID alone
+            _note(source, _TWICE)
+        else:
+            gone_into.add(row.unique)
+            yield from _below(source, inquiry, rest, whole, limit)
 
 
 def _usable(

@@ -217,3 +217,12 @@ def test_a_uid_in_two_places_is_told_and_comes_once(tmp_path: Path, monkeypatch:
     assert (missed.uid, missed.series) == ("1.1.1.1", "1.2.1")
     assert "two places" in missed.why
     assert len(came) == 5
+
+
+def test_one_uid_under_two_entries_is_gone_into_once() -> None:
+    """An archive that has one study under many patients would else be asked for every pair of them."""
+    paper = Paper()
+    paper.odd = [Row(Level.STUDY, {"StudyInstanceUID": "1.1", "PatientID": "other"})]
+    rows = list(found(paper, Inquiry(Level.SERIES)))
+    assert [row.unique for row in rows if row.level is Level.SERIES] == ["1.1.1", "1.1.2", "1.2.1"]
+    assert any("one UID" in note for note in paper.notes)

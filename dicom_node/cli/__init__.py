@@ -221,6 +221,12 @@ def _add_config(commands: _Commands[argparse.ArgumentParser]) -> None:
     actions = config.add_subparsers(dest="action", required=True, metavar="ACTION")
     check = _command(actions, "check", "config", "report every problem of a configuration at once")
     check.add_argument("config", type=Path, metavar="FILE", help="the YAML configuration")
+    check.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="also try what it names: keys, disk, ports, networks, and every destination by C-ECHO and the "
+        "objects that it would take; nothing is sent or changed",
+    )
     _command(actions, "schema", "config", "print the JSON schema for editors")
 
 

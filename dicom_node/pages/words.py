@@ -264,6 +264,8 @@ def _overall(counts: Mapping[str, int]) -> tuple[str, str]:
 def facts(report: InstanceReport) -> list[tuple[str, str]]:
     """What is known of one instance, as name and value, in the order in which it is asked for."""
     known = [
+        ("SOP Instance UID", report.place.instance),
+        ("Record names this", listed(report.bound_to)),
         ("Frames", _frames(report)),
         ("Protected", _protected(report)),
         ("Key", listed(sorted({f"{f.key_id}" for f in report.frames if f.key_id is not None}))),
@@ -275,6 +277,7 @@ def facts(report: InstanceReport) -> list[tuple[str, str]]:
         ("Restores", _restores(report.frames)),
         ("Where", _where(report.frames)),
         ("Passed on because", report.reason),
+        ("SHA-256 of the data set", report.content),
     ]
     return [(name, value) for name, value in known if value]
 

@@ -232,6 +232,27 @@ def _frame_of(restored: Any, received: Any) -> Any:
     return one
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (5000, 1), (513, 1025), (64, 64)])
+@pytest.mark.parametrize(
+    ("channels", "lo", "hi"), [(1, 0, 65535), (1, -32768, 32767), (3, 0, 255), (4, 0, 255)]
+)
+def test_whatever_the_shape_there_is_a_picture(
+    shape: tuple[int, int], channels: int, lo: int, hi: int
+) -> None:
+    plane = np.linspace(lo, hi, shape[0] * shape[1]).astype(np.int32).reshape(shape)
+    received = frame(*(plane for _ in range(channels)), lo=lo, hi=hi)
+    marked = received.with_samples(np.clip(received.samples + 1, lo, hi))
+    painter = Painter(header(), in_full=True)
+    painter(marked, Verdict(Finding.AUTHENTIC, Evidence(1), restored=received, exact=True))
+    pictures = painter.pictures()
+    assert pictures is not None
+    (one,) = pictures.frames
+    longest = min(512, max(shape))
+    assert max(opened(one.received).size) == max(opened(one.restored).size) == longest
+    assert max(opened(one.change).size) in range(longest // 2, longest + 1)
+    assert max(opened(pictures.thumbnail).size) == min(96, max(shape))
+
+
 class TestFramesOfACine:
     """The middle frame stands for the rest, and what differs is shown."""
 

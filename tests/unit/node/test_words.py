@@ -18,6 +18,7 @@ from dicom_node.pages.words import (
     sentence,
     spoken,
 )
+from dicom_node.report import Place
 from tests.architecture.repository import ROOT
 from tests.found import a_frame, a_report
 
@@ -100,13 +101,17 @@ class TestOneInstance:
         assert found["PSNR"].startswith("84.5 dB")
         assert found["Restores"].startswith("bit for bit")
         assert found["Key"] == "1"
+        assert found["SOP Instance UID"] == "1.2.3.1.7"
+        bound = a_report(bound_to=("study", "series", "instance"), content="ab" * 32)
+        assert dict(facts(bound))["Record names this"] == "study, series and instance"
+        assert dict(facts(bound))["SHA-256 of the data set"] == "ab" * 32
         sealed = a_frame(framing="header", packets=0, psnr_db=None, changed_samples=0)
         assert "sealed in the header" in dict(facts(a_report("authentic", sealed)))["Record"]
 
     def test_nothing_is_said_of_what_is_not_known(self):
         bare = a_frame(finding="unmarked", framing=None, lattice=None, tier=None, segmenter="", key_id=None,
                        packets=0, shards_needed=0, changed_samples=0, psnr_db=None)  # fmt: skip
-        report = a_report("unmarked", bare, node="", protected_at="", frames_expected=0)
+        report = a_report("unmarked", bare, node="", protected_at="", frames_expected=0, place=Place())
         assert facts(report) == []
 
 

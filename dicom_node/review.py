@@ -6,8 +6,9 @@ store the restored pixels, take the labels off, put the record back into the hea
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,14 +23,15 @@ from blessmark.payload import crypto
 from blessmark.payload.record import uid_digest
 from blessmark.segment import batch, segmenter
 from blessmark.segment.whole import Whole
-from blessmark.types import Finding, IntArray, KeyRing, Record, Segmenter, Verdict
+from blessmark.types import Finding, Frame, IntArray, KeyRing, Record, Segmenter, Verdict
 from blessmark.verify import verify
 from dicom_node import __version__, header, label
 from dicom_node.config import Config, Label, OnFinding, Route
 from dicom_node.jobs import NOT_JUDGED, Outcome, Work, judged, passed
 from dicom_node.measuring import stage, tell_modality
+from dicom_node.misplaced import misplaced
 from dicom_node.originals import SOP_INSTANCE_UID, OriginalFields, unseal
-from dicom_node.report import FrameReport, InstanceReport
+from dicom_node.report import FrameReport, InstanceReport, Place
 from dicom_node.rewrite import shallow
 from dicom_node.segmenters import Draw, Rules, chosen, rules_of
 from dicom_node.spool import Spool
@@ -47,7 +49,15 @@ _NOT_THE_ORIGINAL = (_IN_PART, _NEARLY)
 #: findings of images whose every sample is as it was released
 _UNTOUCHED = (Finding.AUTHENTIC, Finding.HEADER_ALTERED)
 _PIXEL_DATA = 0x7FE00010
+#: what says where an instance belongs
+_PLACES = {"study": 0x0020000D, "series": 0x0020000E, "instance": SOP_INSTANCE_UID}
+_MODALITY, _INSTANCE_NUMBER = 0x00080060, 0x00200013
+#: an integer string (PS3.5 section 6.2)
+_IS = re.compile(r" *[+-]?[0-9]{1,11} *")
 _SEVERITY = {finding: place for place, finding in enumerate(Finding)}
+
+#: is shown each frame as received, with its verdict while that still holds the restored samples
+OnFrame = Callable[[Frame, Verdict], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,24 +105,34 @@ class Restorer:
     label: Label = Label.UNLESS_EXACT
 
 
-def review(ds: Dataset, source: str, reader: Reader, *, show_record: bool = False) -> Review:
-    """Judge an instance; `ds` is not changed.
+def review(
+    ds: Dataset,
+    source: str,
+    reader: Reader,
+    *,
+    show_record: bool = False,
+    on_frame: OnFrame | None = None,
+) -> Review:
+    """Judge an instance; `ds` is not changed. `on_frame` is called for each frame, in their order.
 
     Raises
     ------
     PixelError
         the instance is broken
     """
+    subject = _Subject(source, _place(ds))
     with stage("decode"):
         image = pixels.load(ds)
     if isinstance(image, pixels.Passthrough):
-        return _without_pixels(ds, source, str(image.reason), reader)
-    verdicts = [_without_samples(verdict) for verdict in _verdicts(ds, image, reader)]
+        return _without_pixels(ds, subject, str(image.reason), reader)
+    verdicts = [_without_samples(verdict) for verdict in _verdicts(ds, image, reader, on_frame=on_frame)]
     if _nothing_in_the_pixels(verdicts):
-        rewritten = _without_pixels(ds, source, _NO_ROOM, reader)
+        rewritten = _without_pixels(ds, subject, _NO_ROOM, reader)
         if rewritten.finding is Finding.AUTHENTIC:
             return rewritten
-    return _concluded(source, verdicts, image.frames, reader, show_record=show_record)
+    moved = _misplaced(ds, image, reader, verdicts)
+    verdicts = [moved.get(verdict.evidence.frame, verdict) for verdict in verdicts]
+    return _concluded(subject, verdicts, image.frames, reader, show_record=show_record)
 
 
 def recover(
@@ -125,10 +145,11 @@ def recover(
     anything to restore at all. `by` stands in the labels; without it this program, now.
     """
     by = by or Restorer("dicom-node", int(time.time()))
+    subject = _Subject(source, _place(ds))
     with stage("decode"):
         image = pixels.load(ds)
     if isinstance(image, pixels.Passthrough):
-        return _without_pixels(ds, source, str(image.reason), reader, restore=by)
+        return _without_pixels(ds, subject, str(image.reason), reader, restore=by)
     verdicts: list[Verdict] = []
     try:
         with stage("encode"):
@@ -137,12 +158,12 @@ def recover(
         rest = range(len(verdicts) + 1, image.frames + 1)
         verdicts += [_without_samples(v) for v in _verdicts(ds, image, reader, rest)]
         if _nothing_in_the_pixels(verdicts):
-            rewritten = _without_pixels(ds, source, _NO_ROOM, reader, restore=by)
+            rewritten = _without_pixels(ds, subject, _NO_ROOM, reader, restore=by)
             if rewritten.restored:
                 return rewritten
-        return _concluded(source, verdicts, image.frames, reader)
+        return _concluded(subject, verdicts, image.frames, reader)
     proven = _restore_header(ds, reader.ring, verdicts, image.frames, by)
-    return _concluded(source, verdicts, image.frames, reader, restored=True, proven=proven)
+    return _concluded(subject, verdicts, image.frames, reader, restored=True, proven=proven)
 
 
 class Recoverer:
@@ -250,12 +271,24 @@ def reader_of(config: Config, ring: KeyRing, draw: Draw = segmenter) -> Reader:
     return Reader(ring, drawers, rules_of(config.watermark, draw), config.networks.batch_frames)
 
 
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """What is judged: the name it has in the report, and where it says that it belongs."""
+
+    source: str
+    place: Place
+
+
 class _NotRestorable(Exception):  # noqa: N818 - ends the walk over the frames, never leaves this module
     """A frame cannot be restored as far as was asked for."""
 
 
 def _verdicts(
-    ds: Dataset, image: pixels.Image, reader: Reader, numbers: range | None = None
+    ds: Dataset,
+    image: pixels.Image,
+    reader: Reader,
+    numbers: range | None = None,
+    on_frame: OnFrame | None = None,
 ) -> Iterator[Verdict]:
     mark = label.read_mark(ds)
     sealed = dict(mark.sealed_records) if mark is not None else {}
@@ -276,7 +309,24 @@ def _verdicts(
                 hinted_keys=hints,
                 hinted_segmenters=drawn_by,
             )
+        if on_frame is not None:
+            on_frame(frame, verdict)
         yield verdict
+
+
+def _misplaced(
+    ds: Dataset, image: pixels.Image, reader: Reader, verdicts: Sequence[Verdict]
+) -> dict[int, Verdict]:
+    """Frames that prove to be others of the same instance; nothing to look for where nothing was marked."""
+    marked = label.read_mark(ds) is not None or any(verdict.record is not None for verdict in verdicts)
+    if image.frames == 1 or not marked:
+        return {}
+
+    def look(number: int, other: int) -> Verdict:
+        frame = replace(image.frame(number), number=other)
+        return _without_samples(verify(frame, reader.ring, reader.segmenters))
+
+    return misplaced(verdicts, image.frames, look)
 
 
 def _nothing_in_the_pixels(verdicts: Sequence[Verdict]) -> bool:
@@ -351,12 +401,12 @@ def _note(verdicts: Sequence[Verdict], proven: str, by: Restorer, source: label.
 
 
 def _without_samples(verdict: Verdict) -> Verdict:
-    """The verdict without its restored frame: a cine of thousands of frames must fit into memory."""
-    return replace(verdict, restored=None)
+    """The verdict without its restored frame and map: a cine of thousands of frames must fit into memory."""
+    return replace(verdict, restored=None, evidence=replace(verdict.evidence, roi=None))
 
 
 def _without_pixels(
-    ds: Dataset, source: str, reason: str, reader: Reader, *, restore: Restorer | None = None
+    ds: Dataset, subject: _Subject, reason: str, reader: Reader, *, restore: Restorer | None = None
 ) -> Review:
     """The verdict on an object that carries nothing in pixels, but may have had its header rewritten.
 
@@ -366,16 +416,26 @@ def _without_pixels(
     found = unseal(ds, reader.ring)
     if found is None:
         finding = _unopened(ds, reader.ring)
-        return Review(InstanceReport(source, str(finding), reason), finding)
+        return Review(InstanceReport(subject.source, str(finding), reason, place=subject.place), finding)
+    original = uid_digest(found.sop_instance_uid(ds)).hex()
     trial = shallow(ds)
     finding = Finding.AUTHENTIC if pixels.undo(trial, found.changes) else Finding.HEADER_ALTERED
     proven = ""
     if restore is not None and finding is Finding.AUTHENTIC:
         _become(ds, trial)
+        _become(ds, trial)
         proven = _BY_BYTES if not _says_so(_BY_BYTES, restore.label) else _BY_SAMPLES
         if proven != _BY_BYTES:
             label.mark_restored(ds, _note((), _BY_BYTES, restore, None), Dataset())
-    report = InstanceReport(source, str(finding), reason, restored=proven)
+    report = InstanceReport(
+        subject.source,
+        str(finding),
+        reason,
+        restored=proven,
+        place=subject.place,
+        bound_to=tuple(_PLACES) if finding is Finding.AUTHENTIC else (),
+        original=original,
+    )
     return Review(report, finding, restored=bool(proven), identical=proven == _BY_BYTES)
 
 
@@ -403,7 +463,7 @@ def _follow_uid(ds: Dataset, before: str) -> None:
 
 
 def _concluded(
-    source: str,
+    subject: _Subject,
     verdicts: Sequence[Verdict],
     frames: int,
     reader: Reader,
@@ -415,7 +475,7 @@ def _concluded(
     record = next((v.record for v in verdicts if v.record is not None), None)
     finding = _instance_finding(verdicts, frames)
     report = InstanceReport(
-        source=source,
+        source=subject.source,
         finding=str(finding),
         protected_at="" if record is None or not record.time_s else _moment(record.time_s),
         node="" if record is None else record.node,
@@ -423,9 +483,40 @@ def _concluded(
         segmenters=tuple(each.id for each in reader.segmenters),
         frames=tuple(_frame_report(verdict) for verdict in verdicts),
         restored=proven,
+        place=subject.place,
+        number_of_frames=frames,
+        bound_to=_bound_to(verdicts),
+        original="" if record is None else record.uid_digest.hex(),
+        fields=() if record is None else tuple(_keyword(tag) for tag in record.fields),
         record=_readable(record) if show_record and record is not None else {},
     )
     return Review(report, finding, restored, proven == _BY_BYTES)
+
+
+def _place(ds: Dataset) -> Place:
+    number = header.text(ds, _INSTANCE_NUMBER)
+    study, series, instance = (header.text(ds, tag) for tag in _PLACES.values())
+    modality = header.text(ds, _MODALITY)
+    return Place(study, series, instance, modality, int(number) if _IS.fullmatch(number) else None)
+
+
+def _bound_to(verdicts: Sequence[Verdict]) -> tuple[str, ...]:
+    """What of an instance's place every frame's record names, and the header agrees with.
+
+    Every record names the SOP Instance UID, the smaller ones by its digest (docs/format/v1.md).
+    """
+    if not verdicts or any(verdict.record is None for verdict in verdicts):
+        return ()
+    return tuple(
+        name
+        for name, tag in _PLACES.items()
+        if all(
+            tag not in verdict.evidence.altered_fields
+            and verdict.record is not None
+            and (tag == SOP_INSTANCE_UID or tag in verdict.record.fields)
+            for verdict in verdicts
+        )
+    )
 
 
 def _proven(verdicts: Sequence[Verdict], frames: int) -> str:
@@ -464,15 +555,27 @@ def _frame_report(verdict: Verdict) -> FrameReport:
         psnr_db=evidence.psnr_db,
         localisation=evidence.localisation,
         altered_tiles=evidence.altered_tiles,
-        altered_fields=tuple(keyword_for_tag(tag) or f"{tag:08X}" for tag in evidence.altered_fields),
+        altered_fields=tuple(_keyword(tag) for tag in evidence.altered_fields),
         block_px=evidence.block_px,
         restoration="exact" if verdict.exact else "approximate" if verdict.approximate else "none",
         restored_psnr_db=evidence.restored_psnr_db,
+        holds_frame=_marked_as(verdict),
     )
+
+
+def _marked_as(verdict: Verdict) -> int | None:
+    """The number that a frame was marked with, where it is another than it has now."""
+    frame = verdict.evidence.frame
+    return verdict.record.frame if verdict.record is not None and verdict.record.frame != frame else None
 
 
 def _moment(time_s: int) -> str:
     return datetime.fromtimestamp(time_s, UTC).isoformat().replace("+00:00", "Z")
+
+
+def _keyword(tag: int) -> str:
+    """The DICOM keyword of a tag, eight hexadecimal digits for one that has none."""
+    return keyword_for_tag(tag) or f"{tag:08X}"
 
 
 def _readable(record: Record) -> dict[str, str]:
@@ -481,6 +584,6 @@ def _readable(record: Record) -> dict[str, str]:
     encodings = convert_encodings(names if names != [""] else None)
     delimiters = {ord(delimiter) for delimiter in "\\^="}
     return {
-        keyword_for_tag(tag) or f"{tag:08X}": decode_bytes(value.strip(b" \0"), encodings, delimiters)
+        _keyword(tag): decode_bytes(value.strip(b" \0"), encodings, delimiters)
         for tag, value in record.fields.items()
     }

@@ -29,6 +29,7 @@ from dicom_node.http import HttpServer
 from dicom_node.keys import FileKeyRing, fingerprint
 from dicom_node.ledger import Ledger
 from dicom_node.metrics import OCCURRENCES, Reading
+from dicom_node.pages.status import StatusPage
 from dicom_node.spool import Spool, release_reserve
 from dicom_node.systemd import Watchdog, notify
 from dicom_node.worker import Bells, Factory, Workers, build_processor
@@ -150,7 +151,8 @@ class Service:
             self.receiver,
             self.checks,
         )
-        self.http = HttpServer(bind, port, Exporter(parts), self.problems, self.dead_parts)
+        status = StatusPage(self._config, self.ledger, self.spool, self.problems)
+        self.http = HttpServer(bind, port, Exporter(parts), self.problems, self.dead_parts, status)
         _run(self.http, undo)
 
     def _open_storage(self, undo: contextlib.ExitStack) -> None:

@@ -187,3 +187,18 @@ class LogLevel(enum.StrEnum):
     INFO = "info"
     WARNING = "warning"
     ERROR = "error"
+
+
+class Retrieve(enum.StrEnum):
+    """How objects are fetched from an archive."""
+
+    GET = "get"
+    MOVE = "move"
+
+
+class RetrieveLevel(enum.StrEnum):
+    """What one request to an archive fetches."""
+
+    STUDY = "study"
+    SERIES = "series"
+    IMAGE = "image"

@@ -45,8 +45,9 @@ class Judge:
         """The report on an instance; whatever is wrong with it is told and raises nothing."""
         try:
             ds = _read(item)
+            content = pixels.digest(ds).hex()  # now, while every element still is what was read
             report = review(ds, item.source, self._reader, show_record=self._show_record).report
-            return replace(report, content=pixels.digest(ds).hex())
+            return replace(report, content=content)
         except Exception as error:
             name = item.path.name if item.path is not None else _NAMELESS
             return Unreadable(item.source, problem(name, error))

@@ -28,7 +28,8 @@ from tests.strategies import OTHER_KEY, Ring
 
 pytestmark = pytest.mark.interop
 
-_DESK, _PHONE = 1280, 400
+#: widths in CSS pixels; paper is A4 without its margins
+_DESK, _PHONE, _PAPER = 1280, 400, 680
 _TAB, _ENTER = ("Tab", 9), ("Enter", 13)
 _HOSTILE = "<img src=x onerror=alert(1)>^Test"
 
@@ -267,7 +268,7 @@ _CONTRAST = """
 
 def test_paper_shows_what_is_folded(tab: Browser, report: Path, tmp_path: Path) -> None:
     page = (report / "study-2.html").as_uri()
-    tab.open(page)
+    tab.open(page, _PAPER)
     tab.evaluate("document.querySelectorAll('details').forEach(each => each.open = false)")
     tab.call("Emulation.setEmulatedMedia", media="print")
     tab.settle()
@@ -276,8 +277,10 @@ def test_paper_shows_what_is_folded(tab: Browser, report: Path, tmp_path: Path) 
         " ![...each.children].some(one =>"
         "   one.tagName !== 'SUMMARY' && one.getBoundingClientRect().height > 0)).length"
     )
+    width = tab.evaluate("document.documentElement.scrollWidth")
     tab.call("Emulation.setEmulatedMedia", media="")
     assert hidden == 0
+    assert width <= _PAPER
     printed = tab.pdf()
     assert printed.startswith(b"%PDF")
     assert len(re.findall(rb"/Type\s*/Page\b", printed)) >= 2

@@ -16,7 +16,7 @@ from typing import IO
 from dicom_node.errors import InputError
 from dicom_node.item import Item
 from dicom_node.kind import HEAD_BYTES, Kind, kind
-from dicom_node.media import FileId, Index, index_of, is_index_name, unlisted
+from dicom_node.media import LARGEST_INDEX_BYTES, FileId, Index, index_of, is_index_name, unlisted
 from dicom_node.report import Note, Unreadable
 
 #: what an instance may decode to (`blessmark.pixels.image`); no instance is larger
@@ -27,8 +27,6 @@ IN_MEMORY_BYTES = 4 << 20
 _DENSE_FROM_BYTES, _DENSEST = 64 << 20, 250
 _MOST_MEMBERS = 1 << 20
 _CHUNK = 1 << 20
-#: a record of an index takes some hundred bytes
-LARGEST_INDEX_BYTES = 256 << 20
 _ENCRYPTED = 1
 _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
 

@@ -7,10 +7,12 @@ import re
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from pydicom.dataset import Dataset
 
+from blessmark import pixels
 from blessmark.types import BlockSettings, Carrier, Receipt
 from dicom_node import header, log
 from dicom_node.cli.files import Pair, pairs, progress, write_whole
@@ -19,9 +21,10 @@ from dicom_node.config import RECORD_FIELDS, Deidentify, OnUnprotectable, Profil
 from dicom_node.errors import EXIT_DONE, EXIT_ERROR
 from dicom_node.originals import SOP_INSTANCE_UID
 from dicom_node.problem import printable, problem
-from dicom_node.protect import Protection, Site, protect, written
+from dicom_node.protect import Protection, Site, protect
 from dicom_node.report import ErrorReport, line
 
+_PIECE_BYTES = 1 << 20
 _UID = re.compile(r"[0-9.]{1,64}")
 
 
@@ -72,10 +75,16 @@ def _protected(pair: Pair, site: Site, anew: Path | None) -> Protection | ErrorR
         done = protect(ds, site, int(time.time()))
         if done.result not in ("rejected", "held"):
             target = pair.target if anew is None else anew / _untelling_name(ds)
-            write_whole(target, [written(ds) if done.changed else pair.source.read_bytes()])
+            write_whole(target, pixels.parts(ds) if done.changed else _pieces(pair.source))
         return done
     except Exception as error:
         return ErrorReport(str(pair.source), problem(pair.source.name, error))
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE_BYTES):
+            yield piece
 
 
 def _untelling_name(ds: Dataset) -> str:

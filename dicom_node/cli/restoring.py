@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from blessmark import pixels
 from dicom_node.cli.files import Pair, write_whole
 from dicom_node.cli.reading import instance, skipped
 from dicom_node.item import How
 from dicom_node.judgement import reader_of
 from dicom_node.problem import problem
-from dicom_node.protect import written
 from dicom_node.report import ErrorReport, InstanceReport, Note
 from dicom_node.review import recover
 
@@ -30,7 +30,7 @@ class Restorer:
                 return skipped(pair.source)
             done = recover(ds, str(pair.source), self._reader, partial=self._everything)
             if done.restored:
-                write_whole(pair.target, [written(ds)])
+                write_whole(pair.target, pixels.parts(ds))
             return done.report
         except Exception as error:
             return ErrorReport(str(pair.source), problem(pair.source.name, error))

@@ -7,7 +7,7 @@ store the restored pixels, take the labels off, put the record back into the hea
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -25,6 +25,7 @@ from blessmark.verify import verify
 from dicom_node import header, label
 from dicom_node.config import Config, Route
 from dicom_node.jobs import Outcome, Work, failed, passed
+from dicom_node.keys import FileKeyRing
 from dicom_node.misplaced import misplaced
 from dicom_node.originals import SOP_INSTANCE_UID, OriginalFields, unseal
 from dicom_node.report import FrameReport, InstanceReport, Place
@@ -328,6 +329,7 @@ def _without_pixels(
         restored=_BY_BYTES if done else "",
         place=subject.place,
         bound_to=tuple(_PLACES) if finding is Finding.AUTHENTIC else (),
+        key_revoked="" if found is None else _revoked(reader.ring, _sealed_under(ds, reader.ring)),
         original="" if found is None else uid_digest(found.sop_instance_uid(ds)).hex(),
     )
     return Review(report, finding, restored=done, identical=done)
@@ -371,11 +373,23 @@ def _concluded(
         place=subject.place,
         number_of_frames=frames,
         bound_to=_bound_to(verdicts),
+        key_revoked=_revoked(reader.ring, {v.evidence.key_id for v in verdicts if v.record is not None}),
         original="" if record is None else record.uid_digest.hex(),
         fields=() if record is None else tuple(_keyword(tag) for tag in record.fields),
         record=_readable(record) if show_record and record is not None else {},
     )
     return Review(report, finding, restored, identical)
+
+
+def _revoked(ring: KeyRing, used: Collection[int | None]) -> str:
+    """When the first of the keys that were used was revoked; "" if none was."""
+    revoked = ring.revoked if isinstance(ring, FileKeyRing) else {}
+    return min((at for identity, at in revoked.items() if identity in used), default="")
+
+
+def _sealed_under(ds: Dataset, ring: KeyRing) -> set[int | None]:
+    """The key that the originals of an object open under."""
+    return {key.id for key in ring.keys if unseal(ds, FileKeyRing((key,))) is not None}
 
 
 def _place(ds: Dataset) -> Place:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +28,7 @@ from blessmark.verify import verify
 from dicom_node import __version__, header, label
 from dicom_node.config import Config, Label, OnFinding, Route
 from dicom_node.jobs import NOT_JUDGED, Outcome, Work, judged, passed
+from dicom_node.keys import FileKeyRing
 from dicom_node.measuring import stage, tell_modality
 from dicom_node.misplaced import misplaced
 from dicom_node.originals import SOP_INSTANCE_UID, OriginalFields, unseal
@@ -420,11 +421,11 @@ def _without_pixels(
         finding = _unopened(ds, reader.ring)
         return Review(InstanceReport(subject.source, str(finding), reason, place=subject.place), finding)
     original = uid_digest(found.sop_instance_uid(ds)).hex()
+    revoked = _revoked(reader.ring, _sealed_under(ds, reader.ring))
     trial = shallow(ds)
     finding = Finding.AUTHENTIC if pixels.undo(trial, found.changes) else Finding.HEADER_ALTERED
     proven = ""
     if restore is not None and finding is Finding.AUTHENTIC:
-        _become(ds, trial)
         _become(ds, trial)
         proven = _BY_BYTES if not _says_so(_BY_BYTES, restore.label) else _BY_SAMPLES
         if proven != _BY_BYTES:
@@ -436,6 +437,7 @@ def _without_pixels(
         restored=proven,
         place=subject.place,
         bound_to=tuple(_PLACES) if finding is Finding.AUTHENTIC else (),
+        key_revoked=revoked,
         original=original,
     )
     return Review(report, finding, restored=bool(proven), identical=proven == _BY_BYTES)
@@ -488,11 +490,23 @@ def _concluded(
         place=subject.place,
         number_of_frames=frames,
         bound_to=_bound_to(verdicts),
+        key_revoked=_revoked(reader.ring, {v.evidence.key_id for v in verdicts if v.record is not None}),
         original="" if record is None else record.uid_digest.hex(),
         fields=() if record is None else tuple(_keyword(tag) for tag in record.fields),
         record=_readable(record) if show_record and record is not None else {},
     )
     return Review(report, finding, restored, proven == _BY_BYTES)
+
+
+def _revoked(ring: KeyRing, used: Collection[int | None]) -> str:
+    """When the first of the keys that were used was revoked; "" if none was."""
+    revoked = ring.revoked if isinstance(ring, FileKeyRing) else {}
+    return min((at for identity, at in revoked.items() if identity in used), default="")
+
+
+def _sealed_under(ds: Dataset, ring: KeyRing) -> set[int | None]:
+    """The key that the originals of an object open under."""
+    return {key.id for key in ring.keys if unseal(ds, FileKeyRing((key,))) is not None}
 
 
 def _place(ds: Dataset) -> Place:

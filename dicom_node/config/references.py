@@ -86,6 +86,10 @@ def _check_tls(data: Mapping[str, Any], document: Document) -> None:
     requesters = _list(_dict(data.get("commitment")).get("requesters"))
     peers: list[tuple[Place, Any]] = [
         *((("destinations", name), peer) for name, peer in _dict(data.get("destinations")).items()),
+        *(
+            (("query", "peers", name), peer)
+            for name, peer in _dict(_dict(data.get("query")).get("peers")).items()
+        ),
         *((("commitment", "requesters", index), peer) for index, peer in enumerate(requesters)),
     ]
     for place, peer in peers:

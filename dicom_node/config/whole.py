@@ -100,6 +100,7 @@ class Workstation(Section):
     """
 
     keys: Keys = Keys()
+    tls: Tls = Tls()
     destinations: Mapping[Name, Destination] = Field(default_factory=dict)
     query: Query
 
@@ -121,7 +122,7 @@ class Workstation(Section):
         listed, destination = self.query.peers.get(name), self.destinations.get(name)
         if destination is None or (listed is not None and listed.addressed):
             return listed
-        address = {key: getattr(destination, key) for key in ("ae_title", "host", "port")}
+        address = {key: getattr(destination, key) for key in ("ae_title", "host", "port", "tls", "tls_name")}
         return (listed or QueryPeer()).model_copy(update=address)
 
     @property

@@ -130,3 +130,13 @@ def test_the_key_ring_is_of_the_command_line_or_of_the_file_or_the_usual_one(
     Path(config).write_text(_YAML + "keys: {ring: own-ring}\n")
     assert keys_of(parsed(*verify, action="verify", peer="pacs")) == tmp_path / "own-ring"
     assert keys_of(parsed(*verify, "--keys", "given", action="verify", peer="pacs")) == Path("given")
+
+
+def test_what_is_asked_over_tls_does_not_send_in_the_clear(tmp_path: Path) -> None:
+    """An archive that is told to move opens a connection of its own, to a port without TLS."""
+    config = tmp_path / "query.yaml"
+    peer = "{ae_title: P, host: h, port: 104, tls: true, retrieve: move}"
+    config.write_text(f"tls: {{ca: ca.pem}}\nquery:\n  peers: {{pacs: {peer}}}\n")
+    args = parsed("--config", str(config), peer="pacs")
+    with pytest.raises(UsageError, match="in the clear"), opened(args):
+        pass

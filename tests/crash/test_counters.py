@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from http.client import HTTPException
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,10 @@ class Prometheus(threading.Thread):
     def run(self) -> None:
         seen: dict[str, float] = {}
         while not self.done.wait(0.05):
-            status, page = self._node.page("/metrics")
+            try:
+                status, page = self._node.page("/metrics")
+            except HTTPException:  # the node was killed in the middle of the page
+                continue
             if status != 200:
                 continue
             self.scrapes += 1

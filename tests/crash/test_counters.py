@@ -70,16 +70,23 @@ def test_counters_equal_what_was_sent_through_four_kills(
     modality.join(_LIMIT_S)
     wait_until(lambda: node.metric("dicom_node_deliveries", state="delivered") == 120, _LIMIT_S, "delivery")
     _check(node, len(paths), modality)
-    before = _counters(node.page("/metrics")[1])
+    before = _shown(node)
     assert node.terminate() == 0
     node.start()
-    after = _counters(node.page("/metrics")[1])
+    after = _shown(node)
     prometheus.done.set()
     prometheus.join()
     assert prometheus.fell == []
     assert prometheus.scrapes > 20
     assert {name: after[name] for name in before if after[name] < before[name]} == {}
     _check(node, len(paths), modality)
+
+
+def _shown(node: Node) -> dict[str, float]:
+    """What the page counts, once a busy machine has answered."""
+    found: list[dict[str, float]] = []
+    wait_until(lambda: bool(found.append(_counters(node.page("/metrics")[1])) or found[-1]), 60, "the page")
+    return found[-1]
 
 
 def _check(node: Node, sent: int, modality: Modality) -> None:

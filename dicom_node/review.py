@@ -315,14 +315,15 @@ def _restore_header(
     if not identical and fullest is not None and fullest.fields:
         header.restore_fields(ds, fullest.fields, fullest.charset)
     proven = _BY_BYTES if identical else _proven(verdicts, frames)
-    source = label.Source.of(ds)
-    anew = proven in _NOT_THE_ORIGINAL and source.sop_instance != arrived
+    derived, source = proven in _NOT_THE_ORIGINAL, label.Source.of(ds)
+    anew = derived and source.sop_instance != arrived
     if anew:
         content = header.value_bytes(ds, _PIXEL_DATA) or b""
         ds.SOPInstanceUID = restored_uid(ring, source.sop_instance, content)
-    done = label.is_corrected(before, ds)
-    if _says_so(proven, by.label) or done:
-        label.mark_restored(ds, _note(verdicts, proven, by, source if anew else None), before)
+    if _says_so(proven, by.label) or label.is_corrected(before, ds):
+        said = _description(verdicts, proven)
+        note = _note(by, said, derived=derived, source=source if anew else None)
+        label.mark_restored(ds, note, before)
         proven = _BY_SAMPLES if identical else proven
     _follow_uid(ds, arrived)
     return proven
@@ -335,19 +336,19 @@ def _says_so(proven: str, wanted: Label) -> bool:
     return proven != _BY_SAMPLES or wanted is not Label.UNLESS_EXACT
 
 
-def _note(verdicts: Sequence[Verdict], proven: str, by: Restorer, source: label.Source | None) -> label.Note:
+def _note(
+    by: Restorer, description: str, *, derived: bool = False, source: label.Source | None = None
+) -> label.Note:
+    return label.Note(by.node, __version__, by.time_s, description, pixels_changed=derived, source=source)
+
+
+def _description(verdicts: Sequence[Verdict], proven: str) -> str:
+    """What the labels say of a restored image."""
     how = f"restored {proven}"
     if proven == _NEARLY:
         level = min(v.evidence.restored_psnr_db or 0.0 for v in verdicts if v.approximate)
         how = f"NROI restored approximately, {level:.1f} dB"
-    return label.Note(
-        by.node,
-        __version__,
-        by.time_s,
-        f"NROI watermark {label.FORMAT_NAME} removed; {how}",
-        pixels_changed=proven in _NOT_THE_ORIGINAL,
-        source=source,
-    )
+    return f"NROI watermark {label.FORMAT_NAME} removed; {how}"
 
 
 def _without_samples(verdict: Verdict) -> Verdict:
@@ -374,7 +375,7 @@ def _without_pixels(
         _become(ds, trial)
         proven = _BY_BYTES if not _says_so(_BY_BYTES, restore.label) else _BY_SAMPLES
         if proven != _BY_BYTES:
-            label.mark_restored(ds, _note((), _BY_BYTES, restore, None), Dataset())
+            label.mark_restored(ds, _note(restore, f"Header restored ({label.FORMAT_NAME})"), Dataset())
     report = InstanceReport(source, str(finding), reason, restored=proven)
     return Review(report, finding, restored=bool(proven), identical=proven == _BY_BYTES)
 

@@ -279,7 +279,7 @@ class TestRewritten:
         found = recover(ds, "x", READER, by=Restorer("b", TIME_S, Label.ALWAYS))
         assert (found.restored, found.identical, found.report.restored) == (True, False, "sample for sample")
         (item,) = ds.ContributingEquipmentSequence
-        assert item.StationName == "b"
+        assert (item.StationName, item.ContributionDescription) == ("b", "Header restored (blessmark/1)")
         assert list(ds.get("ImageType", [])) == []
 
 

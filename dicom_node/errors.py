@@ -54,6 +54,10 @@ class ConfigError(NodeError):
         self.problems = problems
 
 
+class ReloadError(NodeError):
+    """A configuration cannot be taken up by the running node, which goes on with the one before."""
+
+
 class InputError(NodeError):
     """A file or data set cannot be used."""
 

@@ -31,6 +31,7 @@ from dicom_node.jobs import AUTHENTIC, NOT_JUDGED, DeliveryState
 from dicom_node.ledger import Ledger
 from dicom_node.metrics import Counted, Declaration, Kind, QueueAge, Snapshot
 from dicom_node.processes import usage
+from dicom_node.reloading import Reloads
 from dicom_node.spool import Spool
 from dicom_node.worker import Workers
 
@@ -53,6 +54,7 @@ class Parts:
     forwarder: Forwarder
     receiver: Receiver
     checks: Callable[[], Mapping[str, bool]]
+    reloads: Reloads
 
 
 class Exporter(Collector):
@@ -153,6 +155,8 @@ def live(parts: Parts) -> dict[Declaration, Iterable[Sample]]:
         metrics.KEY_CREATED: _key_created(parts.config),
         metrics.CERTIFICATE_END: _certificate_ends(parts.config),
         metrics.PROBLEM: [((name,), not fine) for name, fine in parts.checks().items()],
+        metrics.RELOADED: [((), parts.reloads.successful)],
+        metrics.CONFIGURED_AT: [((), parts.reloads.taken_up_at)],
         metrics.BUILD: [((__version__, platform.python_version()), 1)],
     }
 

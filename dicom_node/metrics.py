@@ -365,6 +365,20 @@ CERTIFICATE_END = Declaration(
     ("file",),
     "When the first certificate or list in `tls.certificate`, `tls.ca` or `tls.crl` runs out.",
 )
+RELOADED = Declaration(
+    "dicom_node_config_last_reload_successful",
+    Kind.GAUGE,
+    "",
+    (),
+    "1 if the last reload of the configuration was taken up, or none was asked for; 0 if it was refused.",
+)
+CONFIGURED_AT = Declaration(
+    "dicom_node_config_last_reload_success_timestamp_seconds",
+    Kind.GAUGE,
+    "seconds",
+    (),
+    "When a configuration was last taken up, seconds since 1970-01-01 UTC.",
+)
 BUILD = Declaration(
     "dicom_node_build_info", Kind.GAUGE, "", ("version", "python"), "1, with what this node runs."
 )
@@ -416,6 +430,8 @@ LIVE = (
     KEY_CREATED,
     CERTIFICATE_END,
     PROBLEM,
+    RELOADED,
+    CONFIGURED_AT,
     BUILD,
 )
 DECLARATIONS = (*COUNTED, *KEPT, *LIVE)

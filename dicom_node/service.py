@@ -4,6 +4,9 @@
 
 So nothing is accepted that could not be kept, worked on and sent; and what was accepted is finished or safely
 on disk before the process ends.
+
+Another configuration (SIGHUP) is taken up while the receiver goes on: the parts behind it finish what they
+have in hand and are built anew; who may come in, and which route takes it, changes with the next association.
 """
 
 from __future__ import annotations
@@ -14,14 +17,16 @@ import os
 import secrets
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dicom_node import __version__, housekeeping, log, private, security
 from dicom_node.committer import Committer
 from dicom_node.config import Config, Role
+from dicom_node.dimse.commit import desk_handlers
 from dicom_node.dimse.scp import Receiver
-from dicom_node.errors import EXIT_DONE, NodeError, SpoolError
+from dicom_node.errors import EXIT_DONE, ConfigError, NodeError, ReloadError, SpoolError
 from dicom_node.exporter import Exporter, Parts
 from dicom_node.forwarder import Forwarder, steady_clock
 from dicom_node.housekeeping import Housekeeper
@@ -30,6 +35,7 @@ from dicom_node.keys import FileKeyRing, fingerprint
 from dicom_node.ledger import Ledger
 from dicom_node.metrics import OCCURRENCES, Reading
 from dicom_node.pages.status import StatusPage
+from dicom_node.reloading import Reloads, needs_restart
 from dicom_node.spool import Spool, release_reserve
 from dicom_node.systemd import Watchdog, notify
 from dicom_node.worker import Bells, Factory, Workers, build_processor
@@ -61,6 +67,12 @@ class Service:
         self._self_test = self_test
         self._factory = factory
         self._undo = contextlib.ExitStack()
+        #: what is built anew when the configuration changes: behind the receiver, and before it
+        self._behind = contextlib.ExitStack()
+        self._before = contextlib.ExitStack()
+        self._changing = False
+        #: how often the configuration was read again, and how the last time ended
+        self.reloads = Reloads()
 
     def start(self) -> None:
         """Start every part; if one fails, stop those before it and raise what it raised."""
@@ -77,7 +89,7 @@ class Service:
 
         A worker is none: whoever dies among them is replaced, as long as there is somebody to replace them.
         """
-        return [name for name, runs in self._vital().items() if not runs]
+        return [] if self._changing else [name for name, runs in self._vital().items() if not runs]
 
     def problems(self) -> list[str]:
         """What keeps the node from doing its work at this moment, one word each."""
@@ -108,39 +120,92 @@ class Service:
         }
 
     def _start(self, undo: contextlib.ExitStack) -> None:
-        config = self._config
         self._open_storage(undo)
         undo.enter_context(security.listening(self._count_occurrence))
         self._self_test()
-        salt = log_salt(config)
-        bells = Bells(config.destinations)
-        self.workers = Workers(config, self.ledger, bells, factory=self._factory, log_salt=salt)
-        _run(self.workers, undo)
-        self.forwarder = Forwarder(
-            config,
-            self.spool,
-            self.ledger,
-            rest=bells.rest_sends,
-            wake=bells.ring_sends,
-            steady=steady_clock(),
-        )
-        _run(self.forwarder, undo)
-        self.housekeeper = Housekeeper(self.spool, self.ledger, housekeeping.history_s(config))
-        _run(self.housekeeper, undo)
-        self.committer = Committer(config, self.ledger)
-        _run(self.committer, undo)
+        self._salt = log_salt(self._config)
+        undo.callback(lambda: self._behind.close())
+        self._start_behind()
         self.receiver = Receiver(
-            config,
+            self._config,
             self.spool,
             self.ledger,
-            on_arrival=bells.ring_work,
-            services=self.committer.desk.handlers(),
+            on_arrival=lambda: self._bells.ring_work(),
+            services=desk_handlers(lambda: self.committer.desk),
         )
         _run(self.receiver, undo)
-        if config.http.port is not None:
-            self._serve_http(config.http.bind, config.http.port, undo)
+        undo.callback(lambda: self._before.close())
+        self._serve_http()
 
-    def _serve_http(self, bind: str, port: int, undo: contextlib.ExitStack) -> None:
+    def _start_behind(self) -> None:
+        """Everything that works on, sends and clears away what has been received."""
+        config = self._config
+        with contextlib.ExitStack() as undo:
+            self._bells = Bells(config.destinations)
+            self.workers = Workers(
+                config, self.ledger, self._bells, factory=self._factory, log_salt=self._salt
+            )
+            _run(self.workers, undo)
+            self.forwarder = Forwarder(
+                config,
+                self.spool,
+                self.ledger,
+                rest=self._bells.rest_sends,
+                wake=self._bells.ring_sends,
+                steady=steady_clock(),
+            )
+            _run(self.forwarder, undo)
+            self.housekeeper = Housekeeper(self.spool, self.ledger, housekeeping.history_s(config))
+            _run(self.housekeeper, undo)
+            self.committer = Committer(config, self.ledger)
+            _run(self.committer, undo)
+            self._behind = undo.pop_all()
+
+    def reload(self, config: Config) -> None:
+        """Go on with another configuration; no association to this node comes to an end by it.
+
+        What is in hand is finished under the old one, everything else goes on under the new one.
+
+        Raises
+        ------
+        ReloadError : only a start can take it up, or a part cannot be started; the old one is in force
+        NodeError : then the old one could not be put back either; the node is to be stopped
+        """
+        fixed = needs_restart(self._config, config)
+        if fixed:
+            raise ReloadError(f"only a restart can change {', '.join(fixed)}; nothing has been changed")
+        before = self._config
+        with self._while_changing():
+            try:
+                self._adopt(config)
+            except NodeError as error:
+                self._adopt(before)
+                raise ReloadError(f"the old configuration stays, for with the new one {error}") from error
+
+    def _adopt(self, config: Config) -> None:
+        self._before.close()
+        self._behind.close()
+        self._config = config
+        self.spool.adopt(config.storage.reserve_bytes, config.storage.keep_s)
+        self._start_behind()
+        self._bells.ring_work()
+        self.receiver.adopt(config)
+        self._serve_http()
+        housekeeping.warn_of_strangers(self.ledger, config)
+
+    @contextlib.contextmanager
+    def _while_changing(self) -> Iterator[None]:
+        """What is being built anew is not dead."""
+        self._changing = True
+        try:
+            yield
+        finally:
+            self._changing = False
+
+    def _serve_http(self) -> None:
+        http = self._config.http
+        if http.port is None:
+            return
         parts = Parts(
             self._config,
             self.ledger,
@@ -150,10 +215,13 @@ class Service:
             self.forwarder,
             self.receiver,
             self.checks,
+            self.reloads,
         )
         status = StatusPage(self._config, self.ledger, self.spool, self.problems)
-        self.http = HttpServer(bind, port, Exporter(parts), self.problems, self.dead_parts, status)
-        _run(self.http, undo)
+        self.http = HttpServer(http.bind, http.port, Exporter(parts), self.problems, self.dead_parts, status)
+        with contextlib.ExitStack() as undo:
+            _run(self.http, undo)
+            self._before = undo.pop_all()
 
     def _open_storage(self, undo: contextlib.ExitStack) -> None:
         """Spool and ledger, whole and in step, with nothing in anybody's hands."""
@@ -198,9 +266,13 @@ class Service:
 
 
 def serve(
-    config: Config, *, self_test: Callable[[], object] = lambda: None, factory: Factory = build_processor
+    config: Config,
+    *,
+    reread: Callable[[], Config],
+    self_test: Callable[[], object] = lambda: None,
+    factory: Factory = build_processor,
 ) -> int:
-    """Run a node until SIGTERM or SIGINT; the exit status.
+    """Run a node until SIGTERM or SIGINT; the exit status. SIGHUP has it `reread` its configuration.
 
     Raises NodeError when a part cannot be started.
     """
@@ -226,13 +298,32 @@ def serve(
         watchdog = Watchdog(service.dead_parts)
         watchdog.start()
         try:
-            log.event(_LOG, "stopping", signal=next_signal().name)
+            while (number := next_signal()) is signal.SIGHUP:
+                take_up(service, reread)
+            log.event(_LOG, "stopping", signal=number.name)
         finally:
             notify("STOPPING=1")
             watchdog.stop()
             service.stop()
     log.event(_LOG, "stopped", node=config.node.id)
     return EXIT_DONE
+
+
+def take_up(service: Service, reread: Callable[[], Config]) -> None:
+    """Read the configuration again and go on with it; with a bad one go on as before, and say so."""
+    notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+    try:
+        config = reread()
+        service.reload(config)
+    except (ConfigError, ReloadError) as error:
+        service.reloads.failed()
+        log.event(_LOG, "reload-refused", level=logging.ERROR, error=error)
+    else:
+        service.reloads.done()
+        log.setup(config.log.format, config.log.level, salt=log_salt(config))
+        log.event(_LOG, "reloaded", node=config.node.id, count=service.workers.alive)
+        tell_security(config)
+    notify("READY=1")
 
 
 def tell_security(config: Config) -> None:
@@ -302,7 +393,7 @@ def _create(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[Callable[[], signal.Signals]]:
-    """A function that waits for SIGTERM or SIGINT; what they did before is put back at the end.
+    """A function that waits for SIGTERM, SIGINT or SIGHUP; what they did before is put back at the end.
 
     A handler runs between any two steps of the main thread, so it may want no lock that is held there, not
     even an event's or the log's: it writes a byte.
@@ -312,7 +403,9 @@ def _signals() -> Iterator[Callable[[], signal.Signals]]:
     def caught(number: int, _frame: object) -> None:
         os.write(tell, bytes([number]))
 
-    before = {number: signal.signal(number, caught) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {
+        number: signal.signal(number, caught) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    }
     try:
         yield lambda: signal.Signals(os.read(hear, 1)[0])
     finally:

@@ -84,6 +84,10 @@ class Spool:
             self._make_folders()
         self._take_reserve()
 
+    def adopt(self, reserve_bytes: int, keep_s: float) -> None:
+        """Keep another reserve from now on, and objects for another time."""
+        self.reserve_bytes, self._keep_s = reserve_bytes, keep_s
+
     def put(self, chunks: Iterable[Chunk]) -> Blob:
         """Keep the concatenation of `chunks`; on return it survives a power cut.
 

@@ -9,7 +9,11 @@ from dicom_node import config, service
 
 def run(args: argparse.Namespace) -> int:
     """Run the node until it is told to stop."""
-    return service.serve(config.load(args.config), self_test=_self_test)
+
+    def read() -> config.Config:
+        return config.load(args.config)
+
+    return service.serve(read(), reread=read, self_test=_self_test)
 
 
 def _self_test() -> int:

@@ -183,6 +183,11 @@ class Admission:
         self._admitted: dict[Living, Peer] = {}
         self._lock = threading.Lock()
 
+    def resize(self, total: int, per_peer: int) -> None:
+        """Have more or fewer places from now on; nobody loses one that is taken."""
+        with self._lock:
+            self._total, self._per_peer = total, per_peer
+
     def admit(self, association: Living, peer: Peer) -> Rejection | None:
         """Give an association a place until it ends, or say why there is none."""
         with self._lock:

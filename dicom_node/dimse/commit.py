@@ -60,6 +60,14 @@ class _Refused(Exception):  # noqa: N818 - it is no error of ours
         self.comment = comment
 
 
+def desk_handlers(desk: Callable[[], Desk]) -> list[tuple[Any, Callable[[Any], tuple[int | Dataset, None]]]]:
+    """What a listener binds; `desk` gives the one that is in charge at that moment."""
+    return [
+        (evt.EVT_N_ACTION, lambda event: desk().on_action(event)),
+        (evt.EVT_N_EVENT_REPORT, lambda event: desk().on_event_report(event)),
+    ]
+
+
 class Desk:
     """Takes what peers say on associations that they opened: requests to us, and answers to our requests.
 
@@ -76,10 +84,6 @@ class Desk:
         self._take_report = take_report
         #: the associations that brought the requests, as long as they live
         self._origins: weakref.WeakValueDictionary[tuple[str, str], Any] = weakref.WeakValueDictionary()
-
-    def handlers(self) -> list[tuple[Any, Callable[[Any], tuple[int | Dataset, None]]]]:
-        """What a listener binds."""
-        return [(evt.EVT_N_ACTION, self.on_action), (evt.EVT_N_EVENT_REPORT, self.on_event_report)]
 
     def origin(self, due: Due) -> Any:
         """The association that brought the request of an answer, if it is still open; else None."""

@@ -107,6 +107,8 @@ class Receiver:
         self._identities = Identities(config.access)
         self._storing: set[Any] = set()
         self._open: set[Any] = set()
+        #: association -> name of the route that its objects take, to its end
+        self._routes: dict[Any, str] = {}
         self._lock = threading.Lock()
 
     @property
@@ -191,6 +193,18 @@ class Receiver:
         server.door = door
         return server
 
+    def adopt(self, config: Config) -> None:
+        """Take the next associations by another configuration; those that are open keep route and terms."""
+        node = config.node
+        self._admission.resize(node.max_associations, node.max_associations_per_peer)
+        self._identities = Identities(config.access)
+        self._config = config
+        for server in self._servers:
+            server.ae.network_timeout = node.idle_s
+            server.connection_limit = node.max_associations + _SPARE_CONNECTIONS
+            if server.door is not None:
+                server.door = secure.Door(config.tls, node.tls_clients)
+
     def stop(self, drain_s: float = 10.0) -> None:
         """Accept no more, give objects under way `drain_s` seconds to arrive, then hang up."""
         servers, self._servers = self._servers, []
@@ -238,9 +252,12 @@ class Receiver:
             lambda: self._on_ended(association, peer.calling_ae),
         )
         patches.conduct(association, intake, self._config.node.stall_s)
+        route = self._config.route_for(peer.calling_ae, called_ae)
+        if route is not None:
+            with self._lock:
+                self._routes[association] = route.name
         # without a route there is nothing to store; the peer may still answer a request of ours
-        stores = self._config.route_for(peer.calling_ae, called_ae) is not None
-        accepts = is_accepted_class if stores else SERVICES.__contains__
+        accepts = SERVICES.__contains__ if route is None else is_accepted_class
         negotiate(association, request.presentation_context_definition_list, accepts)
 
     def _verdict(self, association: Any, peer: Peer, called_ae: str) -> Rejection | None:
@@ -272,6 +289,7 @@ class Receiver:
         with self._lock:
             was_open = association in self._open
             self._open.discard(association)
+            self._routes.pop(association, None)
         if was_open:
             end = "released" if association.is_released else "aborted"
             self._count(ASSOCIATIONS, calling_ae, end, "")
@@ -364,15 +382,14 @@ class Receiver:
     def _arrival(self, association: Any, command: Any, transfer_syntax: str) -> Arrival:
         calling_ae = association.requestor.ae_title.strip()
         called_ae = association.requestor.primitive.called_ae_title.strip()
-        route = self._config.route_for(calling_ae, called_ae)
-        assert route is not None  # or the association would have been rejected
         return Arrival(
             sop_class_uid=str(command.AffectedSOPClassUID),
             sop_instance_uid=str(command.AffectedSOPInstanceUID),
             transfer_syntax_uid=str(transfer_syntax),
             calling_ae=calling_ae,
             called_ae=called_ae,
-            route=route.name,
+            # without one no context for storage was accepted
+            route=self._routes[association],
         )
 
 

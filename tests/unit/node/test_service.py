@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import stat
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,11 @@ from typing import Any
 import pytest
 
 from dicom_node import security, service
-from dicom_node.config import Config
-from dicom_node.errors import NodeError, OutputError, SpoolError
+from dicom_node.config import Config, Destination
+from dicom_node.errors import ConfigError, NodeError, OutputError, ReloadError, SpoolError
 from dicom_node.jobs import Arrival
 from dicom_node.metrics import OCCURRENCES, STORES, Reading
-from dicom_node.service import Service, log_salt, serve
+from dicom_node.service import Service, log_salt, serve, take_up
 
 
 def free_port() -> int:
@@ -267,7 +268,8 @@ def test_serve_ends_with_sigterm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(service.threading, "excepthook", threading.excepthook)
     before = signal.getsignal(signal.SIGTERM)
     _when(lambda: "READY=1" in told, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    assert serve(config(tmp_path, http={"port": None})) == 0
+    made = config(tmp_path, http={"port": None})
+    assert serve(made, reread=lambda: pytest.fail("nobody asked")) == 0
     assert told == ["EXTEND_TIMEOUT_USEC=600000000", "READY=1", "STOPPING=1"]
     assert signal.getsignal(signal.SIGTERM) == before
 
@@ -287,3 +289,87 @@ def _when(ready: Callable[[], bool], act: Callable[[], None]) -> None:
         act()
 
     threading.Thread(target=wait, daemon=True).start()
+
+
+@contextlib.contextmanager
+def running(made: Config) -> Iterator[Service]:
+    node = Service(made)
+    node.start()
+    try:
+        yield node
+    finally:
+        node.stop()
+
+
+def with_destination(made: Config, name: str, **more: Any) -> Config:
+    """The same node with one destination, for everything."""
+    return made.model_copy(
+        update={
+            "destinations": {name: Destination(ae_title="A", host="127.0.0.1", port=free_port())},
+            "routes": (made.routes[0].model_copy(update={"destinations": (name,)}),),
+            **more,
+        }
+    )
+
+
+def test_another_configuration_is_taken_up(tmp_path: Path) -> None:
+    first = config(tmp_path)
+    second = with_destination(first, "vault", storage=first.storage.model_copy(update={"reserve_mb": 32}))
+    with running(first) as node:
+        receiver, workers = node.receiver, node.workers
+        node.reload(second)
+        assert node.receiver is receiver, "the listener stays"
+        assert node.workers is not workers
+        assert workers.alive == 0
+        assert node.spool.reserve_bytes == 32_000_000
+        assert node.dead_parts() == []
+        wait_until(lambda: node.problems() == [])
+        assert first.http.port is not None
+        assert 'destination="vault"' in get(first.http.port, "/metrics")[1]
+
+
+def test_what_only_a_start_can_change_is_refused_by_name(tmp_path: Path) -> None:
+    first = config(tmp_path)
+    moved = first.model_copy(update={"node": first.node.model_copy(update={"port": free_port()})})
+    with running(first) as node:
+        workers = node.workers
+        with pytest.raises(ReloadError, match=r"only a restart can change node\.port; nothing"):
+            node.reload(moved)
+        assert node.workers is workers
+        assert is_open(first.node.port or 0)
+
+
+def test_a_part_that_cannot_be_started_puts_the_old_configuration_back(tmp_path: Path) -> None:
+    first = config(tmp_path)
+    with running(first) as node, socket.create_server(("127.0.0.1", 0)) as taken:
+        unusable = with_destination(
+            first, "vault", http=first.http.model_copy(update={"port": taken.getsockname()[1]})
+        )
+        with pytest.raises(ReloadError, match=r"the old configuration stays.*cannot serve HTTP"):
+            node.reload(unusable)
+        wait_until(lambda: node.problems() == [])
+        assert first.http.port is not None
+        assert "vault" not in get(first.http.port, "/metrics")[1]
+
+
+def test_a_reload_that_fails_is_told_and_shown(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(service, "notify", lambda state: told.append(state.partition("=")[0]))
+    made = config(tmp_path)
+
+    def bad() -> Config:
+        raise ConfigError(("node.yaml:3: nodes: is unknown here",))
+
+    with running(made) as node:
+        wait_until(lambda: node.problems() == [])
+        take_up(node, bad)
+        assert not node.reloads.successful
+        assert made.http.port is not None
+        assert "dicom_node_config_last_reload_successful 0.0" in get(made.http.port, "/metrics")[1]
+        assert node.problems() == []
+    (line,) = [record for record in caplog.records if record.msg == "reload-refused"]
+    assert line.exc_info is not None
+    assert "is unknown here" in str(line.exc_info[1])
+    assert told[-2:] == ["RELOADING", "READY"]

@@ -116,7 +116,7 @@ def status(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     book = Ledger(folder / "ledger.sqlite")
     busy.fill(book)
     page = StatusPage(busy.config(folder), book, Spool(folder / "spool", 0), lambda: ["spool"])
-    server = HttpServer("127.0.0.1", 0, CollectorRegistry(), lambda: ["spool"], page)
+    server = HttpServer("127.0.0.1", 0, CollectorRegistry(), lambda: ["spool"], list, page)
     server.start()
     yield f"http://127.0.0.1:{server.port}/"
     server.stop()

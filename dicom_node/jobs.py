@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from dicom_node.config import OnError, OnFinding, Route
 from dicom_node.errors import IllegalTransition
+from dicom_node.metrics import Reading
 
 
 class InstanceState(enum.StrEnum):
@@ -136,6 +137,8 @@ class Outcome:
     size: int = 0
     #: what a reader found, a bounded word that is counted by route; "" where nobody read
     finding: str = ""
+    #: what is counted with it
+    readings: tuple[Reading, ...] = ()
 
     @property
     def alarms(self) -> bool:

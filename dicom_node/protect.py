@@ -10,7 +10,8 @@ route that derives UIDs or de-identifies, objects without such pixels have their
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +24,7 @@ from blessmark.embed import embed, seal_for_header
 from blessmark.embed_dct import embed_dct
 from blessmark.errors import CapacityError
 from blessmark.payload import crypto
+from blessmark.payload.record import uid_digest
 from blessmark.segment import batch, segmenter
 from blessmark.segment.whole import Whole
 from blessmark.types import (
@@ -38,7 +40,7 @@ from blessmark.types import (
     Segmenter,
 )
 from blessmark.verify import verify
-from dicom_node import __version__, header, label, originals, segmenters
+from dicom_node import __version__, header, label, measuring, originals, segmenters
 from dicom_node.config import (
     Config,
     Deidentify,
@@ -51,11 +53,14 @@ from dicom_node.config import (
 from dicom_node.deidentify import deidentify, telling_content
 from dicom_node.errors import InputError
 from dicom_node.jobs import InstanceState, Outcome, Work, passed
+from dicom_node.measuring import stage
+from dicom_node.metrics import CAPACITY, PSNR, Reading
 from dicom_node.originals import SOP_INSTANCE_UID
 from dicom_node.spool import Spool
 from dicom_node.uids import deriver, rewrite_uids
 
 PATIENT_IDENTITY_REMOVED = 0x00120062
+MODALITY = 0x00080060
 _PIXEL_DATA, _UNDEFINED = 0x7FE00010, 0xFFFFFFFF
 #: an image that can be marked, but not this one
 _NO_ROOM = "no-room"
@@ -140,7 +145,8 @@ def protect(ds: Dataset, site: Site, time_s: int) -> Protection:
     """
     if site.cleans and (content := telling_content(ds)):
         return Protection("held", content)
-    image = pixels.load(ds)
+    with stage("decode"):
+        image = pixels.load(ds)
     if isinstance(image, pixels.Passthrough):
         if site.cleans and (content := _kept_as_it_is(ds, image)):
             return Protection("held", content)
@@ -154,7 +160,8 @@ def protect(ds: Dataset, site: Site, time_s: int) -> Protection:
     try:
         # a comment in a code stream that nothing was embedded into must not leave either
         anew = site.deidentify is not None
-        pixels.store(ds, image, _embed_frames(image, about, site, marks), anew=anew)
+        with stage("encode"):  # frame by frame, each between its embedding and the next
+            pixels.store(ds, image, _embed_frames(image, about, site, marks), anew=anew)
     except _Unprotectable:
         return _without_room(ds, site, time_s)
     _finish(ds, site, marks, before, about)
@@ -177,13 +184,17 @@ class Protector:
 
     def __call__(self, work: Work) -> Outcome:
         self._spool.check_room_to_work(work.blob)
-        ds = pixels.read(self._spool.path(work.blob))
+        with stage("decode"):
+            ds = pixels.read(self._spool.path(work.blob))
+        measuring.tell_modality(header.text(ds, MODALITY))
         done = protect(ds, self._site, int(work.received_at))
+        measuring.tell(*_readings(done.frames))
         if done.result in _ENDS:
             return Outcome(_ENDS[done.result], done.result, done.reason)
         if not done.changed:
             return passed(work, self._route, done.result, done.reason)
-        blob = self._spool.put_output(pixels.parts(ds))
+        with stage("spool"):
+            blob = self._spool.put_output(pixels.parts(ds))
         return Outcome(
             InstanceState.READY,
             done.result,
@@ -238,18 +249,32 @@ _ENDS = {"held": InstanceState.HELD, "rejected": InstanceState.REJECTED}
 
 
 def _is_protected(ds: Dataset, image: pixels.Image, site: Site) -> bool:
-    """Whether this ring already reads a record in the first frame; a label alone proves nothing.
+    """Whether this ring already reads a record in a frame; a label alone proves nothing.
 
     Neither does a record sealed in the header unless it is of these very pixels: an image that was computed
-    from a protected one may have got its private elements with the rest of the header.
+    from a protected one may have got its private elements with the rest of the header. A first frame that was
+    painted over leaves the others protected; their records must name this instance, because frames of
+    another may have been put together with new ones.
     """
     mark = label.read_mark(ds)
     if mark is None:
         return False
-    sealed = dict(mark.sealed_records).get(1)
-    found = verify(image.frame(1), site.ring, (site.segmenter, Whole()), sealed=sealed)
-    in_pixels = found.evidence.framing is not Framing.HEADER
-    return found.record is not None and (in_pixels or found.exact)
+    sealed = dict(mark.sealed_records)
+    own = uid_digest(_original_uid(ds, site))
+    for frame in image:
+        found = verify(frame, site.ring, (site.segmenter, Whole()), sealed=sealed.get(frame.number))
+        in_pixels = found.evidence.framing is not Framing.HEADER
+        if found.record is None or not (in_pixels or found.exact):
+            continue
+        if frame.number == 1 or found.record.uid_digest == own:
+            return True
+    return False
+
+
+def _original_uid(ds: Dataset, site: Site) -> str:
+    """The SOP Instance UID before this ring's node derived another, if it did."""
+    found = originals.unseal(ds, site.ring)
+    return header.text(ds, SOP_INSTANCE_UID) if found is None else found.sop_instance_uid(ds)
 
 
 def _about(ds: Dataset, site: Site, frames: int, time_s: int) -> About:
@@ -272,7 +297,8 @@ def _embed_frames(
     """The samples of every frame, marked where they have room; notes in `marks` what was done."""
     together = site.batch_frames if site.carrier is Carrier.LATTICE else 1
     for frame, drawer in batch.drawn_ahead(image, site.segmenter, together):
-        marked, mark = _embed_frame(frame, about, replace(site, segmenter=drawer))
+        with stage("embed"):
+            marked, mark = _embed_frame(frame, about, replace(site, segmenter=drawer))
         marks.append(mark)
         yield marked.samples
 
@@ -299,6 +325,13 @@ def _segmenters(site: Site) -> tuple[Segmenter, ...]:
     """The map to embed by, and the explicit opt-in to embed without one."""
     whole = site.on_unprotectable is OnUnprotectable.WHOLE_IMAGE
     return (site.segmenter, Whole()) if whole else (site.segmenter,)
+
+
+def _readings(marks: Sequence[FrameMark]) -> list[Reading]:
+    """What is counted of the frames that were marked."""
+    receipts = [mark.receipt for mark in marks if mark.receipt is not None]
+    room = [Reading(CAPACITY, (), receipt.capacity_bits / 8) for receipt in receipts]
+    return room + [Reading(PSNR, (), each.psnr_db) for each in receipts if math.isfinite(each.psnr_db)]
 
 
 def _result(marks: list[FrameMark]) -> str:

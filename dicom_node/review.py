@@ -6,10 +6,12 @@ store the restored pixels, take the labels off, put the record back into the hea
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.datadict import keyword_for_tag
@@ -21,18 +23,22 @@ from blessmark.payload import crypto
 from blessmark.payload.record import uid_digest
 from blessmark.segment import batch, segmenter
 from blessmark.segment.whole import Whole
-from blessmark.types import Finding, IntArray, KeyRing, Record, Segmenter, Verdict
+from blessmark.types import Finding, Frame, IntArray, KeyRing, Record, Segmenter, Verdict
 from blessmark.verify import verify
 from dicom_node import __version__, header, label
 from dicom_node.config import Config, Label, OnFinding, Route
 from dicom_node.jobs import NOT_JUDGED, Outcome, Work, judged, passed
+from dicom_node.keys import FileKeyRing
+from dicom_node.measuring import stage, tell_modality
+from dicom_node.misplaced import misplaced
 from dicom_node.originals import SOP_INSTANCE_UID, OriginalFields, unseal
-from dicom_node.report import FrameReport, InstanceReport
+from dicom_node.report import FrameReport, InstanceReport, Place
 from dicom_node.rewrite import shallow
 from dicom_node.segmenters import Draw, Rules, chosen, rules_of
 from dicom_node.spool import Spool
 from dicom_node.uids import restored_uid
 
+_MODALITY = 0x00080060
 #: why an image has its originals in the header and nothing in its pixels
 _NO_ROOM = "no-room"
 #: how much of a restored instance is proven: its whole data set, its pixels and the fields of its record, or
@@ -44,7 +50,17 @@ _NOT_THE_ORIGINAL = (_IN_PART, _NEARLY)
 #: findings of images whose every sample is as it was released
 _UNTOUCHED = (Finding.AUTHENTIC, Finding.HEADER_ALTERED)
 _PIXEL_DATA = 0x7FE00010
+#: what says where an instance belongs
+_PLACES = {"study": 0x0020000D, "series": 0x0020000E, "instance": SOP_INSTANCE_UID}
+_MODALITY, _INSTANCE_NUMBER = 0x00080060, 0x00200013
+#: characters that a report takes over; twice what PS3.5 section 6.2 allows a UID, and what it allows a code
+_LONGEST_UID, _LONGEST_CS = 128, 16
+#: an integer string (PS3.5 section 6.2)
+_IS = re.compile(r" *[+-]?[0-9]{1,11} *")
 _SEVERITY = {finding: place for place, finding in enumerate(Finding)}
+
+#: is shown each frame as received, with its verdict while that still holds the restored samples
+OnFrame = Callable[[Frame, Verdict], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,23 +108,34 @@ class Restorer:
     label: Label = Label.UNLESS_EXACT
 
 
-def review(ds: Dataset, source: str, reader: Reader, *, show_record: bool = False) -> Review:
-    """Judge an instance; `ds` is not changed.
+def review(
+    ds: Dataset,
+    source: str,
+    reader: Reader,
+    *,
+    show_record: bool = False,
+    on_frame: OnFrame | None = None,
+) -> Review:
+    """Judge an instance; `ds` is not changed. `on_frame` is called for each frame, in their order.
 
     Raises
     ------
     PixelError
         the instance is broken
     """
-    image = pixels.load(ds)
+    subject = _Subject(source, _place(ds))
+    with stage("decode"):
+        image = pixels.load(ds)
     if isinstance(image, pixels.Passthrough):
-        return _without_pixels(ds, source, str(image.reason), reader)
-    verdicts = [_without_samples(verdict) for verdict in _verdicts(ds, image, reader)]
+        return _without_pixels(ds, subject, str(image.reason), reader)
+    verdicts = [_without_samples(verdict) for verdict in _verdicts(ds, image, reader, on_frame=on_frame)]
     if _nothing_in_the_pixels(verdicts):
-        rewritten = _without_pixels(ds, source, _NO_ROOM, reader)
+        rewritten = _without_pixels(ds, subject, _NO_ROOM, reader)
         if rewritten.finding is Finding.AUTHENTIC:
             return rewritten
-    return _concluded(source, verdicts, image.frames, reader, show_record=show_record)
+    moved = _misplaced(ds, image, reader, verdicts)
+    verdicts = [moved.get(verdict.evidence.frame, verdict) for verdict in verdicts]
+    return _concluded(subject, verdicts, image.frames, reader, show_record=show_record)
 
 
 def recover(
@@ -121,22 +148,25 @@ def recover(
     anything to restore at all. `by` stands in the labels; without it this program, now.
     """
     by = by or Restorer("dicom-node", int(time.time()))
-    image = pixels.load(ds)
+    subject = _Subject(source, _place(ds))
+    with stage("decode"):
+        image = pixels.load(ds)
     if isinstance(image, pixels.Passthrough):
-        return _without_pixels(ds, source, str(image.reason), reader, restore=by)
+        return _without_pixels(ds, subject, str(image.reason), reader, restore=by)
     verdicts: list[Verdict] = []
     try:
-        pixels.store(ds, image, _restored(ds, image, reader, verdicts, partial=partial))
+        with stage("encode"):
+            pixels.store(ds, image, _restored(ds, image, reader, verdicts, partial=partial))
     except _NotRestorable:
         rest = range(len(verdicts) + 1, image.frames + 1)
         verdicts += [_without_samples(v) for v in _verdicts(ds, image, reader, rest)]
         if _nothing_in_the_pixels(verdicts):
-            rewritten = _without_pixels(ds, source, _NO_ROOM, reader, restore=by)
+            rewritten = _without_pixels(ds, subject, _NO_ROOM, reader, restore=by)
             if rewritten.restored:
                 return rewritten
-        return _concluded(source, verdicts, image.frames, reader)
+        return _concluded(subject, verdicts, image.frames, reader)
     proven = _restore_header(ds, reader.ring, verdicts, image.frames, by)
-    return _concluded(source, verdicts, image.frames, reader, restored=True, proven=proven)
+    return _concluded(subject, verdicts, image.frames, reader, restored=True, proven=proven)
 
 
 class Recoverer:
@@ -159,7 +189,7 @@ class Recoverer:
 
     def __call__(self, work: Work) -> Outcome:
         self._spool.check_room_to_work(work.blob)
-        ds = pixels.read(self._spool.path(work.blob))
+        ds = _read(self._spool.path(work.blob))
         by = Restorer(self._node, int(work.received_at), self._route.label)
         done = recover(ds, work.blob, self._reader, by=by)
         if _is_not_judged(done):
@@ -167,7 +197,8 @@ class Recoverer:
             return replace(outcome, finding=NOT_JUDGED)
         if not self._may_leave(done):
             return judged(work, self._route, str(done.finding))
-        blob = self._spool.put_output(pixels.parts(ds))
+        with stage("spool"):
+            blob = self._spool.put_output(pixels.parts(ds))
         return replace(
             passed(work, self._route, "recovered", _told(done)),
             finding=str(done.finding),
@@ -202,7 +233,7 @@ class Verifier:
         self._reader = reader_of(config, ring, draw)
 
     def __call__(self, work: Work) -> Outcome:
-        done = review(pixels.read(self._spool.path(work.blob)), work.blob, self._reader)
+        done = review(_read(self._spool.path(work.blob)), work.blob, self._reader)
         if _is_not_judged(done):
             outcome = passed(work, self._route, "verified", done.report.reason)
             return replace(outcome, finding=NOT_JUDGED)
@@ -225,6 +256,14 @@ def _told(done: Review) -> str:
     return "approximate" if nearly else ""
 
 
+def _read(path: Path) -> Dataset:
+    """An instance of the spool."""
+    with stage("decode"):
+        ds = pixels.read(path)
+    tell_modality(header.text(ds, _MODALITY))
+    return ds
+
+
 def reader_of(config: Config, ring: KeyRing, draw: Draw = segmenter) -> Reader:
     """The reader that a configuration describes: every segmenter it names, then the whole-image opt-in.
 
@@ -235,12 +274,24 @@ def reader_of(config: Config, ring: KeyRing, draw: Draw = segmenter) -> Reader:
     return Reader(ring, drawers, rules_of(config.watermark, draw), config.networks.batch_frames)
 
 
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """What is judged: the name it has in the report, and where it says that it belongs."""
+
+    source: str
+    place: Place
+
+
 class _NotRestorable(Exception):  # noqa: N818 - ends the walk over the frames, never leaves this module
     """A frame cannot be restored as far as was asked for."""
 
 
 def _verdicts(
-    ds: Dataset, image: pixels.Image, reader: Reader, numbers: range | None = None
+    ds: Dataset,
+    image: pixels.Image,
+    reader: Reader,
+    numbers: range | None = None,
+    on_frame: OnFrame | None = None,
 ) -> Iterator[Verdict]:
     mark = label.read_mark(ds)
     sealed = dict(mark.sealed_records) if mark is not None else {}
@@ -251,15 +302,34 @@ def _verdicts(
     wanted = numbers if numbers is not None else range(1, image.frames + 1)
     frames = (image.frame(number) for number in wanted)
     for frame, drawer in batch.drawn_ahead(frames, first, reader.batch_frames):
-        yield verify(
-            frame,
-            reader.ring,
-            (drawer, *others),
-            header=fields,
-            sealed=sealed.get(frame.number),
-            hinted_keys=hints,
-            hinted_segmenters=drawn_by,
-        )
+        with stage("extract"):
+            verdict = verify(
+                frame,
+                reader.ring,
+                (drawer, *others),
+                header=fields,
+                sealed=sealed.get(frame.number),
+                hinted_keys=hints,
+                hinted_segmenters=drawn_by,
+            )
+        if on_frame is not None:
+            on_frame(frame, verdict)
+        yield verdict
+
+
+def _misplaced(
+    ds: Dataset, image: pixels.Image, reader: Reader, verdicts: Sequence[Verdict]
+) -> dict[int, Verdict]:
+    """Frames that prove to be others of the same instance; nothing to look for where nothing was marked."""
+    marked = label.read_mark(ds) is not None or any(verdict.record is not None for verdict in verdicts)
+    if image.frames == 1 or not marked:
+        return {}
+
+    def look(number: int, other: int) -> Verdict:
+        frame = replace(image.frame(number), number=other)
+        return _without_samples(verify(frame, reader.ring, reader.segmenters))
+
+    return misplaced(verdicts, image.frames, look)
 
 
 def _nothing_in_the_pixels(verdicts: Sequence[Verdict]) -> bool:
@@ -335,12 +405,12 @@ def _description(verdicts: Sequence[Verdict], proven: str) -> str:
 
 
 def _without_samples(verdict: Verdict) -> Verdict:
-    """The verdict without its restored frame: a cine of thousands of frames must fit into memory."""
-    return replace(verdict, restored=None)
+    """The verdict without its restored frame and map: a cine of thousands of frames must fit into memory."""
+    return replace(verdict, restored=None, evidence=replace(verdict.evidence, roi=None))
 
 
 def _without_pixels(
-    ds: Dataset, source: str, reason: str, reader: Reader, *, restore: Restorer | None = None
+    ds: Dataset, subject: _Subject, reason: str, reader: Reader, *, restore: Restorer | None = None
 ) -> Review:
     """The verdict on an object that carries nothing in pixels, but may have had its header rewritten.
 
@@ -350,7 +420,9 @@ def _without_pixels(
     found = unseal(ds, reader.ring)
     if found is None:
         finding = _unopened(ds, reader.ring)
-        return Review(InstanceReport(source, str(finding), reason), finding)
+        return Review(InstanceReport(subject.source, str(finding), reason, place=subject.place), finding)
+    original = uid_digest(found.sop_instance_uid(ds)).hex()
+    revoked = _revoked(reader.ring, _sealed_under(ds, reader.ring))
     trial = shallow(ds)
     finding = Finding.AUTHENTIC if pixels.undo(trial, found.changes) else Finding.HEADER_ALTERED
     proven = ""
@@ -359,7 +431,16 @@ def _without_pixels(
         proven = _BY_BYTES if not _says_so(_BY_BYTES, restore.label) else _BY_SAMPLES
         if proven != _BY_BYTES:
             label.mark_restored(ds, _note(restore, f"Header restored ({label.FORMAT_NAME})"), Dataset())
-    report = InstanceReport(source, str(finding), reason, restored=proven)
+    report = InstanceReport(
+        subject.source,
+        str(finding),
+        reason,
+        restored=proven,
+        place=subject.place,
+        bound_to=tuple(_PLACES) if finding is Finding.AUTHENTIC else (),
+        key_revoked=revoked,
+        original=original,
+    )
     return Review(report, finding, restored=bool(proven), identical=proven == _BY_BYTES)
 
 
@@ -387,7 +468,7 @@ def _follow_uid(ds: Dataset, before: str) -> None:
 
 
 def _concluded(
-    source: str,
+    subject: _Subject,
     verdicts: Sequence[Verdict],
     frames: int,
     reader: Reader,
@@ -399,7 +480,7 @@ def _concluded(
     record = next((v.record for v in verdicts if v.record is not None), None)
     finding = _instance_finding(verdicts, frames)
     report = InstanceReport(
-        source=source,
+        source=subject.source,
         finding=str(finding),
         protected_at="" if record is None or not record.time_s else _moment(record.time_s),
         node="" if record is None else record.node,
@@ -407,9 +488,52 @@ def _concluded(
         segmenters=tuple(each.id for each in reader.segmenters),
         frames=tuple(_frame_report(verdict) for verdict in verdicts),
         restored=proven,
+        place=subject.place,
+        number_of_frames=frames,
+        bound_to=_bound_to(verdicts),
+        key_revoked=_revoked(reader.ring, {v.evidence.key_id for v in verdicts if v.record is not None}),
+        original="" if record is None else record.uid_digest.hex(),
+        fields=() if record is None else tuple(_keyword(tag) for tag in record.fields),
         record=_readable(record) if show_record and record is not None else {},
     )
     return Review(report, finding, restored, proven == _BY_BYTES)
+
+
+def _revoked(ring: KeyRing, used: Collection[int | None]) -> str:
+    """When the first of the keys that were used was revoked; "" if none was."""
+    revoked = ring.revoked if isinstance(ring, FileKeyRing) else {}
+    return min((at for identity, at in revoked.items() if identity in used), default="")
+
+
+def _sealed_under(ds: Dataset, ring: KeyRing) -> set[int | None]:
+    """The key that the originals of an object open under."""
+    return {key.id for key in ring.keys if unseal(ds, FileKeyRing((key,))) is not None}
+
+
+def _place(ds: Dataset) -> Place:
+    number = header.text(ds, _INSTANCE_NUMBER)
+    study, series, instance = (header.text(ds, tag)[:_LONGEST_UID] for tag in _PLACES.values())
+    modality = header.text(ds, _MODALITY)[:_LONGEST_CS]
+    return Place(study, series, instance, modality, int(number) if _IS.fullmatch(number) else None)
+
+
+def _bound_to(verdicts: Sequence[Verdict]) -> tuple[str, ...]:
+    """What of an instance's place every frame's record names, and the header agrees with.
+
+    Every record names the SOP Instance UID, the smaller ones by its digest (docs/format/v1.md).
+    """
+    if not verdicts or any(verdict.record is None for verdict in verdicts):
+        return ()
+    return tuple(
+        name
+        for name, tag in _PLACES.items()
+        if all(
+            tag not in verdict.evidence.altered_fields
+            and verdict.record is not None
+            and (tag == SOP_INSTANCE_UID or tag in verdict.record.fields)
+            for verdict in verdicts
+        )
+    )
 
 
 def _proven(verdicts: Sequence[Verdict], frames: int) -> str:
@@ -448,15 +572,27 @@ def _frame_report(verdict: Verdict) -> FrameReport:
         psnr_db=evidence.psnr_db,
         localisation=evidence.localisation,
         altered_tiles=evidence.altered_tiles,
-        altered_fields=tuple(keyword_for_tag(tag) or f"{tag:08X}" for tag in evidence.altered_fields),
+        altered_fields=tuple(_keyword(tag) for tag in evidence.altered_fields),
         block_px=evidence.block_px,
         restoration="exact" if verdict.exact else "approximate" if verdict.approximate else "none",
         restored_psnr_db=evidence.restored_psnr_db,
+        holds_frame=_marked_as(verdict),
     )
+
+
+def _marked_as(verdict: Verdict) -> int | None:
+    """The number that a frame was marked with, where it is another than it has now."""
+    frame = verdict.evidence.frame
+    return verdict.record.frame if verdict.record is not None and verdict.record.frame != frame else None
 
 
 def _moment(time_s: int) -> str:
     return datetime.fromtimestamp(time_s, UTC).isoformat().replace("+00:00", "Z")
+
+
+def _keyword(tag: int) -> str:
+    """The DICOM keyword of a tag, eight hexadecimal digits for one that has none."""
+    return keyword_for_tag(tag) or f"{tag:08X}"
 
 
 def _readable(record: Record) -> dict[str, str]:
@@ -465,6 +601,6 @@ def _readable(record: Record) -> dict[str, str]:
     encodings = convert_encodings(names if names != [""] else None)
     delimiters = {ord(delimiter) for delimiter in "\\^="}
     return {
-        keyword_for_tag(tag) or f"{tag:08X}": decode_bytes(value.strip(b" \0"), encodings, delimiters)
+        _keyword(tag): decode_bytes(value.strip(b" \0"), encodings, delimiters)
         for tag, value in record.fields.items()
     }

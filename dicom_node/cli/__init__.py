@@ -14,15 +14,17 @@ import re
 import signal
 import sys
 import threading
-import traceback
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from blessmark.errors import WatermarkError
 from dicom_node import __version__
+from dicom_node.cli import options_keys, options_query, options_ring, options_verify
 from dicom_node.errors import EXIT_ERROR, NodeError
+from dicom_node.problem import unforeseen
 
 _DEFAULT_CONFIG = Path(os.environ.get("DICOM_NODE_CONFIG", "/etc/dicom-node/dicom-node.yaml"))
 #: of instances, then of deliveries; spelled out, because `jobs` loads what `--help` must not wait for
@@ -88,14 +90,6 @@ def _complain(text: str) -> None:
     print(f"dicom-node: {text}", file=sys.stderr)
 
 
-def unforeseen(error: Exception) -> str:
-    """Type and place of an error that no command expects; its text may quote a patient and is not shown."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return (
-        f"unexpected {type(error).__name__} in {Path(frame.filename).name}:{frame.lineno}; please report it"
-    )
-
-
 def parser() -> argparse.ArgumentParser:
     """Every command and option; the manual page of the tool."""
     top = argparse.ArgumentParser(
@@ -110,7 +104,9 @@ def parser() -> argparse.ArgumentParser:
     _add_protect(commands)
     _add_verify(commands)
     _add_recover(commands)
+    options_query.add(commands, _command, _DEFAULT_CONFIG, _add_reading)
     _add_keys(commands)
+    _add_access(commands)
     _add_config(commands)
     _add_queue(commands)
     _add_trace(commands)
@@ -196,12 +192,8 @@ def _add_verify(commands: _Commands[argparse.ArgumentParser]) -> None:
     verify = _command(
         commands, "verify", "verify", "judge files: authentic, altered (where), damaged, unmarked"
     )
-    verify.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="files and folders")
     _add_reading(verify)
-    verify.add_argument("--json", action="store_true", help="one JSON document instead of lines")
-    verify.add_argument(
-        "--show-record", action="store_true", help="include the fields of the record (patient data) in --json"
-    )
+    options_verify.add(verify)
 
 
 def _add_recover(commands: _Commands[argparse.ArgumentParser]) -> None:
@@ -213,17 +205,23 @@ def _add_recover(commands: _Commands[argparse.ArgumentParser]) -> None:
         action="store_true",
         help="also write images of which only some tiles can be restored (never called authentic)",
     )
+    options_verify.add_jobs(recover)
 
 
 def _add_keys(commands: _Commands[argparse.ArgumentParser]) -> None:
     keys = commands.add_parser(
-        "keys", help="make and list the keys of this site", description="The key ring."
+        "keys", help="make, list, revoke, export, import the keys of this site", description="The key ring."
     )
     actions = keys.add_subparsers(dest="action", required=True, metavar="ACTION")
-    new = _command(actions, "new", "keys", "make a new current key, keeping the old ones for reading")
-    listing = _command(actions, "list", "keys", "list key ids and ages, never the keys")
-    for action in (new, listing):
-        _add_ring(action)
+    options_keys.add(partial(_command, actions), _add_ring)
+
+
+def _add_access(commands: _Commands[argparse.ArgumentParser]) -> None:
+    access = commands.add_parser(
+        "access", help="make the line of a user", description="Users that peers prove to be."
+    )
+    actions = access.add_subparsers(dest="action", required=True, metavar="ACTION")
+    options_ring.add_access(partial(_command, actions))
 
 
 def _add_config(commands: _Commands[argparse.ArgumentParser]) -> None:

@@ -34,7 +34,7 @@ class Match(Section):
 
     def takes(self, calling_ae: str, called_ae: str) -> bool:
         """Whether both AE titles match."""
-        return _fits(calling_ae, self.calling_ae) and _fits(called_ae, self.called_ae)
+        return fits(calling_ae, self.calling_ae) and fits(called_ae, self.called_ae)
 
 
 class Deidentify(Section):
@@ -105,5 +105,6 @@ class Route(Section):
         return self
 
 
-def _fits(title: str, patterns: tuple[str, ...]) -> bool:
+def fits(title: str, patterns: tuple[str, ...]) -> bool:
+    """Whether an AE title matches any of the patterns."""
     return any(fnmatch.fnmatchcase(title.strip(" "), pattern) for pattern in patterns)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sqlalchemy as sa
-from sqlalchemy.dialects import sqlite
-
+from dicom_node.ledger import tallies
 from dicom_node.ledger.database import Database
-from dicom_node.ledger.schema import verdicts
+from dicom_node.metrics import VERDICTS
 
 
 class Verdicts(Database):
@@ -14,16 +12,7 @@ class Verdicts(Database):
 
     def verdicts(self) -> dict[tuple[str, str], int]:
         """(route, finding) -> judgements that ended so; an instance that is judged again counts again."""
-        columns = (verdicts.c.route, verdicts.c.finding, verdicts.c.count)
         with self._reading() as connection:
-            rows = connection.execute(sa.select(*columns).order_by(*columns[:2]))
-            return {(route, finding): int(count) for route, finding, count in rows}
-
-
-def count_verdict(connection: sa.Connection, route: str, finding: str) -> None:
-    """Add one judgement; inside the transaction that records its instance's outcome."""
-    made = sqlite.insert(verdicts).values(route=route, finding=finding, count=1)
-    more = made.on_conflict_do_update(
-        index_elements=[verdicts.c.route, verdicts.c.finding], set_={"count": verdicts.c.count + 1}
-    )
-    connection.execute(more)
+            counted = tallies.read(connection)
+        ended = (each for each in counted if each.metric == VERDICTS.name)
+        return {(each.labels[0], each.labels[1]): int(each.value) for each in ended}

@@ -122,9 +122,13 @@ class Orthanc:
             return content
 
 
+#: where Debian keeps the plugin of the package orthanc-dicomweb
+DICOMWEB_PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+
+
 @contextlib.contextmanager
-def orthanc(folder: Path, node_port: int | None = None) -> Iterator[Orthanc]:
-    """With `node_port` it knows the node as its modality "node", AE title NODE."""
+def orthanc(folder: Path, node_port: int | None = None, **more: Any) -> Iterator[Orthanc]:
+    """With `node_port` it knows the node as its modality "node", AE title NODE; `more` are settings of it."""
     folder.mkdir(parents=True)
     peer = Orthanc(free_port(), free_port())
     settings = {
@@ -139,6 +143,7 @@ def orthanc(folder: Path, node_port: int | None = None) -> Iterator[Orthanc]:
         "IndexDirectory": str(folder / "storage"),
         "UnknownSopClassAccepted": True,
         "Plugins": [],
+        **more,
     }
     path = folder / "orthanc.json"
     path.write_text(json.dumps(settings))
@@ -167,13 +172,14 @@ def node(
     *,
     port: int | None = None,
     options: str = "",
+    node_keys: str = "",
     route: str = "",
     retry: str = "first_s: 1.0",
 ) -> Iterator[RunningNode]:
     """A node that sends everything to all `destinations`, name -> (AE title, port).
 
-    `more` is YAML to add; `options` are more keys of every destination, `route` of the route; `retry` is how
-    destinations are tried again.
+    `more` is YAML to add; `options` are more keys of every destination, `node_keys` of the node, `route` of
+    the route; `retry` is how destinations are tried again.
     """
     folder.mkdir(parents=True, exist_ok=True)
     keys = folder / "keyring"
@@ -186,7 +192,7 @@ def node(
         for name, (ae, peer) in destinations.items()
     )
     config.write_text(
-        f"node: {{id: test, ae_title: NODE, bind: 127.0.0.1, port: {port}}}\n"
+        f"node: {{id: test, ae_title: NODE, bind: 127.0.0.1, port: {port}{node_keys}}}\n"
         f"storage: {{folder: {folder / 'state'}}}\n"
         f"keys: {{ring: {keys}}}\n"
         "workers: {count: 2}\n"

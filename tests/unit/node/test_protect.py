@@ -29,8 +29,11 @@ from dicom_node.config import (
 )
 from dicom_node.errors import InputError
 from dicom_node.jobs import Arrival, InstanceState, Work
+from dicom_node.measuring import measured
+from dicom_node.metrics import CAPACITY, PSNR
 from dicom_node.protect import FrameMark, Protector, Site, protect, site_of, written
 from dicom_node.review import Reader, recover, review
+from dicom_node.segmenters import timed
 from dicom_node.spool import Spool
 from dicom_node.uids import deriver
 from tests import builders
@@ -161,6 +164,18 @@ class TestPassing:
             done = protect(received, site(), TIME_S + 5)
             assert (done.result, done.reason) == ("passed", "already-protected")
             assert written(received) == written(ds)
+
+    def test_a_first_frame_that_was_painted_over_leaves_the_others_protected(self):
+        ds = reread(builders.us(256, 256))
+        protect(ds, site(), TIME_S)
+        image = pixels.load(ds)
+        assert isinstance(image, pixels.Image)
+        frames = [frame.samples for frame in image]
+        frames[0] = np.zeros_like(frames[0])
+        pixels.store(ds, image, frames)
+        assert protect(pixels.read(written(ds)), site(), TIME_S + 5).reason == "already-protected"
+        ds.SOPInstanceUID = "2.25.5"  # a new object that somebody put one of them into
+        assert protect(pixels.read(written(ds)), site(), TIME_S + 5).result != "passed"
 
     def test_a_label_alone_does_not_keep_an_image_from_being_marked(self):
         ds = reread(builders.mr(256, 192))
@@ -560,6 +575,20 @@ class TestProtector:
         found = review(pixels.read(spool.path(outcome.blob)), "x", Reader(RING, (segmenter("anatomy"),)))
         assert str(found.finding) == "authentic"
         assert outcome.destinations == ("a",)
+
+    def test_tells_what_it_measured(self, tmp_path, spool):
+        ds = reread(builders.mr(256, 192, **PATIENT))
+        settings = config(tmp_path)
+        protector = Protector(settings, settings.routes[0], RING, spool, lambda name: timed(segmenter(name)))
+        work = self.work(spool, ds)
+        with measured() as seen:
+            assert protector(work).result == "protected"
+        assert seen.modality == "MR"
+        assert set(seen.seconds) == {"decode", "segment", "embed", "encode", "spool"}
+        told = {reading.metric: reading.value for reading in seen.told}
+        assert set(told) == {CAPACITY, PSNR}
+        assert told[CAPACITY] > 100
+        assert 60 < told[PSNR] < 110
 
     def test_hands_on_the_very_blob_of_what_is_passed(self, tmp_path, spool):
         ds = reread(dataset(phantom(6, 6)))

@@ -34,7 +34,8 @@ _GIVE_UP = 3
 _JOIN_S = 10.0
 _LISTED_TWICE = "the archive lists this UID in two places; which of the two objects is meant, nobody can tell"
 _NO_TLS = Tls()
-_NO_UID = "it gave rows without a usable UID, which were left out"
+#: something is there that cannot be fetched
+NO_UID = "it gave rows without a usable UID, which were left out"
 _TWICE = "it lists a study or series under two entries with one UID; what is in it was taken once"
 _WARNED = "it reported warnings about some of what it sent"
 _NOT_ASKED = "it gave rows that do not match the UID asked for, which were left out"
@@ -118,7 +119,7 @@ def _usable(
     }
     for row in source.find(level, keys, wanted, limit):
         if level is not Level.PATIENT and not is_uid(row.unique):
-            _note(source, _NO_UID)
+            _note(source, NO_UID)
         elif any(row.get(key) and row.get(key) not in uids for key, uids in asked.items()):
             _note(source, _NOT_ASKED)
         else:

@@ -418,6 +418,8 @@ class Server(ThreadedAssociationServer):
                 connection = self.door.shake(request, client_address, ASK_S)
             if connection is None or self._stopped:
                 self.shutdown_request(request)
+                if connection is not None:
+                    connection.close()
                 return
             request.close()
             request = connection

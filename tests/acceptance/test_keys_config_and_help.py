@@ -133,7 +133,7 @@ def test_what_a_revoked_key_marked_is_never_authentic_without_a_word_of_it(tmp_p
     assert all(each["key_revoked"].startswith("2") and each["finding"] == "authentic" for each in told)
     pages = tmp_path / "pages"
     run("verify", "--html", pages, marked, keys=ring)
-    assert "was revoked" in (pages / "index.html").read_text("utf-8")
+    assert "was revoked" in (pages / "study-1.html").read_text("utf-8")
 
 
 def test_a_passcode_comes_by_a_pipe_and_leaves_as_a_hash(tmp_path: Path) -> None:

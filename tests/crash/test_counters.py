@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from http.client import HTTPException
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,10 @@ class Prometheus(threading.Thread):
     def run(self) -> None:
         seen: dict[str, float] = {}
         while not self.done.wait(0.05):
-            status, page = self._node.page("/metrics")
+            try:
+                status, page = self._node.page("/metrics")
+            except HTTPException:  # the node was killed in the middle of the page
+                continue
             if status != 200:
                 continue
             self.scrapes += 1
@@ -66,16 +70,23 @@ def test_counters_equal_what_was_sent_through_four_kills(
     modality.join(_LIMIT_S)
     wait_until(lambda: node.metric("dicom_node_deliveries", state="delivered") == 120, _LIMIT_S, "delivery")
     _check(node, len(paths), modality)
-    before = _counters(node.page("/metrics")[1])
+    before = _shown(node)
     assert node.terminate() == 0
     node.start()
-    after = _counters(node.page("/metrics")[1])
+    after = _shown(node)
     prometheus.done.set()
     prometheus.join()
     assert prometheus.fell == []
     assert prometheus.scrapes > 20
     assert {name: after[name] for name in before if after[name] < before[name]} == {}
     _check(node, len(paths), modality)
+
+
+def _shown(node: Node) -> dict[str, float]:
+    """What the page counts, once a busy machine has answered."""
+    found: list[dict[str, float]] = []
+    wait_until(lambda: bool(found.append(_counters(node.page("/metrics")[1])) or found[-1]), 60, "the page")
+    return found[-1]
 
 
 def _check(node: Node, sent: int, modality: Modality) -> None:

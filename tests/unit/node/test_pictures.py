@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
@@ -310,6 +311,8 @@ class TestAGallery:
         assert gallery.finished(ds, painter, found.finding) is not None
         assert found.finding is Finding.AUTHENTIC
         assert written(ds) == content
+        for tag in (0x00281050, 0x52009229):
+            assert isinstance(ds.get_item(tag), RawDataElement), "nobody looked at it"
 
     def test_paints_what_has_values_that_are_none(self):
         ds = header()

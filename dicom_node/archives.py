@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from dicom_node.config import Query, QueryPeer, RetrieveLevel
+from dicom_node.config import Query, QueryPeer, RetrieveLevel, Tls
 from dicom_node.dimse.contexts import is_uid
 from dicom_node.dimse.retrieve import DimseArchive
 from dicom_node.errors import PeerError
@@ -33,6 +33,7 @@ _GIVE_UP = 3
 #: seconds that a request under way has to notice that its connection was closed
 _JOIN_S = 10.0
 _LISTED_TWICE = "the archive lists this UID in two places; which of the two objects is meant, nobody can tell"
+_NO_TLS = Tls()
 #: something is there that cannot be fetched
 NO_UID = "it gave rows without a usable UID, which were left out"
 _TWICE = "it lists a study or series under two entries with one UID; what is in it was taken once"
@@ -72,9 +73,9 @@ class Missed:
     why: str
 
 
-def opened(name: str, peer: QueryPeer, query: Query) -> Source:
+def opened(name: str, peer: QueryPeer, query: Query, tls: Tls = _NO_TLS) -> Source:
     """The archive of this name; nothing is connected yet. Raises InputError for unusable credentials."""
-    return DimseArchive(name, peer, query) if peer.dicomweb is None else WebArchive(name, peer)
+    return DimseArchive(name, peer, query, tls) if peer.dicomweb is None else WebArchive(name, peer)
 
 
 def found(source: Source, inquiry: Inquiry, limit: int | None = None) -> Iterator[Row]:

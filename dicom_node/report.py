@@ -125,6 +125,8 @@ class InstanceReport:
     bound_to: tuple[str, ...] = ()
     content: str = ""
     original: str = field(default="", repr=False)
+    #: when the key that its records open under was revoked, ISO 8601 UTC; "" if it is not
+    key_revoked: str = ""
     fields: tuple[str, ...] = ()
     record: dict[str, str] = field(default_factory=dict, repr=False)
     pictures: InstancePictures | None = field(default=None, repr=False)
@@ -176,14 +178,13 @@ def _detail(report: InstanceReport) -> str:
 
 
 def _judged(report: InstanceReport) -> str:
-    if report.reason:
-        return report.reason
-    if not report.frames:
-        return ""
+    if report.reason or not report.frames:
+        return ", ".join(filter(None, (report.reason, _revoked(report))))
     lacking = [f.segmenter for f in report.frames if f.finding == "unknown-segmenter"]
     if lacking:
         return f"marked by {lacking[0]}; this installation has {', '.join(report.segmenters)}"
-    parts = [_carried(report.frames[0])] if report.frames[0].framing else []
+    parts = [_revoked(report)] if report.key_revoked else []
+    parts += [_carried(report.frames[0])] if report.frames[0].framing else []
     levels = [f.psnr_db for f in report.frames if f.psnr_db is not None and math.isfinite(f.psnr_db)]
     if levels:
         parts.append(f"{min(levels):.1f} dB")
@@ -199,6 +200,10 @@ def _judged(report: InstanceReport) -> str:
     if fields:
         parts.append("altered: " + " ".join(sorted(fields)))
     return ", ".join(parts)
+
+
+def _revoked(report: InstanceReport) -> str:
+    return f"its key was revoked {report.key_revoked}" if report.key_revoked else ""
 
 
 def _carried(frame: FrameReport) -> str:
@@ -228,6 +233,8 @@ def instance_document(report: InstanceReport) -> dict[str, object]:
         "segmenters": list(report.segmenters),
         "frames": [_frame(frame) for frame in report.frames],
     }
+    if report.key_revoked:
+        result["key_revoked"] = report.key_revoked
     if report.record:
         result["record"] = report.record
     return result

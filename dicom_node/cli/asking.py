@@ -13,7 +13,7 @@ from typing import Any
 
 from dicom_node import archives, config
 from dicom_node.archives import Collection, Source
-from dicom_node.config import Destination, Query, QueryPeer, Retrieve, RetrieveLevel, Workstation
+from dicom_node.config import Destination, Query, QueryPeer, Retrieve, RetrieveLevel, Tls, Workstation
 from dicom_node.errors import UsageError
 from dicom_node.inquiry import Inquiry, Level, Order
 
@@ -66,7 +66,7 @@ def opened(args: argparse.Namespace) -> Iterator[Asked]:
     workstation = _workstation(args, args.peer)
     peer, query = _peer(args, workstation), _query(args, workstation.query)
     inquiry = inquiry_of(args)
-    source = archives.opened(_called(args.peer), peer, query)
+    source = archives.opened(_called(args.peer), peer, query, workstation.tls)
     try:
         yield Asked(_called(args.peer), source, peer, query, inquiry)
     finally:
@@ -107,7 +107,13 @@ def _peer(args: argparse.Namespace, workstation: Workstation) -> QueryPeer:
             there = ", ".join(workstation.peers) or "none"
             raise UsageError(f"--peer {args.peer}: no archive has this name; there are {there}")
         peer = known
-    return peer if args.retrieve is None else peer.model_copy(update={"retrieve": Retrieve(args.retrieve)})
+    if args.retrieve is not None:
+        peer = peer.model_copy(update={"retrieve": Retrieve(args.retrieve)})
+    if peer.tls and peer.retrieve is Retrieve.MOVE:
+        raise UsageError(
+            f"--peer {args.peer}: it is asked over TLS, but by C-MOVE it would send in the clear; use get"
+        )
+    return peer
 
 
 def _of_url(url: str, credentials: Path | None) -> QueryPeer:
@@ -124,6 +130,11 @@ def _where(address: re.Match[str]) -> dict[str, Any]:
     if not 1 <= port <= 65535:
         raise UsageError("a port is a number from 1 to 65535")
     return {"ae_title": address["ae"], "host": address["host"].strip("[]"), "port": port}
+
+
+def tls_of(args: argparse.Namespace, name: str) -> Tls:
+    """What this machine shows and believes towards a destination."""
+    return _workstation(args, name).tls
 
 
 def destination_of(args: argparse.Namespace, name: str) -> Destination:

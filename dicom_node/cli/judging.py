@@ -93,11 +93,14 @@ def telling_of(args: argparse.Namespace) -> Telling:
 
 
 def exit_code(summary: Summary) -> int:
-    """An error outweighs a finding, a finding outweighs authentic; nothing judged proves nothing."""
+    """An error outweighs a finding, a finding outweighs authentic; nothing judged proves nothing.
+
+    That the key is revoked is a finding: whoever has it could have made the image.
+    """
     if summary.errors or not summary.instances:
         return EXIT_ERROR
     authentic = {finding for finding, _ in summary.findings} <= {"authentic"}
-    return EXIT_DONE if authentic and not summary.missing else EXIT_FINDING
+    return EXIT_DONE if authentic and not (summary.missing or summary.revoked) else EXIT_FINDING
 
 
 def _told(found: Iterator[Report], tellings: Sequence[Telling]) -> Iterator[Report]:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TypeVar
 from dicom_node import archives, log, report
 from dicom_node.archives import Collection, Missed
 from dicom_node.cli import query_table
-from dicom_node.cli.asking import Asked, destination_of, keys_of, opened
+from dicom_node.cli.asking import Asked, destination_of, keys_of, opened, tls_of
 from dicom_node.cli.files import Pair
 from dicom_node.cli.judging import exit_code, how_of, judge
 from dicom_node.cli.recover import restoring
@@ -172,7 +172,7 @@ def _send(args: argparse.Namespace) -> int:
     with opened(args) as asked, _scratch() as folder, asked.collected(folder, asked.orders()) as collection:
         objects = _originals if args.recover else _as_they_are
         with contextlib.closing(
-            Courier(args.to, destination, asked.query.ae_title or "DICOMNODE")
+            Courier(args.to, destination, asked.query.ae_title or "DICOMNODE", tls_of(args, args.to))
         ) as courier:
             for report, path in objects(args, asked, collection):
                 counts[_sent(courier, report, path)] += 1

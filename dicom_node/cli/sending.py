@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydicom.filereader import read_file_meta_info
 
-from dicom_node.config import Destination
+from dicom_node.config import Destination, Tls
 from dicom_node.convert import converted
 from dicom_node.dimse.store import Sender
 from dicom_node.errors import NodeError, PeerError
@@ -25,11 +25,12 @@ class Courier:
     ----------
     name, destination : where to
     calling_ae : the AE title of this machine
+    tls : what this machine shows and believes, where the destination is spoken to over TLS
     """
 
-    def __init__(self, name: str, destination: Destination, calling_ae: str) -> None:
+    def __init__(self, name: str, destination: Destination, calling_ae: str, tls: Tls) -> None:
         self._destination = destination
-        self._sender = Sender(name, destination, calling_ae)
+        self._sender = Sender(name, destination, calling_ae, tls)
         self._gone = 0
 
     def deliver(self, path: Path) -> str:

@@ -11,7 +11,7 @@ from dicom_node.config.kinds import AETitle, File, Name, Port, Section
 from dicom_node.config.words import Retrieve, RetrieveLevel
 
 _ADDRESS = ("ae_title", "host", "port")
-_ONLY_DIMSE = (*_ADDRESS, "retrieve", "level")
+_ONLY_DIMSE = (*_ADDRESS, "tls", "tls_name", "retrieve", "level")
 _ONLY_WEB = ("credentials", "ca")
 
 
@@ -21,6 +21,10 @@ class QueryPeer(Section):
     ae_title: AETitle | None = None
     host: Annotated[str, Field(min_length=1)] | None = None
     port: Port | None = None
+    #: whether it is asked over TLS
+    tls: bool = False
+    #: the name that its certificate must have; null is `host`
+    tls_name: str | None = Field(default=None, min_length=1)
     #: base URL of QIDO-RS and WADO-RS
     dicomweb: Annotated[str, Field(pattern=r"^https?://[^\s@]+$")] | None = None
     #: holds `USER:PASSWORD`, or `Bearer TOKEN`, on one line

@@ -23,8 +23,8 @@ from pynetdicom.dimse_primitives import C_CANCEL, C_FIND, C_STORE
 from pynetdicom.dsutils import decode, encode
 from pynetdicom.presentation import PresentationContext, build_context
 
-from dicom_node.config import QueryPeer
-from dicom_node.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, patches
+from dicom_node.config import QueryPeer, Tls
+from dicom_node.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, patches, secure
 from dicom_node.errors import PeerError, UsageError
 from dicom_node.inquiry import Keys, Level, Row, identifier, row_of
 
@@ -40,6 +40,7 @@ _MEDIUM = 0x0000
 _LOOK_S = 0.5
 #: answers and seconds after a C-CANCEL until an archive that goes on is hung up on
 _CANCEL_ANSWERS, _CANCEL_S = 1000, 5.0
+_NO_TLS = Tls()
 _IGNORED = "it ignores some of the keys, so there may be matches that do not fit"
 
 #: status, last status of a range, what to do about it
@@ -67,16 +68,20 @@ def associate(
     *,
     roles: Sequence[Any] = (),
     on_established: Callable[[Any], object] = lambda _: None,
+    tls: Tls = _NO_TLS,
 ) -> Any:
     """An open association with an archive; the one place that opens one to ask.
 
-    `on_established` is called with it before anything is sent over it.
+    `on_established` is called with it before anything is sent over it; `tls` is what this machine shows and
+    believes, where the archive is asked over TLS.
 
     Raises
     ------
-    PeerError : it is away, refuses, or takes none of `contexts`
+    PeerError : it is away, not to be trusted, refuses, or takes none of `contexts`
+    TlsError : what it would be shown is no good
     """
     patches.apply()
+    client = secure.Client(tls, peer)
 
     def established(event: Any) -> None:
         patches.install_gate(event.assoc)
@@ -89,6 +94,7 @@ def associate(
             contexts=list(contexts),
             ae_title=peer.ae_title,
             ext_neg=list(roles),
+            tls_args=client.arguments,
             evt_handlers=[
                 (evt.EVT_ABORTED, lambda event: patches.hang_up(event.assoc)),
                 (evt.EVT_ESTABLISHED, established),
@@ -98,7 +104,7 @@ def associate(
         raise PeerError(f"archive {name} cannot be found at {peer.host}: {error.strerror}") from error
     if association.is_established:
         return association
-    raise _not_established(name, peer, association)
+    raise _not_established(name, peer, association, client.failure())
 
 
 def _entity(peer: QueryPeer, calling_ae: str) -> Any:
@@ -111,7 +117,12 @@ def _entity(peer: QueryPeer, calling_ae: str) -> Any:
     return entity
 
 
-def _not_established(name: str, peer: QueryPeer, association: Any) -> PeerError:
+def _not_established(
+    name: str, peer: QueryPeer, association: Any, distrust: tuple[str, str] | None
+) -> PeerError:
+    if distrust is not None:
+        said = f"archive {name} at {peer.host}:{peer.port} is not to be trusted: {distrust[1]}"
+        return PeerError(said, reason=distrust[0])
     if association.is_rejected:
         answer = association.acceptor.primitive
         said = f"archive {name} refuses the association: {answer.result_str}, {answer.reason_str}"
@@ -236,9 +247,13 @@ class Finder:
     name, peer : whom to ask
     calling_ae : the AE title of this machine
     notes : takes what the archive does that is worth telling
+    tls : what this machine shows and believes, where the archive is asked over TLS
     """
 
-    def __init__(self, name: str, peer: QueryPeer, calling_ae: str, notes: list[str]) -> None:
+    def __init__(
+        self, name: str, peer: QueryPeer, calling_ae: str, notes: list[str], tls: Tls = _NO_TLS
+    ) -> None:
+        self._tls = tls
         self._name, self._peer, self._calling_ae, self._notes = name, peer, calling_ae, notes
         self._association: Any = None
         self._message_ids = itertools.cycle(range(1, 0x10000))
@@ -274,7 +289,9 @@ class Finder:
     def _connected(self) -> Any:
         if self._association is None or not self._association.is_established:
             models = (build_context(model, _SYNTAXES) for model in (STUDY_ROOT_FIND, PATIENT_ROOT_FIND))
-            self._association = associate(self._name, self._peer, self._calling_ae, tuple(models))
+            self._association = associate(
+                self._name, self._peer, self._calling_ae, tuple(models), tls=self._tls
+            )
         return self._association
 
     def _answers(self, association: Any, request: Any, context: PresentationContext) -> Iterator[Dataset]:

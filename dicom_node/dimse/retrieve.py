@@ -20,7 +20,7 @@ from pynetdicom import AE, build_role, evt
 from pynetdicom.dimse_primitives import C_GET, C_MOVE
 from pynetdicom.presentation import PresentationContext, build_context
 
-from dicom_node.config import Query, QueryPeer, Retrieve
+from dicom_node.config import Query, QueryPeer, Retrieve, Tls
 from dicom_node.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, patches
 from dicom_node.dimse.admission import UNKNOWN_CALLED
 from dicom_node.dimse.contexts import STORAGE_CLASSES, TRANSFER_SYNTAXES, is_accepted_class, is_uid
@@ -57,6 +57,7 @@ _POLL_S = 0.05
 #: the transfer syntaxes of retired processes and video are proposed last
 _FIRST = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99")
 _RARE = tuple(f"1.2.840.10008.1.2.4.{n}" for n in (*range(52, 57), *range(58, 67), 92, 93, 94, 95, 204, 205))
+_NO_TLS = Tls()
 PROPOSED_SYNTAXES = tuple(
     dict.fromkeys((*_FIRST, *(uid for uid in TRANSFER_SYNTAXES if uid not in _RARE), *_RARE))
 )
@@ -69,14 +70,16 @@ class DimseArchive:
     ----------
     name, peer : which one, and where it is
     query : the AE title of this machine, and where C-MOVE sends to
+    tls : what this machine shows and believes, where the archive is asked over TLS
     """
 
-    def __init__(self, name: str, peer: QueryPeer, query: Query) -> None:
+    def __init__(self, name: str, peer: QueryPeer, query: Query, tls: Tls = _NO_TLS) -> None:
         self.name = name
         self.notes: list[str] = []
         self._peer = peer
         self._calling_ae = query.ae_title or "DICOMNODE"
-        self._finder = Finder(name, peer, self._calling_ae, self.notes)
+        self._tls = tls
+        self._finder = Finder(name, peer, self._calling_ae, self.notes, tls)
         self._berth = Berth(query, self._calling_ae) if peer.retrieve is Retrieve.MOVE else None
         self._idle: list[_Retriever] = []
         self._busy: set[_Retriever] = set()
@@ -117,7 +120,7 @@ class DimseArchive:
                 self._idle.append(retriever)
 
     def _new(self) -> _Retriever:
-        return _Retriever(self.name, self._peer, self._calling_ae, moves=self._berth is not None)
+        return _Retriever(self.name, self._peer, self._calling_ae, self._tls, moves=self._berth is not None)
 
 
 def _parts(order: Order, *, by_class: bool) -> Iterator[Order]:
@@ -177,7 +180,8 @@ def _summed(answers: Iterable[Told]) -> Told:
 class _Retriever:
     """Makes one request after the other over one association, which is opened anew when it must be."""
 
-    def __init__(self, name: str, peer: QueryPeer, calling_ae: str, *, moves: bool) -> None:
+    def __init__(self, name: str, peer: QueryPeer, calling_ae: str, tls: Tls, *, moves: bool) -> None:
+        self._tls = tls
         self._name, self._peer, self._calling_ae, self._moves = name, peer, calling_ae, moves
         self._association: Any = None
         #: the classes that are offered on the present association, latest use last
@@ -236,6 +240,7 @@ class _Retriever:
             [build_context(model, _SYNTAXES), *(build_context(uid, syntax) for uid, syntax in pairs)],
             roles=[build_role(uid, scp_role=True) for uid in dict.fromkeys(uid for uid, _ in pairs)],
             on_established=self._take_in,
+            tls=self._tls,
         )
         return self._association
 

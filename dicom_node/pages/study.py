@@ -62,6 +62,8 @@ class _Study:
     uid: str
     series: dict[str, _Series] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
+    #: how many were marked with a key that is revoked since
+    revoked: int = 0
     keys: set[int] = field(default_factory=set)
     drawn_by: set[str] = field(default_factory=set)
     #: the verdict on its first instance, which is the verdict on a study of one
@@ -85,7 +87,7 @@ class StudyPages:
         self._pieces = folder / _PIECES
         self._studies: dict[str, _Study] = {}
         self._counts: Counter[str] = Counter()
-        self._unreadable = self._missing = self._number = 0
+        self._unreadable = self._missing = self._revoked = self._number = 0
         with _writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             if any(folder.iterdir()):
@@ -111,6 +113,8 @@ class StudyPages:
         series = _series_of(study, report)
         _count(study, series, report)
         self._counts[report.finding] += 1
+        self._revoked += bool(report.key_revoked)
+        study.revoked += bool(report.key_revoked)
         self._write_instance(study, series, report)
 
     def finish(self, summary: Summary) -> Path:
@@ -183,7 +187,7 @@ class StudyPages:
         return path
 
     def _write_index(self, remarks: _Remarks) -> Path:
-        verdict, tone = words.overall(self._counts, self._unreadable, self._missing)
+        verdict, tone = words.overall(self._counts, self._unreadable, self._missing, self._revoked)
         page = {
             "verdict": verdict,
             "tone": tone,
@@ -332,7 +336,7 @@ def _keys(keys: Iterable[Key]) -> str:
 
 
 def _verdict(study: _Study) -> tuple[str, str]:
-    verdict, tone = words.overall(study.counts)
+    verdict, tone = words.overall(study.counts, revoked=study.revoked)
     return study.first if sum(study.counts.values()) == 1 else verdict, tone
 
 

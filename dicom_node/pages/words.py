@@ -122,9 +122,17 @@ STATEMENTS: Mapping[str, str] = {
 }
 
 
+_ANYBODY = "whoever has it could have made that"
+
+
 def sentence(report: InstanceReport) -> str:
     """The verdict on one instance as a person would say it."""
-    return _SENTENCES[report.finding](report)
+    said = _SENTENCES[report.finding](report)
+    if report.key_revoked:
+        said += (
+            f" But its key was revoked on {spoken(report.key_revoked)}: whoever has it could have made this."
+        )
+    return said
 
 
 def _authentic(report: InstanceReport) -> str:
@@ -231,17 +239,22 @@ def spoken(moment: str) -> str:
     return f"{at.day} {at:%B %Y} at {at:%H:%M:%S} UTC"
 
 
-def overall(counts: Mapping[str, int], unreadable: int = 0, missing: int = 0) -> tuple[str, str]:
+def overall(
+    counts: Mapping[str, int], unreadable: int = 0, missing: int = 0, revoked: int = 0
+) -> tuple[str, str]:
     """The verdict on many instances and its tone, by how many of each finding there are.
 
-    `unreadable` files could not be judged; `missing` ones are listed by an index and not there.
+    `unreadable` files could not be judged; `missing` ones are listed by an index and not there; `revoked`
+    ones were marked with a key that is revoked since.
     """
     verdict, tone = _overall(counts)
     if unreadable:
         verdict += f" {counted(unreadable, 'file')} could not be read."
     if missing:
         verdict += f" {counted(missing, 'file')} {'is' if missing == 1 else 'are'} missing."
-    return verdict, "open" if tone == "good" and (unreadable or missing) else tone
+    if revoked:
+        verdict += f" The key of {counted(revoked, 'image')} was revoked; {_ANYBODY}."
+    return verdict, "open" if tone == "good" and (unreadable or missing or revoked) else tone
 
 
 def _overall(counts: Mapping[str, int]) -> tuple[str, str]:

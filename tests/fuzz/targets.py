@@ -286,13 +286,20 @@ def ring(data: bytes) -> None:
 
 
 def ring_seeds() -> Sequence[bytes]:
-    """A ring of two keys."""
+    """A ring of two keys, and one with a key to come and one that is revoked."""
     return [
+        b"key 1 2026-01-31T09:00:00Z "
+        + b"7f" * 32
+        + b"\nkey 2 2027-01-31T09:00:00Z "
+        + b"01" * 32
+        + b"\nkey 3 2027-01-31T09:00:00Z "
+        + b"02" * 32
+        + b"\ncurrent 2\ncurrent 3 from 2027-02-15T00:00:00Z\nrevoked 1 2027-03-01T12:00:00Z\n",
         b"# keys\nkey 1 2026-01-31T09:00:00Z "
         + b"7f" * 32
         + b"\nkey 2 2027-01-31T09:00:00Z "
         + b"01" * 32
-        + b"\ncurrent 2\n"
+        + b"\ncurrent 2\n",
     ]
 
 

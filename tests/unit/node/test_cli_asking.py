@@ -155,3 +155,13 @@ def test_no_more_is_fetched_than_was_asked_for(
         with opened(args) as asked, asked.collected(tmp_path / "out", asked.orders()) as collection:
             assert list(collection)
     assert [get.QueryRetrieveLevel for get in shelf.gets] == levels
+
+
+def test_what_is_asked_over_tls_does_not_send_in_the_clear(tmp_path: Path) -> None:
+    """An archive that is told to move opens a connection of its own, to a port without TLS."""
+    config = tmp_path / "query.yaml"
+    peer = "{ae_title: P, host: h, port: 104, tls: true, retrieve: move}"
+    config.write_text(f"tls: {{ca: ca.pem}}\nquery:\n  peers: {{pacs: {peer}}}\n")
+    args = parsed("--config", str(config), peer="pacs")
+    with pytest.raises(UsageError, match="in the clear"), opened(args):
+        pass

@@ -34,6 +34,8 @@ MANIFEST = "manifest.jsonl"
 #: free space, bytes, below which nothing more is taken
 RESERVE_BYTES = 64_000_000
 
+OTHER_CONTENT = "sent twice with different content"
+
 _PART = ".dicom-node-"
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _READ_BYTES = 1 << 20
@@ -152,7 +154,7 @@ class Landing:
             if order is None:
                 raise self._refusal("not asked for")
             if before != sha256:
-                raise self._refusal("sent twice with different content")
+                raise self._refusal(OTHER_CONTENT)
             if uid in self._landed:
                 part.unlink()
                 return

@@ -29,7 +29,7 @@ from dicom_node.cli.telling import Report
 from dicom_node.errors import EXIT_DONE, EXIT_ERROR, EXIT_FINDING, InputError, NodeError, UsageError
 from dicom_node.inquiry import Order
 from dicom_node.item import Item
-from dicom_node.landing import Landed, Manifest
+from dicom_node.landing import OTHER_CONTENT, Landed, Manifest
 from dicom_node.pool import cores
 from dicom_node.report import ErrorReport, InstanceReport, Note, Unreadable
 from dicom_node.summary import summarised, totals
@@ -76,7 +76,8 @@ def _fetch(args: argparse.Namespace) -> int:
     with opened(args) as asked, contextlib.closing(Manifest(args.out)) as manifest:
         here = _Here(asked.orders(), manifest)
         with asked.collected(args.out, here, durable=True) as collection:
-            for number, came in enumerate(_accounted(asked, _progress(collection, "fetching"))):
+            came_in = _accounted(asked, collection, _progress(collection, "fetching"))
+            for number, came in enumerate(came_in):
                 if isinstance(came, Unreadable):
                     _tell(came)
                 else:
@@ -117,7 +118,7 @@ def _verify(args: argparse.Namespace) -> int:
             came
             if isinstance(came, Unreadable)
             else Item(asked.called(came.uid), collection.landing.path(came), temporary=True)
-            for came in _accounted(asked, iter(collection))
+            for came in _accounted(asked, collection, iter(collection))
         )
         code = judge(args, found, partial(_watched, collection, "verifying"))
         _tell_refused(collection)
@@ -142,7 +143,7 @@ def _restored(
     missed: list[Unreadable] = []
 
     def pairs() -> Iterator[Pair]:
-        for came in _accounted(asked, _progress(collection, "recovering")):
+        for came in _accounted(asked, collection, _progress(collection, "recovering")):
             if isinstance(came, Unreadable):
                 missed.append(came)
                 continue
@@ -153,8 +154,8 @@ def _restored(
     with restoring(how_of(args), args.jobs or cores()) as pool:
         for pair, found in pool.answers(pairs()):
             pair.source.unlink(missing_ok=True)
-            there = isinstance(found, InstanceReport) and bool(found.restored or pair.target.exists())
-            yield replace(found, source=called.pop(pair.source)), pair.target if there else None
+            original = pair.target if pair.target.exists() else None
+            yield replace(found, source=called.pop(pair.source)), original
     yield from ((each, None) for each in missed)
 
 
@@ -185,7 +186,7 @@ def _send(args: argparse.Namespace) -> int:
 def _as_they_are(
     _args: argparse.Namespace, asked: Asked, collection: Collection
 ) -> Iterator[tuple[Report, Path | None]]:
-    for came in _accounted(asked, _progress(collection, "sending")):
+    for came in _accounted(asked, collection, _progress(collection, "sending")):
         if isinstance(came, Unreadable):
             yield came, None
         else:
@@ -248,16 +249,20 @@ def _watched(collection: Collection, what: str, items: Iterator[T]) -> Iterator[
             yield item
 
 
-def _accounted(asked: Asked, collection: Iterator[Landed | Missed]) -> Iterator[Landed | Unreadable]:
+def _accounted(
+    asked: Asked, collection: Collection, items: Iterator[Landed | Missed]
+) -> Iterator[Landed | Unreadable]:
     """What came, and what did not with the reason; what ends the fetching early is told like one more.
 
     So whoever reads gets a whole document, and the exit code of an error.
     """
     try:
-        for came in collection:
+        for came in items:
             yield Unreadable(asked.called(came.uid), came.why) if isinstance(came, Missed) else came
         if archives.NO_UID in asked.source.notes:
             yield Unreadable(asked.name, f"{archives.NO_UID}; what they stand for was not fetched")
+        if count := collection.landing.refused.get(OTHER_CONTENT):
+            yield Unreadable(asked.name, f"{count} instances were {OTHER_CONTENT}; the first of each is told")
     except UsageError:
         raise
     except NodeError as error:

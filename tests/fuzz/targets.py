@@ -126,7 +126,7 @@ def _serve(association: Any, primitive: Any) -> None:
                 reception.finish()
     elif isinstance(primitive, A_ASSOCIATE) and primitive.result is None:
         association.requestor.primitive = primitive
-        scp._negotiate(association, primitive.presentation_context_definition_list, is_accepted_class)
+        scp.negotiate(association, primitive.presentation_context_definition_list, is_accepted_class)
 
 
 def pdu_seeds() -> Sequence[bytes]:

@@ -126,3 +126,11 @@ def test_what_has_no_uid_cannot_be_fetched_and_is_an_error(
     shown = capsys.readouterr()
     assert shown.out == "1 fetched, 1 error\n"
     assert "rows without a usable UID" in shown.err
+
+
+def test_one_uid_with_two_contents_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    there = Shelf([instance(1)], instead=lambda found: [*found, instance(1, PatientID="P2")])
+    assert query("fetch", there, "--all", "--out", str(tmp_path)) == 1
+    shown = capsys.readouterr()
+    assert shown.out == "1 fetched, 1 error\n"
+    assert "sent twice with different content" in shown.err

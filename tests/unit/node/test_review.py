@@ -18,6 +18,7 @@ from blessmark.types import BoolArray, Carrier, Finding, View
 from dicom_node import header
 from dicom_node.config import Config, Deidentify, Label, Profile, Route, SegmenterRule, Uids, parse
 from dicom_node.jobs import Arrival, InstanceState, Outcome, Work
+from dicom_node.measuring import measured
 from dicom_node.protect import Site, protect, written
 from dicom_node.review import Reader, Recoverer, Restorer, Verifier, recover, review
 from dicom_node.spool import Spool
@@ -610,6 +611,17 @@ class TestRoles:
         )
         restored = pixels.read(spool.path(outcome.blob))
         assert (samples_of(restored) == samples_of(reread(builders.mr(256, 256, **PATIENT)))).all()
+
+    @pytest.mark.parametrize(
+        ("role", "stages"),
+        [("recover", {"decode", "extract", "encode", "spool"}), ("verify", {"decode", "extract"})],
+    )
+    def test_both_tell_what_they_measured(self, spool, tmp_path, role, stages):
+        ds = marked()
+        with measured() as seen:
+            self.process(role, spool, ds, tmp_path)
+        assert set(seen.seconds) == stages
+        assert seen.modality == "MR"
 
     @pytest.mark.parametrize("keys", [{}, {"label": "always"}])
     def test_recovering_again_gives_the_same_bytes(self, spool, tmp_path, keys):

@@ -256,6 +256,8 @@ def _accounted(asked: Asked, collection: Iterator[Landed | Missed]) -> Iterator[
     try:
         for came in collection:
             yield Unreadable(asked.called(came.uid), came.why) if isinstance(came, Missed) else came
+        if archives.NO_UID in asked.source.notes:
+            yield Unreadable(asked.name, f"{archives.NO_UID}; what they stand for was not fetched")
     except UsageError:
         raise
     except NodeError as error:

@@ -228,10 +228,14 @@ class Intake:
     Parameters
     ----------
     start : makes a reception of the command set and the id of its presentation context
+    ended : called when the association has ended, however it did
     """
 
-    def __init__(self, start: Callable[[Any, int], Reception]) -> None:
+    def __init__(
+        self, start: Callable[[Any, int], Reception], ended: Callable[[], object] = lambda: None
+    ) -> None:
         self.begin = start
+        self._ended = ended
         self._lock = threading.Lock()
         self._waiting: set[Reception] = set()
         self._answering = True
@@ -256,6 +260,7 @@ class Intake:
             left, self._waiting = self._waiting, set()
         for reception in left:
             reception.discard()
+        self._ended()
 
 
 def _level(error: Exception) -> int:

@@ -186,7 +186,7 @@ def revoke(path: Path, identity: int) -> None:
                 " make another current first: dicom-node keys new"
             )
         if identity not in ring.revoked:
-            edit.ring = replace(ring, revoked={**ring.revoked, identity: now()})
+            edit.ring = replace(ring.settled(now()), revoked={**ring.revoked, identity: now()})
 
 
 def describe(path: Path) -> tuple[KeyInfo, ...]:
@@ -270,6 +270,10 @@ class _Ring:
     def planned(self, moment: str) -> list[_Current]:
         """What becomes current after a moment."""
         return [each for each in self.currents if each.since > moment]
+
+    def settled(self, moment: str) -> _Ring:
+        """The ring without what is past: a clock that is put back must not make an old key current again."""
+        return replace(self, currents=(_Current(self.current(moment)), *self.planned(moment)))
 
     def in_order(self, moment: str) -> list[_Entry]:
         """The current key, then the others, the newest first."""

@@ -250,6 +250,15 @@ def test_a_revoked_key_is_read_with_and_never_written_with(ring: Path) -> None:
         keys.revoke(ring, 9)
 
 
+def test_a_clock_that_is_put_back_brings_no_revoked_key_back(ring: Path, at: Callable[[str], None]) -> None:
+    at("2027-01-01T00:00:00Z")
+    keys.generate(ring, "2027-02-01T00:00:00Z")
+    at("2027-03-01T00:00:00Z")
+    keys.revoke(ring, 1)
+    at("2027-01-15T00:00:00Z")
+    assert FileKeyRing.load(ring).current.id == 2
+
+
 def test_a_key_whose_time_is_to_come_is_not_revoked_but_replaced(ring: Path) -> None:
     keys.generate(ring, "2999-01-01T00:00:00Z")
     with pytest.raises(KeyFileError, match="now or from a time to come"):

@@ -243,6 +243,29 @@ class Finding(enum.StrEnum):
     UNMARKED = "unmarked"  #: no watermark that any key of this ring can read
 
 
+class SignatureState(enum.StrEnum):
+    """What a reader with public keys can say about the signature of one frame or instance, best first."""
+
+    VALID = "valid"  #: the holder of a trusted key released this frame, as part of this instance
+    NONE = "none"  #: there is no signature
+    UNKNOWN_KEY = "unknown-key"  #: there is one, by a key that the reader was not given
+    REVOKED = "revoked"  #: it would be valid, but its key is trusted no more
+    INVALID = "invalid"  #: there is one, or was, and it does not hold for what arrived
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureEvidence:
+    """The signature of one frame; `key` is its 8-byte id, `time_s` what the signer claims.
+
+    `carried` is `pixels`, `header`, or "" where there is none, or none that could be read.
+    """
+
+    state: SignatureState = SignatureState.NONE
+    key: bytes = b""
+    time_s: int = 0
+    carried: str = ""
+
+
 class TileState(enum.IntEnum):
     """What one tile of a marked frame says, the alphabet of `Evidence.tiles`."""
 
@@ -286,7 +309,8 @@ class Verdict:
     `restored` is the frame with the watermark removed as far as possible; it equals the original bit for
     bit whenever `exact` is true, which the hash inside the watermark has then proven. `approximate` is true
     where the frame is proven to be what was released, to the last bit, but the carrier restores it only
-    nearly: `evidence.restored_psnr_db` tells how nearly, as measured when it was marked.
+    nearly: `evidence.restored_psnr_db` tells how nearly, as measured when it was marked. `signature` never
+    changes the finding.
     """
 
     finding: Finding
@@ -295,6 +319,7 @@ class Verdict:
     restored: Frame | None = None
     exact: bool = False
     approximate: bool = False
+    signature: SignatureEvidence = SignatureEvidence()
 
 
 @dataclass(frozen=True, slots=True)

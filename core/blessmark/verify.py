@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
+from blessmark import signing
 from blessmark.carrier import tile_framing
 from blessmark.carrier.block_maps import maps_for
 from blessmark.embed import allowed_change
@@ -16,6 +18,8 @@ from blessmark.extract import Extraction, TileAt, extract, read_again
 from blessmark.extract_dct import BlockExtraction, extract_dct
 from blessmark.fidelity import psnr_db
 from blessmark.payload import crypto, record
+from blessmark.payload.signature import LAYER_ID
+from blessmark.signing import Release
 from blessmark.types import (
     Evidence,
     Finding,
@@ -30,7 +34,7 @@ from blessmark.types import (
 
 #: how often at most tiles in doubt are looked at again
 _LOOKS = 4
-
+_NOTHING_KNOWN = Release()
 
 _SOP_INSTANCE_UID = 0x00080018
 
@@ -44,8 +48,9 @@ def verify(
     sealed: bytes | None = None,
     hinted_keys: Sequence[bytes] = (),
     hinted_segmenters: Sequence[str] = (),
+    release: Release = _NOTHING_KNOWN,
 ) -> Verdict:
-    """Judge one frame.
+    """Judge one frame; a signature layer over its record is taken off first, and judged beside it.
 
     Parameters
     ----------
@@ -59,7 +64,58 @@ def verify(
         `wrong-key` from `unmarked`
     hinted_segmenters : ids of segmenters that the header claims; a hint as well, which tells
         `unknown-segmenter` from `damaged`
+    release : what is needed to check a signature; it never changes the finding
     """
+    judge = partial(
+        _judge,
+        ring=ring,
+        segmenters=segmenters,
+        header=header,
+        sealed=sealed,
+        hinted_keys=hinted_keys,
+        hinted_segmenters=[claimed for claimed in hinted_segmenters if claimed != LAYER_ID],
+    )
+    layer = signing.peel(frame, segmenters) if release.hinted else None
+    verdict = judge(frame if layer is None else layer.frame)
+    if layer is None and not release.hinted and not _proven(verdict):
+        layer = signing.peel(frame, segmenters)
+        verdict = verdict if layer is None else judge(layer.frame)
+    if layer is not None and not _proven(verdict):
+        closer = signing.peel_again(layer)
+        if closer is not layer:
+            layer, verdict = closer, judge(closer.frame)
+    if layer is not None:
+        verdict = _as_received(verdict, frame)
+    return replace(verdict, signature=signing.judged(layer, frame, release))
+
+
+def _proven(verdict: Verdict) -> bool:
+    return verdict.exact or verdict.approximate
+
+
+def _as_received(verdict: Verdict, frame: Frame) -> Verdict:
+    """The verdict with what restoring changes counted from the frame as it arrived, its layer included."""
+    if verdict.restored is None:
+        return verdict
+    evidence = replace(
+        verdict.evidence,
+        changed_samples=int(np.count_nonzero(verdict.restored.samples != frame.samples)),
+        psnr_db=psnr_db(verdict.restored, frame.samples),
+    )
+    return replace(verdict, evidence=evidence)
+
+
+def _judge(
+    frame: Frame,
+    *,
+    ring: KeyRing,
+    segmenters: Sequence[Segmenter],
+    header: Mapping[int, bytes] | None,
+    sealed: bytes | None,
+    hinted_keys: Sequence[bytes],
+    hinted_segmenters: Sequence[str],
+) -> Verdict:
+    """The verdict on a frame without signature layer."""
     known = _known_maps(segmenters)
     unknown = [claimed for claimed in hinted_segmenters if claimed not in known]
     found = extract(frame, ring, segmenters)

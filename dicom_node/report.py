@@ -43,12 +43,30 @@ class FrameReport:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where an instance says that it belongs, as its header has it: a claim, "" or None where it has none.
+
+    UIDs are a patient's: they stand in the report that a person asked for, and in no log.
+    """
+
+    study: str = ""
+    series: str = ""
+    instance: str = ""
+    modality: str = ""
+    number: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class InstanceReport:
     """One instance's verdict: the worst of its frames, or why it holds nothing to judge.
 
     `reason` is a reason code for objects without embeddable pixels; `restored` says how much `recover` proved
     of what it gave back; `record` holds the fields of the record as keyword -> text and is filled only on
     request. `segmenters` are the ids of those that the reader tried.
+
+    `place` is what the header claims, `bound_to` what of it ("study", "series", "instance") the records name
+    and the header agrees with. `content` is the SHA-256 of the data set in hexadecimal, "" if nobody
+    asked; `original` stands for the SOP Instance UID in the record, equal where those are.
     """
 
     source: str
@@ -60,15 +78,25 @@ class InstanceReport:
     segmenters: tuple[str, ...] = ()
     frames: tuple[FrameReport, ...] = ()
     restored: str = ""
+    place: Place = Place()
+    number_of_frames: int = 0
+    bound_to: tuple[str, ...] = ()
+    content: str = ""
+    original: str = field(default="", repr=False)
     record: dict[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorReport:
-    """A source that could not be judged at all."""
+    """A source of which a command could not make what it was asked for, and what to do about it."""
 
     source: str
     error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable(ErrorReport):
+    """A source that could not be judged at all."""
 
 
 def line(report: InstanceReport | ErrorReport) -> str:

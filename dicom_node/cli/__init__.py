@@ -14,7 +14,6 @@ import re
 import signal
 import sys
 import threading
-import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import NamedTuple
 from blessmark.errors import WatermarkError
 from dicom_node import __version__
 from dicom_node.errors import EXIT_ERROR, NodeError
+from dicom_node.problem import unforeseen
 
 _DEFAULT_CONFIG = Path(os.environ.get("DICOM_NODE_CONFIG", "/etc/dicom-node/dicom-node.yaml"))
 #: of instances, then of deliveries; spelled out, because `jobs` loads what `--help` must not wait for
@@ -86,14 +86,6 @@ def _interruptible() -> Iterator[None]:
 
 def _complain(text: str) -> None:
     print(f"dicom-node: {text}", file=sys.stderr)
-
-
-def unforeseen(error: Exception) -> str:
-    """Type and place of an error that no command expects; its text may quote a patient and is not shown."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return (
-        f"unexpected {type(error).__name__} in {Path(frame.filename).name}:{frame.lineno}; please report it"
-    )
 
 
 def parser() -> argparse.ArgumentParser:

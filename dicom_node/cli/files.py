@@ -14,9 +14,7 @@ from typing import TypeVar
 from pydicom.dataset import Dataset
 
 from blessmark import pixels
-from blessmark.errors import PixelError, WatermarkError
-from dicom_node.cli import unforeseen
-from dicom_node.errors import InputError, NodeError, OutputError, UsageError
+from dicom_node.errors import InputError, OutputError, UsageError
 
 T = TypeVar("T")
 
@@ -99,20 +97,6 @@ def instance(path: Path) -> Dataset | None:
         raise InputError("is neither a file nor a folder that can be listed; leave it out")
     ds = pixels.read(path)
     return None if ds.file_meta.get("MediaStorageSOPClassUID") == _MEDIA_DIRECTORY else ds
-
-
-def problem(path: Path, error: Exception) -> str:
-    """What is wrong with the file and what to do, on one line; never a value out of a data set."""
-    if isinstance(error, PixelError):
-        text = str(error).removeprefix(f"{path.name}: ").removeprefix(f"{path.name} ")
-        return text if "; " in text else f"{text}; correct it at its source or leave it out"
-    if isinstance(error, NodeError | WatermarkError):
-        return str(error)
-    if isinstance(error, MemoryError):
-        return "needs more memory than there is; take it to a larger machine"
-    if isinstance(error, OSError) and error.strerror:
-        return f"cannot be read ({error.strerror}); check the path and its permissions"
-    return unforeseen(error)
 
 
 def write_whole(target: Path, chunks: Iterable[bytes]) -> None:

@@ -12,11 +12,12 @@ from pydicom.dataset import Dataset
 
 from blessmark.types import BlockSettings, Carrier, Receipt
 from dicom_node import header, log
-from dicom_node.cli.files import Pair, instance, pairs, problem, progress, write_whole
+from dicom_node.cli.files import Pair, instance, pairs, progress, write_whole
 from dicom_node.cli.reading import ring_of, segmenters_of, tell, tell_skipped
 from dicom_node.config import RECORD_FIELDS, Deidentify, OnUnprotectable, Profile, Uids
 from dicom_node.errors import EXIT_DONE, EXIT_ERROR
 from dicom_node.originals import SOP_INSTANCE_UID
+from dicom_node.problem import problem
 from dicom_node.protect import Protection, Site, protect, written
 from dicom_node.report import ErrorReport
 
@@ -72,7 +73,7 @@ def _protected(pair: Pair, site: Site, anew: Path | None) -> Protection | ErrorR
             write_whole(target, [written(ds) if done.changed else pair.source.read_bytes()])
         return done
     except Exception as error:
-        return ErrorReport(str(pair.source), problem(pair.source, error))
+        return ErrorReport(str(pair.source), problem(pair.source.name, error))
 
 
 def _untelling_name(ds: Dataset) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 
 from dicom_node import report
-from dicom_node.cli.files import Pair, instance, pairs, problem, progress, write_whole
+from dicom_node.cli.files import Pair, instance, pairs, progress, write_whole
 from dicom_node.cli.reading import Report, exit_code, reader_of, tell, tell_skipped
+from dicom_node.problem import problem
 from dicom_node.protect import written
 from dicom_node.report import ErrorReport
 from dicom_node.review import Reader, recover
@@ -37,4 +38,4 @@ def _recovered(pair: Pair, reader: Reader, *, partial: bool) -> Report | None:
             write_whole(pair.target, [written(ds)])
         return done.report
     except Exception as error:
-        return ErrorReport(str(pair.source), problem(pair.source, error))
+        return ErrorReport(str(pair.source), problem(pair.source.name, error))

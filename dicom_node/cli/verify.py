@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 
 from dicom_node import report
-from dicom_node.cli.files import instance, problem, progress, sources
+from dicom_node.cli.files import instance, progress, sources
 from dicom_node.cli.reading import Report, exit_code, reader_of, tell, tell_skipped
+from dicom_node.problem import problem
 from dicom_node.report import ErrorReport
 from dicom_node.review import Reader, review
 
@@ -33,4 +34,4 @@ def _judged(path: Path, reader: Reader, *, show_record: bool) -> Report | None:
         ds = instance(path)
         return None if ds is None else review(ds, str(path), reader, show_record=show_record).report
     except Exception as error:
-        return ErrorReport(str(path), problem(path, error))
+        return ErrorReport(str(path), problem(path.name, error))

@@ -70,7 +70,7 @@ class FileKeyRing:
         """
         from blessmark.types import SiteKey  # loads the engine, which the other functions do without
 
-        ring = _parse(path, _read(path))
+        ring = _parse(path, read_private(path))
         return cls(tuple(SiteKey(key.id, key.secret) for key in ring.in_order()))
 
 
@@ -81,18 +81,18 @@ def generate(path: Path) -> int:
     ------
     KeyFileError : the file cannot be used or written, all ids are taken, or another run is under way
     """
-    with _exclusive_draft(path) as (handle, draft):
-        old = _parse(path, _read(path)) if path.exists() else _Ring((), 0)
-        new = _Entry(_next_id(path, old), _now(), secrets.token_bytes(_SECRET_BYTES))
+    with exclusive_draft(path) as (handle, draft):
+        old = _parse(path, read_private(path)) if path.exists() else _Ring((), 0)
+        new = _Entry(_next_id(path, old), now(), secrets.token_bytes(_SECRET_BYTES))
         _write(handle, _Ring((*old.entries, new), new.id))
         draft.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     return new.id
 
 
 def describe(path: Path) -> tuple[KeyInfo, ...]:
     """What the file holds, in its order and without secrets; raises KeyFileError as `FileKeyRing.load`."""
-    ring = _parse(path, _read(path))
+    ring = _parse(path, read_private(path))
     return tuple(KeyInfo(entry.id, entry.created, entry.id == ring.current) for entry in ring.entries)
 
 
@@ -114,14 +114,17 @@ class _Ring:
         return sorted(newest_first, key=lambda entry: entry.id != self.current)
 
 
-def _read(path: Path) -> str:
-    """The text of the file, if nobody else can read or write it."""
+def read_private(path: Path, made_by: str = "dicom-node keys new") -> str:
+    """The text of a file of secrets, if nobody else can read or write it; raises KeyFileError otherwise.
+
+    `made_by` is the command that makes such a file.
+    """
     try:
         with path.open("r", encoding="ascii") as file:
             _check_private(path, os.fstat(file.fileno()))
             return file.read()
     except FileNotFoundError as error:
-        raise KeyFileError(f"{path} does not exist; make it with: dicom-node keys new") from error
+        raise KeyFileError(f"{path} does not exist; make it with: {made_by}") from error
     except OSError as error:
         raise KeyFileError(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -176,7 +179,7 @@ def _next_id(path: Path, ring: _Ring) -> int:
 
 
 @contextlib.contextmanager
-def _exclusive_draft(path: Path) -> Iterator[tuple[int, Path]]:
+def exclusive_draft(path: Path) -> Iterator[tuple[int, Path]]:
     """A new private file beside `path` that only one run can hold; gone afterwards, one way or the other."""
     draft = path.with_name(f".{path.name}.new")
     try:
@@ -204,7 +207,8 @@ def _write(handle: int, ring: _Ring) -> None:
     os.fsync(handle)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder on disk; raises OSError."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
@@ -212,5 +216,6 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _now() -> str:
+def now() -> str:
+    """The time as ISO 8601 UTC, as these files write it."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -29,6 +29,7 @@ from dicom_node.rewrite import Element, Fate, rewrite, shallow
 _GROUP, _CREATOR = 0x0099, "DICOM-NODE"
 _FORMAT, _KEYS, _RECORDS, _ORIGINALS = 0x01, 0x02, 0x03, 0x04
 _SEGMENTERS = 0x05
+_SIGNATURES = 0x06
 #: what a hint may look like, since it is shown: name, version, and the weights of a network
 _SEGMENTER_ID = re.compile(r"[a-z][a-z0-9-]{0,31}/[0-9]{1,4}(-[0-9a-f]{12})?")
 _MOST_SEGMENTERS = 8
@@ -55,13 +56,16 @@ class Mark:
 
     `fingerprint` is the public hint at the key, `sealed_records` the records of frames whose pixels could
     not carry them (frame number -> sealed bytes), `sealed_originals` the replaced elements, `segmenters` the
-    ids of those that drew the maps: a hint for a reader that has others.
+    ids of those that drew the maps: a hint for a reader that has others. `signatures` are those of frames
+    whose pixels had no room for them (frame number -> as they travel); that pixels hold some is told by the
+    id `signature.LAYER_ID` among `segmenters`.
     """
 
     fingerprint: bytes
     sealed_records: tuple[tuple[int, bytes], ...] = ()
     sealed_originals: bytes = b""
     segmenters: tuple[str, ...] = ()
+    signatures: tuple[tuple[int, bytes], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +138,9 @@ def read_mark(ds: Dataset) -> Mark | None:
     block = _own_block(ds)
     if block is None:
         return None
-    fingerprint, records, sealed = (
-        header.value_bytes(ds, block | element) or b"" for element in (_KEYS, _RECORDS, _ORIGINALS)
+    fingerprint, records, sealed, signatures = (
+        header.value_bytes(ds, block | element) or b""
+        for element in (_KEYS, _RECORDS, _ORIGINALS, _SIGNATURES)
     )
     if len(fingerprint) != _FINGERPRINT_BYTES:
         return None
@@ -145,6 +150,7 @@ def read_mark(ds: Dataset) -> Mark | None:
         _split(records),
         next((value for _, value in _split(sealed)), b""),
         tuple(filter(_SEGMENTER_ID.fullmatch, segmenters)),
+        _split(signatures),
     )
 
 
@@ -342,6 +348,8 @@ def _write_block(ds: Dataset, mark: Mark) -> None:
         ds.add_new(block | _SEGMENTERS, "LO", list(mark.segmenters))
     if mark.sealed_records:
         ds.add_new(block | _RECORDS, "OB", _join(mark.sealed_records))
+    if mark.signatures:
+        ds.add_new(block | _SIGNATURES, "OB", _join(mark.signatures))
     ds.add_new(
         block | _ORIGINALS, "OB", _join(((1, mark.sealed_originals),)) if mark.sealed_originals else b""
     )

@@ -22,9 +22,11 @@ from blessmark import pixels
 from blessmark.embed import embed, seal_for_header
 from blessmark.embed_dct import embed_dct
 from blessmark.errors import CapacityError
-from blessmark.payload import crypto
+from blessmark.payload import crypto, signature
+from blessmark.payload.signature import LAYER_ID, Instance, Signature, SigningKey
 from blessmark.segment import batch, segmenter
 from blessmark.segment.whole import Whole
+from blessmark.signing import Release, sign
 from blessmark.types import (
     About,
     BlockSettings,
@@ -44,6 +46,7 @@ from dicom_node.config import (
     Deidentify,
     OnContent,
     OnUnprotectable,
+    Retain,
     Route,
     Uids,
     record_tag,
@@ -71,6 +74,7 @@ class Site:
 
     `rules` name images whose map another segmenter than `segmenter` draws; the first that fits decides.
     `batch_frames` maps of an instance are drawn together at most. `blocks` matters to the carrier `dct` only.
+    Frames are signed where there is a `signer`.
     """
 
     node: str
@@ -85,6 +89,7 @@ class Site:
     batch_frames: int = batch.FRAMES
     carrier: Carrier = Carrier.LATTICE
     blocks: BlockSettings = BlockSettings()  # noqa: RUF009 - frozen
+    signer: SigningKey | None = None
 
     @property
     def rewrites(self) -> bool:
@@ -103,11 +108,16 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class FrameMark:
-    """How one frame is protected: by pixels (`receipt`) or by the header (`sealed`)."""
+    """How one frame is protected: by pixels (`receipt`) or by the header (`sealed`).
+
+    `signature` is None where nobody signs; `beside`: it travels in the header, as the pixels had no room.
+    """
 
     frame: int
     receipt: Receipt | None = None
     sealed: bytes = b""
+    signature: Signature | None = None
+    beside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +166,8 @@ def protect(ds: Dataset, site: Site, time_s: int) -> Protection:
     try:
         # a comment in a code stream that nothing was embedded into must not leave either
         anew = site.deidentify is not None
-        pixels.store(ds, image, _embed_frames(image, about, site, marks), anew=anew)
+        instance = Instance(_leaving_uid(ds, site), image.frames)
+        pixels.store(ds, image, _embed_frames(image, about, instance, site, marks), anew=anew)
     except _Unprotectable:
         return _without_room(ds, site, time_s)
     _finish(ds, site, marks, before, about)
@@ -173,9 +184,10 @@ class Protector:
         ring: KeyRing,
         spool: Spool,
         draw: segmenters.Draw = segmenter,
+        signer: SigningKey | None = None,
     ) -> None:
         self._route, self._spool = route, spool
-        self._site = site_of(config, route, ring, draw)
+        self._site = site_of(config, route, ring, draw, signer)
 
     def __call__(self, work: Work) -> Outcome:
         self._spool.check_room_to_work(work.blob)
@@ -199,8 +211,17 @@ class Protector:
         )
 
 
-def site_of(config: Config, route: Route, ring: KeyRing, draw: segmenters.Draw = segmenter) -> Site:
-    """The site that a configuration describes for a route; `draw` gives the segmenter of a name."""
+def site_of(
+    config: Config,
+    route: Route,
+    ring: KeyRing,
+    draw: segmenters.Draw = segmenter,
+    signer: SigningKey | None = None,
+) -> Site:
+    """The site that a configuration describes for a route; `draw` gives the segmenter of a name.
+
+    `signer` is the key of a route that signs.
+    """
     dct = config.watermark.dct
     tags = tuple(tag for tag in map(record_tag, config.watermark.record) if tag is not None)
     cap = config.watermark.max_change
@@ -217,6 +238,7 @@ def site_of(config: Config, route: Route, ring: KeyRing, draw: segmenters.Draw =
         batch_frames=config.networks.batch_frames,
         carrier=Carrier(route.carrier or config.watermark.carrier),
         blocks=BlockSettings(dct.block_px, dct.threshold, dct.detector),
+        signer=signer,
     )
 
 
@@ -249,7 +271,8 @@ def _is_protected(ds: Dataset, image: pixels.Image, site: Site) -> bool:
     if mark is None:
         return False
     sealed = dict(mark.sealed_records).get(1)
-    found = verify(image.frame(1), site.ring, (site.segmenter, Whole()), sealed=sealed)
+    release = Release(hinted=LAYER_ID in mark.segmenters)
+    found = verify(image.frame(1), site.ring, (site.segmenter, Whole()), sealed=sealed, release=release)
     in_pixels = found.evidence.framing is not Framing.HEADER
     return found.record is not None and (in_pixels or found.exact)
 
@@ -269,26 +292,48 @@ def _about(ds: Dataset, site: Site, frames: int, time_s: int) -> About:
 
 
 def _embed_frames(
-    image: pixels.Image, about: About, site: Site, marks: list[FrameMark]
+    image: pixels.Image, about: About, instance: Instance, site: Site, marks: list[FrameMark]
 ) -> Iterator[IntArray]:
     """The samples of every frame, marked where they have room; notes in `marks` what was done."""
     together = site.batch_frames if site.carrier is Carrier.LATTICE else 1
     for frame, drawer in batch.drawn_ahead(image, site.segmenter, together):
-        marked, mark = _embed_frame(frame, about, replace(site, segmenter=drawer))
+        marked, mark = _embed_frame(frame, about, instance, replace(site, segmenter=drawer))
         marks.append(mark)
         yield marked.samples
 
 
-def _embed_frame(frame: Frame, about: About, site: Site) -> tuple[Frame, FrameMark]:
+def _embed_frame(frame: Frame, about: About, instance: Instance, site: Site) -> tuple[Frame, FrameMark]:
     for chosen in _segmenters(site):
         try:
             done = _embedded(frame, about, site, chosen)
         except CapacityError:
             continue
-        return done.frame, FrameMark(frame.number, done.receipt)
+        return _signed(frame, done, chosen, instance, about.time_s, site)
     if site.on_unprotectable in _WITHOUT_ROOM:
         raise _Unprotectable
-    return frame, FrameMark(frame.number, None, seal_for_header(frame, about, site.ring, site.segmenter))
+    made = None if site.signer is None else signature.sign(frame, instance, about.time_s, site.signer)
+    sealed = seal_for_header(frame, about, site.ring, site.segmenter)
+    return frame, FrameMark(frame.number, None, sealed, made, beside=made is not None)
+
+
+def _signed(
+    frame: Frame, done: Embedded, chosen: Segmenter, instance: Instance, time_s: int, site: Site
+) -> tuple[Frame, FrameMark]:
+    """A marked frame with its signature, where the site signs."""
+    if site.signer is None:
+        return done.frame, FrameMark(frame.number, done.receipt)
+    signed = sign(frame, done, chosen, instance, time_s, site.signer, max_change=site.max_change)
+    mark = FrameMark(frame.number, signed.done.receipt, signature=signed.signature, beside=signed.beside)
+    return signed.done.frame, mark
+
+
+def _leaving_uid(ds: Dataset, site: Site) -> str:
+    """The SOP Instance UID under which an instance will leave: what a third party sees."""
+    uid = header.text(ds, SOP_INSTANCE_UID)
+    derives = (
+        site.uids is Uids.DERIVE if site.deidentify is None else Retain.UIDS not in site.deidentify.retain
+    )
+    return deriver(site.ring)(uid) if derives else uid
 
 
 def _embedded(frame: Frame, about: About, site: Site, chosen: Segmenter) -> Embedded:
@@ -377,17 +422,24 @@ def _finish(ds: Dataset, site: Site, marks: list[FrameMark], before: bytes, abou
         source=source if site.deidentify is None and site.uids is Uids.DERIVE else None,
     )
     records = tuple((mark.frame, mark.sealed) for mark in marks if mark.sealed)
-    label.mark(
-        ds, label.Mark(crypto.fingerprint(site.ring.current), records, segmenters=_drawn_by(marks)), note
+    signatures = tuple(
+        (m.frame, m.signature.to_bytes()) for m in marks if m.signature is not None and m.beside
     )
+    fingerprint = crypto.fingerprint(site.ring.current)
+    label.mark(ds, label.Mark(fingerprint, records, segmenters=_drawn_by(marks), signatures=signatures), note)
     originals.seal(ds, site.ring, before, about.fields)
     if site.rewrites and "MediaStorageSOPInstanceUID" in ds.file_meta:
         ds.file_meta.MediaStorageSOPInstanceUID = UID(header.text(ds, SOP_INSTANCE_UID))
 
 
 def _drawn_by(marks: list[FrameMark]) -> tuple[str, ...]:
-    """The ids of the segmenters whose maps the frames were marked by, each once."""
-    return tuple(dict.fromkeys(mark.receipt.segmenter for mark in marks if mark.receipt is not None))
+    """The ids of the segmenters whose maps the frames were marked by, each once; and of the signature layer.
+
+    A reader without signatures takes the last for a segmenter that it lacks, and does not judge.
+    """
+    layers = [LAYER_ID] if any(m.signature is not None and not m.beside for m in marks) else []
+    drawn = (mark.receipt.segmenter for mark in marks if mark.receipt is not None)
+    return tuple(dict.fromkeys((*drawn, *layers)))
 
 
 def _description(marks: list[FrameMark]) -> str:

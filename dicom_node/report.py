@@ -43,6 +43,24 @@ class FrameReport:
 
 
 @dataclass(frozen=True, slots=True)
+class SignatureReport:
+    """The signature of an instance: the worst of its frames.
+
+    `state` is `valid`, `none`, `unknown-key`, `revoked` or `invalid`; `key` the id of the signing key, 16 hex
+    digits; `signed_at` what the signer claims; `carried` is `pixels` or `header`. "" where nothing is known.
+    """
+
+    state: str = "none"
+    key: str = ""
+    signed_at: str = ""
+    carried: str = ""
+
+    def __str__(self) -> str:
+        by = f" by {self.key}" if self.key else ""
+        return f"signature {self.state}{by}"
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
     """Where an instance says that it belongs, as its header has it: a claim, "" or None where it has none.
 
@@ -83,6 +101,7 @@ class InstanceReport:
     bound_to: tuple[str, ...] = ()
     content: str = ""
     original: str = field(default="", repr=False)
+    signature: SignatureReport = SignatureReport()
     record: dict[str, str] = field(default_factory=dict, repr=False)
 
 
@@ -123,7 +142,8 @@ def to_json(reports: Sequence[InstanceReport | ErrorReport]) -> str:
 
 
 def _detail(report: InstanceReport) -> str:
-    return ", ".join(filter(None, (_judged(report), report.restored)))
+    signed = "" if report.signature.state == "none" else str(report.signature)
+    return ", ".join(filter(None, (_judged(report), signed, report.restored)))
 
 
 def _judged(report: InstanceReport) -> str:
@@ -168,6 +188,12 @@ def _instance(report: InstanceReport) -> dict[str, object]:
         "frames_expected": report.frames_expected,
         "segmenters": list(report.segmenters),
         "frames": [_frame(frame) for frame in report.frames],
+    }
+    result["signature"] = {
+        "state": report.signature.state,
+        "key": report.signature.key,
+        "signed_at": report.signature.signed_at,
+        "carried": report.signature.carried,
     }
     if report.record:
         result["record"] = report.record

@@ -18,6 +18,7 @@ from pydicom.uid import UID
 
 from blessmark import pixels
 from blessmark.payload.record import uid_digest
+from blessmark.payload.signature import PublicKey
 from blessmark.segment import batch, segmenter
 from blessmark.segment.whole import Whole
 from blessmark.types import Finding, IntArray, KeyRing, Record, Segmenter, Verdict
@@ -26,6 +27,7 @@ from dicom_node import header, label
 from dicom_node.config import Config, Route
 from dicom_node.jobs import Outcome, Work, failed, passed
 from dicom_node.originals import SOP_INSTANCE_UID, OriginalFields, unseal
+from dicom_node.released import of_instance, release_of
 from dicom_node.report import FrameReport, InstanceReport, Place
 from dicom_node.rewrite import shallow
 from dicom_node.segmenters import Draw, Rules, chosen, rules_of
@@ -62,13 +64,15 @@ class Reader:
     """What a reader brings: keys, and the segmenters that may have drawn the map.
 
     Which of them is tried first follows from the label and from `rules`, and decides nothing but the time it
-    takes. `batch_frames` maps of an instance are drawn together at most.
+    takes. `batch_frames` maps of an instance are drawn together at most. `public_keys` are those of signers
+    that are trusted, or were.
     """
 
     ring: KeyRing
     segmenters: Sequence[Segmenter]
     rules: Rules = ()
     batch_frames: int = batch.FRAMES
+    public_keys: Sequence[PublicKey] = ()
 
     def for_instance(self, ds: Dataset, hinted: Sequence[str]) -> Reader:
         """The same reader, the likeliest segmenter first."""
@@ -225,6 +229,7 @@ def _verdicts(
             sealed=sealed.get(frame.number),
             hinted_keys=hints,
             hinted_segmenters=drawn_by,
+            release=release_of(ds, mark, frame.number, image.frames, reader.public_keys),
         )
 
 
@@ -338,6 +343,7 @@ def _concluded(
         bound_to=_bound_to(verdicts),
         original="" if record is None else record.uid_digest.hex(),
         record=_readable(record) if show_record and record is not None else {},
+        signature=of_instance([verdict.signature for verdict in verdicts]),
     )
     return Review(report, finding, restored, identical)
 

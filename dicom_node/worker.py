@@ -127,9 +127,12 @@ def _pass_on(_config: Config, route: Route, _spool: Spool, _draws: _Draws) -> Pr
 
 
 def _protect(config: Config, route: Route, spool: Spool, draws: _Draws) -> Processor:
-    from dicom_node import protect
+    from dicom_node import protect, signers
 
-    processor: Processor = protect.Protector(config, route, FileKeyRing.load(config.keys.ring), spool, draws)
+    ring = FileKeyRing.load(config.keys.ring)
+    signs = config.signs(route) and config.keys.signing is not None
+    signer = signers.load(config.keys.signing) if signs and config.keys.signing is not None else None
+    processor: Processor = protect.Protector(config, route, ring, spool, draws, signer)
     return processor
 
 

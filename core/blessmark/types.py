@@ -275,13 +275,36 @@ class TileState(enum.IntEnum):
     FOREIGN = 3  #: its packet authenticates, but belongs to another image
 
 
+class Cause(enum.StrEnum):
+    """What a change looks like."""
+
+    LOSSY_COMPRESSION = "lossy-compression"  #: a codec that does not give every sample back
+    RESIZED = "resized"  #: interpolated to another number of rows or columns
+    CROPPED = "cropped"  #: rows or columns are missing, or were added
+    TURNED = "turned"  #: rotated by quarter turns, or mirrored
+    RESCALED = "rescaled"  #: brightness, contrast, bits or window
+    FILTERED = "filtered"  #: smoothed or sharpened
+    NOISE = "noise"  #: small changes all over
+    PASTED_REGION = "pasted-region"  #: a part is another one, the rest as it was
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """A cause, and in a few words what speaks for it; numbers, no names."""
+
+    cause: Cause
+    because: str
+
+
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """What a verdict rests on; one per frame.
 
     `tiles` is uint8 [tile rows, tile cols] of `TileState`, None when nothing was found. `packets` counts
     tiles whose packet is authentic, `shards_needed` the shards the record takes; a packet holds 1 to 16.
-    `block_px` and `restored_psnr_db` are told by the `dct` carrier alone.
+    `block_px` and `restored_psnr_db` are told by the `dct` carrier alone. Of the `altered_tiles`, `proven_tiles`
+    have certainly other pixels than the original; the others may be silent because of something beside them.
+    `causes` are hints at what happened, the likeliest first; no finding rests on them.
     """
 
     frame: int
@@ -298,6 +321,8 @@ class Evidence:
     tiles: npt.NDArray[np.uint8] | None = None
     altered_tiles: tuple[tuple[int, int], ...] = ()
     altered_fields: tuple[int, ...] = ()
+    proven_tiles: tuple[tuple[int, int], ...] = ()
+    causes: tuple[Hint, ...] = ()
     block_px: int | None = None
     restored_psnr_db: float | None = None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from functools import partial
@@ -19,6 +19,7 @@ from blessmark.extract_dct import BlockExtraction, extract_dct
 from blessmark.fidelity import psnr_db
 from blessmark.payload import crypto, record
 from blessmark.payload.signature import LAYER_ID
+from blessmark.profile import V1
 from blessmark.signing import Release
 from blessmark.types import (
     Evidence,
@@ -75,18 +76,27 @@ def verify(
         hinted_keys=hinted_keys,
         hinted_segmenters=[claimed for claimed in hinted_segmenters if claimed != LAYER_ID],
     )
-    layer = signing.peel(frame, segmenters) if release.hinted else None
+    verdict, layer = _below(frame, segmenters, judge, hinted=release.hinted)
+    return replace(verdict, signature=signing.judged(layer, frame, release))
+
+
+def _below(
+    frame: Frame, segmenters: Sequence[Segmenter], judge: Callable[[Frame], Verdict], *, hinted: bool
+) -> tuple[Verdict, signing.Peeled | None]:
+    """The verdict on what is below the signature layer, and the layer, None where there is none.
+
+    A frame that is proven as it arrived has none.
+    """
+    layer = signing.peel(frame, segmenters) if hinted else None
     verdict = judge(frame if layer is None else layer.frame)
-    if layer is None and not release.hinted and not _proven(verdict):
+    if layer is None and not hinted and not _proven(verdict):
         layer = signing.peel(frame, segmenters)
         verdict = verdict if layer is None else judge(layer.frame)
     if layer is not None and not _proven(verdict):
         closer = signing.peel_again(layer)
         if closer is not layer:
             layer, verdict = closer, judge(closer.frame)
-    if layer is not None:
-        verdict = _as_received(verdict, frame)
-    return replace(verdict, signature=signing.judged(layer, frame, release))
+    return (verdict if layer is None else _as_received(verdict, frame)), layer
 
 
 def _proven(verdict: Verdict) -> bool:
@@ -230,6 +240,7 @@ def _judge_sealed(
             tiles=states,
             altered_tiles=tuple(sorted(altered)),
             altered_fields=fields,
+            proven_tiles=_of_single_cells(frame, altered),
         )
         return Verdict(_finding(exact, fields), evidence, sent, frame, exact)
     return None
@@ -258,6 +269,7 @@ def _judge_blocks(frame: Frame, found: BlockExtraction, header: Mapping[int, byt
         localisation="none" if sent is None or seal is None else "exact",
         tiles=states,
         altered_tiles=tuple(sorted(altered)),
+        proven_tiles=_of_single_cells(frame, altered),
         altered_fields=() if sent is None else altered_fields(sent, header),
         block_px=found.block_map.side,
         restored_psnr_db=seal.psnr_db if intact and seal is not None else None,
@@ -374,7 +386,33 @@ def _evidence(
         tiles=states,
         altered_tiles=tuple((int(row), int(col)) for row, col in bad),
         altered_fields=fields,
+        proven_tiles=_proven_tiles(frame, found, [(int(row), int(col)) for row, col in bad]),
     )
+
+
+def _proven_tiles(frame: Frame, found: Extraction, listed: Sequence[TileAt]) -> tuple[TileAt, ...]:
+    """Those of the listed tiles whose pixels are certainly not the original ones.
+
+    The packet of another image proves its tile. Else a digest must differ that covers this tile alone, and
+    nothing beside the tile may have silenced it: the map of a tile depends on pixels up to `reach_px` away.
+    """
+    grid, reach = record.Grid.of(frame.rows, frame.cols), found.segmenter.reach_px
+    sure = set(found.foreign)
+    if reach is not None and grid.step == 1 and found.record is not None and found.record.digests:
+        away = -(-reach // V1.tile_px)
+        sure |= {tile for tile in listed if _alone(tile, listed, away)}
+    return tuple(tile for tile in listed if tile in sure)
+
+
+def _of_single_cells(frame: Frame, altered: AbstractSet[TileAt]) -> tuple[TileAt, ...]:
+    """Tiles of wrong cells, where a cell is one tile and covers it as it arrived."""
+    return tuple(sorted(altered)) if record.Grid.of(frame.rows, frame.cols).step == 1 else ()
+
+
+def _alone(tile: TileAt, listed: Sequence[TileAt], away: int) -> bool:
+    """Whether no other of the listed tiles is within so many tiles."""
+    near = (other for other in listed if max(abs(other[0] - tile[0]), abs(other[1] - tile[1])) <= away)
+    return all(other == tile for other in near)
 
 
 def _localisation(found: Extraction) -> str:

@@ -16,11 +16,13 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from blessmark.errors import WatermarkError
 from dicom_node import __version__
+from dicom_node.cli import options_keys
 from dicom_node.errors import EXIT_ERROR, NodeError
 from dicom_node.problem import unforeseen
 
@@ -146,6 +148,10 @@ def _add_protect(commands: _Commands[argparse.ArgumentParser]) -> None:
     _add_carrier(protect)
     _add_header(protect)
     protect.add_argument(
+        "--sign", action="store_true", help="sign every image with the current key of --signing-keys"
+    )
+    options_keys.add_signing(protect)
+    protect.add_argument(
         "--on-unprotectable",
         choices=("header", "whole-image", "pass", "reject"),
         default="header",
@@ -190,6 +196,7 @@ def _add_verify(commands: _Commands[argparse.ArgumentParser]) -> None:
     )
     verify.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="files and folders")
     _add_reading(verify)
+    options_keys.add_public(verify)
     verify.add_argument("--json", action="store_true", help="one JSON document instead of lines")
     verify.add_argument(
         "--show-record", action="store_true", help="include the fields of the record (patient data) in --json"
@@ -212,10 +219,7 @@ def _add_keys(commands: _Commands[argparse.ArgumentParser]) -> None:
         "keys", help="make and list the keys of this site", description="The key ring."
     )
     actions = keys.add_subparsers(dest="action", required=True, metavar="ACTION")
-    new = _command(actions, "new", "keys", "make a new current key, keeping the old ones for reading")
-    listing = _command(actions, "list", "keys", "list key ids and ages, never the keys")
-    for action in (new, listing):
-        _add_ring(action)
+    options_keys.add(partial(_command, actions), _add_ring)
 
 
 def _add_config(commands: _Commands[argparse.ArgumentParser]) -> None:

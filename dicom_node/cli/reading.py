@@ -60,9 +60,17 @@ def tell_skipped(path: Path) -> None:
     print(f"{'skipped':<16} {'an index of files (DICOMDIR), not an instance':<44} {path}", file=sys.stderr)
 
 
-def exit_code(reports: Sequence[Report]) -> int:
-    """An error outweighs a finding, a finding outweighs authentic; nothing judged proves nothing."""
+def exit_code(reports: Sequence[Report], *, signed: bool = False) -> int:
+    """An error outweighs a finding, a finding outweighs authentic; nothing judged proves nothing.
+
+    Who asks for signatures (`signed`) is content only with valid ones.
+    """
     if not reports or any(isinstance(item, ErrorReport) for item in reports):
         return EXIT_ERROR
-    findings = {item.finding for item in reports if isinstance(item, InstanceReport)}
-    return EXIT_DONE if findings <= {"authentic"} else EXIT_FINDING
+    proven = (_proven(item, signed=signed) for item in reports if isinstance(item, InstanceReport))
+    return EXIT_DONE if all(proven) else EXIT_FINDING
+
+
+def _proven(item: InstanceReport, *, signed: bool) -> bool:
+    valid = item.signature.state == "valid"
+    return (item.finding == "authentic" and (valid or not signed)) or (item.finding == "signed" and valid)

@@ -1,4 +1,4 @@
-"""The signature layer: put over a marked frame, taken off by anybody, judged by those who have public keys."""
+"""The signature layer: put over a marked frame, taken off by anybody, judged by public keys."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_a_stranger_cannot_sign_in_our_name() -> None:
 
 
 def test_an_invalid_signature_changes_no_finding() -> None:
-    """Everybody can write a layer; if that altered a finding, everybody could make images look tampered with."""
+    """Everybody can write a layer; if that altered a finding, anybody could make images look altered."""
     elsewhere = replace(TRUSTING, instance=Instance("2.25.1", 1))
     verdict = verify(FRAME, RING, [DRAWN], release=elsewhere)
     assert verdict.finding is Finding.AUTHENTIC
@@ -133,7 +133,7 @@ def test_damage_is_located_below_the_layer() -> None:
 
 
 def test_damage_under_a_map_that_was_redrawn() -> None:
-    """Tiles whose map is another one now are read by maps of their own, the layer's as well as the record's."""
+    """Tiles whose map is another one now are read by maps of their own, those of the layer too."""
     marked = embed(IMAGE, ABOUT, RING, Anatomy())
     signed = sign(IMAGE, marked, Anatomy(), INSTANCE, TIME_S, SIGNER).done.frame
     samples = signed.samples.copy()

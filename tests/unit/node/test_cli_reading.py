@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from dicom_node import keys
 from dicom_node.cli import reading
 from dicom_node.cli.reading import Report
 from dicom_node.errors import KeyFileError, UsageError
-from dicom_node.report import ErrorReport, InstanceReport
+from dicom_node.report import ErrorReport, InstanceReport, SignatureReport
 
 
 def found(finding: str) -> InstanceReport:
@@ -33,6 +34,25 @@ def test_an_error_outweighs_a_finding_and_nothing_judged_proves_nothing(
     reports: list[Report], code: int
 ) -> None:
     assert reading.exit_code(reports) == code
+
+
+@pytest.mark.parametrize(
+    ("finding", "state", "asked", "code"),
+    [
+        ("authentic", "invalid", False, 0),
+        ("authentic", "valid", True, 0),
+        ("authentic", "none", True, 3),
+        ("authentic", "invalid", True, 3),
+        ("pixels-altered", "valid", True, 3),
+        ("signed", "valid", True, 0),
+        ("unsigned", "none", True, 3),
+    ],
+)
+def test_who_asks_for_signatures_is_content_with_valid_ones(
+    finding: str, state: str, asked: bool, code: int
+) -> None:
+    item = replace(found(finding), signature=SignatureReport(state))
+    assert reading.exit_code([item], signed=asked) == code
 
 
 def test_a_missing_ring_says_how_to_make_it_where_it_is_looked_for(tmp_path: Path) -> None:

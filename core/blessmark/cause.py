@@ -257,8 +257,8 @@ _STEPS = np.arange(2.0, 65.0)
 def _low_coefficients(samples: IntArray) -> Iterator[npt.NDArray[np.float64]]:
     """The values of some DCT coefficients over blocks of the frame, those of blocks that vary."""
     plane = samples[0] if len(samples) != 3 else _LUMINANCE @ samples.reshape(3, -1)
+    rows, cols = samples.shape[1] // _BLOCK, samples.shape[2] // _BLOCK
     plane = np.asarray(plane, np.float64).reshape(samples.shape[1:])
-    rows, cols = (side // _BLOCK for side in plane.shape)
     cut = plane[: rows * _BLOCK, : cols * _BLOCK].reshape(rows, _BLOCK, cols, _BLOCK).transpose(0, 2, 1, 3)
     blocks = cut.reshape(-1, _BLOCK, _BLOCK)
     blocks = blocks[np.ptp(blocks, axis=(1, 2)) > 2]

@@ -52,7 +52,7 @@ class Portrait:
         """530 bytes; `from_bytes` is its inverse."""
         head = _HEAD.pack(_VERSION, self.rows, self.cols, self.channels, self.lo, self.hi)
         cells = np.concatenate([self.mean.ravel(), self.rough.ravel()]) * _PARTS
-        return head + np.rint(cells).astype(">i4").tobytes()
+        return head + bytes(np.rint(cells).astype(">i4").tobytes())
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Portrait | None:

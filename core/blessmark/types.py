@@ -302,8 +302,8 @@ class Evidence:
 
     `tiles` is uint8 [tile rows, tile cols] of `TileState`, None when nothing was found. `packets` counts
     tiles whose packet is authentic, `shards_needed` the shards the record takes; a packet holds 1 to 16.
-    `block_px` and `restored_psnr_db` are told by the `dct` carrier alone. Of the `altered_tiles`, `proven_tiles`
-    have certainly other pixels than the original; the others may be silent because of something beside them.
+    `block_px` and `restored_psnr_db` are told by the `dct` carrier alone. Of the `altered_tiles`, the
+    `proven_tiles` certainly have other pixels than the original; others may be silent for their neighbours.
     `causes` are hints at what happened, the likeliest first; no finding rests on them.
     """
 

@@ -386,22 +386,26 @@ def _evidence(
         tiles=states,
         altered_tiles=tuple((int(row), int(col)) for row, col in bad),
         altered_fields=fields,
-        proven_tiles=_proven_tiles(frame, found, [(int(row), int(col)) for row, col in bad]),
+        proven_tiles=_proven_tiles(restored, found, [(int(row), int(col)) for row, col in bad]),
     )
 
 
-def _proven_tiles(frame: Frame, found: Extraction, listed: Sequence[TileAt]) -> tuple[TileAt, ...]:
+def _proven_tiles(restored: Frame, found: Extraction, listed: Sequence[TileAt]) -> tuple[TileAt, ...]:
     """Those of the listed tiles whose pixels are certainly not the original ones.
 
-    The packet of another image proves its tile. Else a digest must differ that covers this tile alone, and
-    nothing beside the tile may have silenced it: the map of a tile depends on pixels up to `reach_px` away.
+    A digest must differ that covers this tile alone, and nothing beside the tile may have silenced it: it
+    holds the packet of another image, or no other tile is listed that its map depends on (`reach_px`).
     """
-    grid, reach = record.Grid.of(frame.rows, frame.cols), found.segmenter.reach_px
-    sure = set(found.foreign)
-    if reach is not None and grid.step == 1 and found.record is not None and found.record.digests:
-        away = -(-reach // V1.tile_px)
-        sure |= {tile for tile in listed if _alone(tile, listed, away)}
-    return tuple(tile for tile in listed if tile in sure)
+    sent, reach = found.record, found.segmenter.reach_px
+    if sent is None or record.Grid.of(restored.rows, restored.cols).step > 1:
+        return ()
+    wrong = _tiles_of_cells(restored, _wrong_cells(crypto.derive(found.key), sent, restored))
+    away = None if reach is None else -(-reach // V1.tile_px)
+    return tuple(
+        tile
+        for tile in listed
+        if tile in wrong and (tile in found.foreign or (away is not None and _alone(tile, listed, away)))
+    )
 
 
 def _of_single_cells(frame: Frame, altered: AbstractSet[TileAt]) -> tuple[TileAt, ...]:

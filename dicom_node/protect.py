@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydicom.dataelem import RawDataElement
@@ -24,6 +24,7 @@ from blessmark.embed_dct import embed_dct
 from blessmark.errors import CapacityError
 from blessmark.payload import crypto, signature
 from blessmark.payload.signature import LAYER_ID, Instance, Signature, SigningKey
+from blessmark.portrait import Portrait, portrait
 from blessmark.segment import batch, segmenter
 from blessmark.segment.whole import Whole
 from blessmark.signing import Release, sign
@@ -40,7 +41,7 @@ from blessmark.types import (
     Segmenter,
 )
 from blessmark.verify import verify
-from dicom_node import __version__, header, label, originals, segmenters
+from dicom_node import __version__, header, label, originals, portraits, segmenters
 from dicom_node.config import (
     Config,
     Deidentify,
@@ -111,6 +112,7 @@ class FrameMark:
     """How one frame is protected: by pixels (`receipt`) or by the header (`sealed`).
 
     `signature` is None where nobody signs; `beside`: it travels in the header, as the pixels had no room.
+    `portrait` is that of the frame that leaves; some frames of long instances have one.
     """
 
     frame: int
@@ -118,6 +120,7 @@ class FrameMark:
     sealed: bytes = b""
     signature: Signature | None = None
     beside: bool = False
+    portrait: Portrait | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,9 +299,10 @@ def _embed_frames(
 ) -> Iterator[IntArray]:
     """The samples of every frame, marked where they have room; notes in `marks` what was done."""
     together = site.batch_frames if site.carrier is Carrier.LATTICE else 1
+    drawn = portraits.chosen(instance.frames)
     for frame, drawer in batch.drawn_ahead(image, site.segmenter, together):
         marked, mark = _embed_frame(frame, about, instance, replace(site, segmenter=drawer))
-        marks.append(mark)
+        marks.append(replace(mark, portrait=portrait(marked)) if frame.number in drawn else mark)
         yield marked.samples
 
 
@@ -421,15 +425,27 @@ def _finish(ds: Dataset, site: Site, marks: list[FrameMark], before: bytes, abou
         deidentified=site.deidentify is not None,
         source=source if site.deidentify is None and site.uids is Uids.DERIVE else None,
     )
-    records = tuple((mark.frame, mark.sealed) for mark in marks if mark.sealed)
-    signatures = tuple(
-        (m.frame, m.signature.to_bytes()) for m in marks if m.signature is not None and m.beside
-    )
-    fingerprint = crypto.fingerprint(site.ring.current)
-    label.mark(ds, label.Mark(fingerprint, records, segmenters=_drawn_by(marks), signatures=signatures), note)
+    label.mark(ds, _mark(ds, site, marks), note)
     originals.seal(ds, site.ring, before, about.fields)
     if site.rewrites and "MediaStorageSOPInstanceUID" in ds.file_meta:
         ds.file_meta.MediaStorageSOPInstanceUID = UID(header.text(ds, SOP_INSTANCE_UID))
+
+
+def _mark(ds: Dataset, site: Site, marks: list[FrameMark]) -> label.Mark:
+    """What the private block says; `ds` has the SOP Instance UID under which it leaves."""
+    seen = {mark.frame: mark.portrait for mark in marks if mark.portrait is not None}
+    uid = header.text(ds, SOP_INSTANCE_UID)
+    return label.Mark(
+        crypto.fingerprint(site.ring.current),
+        tuple((mark.frame, mark.sealed) for mark in marks if mark.sealed),
+        segmenters=_drawn_by(marks),
+        signatures=tuple(
+            (mark.frame, mark.signature.to_bytes())
+            for mark in marks
+            if mark.signature is not None and mark.beside
+        ),
+        sealed_portraits=portraits.sealed(seen, uid, site.ring, lossy=portraits.is_lossy(ds)),
+    )
 
 
 def _drawn_by(marks: list[FrameMark]) -> tuple[str, ...]:

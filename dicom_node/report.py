@@ -19,7 +19,8 @@ class FrameReport:
     """One frame's verdict without any patient data; tiles are (row, column) of the 64 x 64 grid.
 
     `restoration` is `exact` (proven by the hash inside), `approximate` (the frame is proven as released, and
-    the carrier restores it only nearly, to `restored_psnr_db`) or `none`.
+    the carrier restores it only nearly, to `restored_psnr_db`) or `none`. `proven_tiles` are those of the
+    altered ones that certainly are. `causes` are hints at what happened, each with what speaks for it.
     """
 
     frame: int
@@ -40,6 +41,8 @@ class FrameReport:
     block_px: int | None = None
     restoration: str = "none"
     restored_psnr_db: float | None = None
+    proven_tiles: tuple[tuple[int, int], ...] = ()
+    causes: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +168,11 @@ def _judged(report: InstanceReport) -> str:
         parts.append(f"{len(report.frames)} frames")
     tiles = sum(len(f.altered_tiles) for f in report.frames)
     if tiles:
-        parts.append(f"{tiles} tiles altered")
+        proven = sum(len(f.proven_tiles) for f in report.frames)
+        parts.append(f"{tiles} tiles altered" + (f" ({proven} proven)" if proven else ""))
+    causes = dict.fromkeys(cause for f in report.frames for cause, _ in f.causes[:1])
+    if causes:
+        parts.append("looks like " + " or ".join(causes))
     fields = {name for f in report.frames for name in f.altered_fields}
     if fields:
         parts.append("altered: " + " ".join(sorted(fields)))
@@ -221,4 +228,6 @@ def _frame(frame: FrameReport) -> dict[str, object]:
         "block_px": frame.block_px,
         "restoration": frame.restoration,
         "restored_psnr_db": frame.restored_psnr_db,
+        "proven_tiles": [list(tile) for tile in frame.proven_tiles],
+        "causes": [{"cause": cause, "because": because} for cause, because in frame.causes],
     }

@@ -17,13 +17,14 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from blessmark import pixels
+from blessmark.cause import explained
 from blessmark.payload.record import uid_digest
 from blessmark.payload.signature import PublicKey
 from blessmark.segment import batch, segmenter
 from blessmark.segment.whole import Whole
 from blessmark.types import Finding, IntArray, KeyRing, Record, Segmenter, Verdict
 from blessmark.verify import verify
-from dicom_node import header, label
+from dicom_node import header, label, portraits
 from dicom_node.config import Config, Route
 from dicom_node.jobs import Outcome, Work, failed, passed
 from dicom_node.originals import SOP_INSTANCE_UID, OriginalFields, unseal
@@ -220,8 +221,9 @@ def _verdicts(
     first, *others = reader.for_instance(ds, drawn_by).segmenters
     wanted = numbers if numbers is not None else range(1, image.frames + 1)
     frames = (image.frame(number) for number in wanted)
+    then = portraits.unseal(ds, mark, reader.ring)
     for frame, drawer in batch.drawn_ahead(frames, first, reader.batch_frames):
-        yield verify(
+        verdict = verify(
             frame,
             reader.ring,
             (drawer, *others),
@@ -231,6 +233,7 @@ def _verdicts(
             hinted_segmenters=drawn_by,
             release=release_of(ds, mark, frame.number, image.frames, reader.public_keys),
         )
+        yield explained(verdict, frame, then.frames.get(frame.number), portraits.claims(ds, then))
 
 
 def _nothing_in_the_pixels(verdicts: Sequence[Verdict]) -> bool:
@@ -416,6 +419,8 @@ def _frame_report(verdict: Verdict) -> FrameReport:
         block_px=evidence.block_px,
         restoration="exact" if verdict.exact else "approximate" if verdict.approximate else "none",
         restored_psnr_db=evidence.restored_psnr_db,
+        proven_tiles=evidence.proven_tiles,
+        causes=tuple((str(hint.cause), hint.because) for hint in evidence.causes),
     )
 
 

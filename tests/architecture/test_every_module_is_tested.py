@@ -69,7 +69,7 @@ NODE_EXCEPTIONS = {
     },
     **{
         f"cli.{name}": _COMMAND
-        for name in ("config", "keys", "protect", "recover", "selftest", "serve", "verify")
+        for name in ("config", "keys", "options_keys", "protect", "recover", "selftest", "serve", "verify")
     },
 }
 

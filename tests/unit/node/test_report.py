@@ -6,7 +6,15 @@ import json
 import math
 from dataclasses import replace
 
-from dicom_node.report import ErrorReport, FrameReport, InstanceReport, line, summary, to_json
+from dicom_node.report import (
+    ErrorReport,
+    FrameReport,
+    InstanceReport,
+    SignatureReport,
+    line,
+    summary,
+    to_json,
+)
 
 FRAME = FrameReport(
     frame=1,
@@ -49,6 +57,23 @@ class TestLine:
         text = line(replace(INSTANCE, finding="pixels-altered", frames=(frame,)))
         assert "2 tiles altered" in text
         assert "altered: PatientID StudyDate" in text
+
+    def test_says_how_many_tiles_are_proven_and_what_it_looks_like(self):
+        frame = replace(
+            FRAME,
+            altered_tiles=((0, 1), (2, 3)),
+            proven_tiles=((0, 1),),
+            causes=(("resized", "the same picture"), ("lossy-compression", "steps")),
+        )
+        other = replace(frame, frame=2, causes=(("cropped", "another part"),))
+        text = line(replace(INSTANCE, finding="pixels-altered", frames=(frame, other)))
+        assert "4 tiles altered (2 proven), looks like resized or cropped" in text
+
+    def test_says_who_signed_if_anybody_did(self):
+        signed = replace(INSTANCE, signature=SignatureReport("valid", "0123456789abcdef", "", "pixels"))
+        assert "signature valid by 0123456789abcdef" in line(signed)
+        assert "signature invalid" in line(replace(INSTANCE, signature=SignatureReport("invalid")))
+        assert "signature" not in line(INSTANCE)
 
     def test_a_seal_in_the_header_has_no_lattice(self):
         frame = replace(FRAME, framing="header", lattice=None, psnr_db=None)
@@ -114,6 +139,7 @@ class TestJson:
             "protected_at": "2026-09-21T17:46:40Z",
             "frames_expected": 1,
             "segmenters": ["anatomy/1"],
+            "signature": {"state": "none", "key": "", "signed_at": "", "carried": ""},
         }
         assert set(found) == set(FrameReport.__dataclass_fields__)
         assert (found["altered_tiles"], found["altered_fields"]) == ([[2, 3]], ["PatientID"])

@@ -14,7 +14,7 @@ from dicom_node.item import How, Item
 from dicom_node.pool import Pool
 from dicom_node.report import InstanceReport, Unreadable
 
-__all__ = ["How", "Item", "Judges", "Report"]
+__all__ = ["How", "Item", "Judges", "Report", "lost"]
 
 Report = InstanceReport | Unreadable
 
@@ -71,8 +71,12 @@ def _judge(how: How) -> Callable[[Item], Report]:
 
 
 def _ended_its_judge(item: Item, code: int) -> Report:
+    return lost(item.source, code)
+
+
+def lost(source: str, code: int) -> Unreadable:
+    """The report on what ended two processes, the second with this exit code."""
     by = f"signal {-code}" if code < 0 else f"exit code {code}"
     return Unreadable(
-        item.source,
-        f"ended the process that judged it, twice ({by}); examine it, or take it to a larger machine",
+        source, f"ended the process that read it, twice ({by}); examine it, or take it to a larger machine"
     )

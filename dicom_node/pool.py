@@ -37,6 +37,10 @@ _ENVIRONMENT: Mapping[str, str] = {
     "OPENBLAS_NUM_THREADS": "1",
     "MALLOC_ARENA_MAX": "1",
 }
+#: a task that takes longer is worth another process for those behind it
+_LONG_S = 1.0
+#: a process that writes a file takes it back before it ends; one that hangs is not waited for
+_LAST_WORDS_S = 2.0
 _READY, _FAILED, _DONE = "ready", "failed", "done"
 
 
@@ -74,9 +78,11 @@ class Pool(Generic[Task, Answer]):
     ) -> None:
         workers, self._workers = self._workers, []
         for worker in workers:
-            worker.process.kill()
+            worker.process.terminate()
         for worker in workers:
             worker.pipe.close()
+            worker.process.join(_LAST_WORDS_S)
+            worker.process.kill()
             worker.process.join()
 
     def answers(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, Answer]]:
@@ -104,9 +110,18 @@ class Pool(Generic[Task, Answer]):
             self._give(run, run.suspects)
         if run.suspects or run.under_way & run.tried or len(run.answered) >= _WAITING * self._most:
             return
-        self._start_to(min(self._most, len(run.under_way) + len(run.ahead)))
         while run.ahead and self._give(run, run.ahead):
             pass
+        self._start_to(min(self._most, self._worth_starting(run), len(run.under_way) + len(run.ahead)))
+
+    def _worth_starting(self, run: _Run[Task, Answer]) -> int:
+        """How many processes the tasks deserve: loading takes as long as a dozen small tasks.
+
+        One at first; twice as many whenever all are at work and tasks queue up, or one takes long.
+        """
+        if not self._workers or not all(worker.ready for worker in self._workers):
+            return max(1, len(self._workers))
+        return len(self._workers) * (2 if len(run.ahead) == self._most or run.slow else 1)
 
     def _give(self, run: _Run[Task, Answer], queue: deque[int]) -> bool:
         """Hand the first of a queue to an idle process; whether there is one."""
@@ -122,7 +137,8 @@ class Pool(Generic[Task, Answer]):
 
     def _listen(self, run: _Run[Task, Answer]) -> None:
         """Wait for a word of a process, or for its end."""
-        spoke = wait([worker.pipe for worker in self._workers])
+        spoke = wait([worker.pipe for worker in self._workers], _LONG_S)
+        run.slow = not spoke
         for worker in [each for each in self._workers if each.pipe in spoke]:
             try:
                 kind, content = worker.pipe.recv()
@@ -189,6 +205,7 @@ class _Run(Generic[Task, Answer]):
     under_way: set[int] = field(default_factory=set)
     answered: dict[int, Answer] = field(default_factory=dict)
     next_out: int = 0
+    slow: bool = False
 
     def look_ahead(self, count: int) -> None:
         """Pull tasks until `count` of them wait."""
@@ -233,8 +250,9 @@ def _as_a_child_wants_it() -> Iterator[None]:
 def _serve(pipe: Connection, prepare: Callable[[], Callable[[Task], Answer]]) -> None:
     """A process's whole life: prepare, answer, end when nobody asks any more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     warnings.simplefilter("ignore")  # those of pydicom quote values, which may be a patient's
-    with contextlib.suppress(EOFError, OSError):
+    with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
         try:
             answer = prepare()
         except (NodeError, WatermarkError) as error:

@@ -5,13 +5,15 @@ Values of the record are patient data: they appear only where the caller asks fo
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-SCHEMA = "dicom-node/verify/1"
+from dicom_node.problem import printable
+
+#: of the document that `verify --json` prints
+SCHEMA = "dicom-node/verify/2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +21,8 @@ class FrameReport:
     """One frame's verdict without any patient data; tiles are (row, column) of the 64 x 64 grid.
 
     `restoration` is `exact` (proven by the hash inside), `approximate` (the frame is proven as released, and
-    the carrier restores it only nearly, to `restored_psnr_db`) or `none`. `proven_tiles` are those of the
+    the carrier restores it only nearly, to `restored_psnr_db`) or `none`. `holds_frame` is the number
+    that the frame was marked with, where that is another than its own. `proven_tiles` are those of the
     altered ones that certainly are. `causes` are hints at what happened, each with what speaks for it.
     """
 
@@ -41,6 +44,7 @@ class FrameReport:
     block_px: int | None = None
     restoration: str = "none"
     restored_psnr_db: float | None = None
+    holds_frame: int | None = None
     proven_tiles: tuple[tuple[int, int], ...] = ()
     causes: tuple[tuple[str, str], ...] = ()
 
@@ -121,27 +125,38 @@ class Unreadable(ErrorReport):
     """A source that could not be judged at all."""
 
 
-def line(report: InstanceReport | ErrorReport) -> str:
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What there is to say of a source that is neither a finding about an instance nor an error.
+
+    `kind` is `missing` (listed by an index, and not there), `refused` (listed, outside of the folder of the
+    index), `unlisted`, `index` (a DICOMDIR and what it lists) or `skipped`.
+    """
+
+    source: str
+    kind: str
+    text: str
+
+    @property
+    def is_finding(self) -> bool:
+        """Whether it keeps a folder or medium from being called all authentic."""
+        return self.kind in ("missing", "refused")
+
+
+def line(report: InstanceReport | ErrorReport | Note) -> str:
     """One line for a person: finding, how it was carried, what differs, source."""
+    source = printable(report.source)
     if isinstance(report, ErrorReport):
-        return f"{'error':<16} {report.source}: {report.error}"
-    return f"{report.finding:<16} {_detail(report):<44} {report.source}".rstrip()
+        return f"{'error':<16} {source}: {printable(report.error)}"
+    if isinstance(report, Note):
+        return f"{report.kind:<16} {printable(report.text):<44} {source}"
+    return f"{report.finding:<16} {printable(_detail(report)):<44} {source}".rstrip()
 
 
 def summary(reports: Iterable[InstanceReport | ErrorReport]) -> str:
     """How many of each finding, most frequent first."""
     counts = Counter("error" if isinstance(r, ErrorReport) else r.finding for r in reports)
     return ", ".join(f"{count} {finding}" for finding, count in counts.most_common()) or "nothing to judge"
-
-
-def to_json(reports: Sequence[InstanceReport | ErrorReport]) -> str:
-    """All reports as one JSON document."""
-    document = {
-        "schema": SCHEMA,
-        "instances": [_instance(r) for r in reports if isinstance(r, InstanceReport)],
-        "errors": [{"source": r.source, "error": r.error} for r in reports if isinstance(r, ErrorReport)],
-    }
-    return json.dumps(document, indent=2, ensure_ascii=False)
 
 
 def _detail(report: InstanceReport) -> str:
@@ -185,13 +200,23 @@ def _carried(frame: FrameReport) -> str:
     return f"{frame.tier} {where}" if frame.tier else where
 
 
-def _instance(report: InstanceReport) -> dict[str, object]:
+def instance_document(report: InstanceReport) -> dict[str, object]:
+    """An instance's report as JSON holds it."""
+    place = report.place
     result: dict[str, object] = {
         "source": report.source,
         "finding": report.finding,
         "reason": report.reason,
         "node": report.node,
         "protected_at": report.protected_at,
+        "study_instance_uid": place.study,
+        "series_instance_uid": place.series,
+        "sop_instance_uid": place.instance,
+        "modality": place.modality,
+        "instance_number": place.number,
+        "bound_to": list(report.bound_to),
+        "content_sha256": report.content,
+        "number_of_frames": report.number_of_frames,
         "frames_expected": report.frames_expected,
         "segmenters": list(report.segmenters),
         "frames": [_frame(frame) for frame in report.frames],
@@ -230,4 +255,5 @@ def _frame(frame: FrameReport) -> dict[str, object]:
         "restored_psnr_db": frame.restored_psnr_db,
         "proven_tiles": [list(tile) for tile in frame.proven_tiles],
         "causes": [{"cause": cause, "because": because} for cause, because in frame.causes],
+        "holds_frame": frame.holds_frame,
     }

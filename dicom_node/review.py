@@ -22,11 +22,21 @@ from blessmark.payload.record import uid_digest
 from blessmark.payload.signature import PublicKey
 from blessmark.segment import batch, segmenter
 from blessmark.segment.whole import Whole
-from blessmark.types import Finding, IntArray, KeyRing, Record, Segmenter, Verdict
+from blessmark.types import (
+    Finding,
+    IntArray,
+    KeyRing,
+    Record,
+    Segmenter,
+    SignatureEvidence,
+    SignatureState,
+    Verdict,
+)
 from blessmark.verify import verify
 from dicom_node import header, label, portraits
 from dicom_node.config import Config, Route
 from dicom_node.jobs import Outcome, Work, failed, passed
+from dicom_node.misplaced import misplaced
 from dicom_node.originals import SOP_INSTANCE_UID, OriginalFields, unseal
 from dicom_node.released import of_instance, release_of
 from dicom_node.report import FrameReport, InstanceReport, Place
@@ -93,7 +103,7 @@ def review(ds: Dataset, source: str, reader: Reader, *, show_record: bool = Fals
     PixelError
         the instance is broken
     """
-    subject = _Subject(source, _place(ds))
+    subject = _Subject(source, place_of(ds))
     image = pixels.load(ds)
     if isinstance(image, pixels.Passthrough):
         return _without_pixels(ds, subject, str(image.reason), reader)
@@ -102,6 +112,8 @@ def review(ds: Dataset, source: str, reader: Reader, *, show_record: bool = Fals
         rewritten = _without_pixels(ds, subject, _NO_ROOM, reader)
         if rewritten.finding is Finding.AUTHENTIC:
             return rewritten
+    moved = _misplaced(ds, image, reader, verdicts)
+    verdicts = [moved.get(verdict.evidence.frame, verdict) for verdict in verdicts]
     return _concluded(subject, verdicts, image.frames, reader, show_record=show_record)
 
 
@@ -112,7 +124,7 @@ def recover(ds: Dataset, source: str, reader: Reader, *, partial: bool = False) 
     released by a carrier that restores approximately (then labelled so), or, with `partial`, when there is
     anything to restore at all.
     """
-    subject = _Subject(source, _place(ds))
+    subject = _Subject(source, place_of(ds))
     image = pixels.load(ds)
     if isinstance(image, pixels.Passthrough):
         return _without_pixels(ds, subject, str(image.reason), reader, restore=True)
@@ -236,6 +248,24 @@ def _verdicts(
         yield explained(verdict, frame, then.frames.get(frame.number), portraits.claims(ds, then))
 
 
+def _misplaced(
+    ds: Dataset, image: pixels.Image, reader: Reader, verdicts: Sequence[Verdict]
+) -> dict[int, Verdict]:
+    """Frames that prove to be others of the same instance; nothing to look for where nothing was marked."""
+    marked = label.read_mark(ds) is not None or any(verdict.record is not None for verdict in verdicts)
+    if image.frames == 1 or not marked:
+        return {}
+
+    def look(number: int, other: int) -> Verdict:
+        frame = replace(image.frame(number), number=other)
+        seen = _without_samples(verify(frame, reader.ring, reader.segmenters))
+        signed = seen.signature.state is not SignatureState.NONE
+        moved = SignatureEvidence(SignatureState.INVALID) if signed else SignatureEvidence()
+        return replace(seen, signature=moved)
+
+    return misplaced(verdicts, image.frames, look)
+
+
 def _nothing_in_the_pixels(verdicts: Sequence[Verdict]) -> bool:
     return all(verdict.record is None and verdict.evidence.framing is None for verdict in verdicts)
 
@@ -351,7 +381,8 @@ def _concluded(
     return Review(report, finding, restored, identical)
 
 
-def _place(ds: Dataset) -> Place:
+def place_of(ds: Dataset) -> Place:
+    """Where an instance says that it belongs."""
     number = header.text(ds, _INSTANCE_NUMBER)
     study, series, instance = (header.text(ds, tag) for tag in _PLACES.values())
     modality = header.text(ds, _MODALITY)
@@ -421,7 +452,14 @@ def _frame_report(verdict: Verdict) -> FrameReport:
         restored_psnr_db=evidence.restored_psnr_db,
         proven_tiles=evidence.proven_tiles,
         causes=tuple((str(hint.cause), hint.because) for hint in evidence.causes),
+        holds_frame=_marked_as(verdict),
     )
+
+
+def _marked_as(verdict: Verdict) -> int | None:
+    """The number that a frame was marked with, where it is another than it has now."""
+    frame = verdict.evidence.frame
+    return verdict.record.frame if verdict.record is not None and verdict.record.frame != frame else None
 
 
 def _moment(time_s: int) -> str:

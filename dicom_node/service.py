@@ -13,7 +13,6 @@ import logging
 import os
 import secrets
 import signal
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,6 +28,7 @@ from dicom_node.http import HttpServer
 from dicom_node.ledger import Ledger
 from dicom_node.metrics import LedgerCollector
 from dicom_node.spool import Spool, release_reserve
+from dicom_node.systemd import Watchdog, notify
 from dicom_node.worker import Bells, Factory, Workers, build_processor
 
 _LOG = logging.getLogger(__name__)
@@ -72,12 +72,21 @@ class Service:
     def problems(self) -> list[str]:
         """What keeps the node from doing its work at this moment, one word each."""
         checks: dict[str, Callable[[], object]] = {
-            "receiver": lambda: self.receiver.listening,
             "workers": lambda: self.workers.alive,
-            "forwarder": lambda: self.forwarder.alive,
-            "committer": lambda: self.committer.alive,
             "spool": self._has_room,
             "ledger": self._answers,
+        }
+        return [*self.dead_parts(), *(name for name, check in checks.items() if not check())]
+
+    def dead_parts(self) -> list[str]:
+        """Parts of the node that have ended although nobody stopped them; only a new start mends that.
+
+        Workers are none: whoever dies among them is replaced, and the others receive and send meanwhile.
+        """
+        checks: dict[str, Callable[[], object]] = {
+            "receiver": lambda: self.receiver.listening,
+            "forwarder": lambda: self.forwarder.alive,
+            "committer": lambda: self.committer.alive,
         }
         return [name for name, check in checks.items() if not check()]
 
@@ -165,10 +174,13 @@ def serve(
             version=__version__,
         )
         notify("READY=1")
+        watchdog = Watchdog(service.dead_parts)
+        watchdog.start()
         try:
             log.event(_LOG, "stopping", signal=next_signal().name)
         finally:
             notify("STOPPING=1")
+            watchdog.stop()
             service.stop()
     log.event(_LOG, "stopped", node=config.node.id)
     return EXIT_DONE
@@ -176,16 +188,6 @@ def serve(
 
 def _thread_failed(failure: threading.ExceptHookArgs) -> None:
     log.event(_LOG, "thread-failed", level=logging.ERROR, error=failure.exc_value)
-
-
-def notify(state: str) -> None:
-    """Tell the service manager (sd_notify(3)); without one, do nothing."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-        # a leading @ stands for the zero byte of Linux's abstract names
-        sock.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
 
 
 def log_salt(config: Config) -> bytes:

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from blessmark.errors import WatermarkError
 from dicom_node import __version__
-from dicom_node.cli import options_keys
+from dicom_node.cli import options_keys, options_verify
 from dicom_node.errors import EXIT_ERROR, NodeError
 from dicom_node.problem import unforeseen
 
@@ -194,13 +194,8 @@ def _add_verify(commands: _Commands[argparse.ArgumentParser]) -> None:
     verify = _command(
         commands, "verify", "verify", "judge files: authentic, altered (where), damaged, unmarked"
     )
-    verify.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="files and folders")
     _add_reading(verify)
-    options_keys.add_public(verify)
-    verify.add_argument("--json", action="store_true", help="one JSON document instead of lines")
-    verify.add_argument(
-        "--show-record", action="store_true", help="include the fields of the record (patient data) in --json"
-    )
+    options_verify.add(verify)
 
 
 def _add_recover(commands: _Commands[argparse.ArgumentParser]) -> None:
@@ -212,6 +207,7 @@ def _add_recover(commands: _Commands[argparse.ArgumentParser]) -> None:
         action="store_true",
         help="also write images of which only some tiles can be restored (never called authentic)",
     )
+    options_verify.add_jobs(recover)
 
 
 def _add_keys(commands: _Commands[argparse.ArgumentParser]) -> None:
@@ -227,6 +223,12 @@ def _add_config(commands: _Commands[argparse.ArgumentParser]) -> None:
     actions = config.add_subparsers(dest="action", required=True, metavar="ACTION")
     check = _command(actions, "check", "config", "report every problem of a configuration at once")
     check.add_argument("config", type=Path, metavar="FILE", help="the YAML configuration")
+    check.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="also try what it names: keys, disk, ports, networks, and every destination by C-ECHO and the "
+        "objects that it would take; nothing is sent or changed",
+    )
     _command(actions, "schema", "config", "print the JSON schema for editors")
 
 

@@ -1,41 +1,49 @@
-"""`dicom-node recover IN --out OUT`"""
+"""`dicom-node recover IN --out OUT [--partial] [--jobs N]`"""
 
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from dicom_node import report
-from dicom_node.cli.files import Pair, instance, pairs, progress, write_whole
-from dicom_node.cli.reading import Report, exit_code, reader_of, tell, tell_skipped
-from dicom_node.problem import problem
-from dicom_node.protect import written
-from dicom_node.report import ErrorReport
-from dicom_node.review import Reader, recover
+from dicom_node.cli.files import Pair, pairs, progress
+from dicom_node.cli.judging import exit_code, how_of
+from dicom_node.cli.telling import Report
+from dicom_node.item import How
+from dicom_node.judge import lost
+from dicom_node.pool import Pool, cores
+from dicom_node.report import InstanceReport
+from dicom_node.summary import summarised, totals
 
 
 def run(args: argparse.Namespace) -> int:
     """Restore every file of IN that is proven; what is not is told and not written."""
-    reader = reader_of(args)
-    reports: list[Report] = []
-    for pair in progress(pairs(args.source, args.out), "recovering"):
-        found = _recovered(pair, reader, partial=args.partial)
-        if found is None:
-            tell_skipped(pair.source)
-            continue
-        reports.append(found)
-        tell(found)
-    print(report.summary(reports))
-    return exit_code(reports)
+    how, tasks = how_of(args), pairs(args.source, args.out)
+    begin = partial(_restorer, how, everything=args.partial)
+    with Pool(begin, _lost, args.jobs or cores()) as pool:
+        summary = summarised(_told(pool, tasks))
+    print(totals(summary))
+    return exit_code(summary)
 
 
-def _recovered(pair: Pair, reader: Reader, *, partial: bool) -> Report | None:
-    try:
-        ds = instance(pair.source)
-        if ds is None:
-            return None
-        done = recover(ds, str(pair.source), reader, partial=partial)
-        if done.restored:
-            write_whole(pair.target, [written(ds)])
-        return done.report
-    except Exception as error:
-        return ErrorReport(str(pair.source), problem(pair.source.name, error))
+def _told(pool: Pool[Pair, Report], tasks: Sequence[Pair]) -> Iterator[Report]:
+    """Every file's report, printed as it comes."""
+    answers = (answer for _, answer in pool.answers(tasks))
+    for each in progress(answers, "recovering", total=len(tasks)):
+        stream = sys.stdout if isinstance(each, InstanceReport) else sys.stderr
+        print(report.line(each), file=stream, flush=True)
+        yield each
+
+
+def _restorer(how: How, *, everything: bool) -> Callable[[Pair], Report]:
+    from dicom_node.cli.restoring import (
+        Restorer,
+    )  # loads pixels and networks, which this process does without
+
+    return Restorer(how, everything=everything)
+
+
+def _lost(pair: Pair, code: int) -> Report:
+    return lost(str(pair.source), code)

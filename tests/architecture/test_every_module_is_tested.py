@@ -69,7 +69,18 @@ NODE_EXCEPTIONS = {
     },
     **{
         f"cli.{name}": _COMMAND
-        for name in ("config", "keys", "options_keys", "protect", "recover", "selftest", "serve", "verify")
+        for name in (
+            "config",
+            "keys",
+            "options_keys",
+            "options_verify",
+            "protect",
+            "recover",
+            "restoring",
+            "selftest",
+            "serve",
+            "verify",
+        )
     },
 }
 

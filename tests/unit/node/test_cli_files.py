@@ -12,7 +12,6 @@ import pytest
 from dicom_node.cli import files
 from dicom_node.cli.files import Pair
 from dicom_node.errors import InputError, OutputError, UsageError
-from tests import builders
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -81,20 +80,6 @@ def test_no_file_may_overwrite_its_own_source(tmp_path: Path, source: str, targe
     (tmp_path / "in" / "link").symlink_to("a")
     with pytest.raises(UsageError, match=words):
         files.pairs(tmp_path / source, tmp_path / target)
-
-
-def test_a_dicomdir_is_no_instance(tmp_path: Path) -> None:
-    ds = builders.ct(16, 16)
-    (tmp_path / "a").write_bytes(builders.file_bytes(ds))
-    assert files.instance(tmp_path / "a") is not None
-    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.1.3.10"
-    (tmp_path / "b").write_bytes(builders.file_bytes(ds))
-    assert files.instance(tmp_path / "b") is None
-
-
-def test_only_regular_files_are_read(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="neither a file nor a folder"):
-        files.instance(tmp_path)
 
 
 def test_a_file_is_written_whole_with_the_usual_mode(tmp_path: Path) -> None:

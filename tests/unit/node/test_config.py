@@ -438,3 +438,9 @@ def test_a_route_may_leave_signing_to_others() -> None:
     loaded = parse(text + "watermark: {sign: true}\nkeys: {signing: signing-keys}\n")
     assert not loaded.signs(loaded.routes[0])
     assert not parse(_MINIMAL).signs(parse(_MINIMAL).routes[0])
+
+
+def test_the_first_configuration_of_an_installation_is_good() -> None:
+    first = config.load(_CONFIG_FOLDER / "first.yaml")
+    assert first.storage.folder == Path("/var/lib/dicom-node")
+    assert [route.role for route in first.routes] == [Role.PROTECT]

@@ -41,10 +41,10 @@ _BLOCK = 8
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What the header says about compression, now and when the frame was released; forgeable."""
+    """What the header says about compression, now and when the frame was released; None: not known."""
 
     lossy_now: bool = False
-    lossy_then: bool = False
+    lossy_then: bool | None = None
 
 
 def explained(verdict: Verdict, frame: Frame, then: Portrait | None, claims: Claims) -> Verdict:
@@ -82,10 +82,17 @@ def likely(then: Portrait | None, frame: Frame, altered: int, tiles: int, claims
     for rule in (_turned, _pasted, _rescaled):
         hint = rule(then, now)
         if hint is not None:
-            return (hint, *([codec] if codec and hint.cause is Cause.RESCALED else []))
+            return _with_codec(hint, codec, claims)
     if 0 < altered <= tiles // 4:
         return (_local(altered, tiles),)
     return (codec or _textured(then, now),)
+
+
+def _with_codec(hint: Hint, codec: Hint | None, claims: Claims) -> tuple[Hint, ...]:
+    """Both, where a codec may have been at work too; first what the header says."""
+    if codec is None or (hint.cause is not Cause.RESCALED and not claims.lossy_now):
+        return (hint,)
+    return (codec, hint) if claims.lossy_now and not claims.lossy_then else (hint, codec)
 
 
 def _local(altered: int, tiles: int) -> Hint:
@@ -229,7 +236,8 @@ def _textured(then: Portrait, now: Portrait) -> Hint:
 def _codec(frame: Frame, claims: Claims) -> Hint | None:
     """What says that a lossy codec was at work since."""
     if claims.lossy_now and not claims.lossy_then:
-        return Hint(Cause.LOSSY_COMPRESSION, "the header says so, and did not when the image was released")
+        since = "" if claims.lossy_then is None else ", and did not when the image was released"
+        return Hint(Cause.LOSSY_COMPRESSION, f"the header says so{since}")
     step = quantiser_step(frame)
     if step is None:
         return None

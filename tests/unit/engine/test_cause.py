@@ -57,6 +57,13 @@ def test_an_honest_header_is_believed_about_codecs() -> None:
     assert first(THEN, noisy, already) is Cause.NOISE, "it was lossy before, so that explains nothing"
 
 
+def test_what_the_header_said_at_release_may_not_be_known() -> None:
+    (hint,) = likely(None, IMAGE, 0, 0, Claims(lossy_now=True))
+    assert hint.because == "the header says so"
+    (since, *_) = likely(THEN, MADE["JPEG-LS, near 1"].frame, 0, 0, Claims(lossy_now=True, lossy_then=False))
+    assert "did not when" in since.because
+
+
 def test_without_a_portrait_little_is_told() -> None:
     assert first(None, MADE["JPEG, quality 50"].frame) is Cause.LOSSY_COMPRESSION
     assert first(None, IMAGE, altered=2) is Cause.PASTED_REGION

@@ -62,6 +62,12 @@ def test_they_come_back_under_the_key_and_for_the_instance_only() -> None:
     assert found.frames.keys() == {2}
     assert found.frames[2].to_bytes() == SOME[2].to_bytes()
     assert not portraits.unseal(*holder(content, "2.25.98"), RING).frames
+    assert portraits.unseal(*holder(content, "2.25.98"), RING).lossy is None
+    derived, mark = holder(content, "2.25.98")
+    source = Dataset()
+    source.ReferencedSOPInstanceUID = UID
+    derived.SourceImageSequence = [source]
+    assert portraits.unseal(derived, mark, RING).frames, "compressed with loss, under a new UID"
     assert not portraits.unseal(*holder(content), Ring(OTHER_KEY)).frames
     assert not portraits.unseal(*holder(content[:-1]), RING).frames
     assert not portraits.unseal(Dataset(), None, RING).frames

@@ -33,11 +33,12 @@ from dicom_node.dimse import patches, scp
 from dicom_node.dimse.contexts import is_accepted_class
 from dicom_node.dimse.reception import Intake, Reception
 from dicom_node.dimse.structure import StructureWalk
-from dicom_node.errors import ConfigError, DataSetError, KeyFileError, NodeError
+from dicom_node.errors import ConfigError, DataSetError, InputError, KeyFileError, NodeError
 from dicom_node.jobs import Arrival
 from dicom_node.originals import Originals
+from dicom_node.sources import found
 from dicom_node.spool import Spool
-from tests import wire
+from tests import media, wire
 from tests.builders import Encoding, ct, dataset, file_bytes, mr, phantom, us
 from tests.data_sets import BIG, DEFLATED, EXPLICIT, IMPLICIT, JPEG, Writer, simple
 from tests.fuzz import marked
@@ -247,8 +248,8 @@ def message(data: bytes) -> None:
     _, shards = packets.unpack(packet)
     points = np.concatenate([packets.points(data[0] + tile, 4) for tile in range(len(shards) // 4 + 1)])
     groups = np.arange(len(shards)) // 4
-    for found in erasure.decode(points[: len(shards)], shards, count, groups=groups):
-        packets.message_of(found.data)
+    for decoded in erasure.decode(points[: len(shards)], shards, count, groups=groups):
+        packets.message_of(decoded.data)
     with contextlib.suppress(RecordError):
         record.decode(rest, data[0])
     for parse in (Originals.from_bytes, pixels.Changes.from_bytes):
@@ -290,6 +291,32 @@ def ring_seeds() -> Sequence[bytes]:
     ]
 
 
+@functools.cache
+def _disc() -> Path:
+    return Path(tempfile.mkdtemp(dir=_spool().folder))
+
+
+def medium(data: bytes) -> None:
+    """What an auditor was given: an index of files, an archive, or a stream; nothing is left behind."""
+    name = {0: "DICOMDIR", 1: "x.zip"}.get(data[0] if data else 0, "-")
+    path = _disc() / name
+    with contextlib.suppress(InputError):
+        if name == "-":
+            list(found(["-"], _disc(), io.BytesIO(data[1:])))
+            return
+        path.write_bytes(data[1:])
+        list(found([str(path), str(_disc())], _disc(), io.BytesIO()))
+    path.unlink()
+    assert list(_disc().iterdir()) == []
+
+
+def medium_seeds() -> Sequence[bytes]:
+    """One of each, whole."""
+    index, instance = media.dicomdir(["A\\B", "..\\C", "D"], unused=["E"]), file_bytes(ct(16, 16))
+    archive = media.zipped({"cd/DICOMDIR": index, "cd/A/B": instance, "x/../../y": instance, "z": b"text"})
+    return [b"\0" + index, b"\1" + archive, b"\2" + instance]
+
+
 TARGETS: Mapping[str, Target] = {
     "pdu": Target(pdu, pdu_seeds),
     "data-set": Target(data_set, data_set_seeds),
@@ -299,4 +326,5 @@ TARGETS: Mapping[str, Target] = {
     "message": Target(message, message_seeds, longest=4096),
     "settings": Target(settings, settings_seeds),
     "ring": Target(ring, ring_seeds, longest=1024),
+    "medium": Target(medium, medium_seeds),
 }

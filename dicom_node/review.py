@@ -52,6 +52,8 @@ _BY_BYTES, _BY_SAMPLES, _IN_PART = "byte for byte", "sample for sample", "in par
 #: what says where an instance belongs
 _PLACES = {"study": 0x0020000D, "series": 0x0020000E, "instance": SOP_INSTANCE_UID}
 _MODALITY, _INSTANCE_NUMBER = 0x00080060, 0x00200013
+#: characters that a report takes over; twice what PS3.5 section 6.2 allows a UID, and what it allows a code
+_LONGEST_UID, _LONGEST_CS = 128, 16
 #: an integer string (PS3.5 section 6.2)
 _IS = re.compile(r" *[+-]?[0-9]{1,11} *")
 _SEVERITY = {finding: place for place, finding in enumerate(Finding)}
@@ -384,8 +386,8 @@ def _concluded(
 def place_of(ds: Dataset) -> Place:
     """Where an instance says that it belongs."""
     number = header.text(ds, _INSTANCE_NUMBER)
-    study, series, instance = (header.text(ds, tag) for tag in _PLACES.values())
-    modality = header.text(ds, _MODALITY)
+    study, series, instance = (header.text(ds, tag)[:_LONGEST_UID] for tag in _PLACES.values())
+    modality = header.text(ds, _MODALITY)[:_LONGEST_CS]
     return Place(study, series, instance, modality, int(number) if _IS.fullmatch(number) else None)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import psutil
@@ -114,6 +116,19 @@ def test_ctrl_c_is_answered_by_the_first_process_alone() -> None:
         os.kill(pid, signal.SIGINT)
         time.sleep(0.05)
         assert [answer for _, answer in answers] == ["0.3", "b"]
+
+
+def test_an_interrupt_while_a_process_starts_leaves_none_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = SpawnProcess.start
+
+    def interrupted(process: SpawnProcess) -> None:
+        start(process)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(SpawnProcess, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt), Pool(prepared, lost, 2) as pool:
+        list(pool.answers([("sleep", "600")]))
+    assert multiprocessing.active_children() == []
 
 
 def test_what_cannot_begin_says_why() -> None:

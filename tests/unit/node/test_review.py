@@ -288,6 +288,19 @@ class TestSeveralFrames:
         ds.PixelData = ds.PixelData[half:] + ds.PixelData[:half]
         assert review(ds, "x", READER).finding is not Finding.AUTHENTIC
 
+    def test_exchanged_frames_say_where_they_were(self):
+        ds = two_frames()
+        image = pixels.load(ds)
+        assert isinstance(image, pixels.Image)
+        pixels.store(ds, image, [frame.samples for frame in image][::-1])
+        report = review(ds, "x", READER).report
+        assert report.finding == "pixels-altered"
+        assert [(frame.holds_frame, frame.exact, frame.tier) for frame in report.frames] == [
+            (2, False, "full"),
+            (1, False, "full"),
+        ]
+        assert report.bound_to == ("study", "series", "instance")
+
     def test_an_unmarked_frame_among_marked_ones_is_an_alteration(self):
         ds = two_frames()
         original = reread(builders.enhanced_mr(192, 192, frames=2, **PATIENT))
@@ -301,6 +314,51 @@ class TestSeveralFrames:
         found = review(ds, "x", READER)
         assert [frame.finding for frame in found.report.frames] == ["authentic", "unmarked"]
         assert found.finding is Finding.PIXELS_ALTERED
+
+
+class TestPlace:
+    def test_is_what_the_header_claims_and_the_record_binds(self):
+        ds = marked()
+        report = review(ds, "x", READER).report
+        assert report.place.study == ds.StudyInstanceUID
+        assert report.place.series == ds.SeriesInstanceUID
+        assert report.place.instance == ds.SOPInstanceUID
+        assert (report.place.modality, report.place.number) == ("MR", None)
+        assert (report.number_of_frames, report.bound_to) == (1, ("study", "series", "instance"))
+
+    def test_what_the_header_denies_binds_nothing(self):
+        ds = marked()
+        ds.SeriesInstanceUID, ds.InstanceNumber = "1.2.3", "7"
+        report = review(ds, "x", READER).report
+        assert (report.place.series, report.place.number) == ("1.2.3", 7)
+        assert report.bound_to == ("study", "instance")
+
+    def test_a_record_without_the_study_binds_the_instance_alone(self):
+        site = replace(SITE, record_tags=(0x00100010,))
+        ds = reread(builders.mr(256, 256, **PATIENT))
+        assert protect(ds, site, TIME_S).changed
+        assert review(ds, "x", READER).report.bound_to == ("instance",)
+
+    def test_nothing_that_was_read_binds_nothing(self):
+        report = review(reread(builders.mr(256, 256)), "x", READER).report
+        assert (report.bound_to, report.original) == ((), "")
+
+    def test_a_new_name_does_not_change_whose_image_it_was(self):
+        plain, derived = reread(builders.mr(256, 256)), reread(builders.mr(256, 256))
+        protect(plain, SITE, TIME_S)
+        protect(derived, replace(SITE, uids=Uids.DERIVE), TIME_S)
+        one, two = (review(pixels.read(written(ds)), "x", READER).report for ds in (plain, derived))
+        assert one.place.instance != two.place.instance
+        assert one.original == two.original != ""
+        assert two.bound_to == ("study", "series", "instance")
+
+    @pytest.mark.parametrize("number", ["", "12345678901234567", "1.5", "7\\8"])
+    def test_a_number_that_is_none_is_none(self, number):
+        ds = reread(builders.mr(16, 16))
+        header.put_bytes(ds, 0x00200013, "IS", number.encode())
+        ds["Modality"].value = "M" * 100
+        found = review(ds, "x", READER).report.place
+        assert (found.number, found.modality) == (None, "M" * 16)
 
 
 class TestRecord:

@@ -6,6 +6,7 @@ asked, and sent nothing.
 
 from __future__ import annotations
 
+import datetime
 import enum
 import os
 import shutil
@@ -16,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blessmark.errors import WatermarkError
-from dicom_node.config import Config, Destination, Transcode
-from dicom_node.errors import NodeError, PeerError
+from dicom_node.config import Config, Destination, Tls, Transcode
+from dicom_node.errors import NodeError, PeerError, TlsError
 
 _PEERS_AT_ONCE = 16
 _SUCCESS = 0x0000
@@ -41,10 +42,14 @@ class Found:
 
 
 def dry_run(config: Config) -> Iterator[Found]:
-    """Check keys, disk, ledger, ports, networks and every destination, in this order."""
+    """Check keys, disk, ledger, certificates, users, ports, networks and every destination, in this order."""
     yield _guarded("keys", lambda: _keys(config))
     yield _guarded("storage", lambda: _storage(config))
     yield _guarded("ledger", lambda: _ledger(config))
+    if config.tls != Tls():
+        yield _guarded("tls", lambda: _tls(config))
+    if config.access.users is not None:
+        yield _guarded("access.users", lambda: _users(config))
     for what, bind, port in _listening(config):
         yield _guarded(what, lambda bind=bind, port=port, what=what: _port(what, bind, port))  # type: ignore[misc]
     yield from _networks(config)
@@ -109,8 +114,33 @@ def _ledger(config: Config) -> Found:
     return Found("ledger", Grade.GOOD, f"{path} answers")
 
 
+def _tls(config: Config) -> Found:
+    from dicom_node.dimse import secure
+
+    if config.node.tls_port is not None:
+        secure.server_context(config.tls, config.node.tls_clients)
+    if config.tls.ca is not None:
+        secure.client_context(config.tls)
+    now = datetime.datetime.now(datetime.UTC)
+    left = {name: (end - now).days for name, end in secure.ends(config.tls).items()}
+    said = ", ".join(f"{name} ends in {days} days" for name, days in left.items())
+    worst = min(left.values(), default=secure.SOON_DAYS)
+    grade = Grade.PROBLEM if worst < 0 else Grade.WARNING if worst < secure.SOON_DAYS else Grade.GOOD
+    return Found("tls", grade, said)
+
+
+def _users(config: Config) -> Found:
+    from dicom_node.users import Users
+
+    assert config.access.users is not None
+    return Found("access.users", Grade.GOOD, f"{len(Users(config.access.users).load())} users")
+
+
 def _listening(config: Config) -> Iterator[tuple[str, str, int]]:
-    yield "node.port", config.node.bind, config.node.port
+    if config.node.port is not None:
+        yield "node.port", config.node.bind, config.node.port
+    if config.node.tls_port is not None:
+        yield "node.tls_port", config.node.bind, config.node.tls_port
     if config.http.port is not None:
         yield "http.port", config.http.bind, config.http.port
 
@@ -144,18 +174,18 @@ def _segmenter(name: str) -> Found:
 
 
 def _destinations(config: Config) -> Iterator[Found]:
-    names, calling_ae = list(config.destinations), config.node.ae_title
+    names = list(config.destinations)
     with ThreadPoolExecutor(_PEERS_AT_ONCE) as pool:
-        yield from pool.map(lambda name: _destination(name, config.destinations[name], calling_ae), names)
+        yield from pool.map(lambda name: _destination(name, config), names)
 
 
-def _destination(name: str, destination: Destination, calling_ae: str) -> Found:
+def _destination(name: str, config: Config) -> Found:
     from dicom_node.dimse.probe import probe
 
-    what = f"destination {name}"
+    what, destination = f"destination {name}", config.destinations[name]
     try:
-        answer = probe(name, destination, calling_ae)
-    except PeerError as error:
+        answer = probe(name, destination, config.node.ae_title, config.tls)
+    except (PeerError, TlsError) as error:
         said = str(error).removeprefix(f"{what} ({destination.ae_title}) ")
         return Found(what, Grade.PROBLEM, f"{destination.ae_title} {said}")
     doubts = list(_doubts(answer.echo, answer.refused, destination, uncompressed=answer.uncompressed_only))

@@ -19,6 +19,7 @@ from dicom_node.config import Watermark
 from dicom_node.errors import InputError
 from dicom_node.item import How, Item
 from dicom_node.keys import FileKeyRing
+from dicom_node.pictures import Gallery
 from dicom_node.problem import problem
 from dicom_node.released import check_released
 from dicom_node.report import InstanceReport, Unreadable
@@ -49,6 +50,7 @@ class Judge:
             else Reader(FileKeyRing.load(how.keys), self._drawers, rules, public_keys=self._trusted)
         )
         self._show_record = how.show_record
+        self._gallery = Gallery() if how.pictures else None
 
     def __call__(self, item: Item) -> InstanceReport | Unreadable:
         """The report on an instance; whatever is wrong with it is told and raises nothing."""
@@ -61,11 +63,15 @@ class Judge:
             return Unreadable(item.source, problem(name, error))
 
     def _judged(self, ds: Dataset, source: str) -> InstanceReport:
-        """By the key ring, or, where there is none, by public keys alone."""
+        """By the key ring, or, where there is none, by public keys alone: then nothing is painted."""
         if self._reader is None:
-            found = check_released(ds, source, self._drawers, self._trusted)
-            return replace(found, place=place_of(ds))
-        return review(ds, source, self._reader, show_record=self._show_record).report
+            told = check_released(ds, source, self._drawers, self._trusted)
+            return replace(told, place=place_of(ds))
+        painter = None if self._gallery is None else self._gallery.painter(ds)
+        found = review(ds, source, self._reader, show_record=self._show_record, on_frame=painter)
+        if self._gallery is None or painter is None:
+            return found.report
+        return replace(found.report, pictures=self._gallery.finished(ds, painter, found.finding))
 
 
 def drawers_of(segmenter: str | None) -> tuple[tuple[Segmenter, ...], Rules]:

@@ -17,6 +17,8 @@ from tools.generated import REPOSITORY, table, update
 
 DOCUMENT = REPOSITORY / "docs" / "settings.md"
 _EXAMPLE = REPOSITORY / "config" / "dicom-node.example.yaml"
+#: where the keys are names that the site chooses
+_NAMED_BY_THE_SITE = (["destinations"], ["query", "peers"])
 _KEY = re.compile(r"(?P<indent> *)(?P<item>- )?(?P<key>[a-z_]+):")
 
 _HEAD = """\
@@ -87,7 +89,7 @@ def _resolved(facts: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[st
 def _default(value: Any) -> str:
     if isinstance(value, list) and (len(value) > 3 or any(isinstance(each, dict) for each in value)):
         return "see the example"
-    if isinstance(value, dict):
+    if isinstance(value, dict) and value:
         return "as below"
     return f"`{json.dumps(value)}`"
 
@@ -98,6 +100,10 @@ def _allowed(facts: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
         return " or ".join(_allowed(variant, schema) for variant in facts["anyOf"])
     if "enum" in facts or "const" in facts:
         return ", ".join(f"`{word}`" for word in facts.get("enum", [facts.get("const")]))
+    if "propertyNames" in facts:
+        return (
+            f"{_allowed(facts['propertyNames'], schema)}: {_allowed(facts['additionalProperties'], schema)}"
+        )
     kind = str(facts.get("type", "text"))
     if kind == "array":
         return f"list of {_allowed(facts['items'], schema)}"
@@ -129,7 +135,7 @@ def _entries(text: str) -> Iterator[Entry]:
         elif match := _KEY.match(line):
             indent = len(match["indent"]) + len(match["item"] or "")
             stack = [(depth, name) for depth, name in stack if depth < indent]
-            name = "NAME" if [n for _, n in stack] == ["destinations"] else match["key"]
+            name = "NAME" if [n for _, n in stack] in _NAMED_BY_THE_SITE else match["key"]
             stack.append((indent, name))
             yield Entry(tuple(n for _, n in stack), " ".join(comment))
             comment = []

@@ -387,6 +387,7 @@ def _evidence(
         altered_tiles=tuple((int(row), int(col)) for row, col in bad),
         altered_fields=fields,
         proven_tiles=_proven_tiles(restored, found, [(int(row), int(col)) for row, col in bad]),
+        roi=found.roi,
     )
 
 

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from blessmark.errors import WatermarkError
 from dicom_node import __version__
-from dicom_node.cli import options_keys, options_verify
+from dicom_node.cli import options_keys, options_query, options_ring, options_verify
 from dicom_node.errors import EXIT_ERROR, NodeError
 from dicom_node.problem import unforeseen
 
@@ -104,7 +104,9 @@ def parser() -> argparse.ArgumentParser:
     _add_protect(commands)
     _add_verify(commands)
     _add_recover(commands)
+    options_query.add(commands, _command, _DEFAULT_CONFIG, _add_reading)
     _add_keys(commands)
+    _add_access(commands)
     _add_config(commands)
     _add_queue(commands)
     _add_trace(commands)
@@ -212,10 +214,18 @@ def _add_recover(commands: _Commands[argparse.ArgumentParser]) -> None:
 
 def _add_keys(commands: _Commands[argparse.ArgumentParser]) -> None:
     keys = commands.add_parser(
-        "keys", help="make and list the keys of this site", description="The key ring."
+        "keys", help="make, list, revoke, export, import the keys of this site", description="The key ring."
     )
     actions = keys.add_subparsers(dest="action", required=True, metavar="ACTION")
     options_keys.add(partial(_command, actions), _add_ring)
+
+
+def _add_access(commands: _Commands[argparse.ArgumentParser]) -> None:
+    access = commands.add_parser(
+        "access", help="make the line of a user", description="Users that peers prove to be."
+    )
+    actions = access.add_subparsers(dest="action", required=True, metavar="ACTION")
+    options_ring.add_access(partial(_command, actions))
 
 
 def _add_config(commands: _Commands[argparse.ArgumentParser]) -> None:

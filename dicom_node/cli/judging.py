@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from dicom_node import keys
+from dicom_node.cli.pages import pages_of
 from dicom_node.cli.telling import Csv, Json, Lines, Report, Telling
 from dicom_node.errors import EXIT_DONE, EXIT_ERROR, EXIT_FINDING, KeyFileError, UsageError
 from dicom_node.judge import How, Item, Judges
@@ -26,11 +27,14 @@ def judge(
 
     `watched` sees every report go by, as a progress bar does.
     """
-    how = how_of(args, show_record=args.show_record)
-    telling, unsigned = telling_of(args), _Unsigned()
-    with Judges(how, args.jobs or cores()) as judges:
-        summary = summarised(_told(unsigned.counted(watched(reports(judges, found))), telling))
-    telling.end(summary)
+    how = how_of(args, show_record=args.show_record, pictures=args.html is not None)
+    unsigned = _Unsigned()
+    with pages_of(args) as pages:
+        tellings = (telling_of(args), *pages)
+        with Judges(how, args.jobs or cores()) as judges:
+            summary = summarised(_told(unsigned.counted(watched(reports(judges, found))), tellings))
+        for telling in tellings:
+            telling.end(summary)
     return exit_code(summary, unsigned=unsigned.count if how.public_keys else 0)
 
 
@@ -65,7 +69,7 @@ def reports(judges: Judges, found: Iterable[Found]) -> Iterator[Report]:
     yield from met
 
 
-def how_of(args: argparse.Namespace, *, show_record: bool = False) -> How:
+def how_of(args: argparse.Namespace, *, show_record: bool = False, pictures: bool = False) -> How:
     """How the command line wants instances judged, found to be possible.
 
     Raises
@@ -84,7 +88,7 @@ def how_of(args: argparse.Namespace, *, show_record: bool = False) -> How:
         check_keys(args.keys)
     if args.segmenter is not None:
         check_segmenter(args.segmenter)
-    return How(ring, args.segmenter, show_record, public)
+    return How(ring, args.segmenter, show_record, pictures, public)
 
 
 def check_keys(path: Path) -> None:
@@ -115,15 +119,17 @@ def telling_of(args: argparse.Namespace) -> Telling:
 def exit_code(summary: Summary, *, unsigned: int = 0) -> int:
     """An error outweighs a finding, a finding outweighs authentic; nothing judged proves nothing.
 
-    Who asks for signatures is content with valid ones only: `unsigned` instances have none.
+    That the key is revoked is a finding: whoever has it could have made the image. Who asks for signatures is
+    content with valid ones only: `unsigned` instances have none.
     """
     if summary.errors or not summary.instances:
         return EXIT_ERROR
     proven = {finding for finding, _ in summary.findings} <= {"authentic", "signed"}
-    return EXIT_DONE if proven and not summary.missing and not unsigned else EXIT_FINDING
+    return EXIT_DONE if proven and not (summary.missing or summary.revoked or unsigned) else EXIT_FINDING
 
 
-def _told(found: Iterator[Report], telling: Telling) -> Iterator[Report]:
+def _told(found: Iterator[Report], tellings: Sequence[Telling]) -> Iterator[Report]:
     for report in found:
-        telling.tell(report)
+        for telling in tellings:
+            telling.tell(report)
         yield report

@@ -7,6 +7,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from dicom_node.cli import options_ring
+
 DEFAULT_SIGNING = Path(os.environ.get("DICOM_NODE_SIGNING_KEYS", "/etc/dicom-node/signing-keys"))
 
 #: gives an action its parser: name, module, help
@@ -16,8 +18,9 @@ Command = Callable[[str, str, str], argparse.ArgumentParser]
 def add(command: Command, add_ring: Callable[[argparse.ArgumentParser], None]) -> None:
     """The actions of `keys`."""
     new = command("new", "keys", "make a new current key, keeping the old ones for reading")
-    listing = command("list", "keys", "list key ids and ages, of signing keys too; never the keys")
-    for action in (new, listing):
+    options_ring.add_since(new)
+    listing = command("list", "keys", "list key ids, fingerprints, ages and states; never the keys")
+    for action in (new, listing, *options_ring.added(command)):
         add_ring(action)
     signing = command("new-signing", "keys", "make a new current signing key, keeping the old ones")
     export = command(

@@ -16,14 +16,16 @@ YAML, `references` sees what no single section can.
 from __future__ import annotations
 
 from dicom_node.config.committing import Asking, Commitment, ReportPolicy, Requester
-from dicom_node.config.kinds import RECORD_FIELDS, Section, record_tag
+from dicom_node.config.kinds import CREDENTIAL, RECORD_FIELDS, Section, record_tag
 from dicom_node.config.marking import Dct, Networks, SegmenterRule, Watermark, Workers
-from dicom_node.config.reading import json_schema, load, parse
+from dicom_node.config.querying import Query, QueryPeer
+from dicom_node.config.reading import json_schema, load, load_any, load_workstation, parse, parse_workstation
 from dicom_node.config.receiving import Keys, Node, Storage
 from dicom_node.config.routing import Deidentify, Match, Route
+from dicom_node.config.securing import Access, Caller, Tls
 from dicom_node.config.sending import Destination, RetryPolicy
 from dicom_node.config.watching import Http, Log
-from dicom_node.config.whole import Config
+from dicom_node.config.whole import Config, Workstation
 from dicom_node.config.words import (
     CalledAE,
     CarrierName,
@@ -31,24 +33,34 @@ from dicom_node.config.words import (
     Descriptors,
     Device,
     Engine,
+    Finding,
+    Label,
     LogFormat,
     LogLevel,
     OnContent,
     OnError,
+    OnFinding,
     OnUnprotectable,
     Plain,
     Profile,
     Promise,
     Retain,
+    Retrieve,
+    RetrieveLevel,
     Role,
+    TlsClients,
+    TlsProfile,
     Transcode,
     Uids,
 )
 
 __all__ = [
+    "CREDENTIAL",
     "RECORD_FIELDS",
+    "Access",
     "Asking",
     "CalledAE",
+    "Caller",
     "CarrierName",
     "Commitment",
     "Config",
@@ -59,8 +71,10 @@ __all__ = [
     "Destination",
     "Device",
     "Engine",
+    "Finding",
     "Http",
     "Keys",
+    "Label",
     "Log",
     "LogFormat",
     "LogLevel",
@@ -69,25 +83,37 @@ __all__ = [
     "Node",
     "OnContent",
     "OnError",
+    "OnFinding",
     "OnUnprotectable",
     "Plain",
     "Profile",
     "Promise",
+    "Query",
+    "QueryPeer",
     "ReportPolicy",
     "Requester",
     "Retain",
+    "Retrieve",
+    "RetrieveLevel",
     "RetryPolicy",
     "Role",
     "Route",
     "Section",
     "SegmenterRule",
     "Storage",
+    "Tls",
+    "TlsClients",
+    "TlsProfile",
     "Transcode",
     "Uids",
     "Watermark",
     "Workers",
+    "Workstation",
     "json_schema",
     "load",
+    "load_any",
+    "load_workstation",
     "parse",
+    "parse_workstation",
     "record_tag",
 ]

@@ -41,6 +41,35 @@ class OnError(enum.StrEnum):
     REJECT = "reject"
 
 
+class Finding(enum.StrEnum):
+    """What a reader says of an object that is not authentic, the words of `blessmark.types.Finding`."""
+
+    HEADER_ALTERED = "header-altered"
+    PIXELS_ALTERED = "pixels-altered"
+    DAMAGED = "damaged"
+    UNKNOWN_SEGMENTER = "unknown-segmenter"
+    WRONG_KEY = "wrong-key"
+    UNMARKED = "unmarked"
+    OTHER = "other"  #: each of them that is not named
+
+
+class OnFinding(enum.StrEnum):
+    """What happens to an object that a reader did not find authentic."""
+
+    HOLD = "hold"
+    #: send it; restored where its pixels are proven, else as it came
+    PASS = "pass"  # noqa: S105
+    REJECT = "reject"
+
+
+class Label(enum.StrEnum):
+    """Which restored objects say that they were restored, beside those that differ from their original."""
+
+    UNLESS_EXACT = "unless-exact"  #: none: not where every sample is proven
+    UNLESS_IDENTICAL = "unless-identical"  #: those whose data set is not proven byte for byte
+    ALWAYS = "always"
+
+
 class Uids(enum.StrEnum):
     """What becomes of the UIDs of the objects of a route."""
 
@@ -108,6 +137,21 @@ class CalledAE(enum.StrEnum):
     OWN = "own"
 
 
+class TlsProfile(enum.StrEnum):
+    """Which protocols and cipher suites are offered (PS3.15 annex B)."""
+
+    BCP195 = "bcp195"  #: B.12: TLS 1.2 and 1.3, the suites that RFC 9325 recommends
+    MODIFIED = "modified"  #: B.13: the same and ChaCha20 and CCM suites
+
+
+class TlsClients(enum.StrEnum):
+    """What the TLS port asks of those who connect."""
+
+    REQUIRED = "required"  #: a certificate that is believed
+    OPTIONAL = "optional"  #: one that is shown must be believed; one need not be shown
+    NONE = "none"  #: nothing: the connection is encrypted, nobody knows with whom
+
+
 class Promise(enum.StrEnum):
     """When the node commits to an instance that a peer asks about (PS3.4 annex J)."""
 
@@ -143,3 +187,18 @@ class LogLevel(enum.StrEnum):
     INFO = "info"
     WARNING = "warning"
     ERROR = "error"
+
+
+class Retrieve(enum.StrEnum):
+    """How objects are fetched from an archive."""
+
+    GET = "get"
+    MOVE = "move"
+
+
+class RetrieveLevel(enum.StrEnum):
+    """What one request to an archive fetches."""
+
+    STUDY = "study"
+    SERIES = "series"
+    IMAGE = "image"

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dicom_node.config import Destination
+from dicom_node.config import Destination, Tls
 from dicom_node.dimse.contexts import VERIFICATION
 from dicom_node.dimse.store import MAX_CONTEXTS, Pair, Sender
 
@@ -60,16 +60,17 @@ class Answer:
     uncompressed_only: bool
 
 
-def probe(name: str, destination: Destination, calling_ae: str) -> Answer:
+def probe(name: str, destination: Destination, calling_ae: str, tls: Tls) -> Answer:
     """Ask a destination what it would take; nothing is sent.
 
     Raises
     ------
-    PeerError : it is away, busy or refuses the association
+    PeerError : it is away, busy, not to be trusted or refuses the association
+    TlsError : what it would be shown over TLS is no good
     """
     proposed: list[Pair] = [(VERIFICATION, _IMPLICIT)]
     proposed += [(sop_class, syntax) for sop_class in CLASSES for syntax in SYNTAXES]
-    with contextlib.closing(Sender(name, destination, calling_ae)) as sender:
+    with contextlib.closing(Sender(name, destination, calling_ae, tls)) as sender:
         taken = sender.taken(proposed[:MAX_CONTEXTS])
         echo = sender.echo() if (VERIFICATION, _IMPLICIT) in taken else None
     classes = {sop_class for sop_class, _ in taken}

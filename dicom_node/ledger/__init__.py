@@ -22,6 +22,7 @@ Rules that bind here:
     view         what these rest on: lists, one object, its story
     conversions  objects made for destinations that take another transfer syntax
     outages      destinations that are down, and how attempts ended
+    verdicts     what readers found, counted
     retention    what may go
     figures      what is counted
     recovery     what a start puts right
@@ -40,17 +41,20 @@ from dicom_node.ledger.outages import Outages
 from dicom_node.ledger.promises import Promises
 from dicom_node.ledger.recovery import Claim, Part, Recovery
 from dicom_node.ledger.retention import Purged
-from dicom_node.ledger.view import DeadLetter, Event, Item, Kept, Parcel, View
+from dicom_node.ledger.verdicts import Verdicts
+from dicom_node.ledger.view import Backlog, DeadLetter, Event, Item, Judged, Kept, Parcel, View
 
 __all__ = [
     "INTERRUPTED_LIMIT",
     "LOST_LIMIT",
     "Added",
+    "Backlog",
     "Claim",
     "Counts",
     "DeadLetter",
     "Event",
     "Item",
+    "Judged",
     "Kept",
     "Ledger",
     "Parcel",
@@ -60,5 +64,5 @@ __all__ = [
 ]
 
 
-class Ledger(Recovery, Promises, Operator, View, Figures, Conversions, Outages):
+class Ledger(Recovery, Promises, Operator, View, Figures, Conversions, Outages, Verdicts):
     """The jobs of one node, in one SQLite file; see `database.Database` for how it is opened."""

@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import json
 import tempfile
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,9 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pynetdicom import AE
 from pynetdicom.association import Association
+from pynetdicom.dsutils import encode
 from pynetdicom.pdu_primitives import A_ASSOCIATE, P_DATA
+from pynetdicom.presentation import build_context
 
 from blessmark import pixels
 from blessmark.errors import PixelError, RecordError, WatermarkError
@@ -28,12 +32,13 @@ from blessmark.payload import erasure, packets, record
 from blessmark.segment import segmenter
 from blessmark.types import Frame
 from blessmark.verify import verify
-from dicom_node import config, keys, review
-from dicom_node.dimse import patches, scp
+from dicom_node import config, inquiry, keys, review, web
+from dicom_node.dimse import patches, query, scp
 from dicom_node.dimse.contexts import is_accepted_class
 from dicom_node.dimse.reception import Intake, Reception
 from dicom_node.dimse.structure import StructureWalk
-from dicom_node.errors import ConfigError, DataSetError, InputError, KeyFileError, NodeError
+from dicom_node.errors import ConfigError, DataSetError, InputError, KeyFileError, NodeError, PeerError
+from dicom_node.inquiry import Level
 from dicom_node.jobs import Arrival
 from dicom_node.originals import Originals
 from dicom_node.sources import found
@@ -281,13 +286,20 @@ def ring(data: bytes) -> None:
 
 
 def ring_seeds() -> Sequence[bytes]:
-    """A ring of two keys."""
+    """A ring of two keys, and one with a key to come and one that is revoked."""
     return [
+        b"key 1 2026-01-31T09:00:00Z "
+        + b"7f" * 32
+        + b"\nkey 2 2027-01-31T09:00:00Z "
+        + b"01" * 32
+        + b"\nkey 3 2027-01-31T09:00:00Z "
+        + b"02" * 32
+        + b"\ncurrent 2\ncurrent 3 from 2027-02-15T00:00:00Z\nrevoked 1 2027-03-01T12:00:00Z\n",
         b"# keys\nkey 1 2026-01-31T09:00:00Z "
         + b"7f" * 32
         + b"\nkey 2 2027-01-31T09:00:00Z "
         + b"01" * 32
-        + b"\ncurrent 2\n"
+        + b"\ncurrent 2\n",
     ]
 
 
@@ -317,6 +329,47 @@ def medium_seeds() -> Sequence[bytes]:
     return [b"\0" + index, b"\1" + archive, b"\2" + instance]
 
 
+def answer(data: bytes) -> None:
+    """What an archive answers: matches by C-FIND or QIDO-RS, objects by WADO-RS."""
+    kind, rest = data[0] % 4 if data else 0, data[1:]
+    wanted = [key for level in inquiry.RETURNED.values() for key in level]
+    if kind < 2:
+        context = build_context(query.STUDY_ROOT_FIND, (EXPLICIT, IMPLICIT)[kind])
+        row = inquiry.row_of(Level.IMAGE, query.decoded(io.BytesIO(rest), context), wanted)
+    elif kind == 2:
+        with contextlib.suppress(ValueError):
+            value = json.loads(rest)
+            row = inquiry.row_of_json(Level.IMAGE, value if isinstance(value, dict) else {}, wanted)
+            assert all(isinstance(row.get(key), str) for key in wanted)
+        return
+    else:
+        with contextlib.suppress(PeerError):
+            for part in web.parts(iter([rest]), "multipart/related; boundary=xx"):
+                b"".join(part)
+        return
+    assert not [each for key in wanted for each in row.get(key) if unicodedata.category(each)[0] == "C"]
+
+
+def answer_seeds() -> Sequence[bytes]:
+    """One of each."""
+    match = mr(
+        16,
+        16,
+        SpecificCharacterSet=["", "ISO 2022 IR 87"],
+        PatientName="Yamada^Tarou=\u5c71\u7530",
+        InstanceNumber=3,
+    )
+    del match.PixelData
+    explicit, implicit = (encode(match, is_implicit, True) or b"" for is_implicit in (False, True))
+    message = b"--xx\r\nContent-Type: application/dicom\r\n\r\none\r\n--xx\r\n\r\ntwo\r\n--xx--"
+    return [
+        b"\0" + explicit,
+        b"\1" + implicit,
+        b"\2" + json.dumps(match.to_json_dict()).encode(),
+        b"\3" + message,
+    ]
+
+
 TARGETS: Mapping[str, Target] = {
     "pdu": Target(pdu, pdu_seeds),
     "data-set": Target(data_set, data_set_seeds),
@@ -327,4 +380,5 @@ TARGETS: Mapping[str, Target] = {
     "settings": Target(settings, settings_seeds),
     "ring": Target(ring, ring_seeds, longest=1024),
     "medium": Target(medium, medium_seeds),
+    "answer": Target(answer, answer_seeds),
 }

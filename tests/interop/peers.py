@@ -72,10 +72,10 @@ class Storescp:
 
 
 @contextlib.contextmanager
-def storescp(folder: Path) -> Iterator[Storescp]:
+def storescp(folder: Path, *options: str) -> Iterator[Storescp]:
     port = free_port()
     folder.mkdir(parents=True)
-    command = ("/usr/bin/storescp", "--fork", "+xa", "--output-directory", folder, str(port))
+    command = ("/usr/bin/storescp", "--fork", "+xa", *options, "--output-directory", folder, str(port))
     with process(*command, log=folder.with_suffix(".log")):
         wait_until(lambda: listens(port), 20, "storescp listens")
         yield Storescp(port, folder)
@@ -122,9 +122,13 @@ class Orthanc:
             return content
 
 
+#: where Debian keeps the plugin of the package orthanc-dicomweb
+DICOMWEB_PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+
+
 @contextlib.contextmanager
-def orthanc(folder: Path, node_port: int | None = None) -> Iterator[Orthanc]:
-    """With `node_port` it knows the node as its modality "node", AE title NODE."""
+def orthanc(folder: Path, node_port: int | None = None, **more: Any) -> Iterator[Orthanc]:
+    """With `node_port` it knows the node as its modality "node", AE title NODE; `more` are settings of it."""
     folder.mkdir(parents=True)
     peer = Orthanc(free_port(), free_port())
     settings = {
@@ -139,6 +143,7 @@ def orthanc(folder: Path, node_port: int | None = None) -> Iterator[Orthanc]:
         "IndexDirectory": str(folder / "storage"),
         "UnknownSopClassAccepted": True,
         "Plugins": [],
+        **more,
     }
     path = folder / "orthanc.json"
     path.write_text(json.dumps(settings))
@@ -167,10 +172,14 @@ def node(
     *,
     port: int | None = None,
     options: str = "",
+    node_keys: str = "",
+    route: str = "",
+    retry: str = "first_s: 1.0",
 ) -> Iterator[RunningNode]:
     """A node that sends everything to all `destinations`, name -> (AE title, port).
 
-    `more` is YAML to add, `options` more keys of every destination.
+    `more` is YAML to add; `options` are more keys of every destination, `node_keys` of the node, `route` of
+    the route; `retry` is how destinations are tried again.
     """
     folder.mkdir(parents=True, exist_ok=True)
     keys = folder / "keyring"
@@ -179,16 +188,16 @@ def node(
     port = port or free_port()
     config = folder / "node.yaml"
     peers = "".join(
-        f"  {name}: {{ae_title: {ae}, host: 127.0.0.1, port: {peer}, retry: {{first_s: 1.0}}{options}}}\n"
+        f"  {name}: {{ae_title: {ae}, host: 127.0.0.1, port: {peer}, retry: {{{retry}}}{options}}}\n"
         for name, (ae, peer) in destinations.items()
     )
     config.write_text(
-        f"node: {{id: test, ae_title: NODE, bind: 127.0.0.1, port: {port}}}\n"
+        f"node: {{id: test, ae_title: NODE, bind: 127.0.0.1, port: {port}{node_keys}}}\n"
         f"storage: {{folder: {folder / 'state'}}}\n"
         f"keys: {{ring: {keys}}}\n"
         "workers: {count: 2}\n"
         f"destinations:\n{peers}"
-        f"routes:\n  - {{name: all, role: {role}, destinations: [{', '.join(destinations)}]}}\n"
+        f"routes:\n  - {{name: all, role: {role}, destinations: [{', '.join(destinations)}]{route}}}\n"
         "http: {port: null}\n" + more
     )
     log = folder / "node.log"

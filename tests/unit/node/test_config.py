@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from blessmark import types
 from dicom_node import config
-from dicom_node.config import Config, Role, Transcode
+from dicom_node.config import Config, OnFinding, Role, Transcode
 from dicom_node.errors import ConfigError
 
 _CONFIG_FOLDER = Path(__file__).resolve().parents[3] / "config"
@@ -55,6 +56,7 @@ def test_the_example_loads_and_shows_only_defaults() -> None:
         "storage": {"folder": "/var/lib/dicom-node"},
         "destinations": {"archive": {"ae_title": "ARCHIVE", "host": "archive.example", "port": 11112}},
         "routes": [{"name": "protect-all", "role": "protect", "destinations": ["archive"]}],
+        "query": {"peers": {"pacs": {"ae_title": "PACS", "host": "pacs.example", "port": 11112}}},
     }
     assert example == parse(json.dumps(required))
 
@@ -324,12 +326,27 @@ class TestPrivacy:
             ("role: recover, deidentify: {profile: basic}", "belong to the role protect"),
             ("deidentify: {profile: basic}, on_error: pass", "would send identified objects"),
             ("deidentify: {retain: [uids, uids]}", "named twice"),
+            ("on_finding: {unmarked: hold}", "on_finding belongs to the roles recover and verify"),
+            ("label: always", "label belongs to the role recover"),
+            ("role: recover, on_finding: {unmraked: hold}", "header-altered"),
+            ("role: recover, on_finding: {authentic: hold}", "header-altered"),
+            ("role: recover, on_finding: {unmarked: keep}", "hold"),
             ('deidentify: {safe_private: ["0018,xx0C,EVEN"]}', "pattern"),
         ],
     )
     def test_what_would_do_harm_is_refused(self, keys: str, complaint: str) -> None:
         with pytest.raises(ConfigError, match=complaint):
             parse_route(keys)
+
+    def test_findings_go_by_name_then_by_other_then_by_role(self) -> None:
+        route = parse_route("role: recover, on_finding: {unmarked: pass, other: reject}")
+        assert (route.on("unmarked"), route.on("damaged")) == (OnFinding.PASS, OnFinding.REJECT)
+        assert parse_route("role: recover").on("unmarked") is OnFinding.HOLD
+        assert parse_route("role: verify").on("damaged") is OnFinding.PASS
+
+    def test_the_findings_are_those_of_the_engine(self) -> None:
+        words = {str(finding) for finding in types.Finding} - {"authentic"} | {"other"}
+        assert {str(finding) for finding in config.Finding} == words
 
     def test_nothing_is_taken_out_by_default(self) -> None:
         assert not parse_route("on_error: hold").deidentifies
@@ -444,3 +461,155 @@ def test_the_first_configuration_of_an_installation_is_good() -> None:
     first = config.load(_CONFIG_FOLDER / "first.yaml")
     assert first.storage.folder == Path("/var/lib/dicom-node")
     assert [route.role for route in first.routes] == [Role.PROTECT]
+
+
+# ---- TLS and who may come in ----
+
+_TLS = "tls: {certificate: own.pem, key: own.key, ca: ca.pem}\n"
+
+
+def test_files_of_tls_start_at_the_file_and_credentials_at_their_folder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = _MINIMAL + "tls: {certificate: own.pem, key: 'credential:own.key', ca: /etc/ca.pem}\n"
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    assert parse(text).tls.key == Path("credential:own.key")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", "/run/credentials/node")
+    tls = parse(text).tls
+    assert (tls.certificate, tls.key, tls.ca) == (
+        Path("/etc/node/own.pem"),
+        Path("/run/credentials/node/own.key"),
+        Path("/etc/ca.pem"),
+    )
+
+
+def test_ports_in_the_clear_and_with_tls() -> None:
+    both = parse(with_node("tls_port: 2762") + _TLS)
+    assert (both.node.port, both.node.tls_port, both.node.tls_clients) == (11112, 2762, "required")
+    assert parse(with_node("port: null, tls_port: 2762") + _TLS).node.port is None
+
+
+@pytest.mark.parametrize(
+    ("node", "more", "said"),
+    [
+        ("port: null", "", "nobody could reach the node"),
+        ("tls_port: 11112", _TLS, "2762 is registered"),
+        ("tls_port: 2762", "", "needs tls.certificate"),
+        ("tls_port: 2762", "tls: {certificate: a, key: b}\n", "needs tls.ca"),
+        ("tls_port: 2762, tls_clients: sometimes", _TLS, "required"),
+        ("max_pdu: 4096", "tls: {certificate: a}\n", "belong together"),
+        ("max_pdu: 4096", "tls: {crl: a}\n", "crl without ca"),
+        ("max_pdu: 4096", "tls: {profile: null_cipher}\n", "modified"),
+        (
+            "max_pdu: 4096",
+            "access: {callers: [{ae_title: A, certificates: [a.example]}]}\n",
+            "nobody shows a certificate",
+        ),
+        ("max_pdu: 4096", "access: {callers: [{ae_title: A, users: [u]}]}\n", "needs access.users"),
+        ("max_pdu: 4096", "access: {callers: [{ae_title: A, addresses: [10.0.0.1/8]}]}\n", "10.1.2.0/24"),
+        (
+            "max_pdu: 4096",
+            "access: {callers: [{ae_title: A, addresses: [host.example]}]}\n",
+            "not an address or network",
+        ),
+        (
+            "max_pdu: 4096",
+            "access: {callers: [{ae_title: A, certificates: ['sha256:AB:CD']}]}\n",
+            "64 hex digits",
+        ),
+        ("max_pdu: 4096", "access: {calers: []}\n", "did you mean callers"),
+        (
+            "max_pdu: 4096",
+            "commitment: {requesters: [{ae_title: A, host: h, port: 1, tls: true}]}\n",
+            "needs tls.ca",
+        ),
+    ],
+)
+def test_what_would_keep_everybody_or_nobody_out_is_a_problem(node: str, more: str, said: str) -> None:
+    assert any(said in problem for problem in problems(with_node(node) + more))
+
+
+def test_a_destination_over_tls_needs_somebody_to_believe() -> None:
+    text = _MINIMAL.replace("port: 104", "port: 104, tls: true, tls_name: pacs.example")
+    assert problems(text) == [
+        "4: destinations.pacs.tls: needs tls.ca, which says whose certificates are believed"
+    ]
+    assert parse(text + _TLS).destinations["pacs"].tls_name == "pacs.example"
+
+
+def test_who_is_asked_about_commitment_at_a_destination_is_asked_as_it_is_sent_to() -> None:
+    text = _MINIMAL.replace("port: 104", "port: 104, tls: true, tls_name: pacs.example") + _TLS
+    requester = parse(text).requester("PACS")
+    assert requester is not None
+    assert (requester.tls, requester.tls_name) == (True, "pacs.example")
+
+
+def test_the_first_entry_about_a_caller_decides() -> None:
+    text = (
+        _MINIMAL
+        + "access: {callers: [{ae_title: CT1, addresses: [10.0.0.0/8]}, {ae_title: 'CT*'}, {ae_title: MR}]}\n"
+    )
+    access = parse(text).access
+    assert [getattr(access.caller(title), "ae_title", None) for title in ("CT1", "CT2", "ct1", "MR")] == [
+        "CT1",
+        "CT*",
+        None,
+        "MR",
+    ]
+
+
+# archives that are asked
+
+_WORKSTATION = """\
+query:
+  peers:
+    pacs: {ae_title: PACS, host: localhost, port: 104}
+    web: {dicomweb: "https://pacs.example/dicom-web", credentials: web.txt}
+"""
+
+
+def asking(text: str) -> config.Workstation:
+    return config.parse_workstation(text, Path("/etc/node/node.yaml"))
+
+
+def test_a_workstation_needs_no_node() -> None:
+    loaded = asking(_WORKSTATION)
+    assert loaded.peers == ("pacs", "web")
+    assert loaded.query.ae_title is None
+    assert loaded.query.peers["web"].credentials == Path("/etc/node/web.txt")
+
+
+def test_the_file_of_a_node_serves_as_well_and_its_destinations_can_be_asked() -> None:
+    loaded = asking(
+        _MINIMAL + "query: {peers: {pacs: {retrieve: move}, other: {ae_title: O, host: h, port: 1}}}"
+    )
+    assert loaded.peers == ("pacs", "other")
+    pacs = loaded.peer("pacs")
+    assert pacs is not None
+    assert (pacs.ae_title, pacs.host, pacs.port, pacs.retrieve) == ("PACS", "localhost", 104, "move")
+    assert loaded.query.ae_title == "NODE"
+    assert asking(_MINIMAL).peer("pacs") == config.QueryPeer(ae_title="PACS", host="localhost", port=104)
+    assert loaded.peer("nobody") is None
+
+
+def test_a_file_with_half_a_node_is_a_nodes_file() -> None:
+    with pytest.raises(ConfigError, match="routes: is missing"):
+        asking(_WORKSTATION + "node: {id: n, ae_title: NODE}\n")
+
+
+@pytest.mark.parametrize(
+    ("peer", "said"),
+    [
+        ("{retrieve: move}", "has no address, and there is no destination of this name"),
+        ("{ae_title: A, host: h}", "all of ae_title, host, port are needed"),
+        ("{dicomweb: 'https://x/y', ae_title: A}", "takes no ae_title"),
+        ("{dicomweb: 'https://x/y', retrieve: get}", "takes no retrieve"),
+        ("{ae_title: A, host: h, port: 1, credentials: c}", "no dicomweb to go with credentials"),
+        ("{dicomweb: 'https://user:secret@x/y'}", "match pattern"),
+        ("{ae_title: A, host: h, port: 1, level: frame}", "'study', 'series' or 'image'"),
+    ],
+)
+def test_a_peer_is_of_one_kind_and_has_a_whole_address(peer: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        asking(f"query: {{peers: {{x: {peer}}}}}")
+    assert said in str(caught.value)

@@ -10,7 +10,7 @@ import pytest
 from pynetdicom import AE, evt
 from pynetdicom.presentation import build_context
 
-from dicom_node.config import Destination
+from dicom_node.config import Destination, Tls
 from dicom_node.dimse.contexts import TRANSFER_SYNTAXES, VERIFICATION, is_storage
 from dicom_node.dimse.probe import CLASSES, SYNTAXES, probe
 from dicom_node.dimse.store import MAX_CONTEXTS
@@ -47,7 +47,7 @@ def test_what_is_asked_fits_one_association_and_is_what_the_node_sends() -> None
 
 def test_a_peer_that_takes_everything() -> None:
     with archive(build_context(VERIFICATION), *everything()) as peer:
-        answer = probe("pacs", peer, "NODE")
+        answer = probe("pacs", peer, "NODE", Tls())
     assert (answer.echo, answer.refused, answer.uncompressed_only) == (0, (), False)
 
 
@@ -55,7 +55,7 @@ def test_a_peer_that_takes_little() -> None:
     with archive(
         build_context(VERIFICATION), build_context("1.2.840.10008.5.1.4.1.1.2"), echo=0x0110
     ) as peer:
-        answer = probe("pacs", peer, "NODE")
+        answer = probe("pacs", peer, "NODE", Tls())
     assert answer.echo == 0x0110
     assert set(answer.refused) == set(CLASSES.values()) - {"CT"}
     assert answer.uncompressed_only
@@ -63,12 +63,12 @@ def test_a_peer_that_takes_little() -> None:
 
 def test_a_peer_without_verification() -> None:
     with archive(*everything()) as peer:
-        assert probe("pacs", peer, "NODE").echo is None
+        assert probe("pacs", peer, "NODE", Tls()).echo is None
 
 
 def test_a_peer_that_takes_nothing_at_all() -> None:
     with archive(build_context("1.2.840.10008.5.1.4.31")) as peer:
-        answer = probe("pacs", peer, "NODE")
+        answer = probe("pacs", peer, "NODE", Tls())
     assert (answer.echo, len(answer.refused)) == (None, len(CLASSES))
 
 
@@ -76,4 +76,4 @@ def test_a_peer_that_is_away() -> None:
     with archive(*everything()) as peer:
         pass
     with pytest.raises(PeerError, match="cannot be reached"):
-        probe("pacs", peer, "NODE")
+        probe("pacs", peer, "NODE", Tls())

@@ -31,6 +31,16 @@ from dicom_node.dimse.scp import Receiver
 from dicom_node.errors import LedgerError, OutputError, SpoolError, SpoolFull
 from dicom_node.jobs import Arrival
 from dicom_node.ledger import Ledger
+from dicom_node.metrics import (
+    ASSOCIATIONS,
+    CONFLICTS,
+    RECEIVED_BYTES,
+    REPEATS,
+    STAGE_SECONDS,
+    STORES,
+    Declaration,
+    Snapshot,
+)
 from dicom_node.spool import Spool
 from tests import wire as wire_kinds
 from tests.data_sets import simple
@@ -95,7 +105,8 @@ def config(folder: Path, port: int = 0, **node: Any) -> Config:
         {
             "node": {"id": "n", "ae_title": "NODE", "bind": "127.0.0.1", **node},
             "storage": {"folder": folder},
-            "routes": ({"name": "all", "role": "pass"},),
+            # all of them, of whom some have a name to be counted under
+            "routes": ({"name": "all", "match": {"calling_ae": ("*", "MOD*")}, "role": "pass"},),
         },
         strict=False,
     )
@@ -360,7 +371,7 @@ def test_no_more_associations_than_allowed(tmp_path: Path) -> None:
             )
         assert first.is_established
         first.release()
-        wait_until(lambda: not site.receiver._server or not site.receiver._server.active_associations)
+        wait_until(lambda: not site.receiver.associations)
         with associated(site) as third:
             assert third.is_established
 
@@ -608,7 +619,7 @@ def test_what_nobody_answers_any_more_leaves_nothing(
         assert len(being_written(site)) == 1  # the third waits in the network, not here
     go.set()
     wait_until(lambda: not being_written(site))
-    wait_until(lambda: not site.receiver._server or not site.receiver._server.active_associations)
+    wait_until(lambda: not site.receiver.associations)
 
 
 def test_requests_that_do_not_wait_for_answers_are_answered_one_by_one(site: Site, tmp_path: Path) -> None:
@@ -708,7 +719,7 @@ def test_a_malformed_pdu_costs_its_own_association(site: Site, payload: bytes) -
         assert wire.hung_up()
     assert raw_accepts(site)
     assert being_written(site) == []
-    wait_until(lambda: not site.receiver._server or not site.receiver._server.active_associations)
+    wait_until(lambda: not site.receiver.associations)
 
 
 def test_a_peer_has_its_share_of_associations(tmp_path: Path) -> None:
@@ -769,14 +780,13 @@ def test_a_connection_that_asks_nothing_is_closed(tmp_path: Path, monkeypatch: p
             half.send(request()[:40])
             assert silent.hung_up()
             assert half.hung_up()
-        wait_until(lambda: not site.receiver._server or not site.receiver._server.active_associations)
+        wait_until(lambda: not site.receiver.associations)
 
 
 def test_connections_are_watched_by_the_system(site: Site) -> None:
     with associated(site) as association:
         assert association.is_established
-        assert site.receiver._server is not None
-        (ours,) = site.receiver._server.active_associations
+        (ours,) = site.receiver.associations
         assert ours.dul.socket.socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
 
 
@@ -785,9 +795,64 @@ def test_one_address_does_not_take_every_connection(tmp_path: Path, monkeypatch:
     with contextlib.closing(Site(tmp_path)) as site, contextlib.ExitStack() as held:
         for _ in range(3):
             held.enter_context(Wire(site.receiver.port))
-        wait_until(lambda: site.receiver._server and len(site.receiver._server.active_associations) == 3)
+        wait_until(lambda: len(site.receiver.associations) == 3)
         with Wire(site.receiver.port) as fourth:
             assert fourth.hung_up()
+
+
+def _moved(site: Site, before: Snapshot, metric: Declaration, *labels: str) -> float:
+    """By how much a counter went up since."""
+    site.ledger.settle()
+    return site.ledger.snapshot().total(metric, *labels) - before.total(metric, *labels)
+
+
+def test_what_is_received_and_refused_is_counted_by_peer_and_status(site: Site, tmp_path: Path) -> None:
+    site.ledger.settle()
+    before = site.ledger.snapshot()
+    with associated(site) as association:
+        path = part10(tmp_path)
+        assert association.send_c_store(path).Status == 0x0000
+        kept = path.stat().st_size
+        assert association.send_c_store(path).Status == 0x0000
+        wrong = part10(tmp_path, data_set_of(arrival(sop_instance_uid="1.2.3.4.5.6.7")))
+        assert association.send_c_store(wrong).Status == 0xA900
+    wait_until(lambda: _moved(site, before, ASSOCIATIONS, "MOD*", "released") == 1)
+    assert _moved(site, before, STORES, "MOD*", "0000") == 2
+    assert _moved(site, before, STORES, "MOD*", "a900") == 1
+    assert _moved(site, before, RECEIVED_BYTES, "MOD*") == 2 * kept
+    assert _moved(site, before, STAGE_SECONDS, "receive") == 2
+    assert _moved(site, before, STAGE_SECONDS, "spool") == 2
+    assert _moved(site, before, ASSOCIATIONS, "MOD*", "accepted") == 1
+    assert site.receiver.open_associations == 0
+
+
+def test_how_associations_end_is_counted(site: Site) -> None:
+    site.ledger.settle()
+    before = site.ledger.snapshot()
+    with associated(site) as association:
+        assert site.receiver.open_associations == 1
+        association.abort()
+    with associated(site) as association:
+        patches.hang_up(association)
+    wait_until(lambda: _moved(site, before, ASSOCIATIONS, "MOD*", "aborted") == 2)
+    assert _moved(site, before, ASSOCIATIONS, "MOD*", "accepted") == 2
+
+
+def test_titles_that_nobody_configured_share_one_name(tmp_path: Path) -> None:
+    with contextlib.closing(Site(tmp_path, accept_called_ae="own")) as site:
+        for number in range(12):
+            with associated(site, calling=f"EVIL {number}", called="NOBODY") as association:
+                assert association.is_rejected
+        with associated(site, called="NOBODY") as association:
+            assert association.is_rejected
+        site.ledger.settle()
+        figures = site.ledger.snapshot()
+    assert figures.total(ASSOCIATIONS, "other", "rejected", UNKNOWN_CALLED.word) == 12
+    assert figures.total(ASSOCIATIONS, "MOD*", "rejected", UNKNOWN_CALLED.word) == 1
+    assert {each.labels[0] for each in figures.counted if each.metric == ASSOCIATIONS.name} == {
+        "MOD*",
+        "other",
+    }
 
 
 def test_the_same_uid_with_other_content_is_kept_and_told(
@@ -802,7 +867,7 @@ def test_the_same_uid_with_other_content_is_kept_and_told(
             assert association.send_c_store(path).Status == 0x0000
     assert len(site.kept()) == 2
     after = site.ledger.snapshot()
-    assert (after.repeats - before.repeats, after.conflicts - before.conflicts) == (1, 1)
+    assert [after.total(metric) - before.total(metric) for metric in (REPEATS, CONFLICTS)] == [1, 1]
     (told,) = [log.line(record) for record in caplog.records if record.msg == "same-uid-other-content"]
     assert told["level"] == "warning"
     assert told["uid"] == log.uid_hash(uid)

@@ -52,10 +52,10 @@ def test_who_asks_for_signatures_is_content_with_valid_ones(finding: str, unsign
 
 def test_without_a_ring_public_keys_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     args = argparse.Namespace(keys=tmp_path / "ring", segmenter=None, public_key=[tmp_path / "public"])
-    assert judging.how_of(args) == How(None, None, False, (tmp_path / "public",))
+    assert judging.how_of(args) == How(None, public_keys=(tmp_path / "public",))
     assert "no record is read" in capsys.readouterr().err
     keys.generate(tmp_path / "ring")
-    assert judging.how_of(args) == How(tmp_path / "ring", None, False, (tmp_path / "public",))
+    assert judging.how_of(args) == How(tmp_path / "ring", public_keys=(tmp_path / "public",))
 
 
 def test_what_needs_no_judging_is_passed_on(tmp_path: Path) -> None:

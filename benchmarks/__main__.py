@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import (
+    causes,
     coverage,
     faults,
     fidelity,
@@ -32,6 +33,7 @@ BENCHMARKS: dict[str, Callable[[Run], results.Result]] = {
     "coverage": coverage.measure,
     "speed": speed.measure,
     "tampering": tampering.measure,
+    "causes": causes.measure,
     "journeys": journeys.measure,
     "forwarding": forwarding.measure,
     "queue-depth": queue_depth.measure,

@@ -71,7 +71,14 @@ def _keys(config: Config) -> Found:
 
     ring = keys.describe(config.keys.ring)
     current = next(key for key in ring if key.current)
-    return Found("keys", Grade.GOOD, f"{len(ring)} in the ring; {current.id} of {current.created} is current")
+    said = f"{len(ring)} in the ring; {current.id} of {current.created} is current"
+    if config.keys.signing is None or not any(config.signs(route) for route in config.routes):
+        return Found("keys", Grade.GOOD, said)
+    from dicom_node import signers
+
+    signers.load(config.keys.signing)
+    name = next(signer.name for signer in signers.describe(config.keys.signing) if signer.current)
+    return Found("keys", Grade.GOOD, f"{said}; signs with {name}")
 
 
 def _storage(config: Config) -> Found:

@@ -30,13 +30,15 @@ class How:
 
     Attributes
     ----------
-    keys : the key ring
+    keys : the key ring; None checks signatures alone
     segmenter : the only one to try; None tries the usual ones
     show_record : put the fields of the record, patient data, into the reports
     pictures : paint the instances, for a report that shows them
+    public_keys : files of public keys, by which signatures are checked
     """
 
-    keys: Path
+    keys: Path | None
     segmenter: str | None = None
     show_record: bool = False
     pictures: bool = False
+    public_keys: tuple[Path, ...] = ()

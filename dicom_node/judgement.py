@@ -13,15 +13,18 @@ from pydicom.dataset import Dataset
 
 from blessmark import pixels, segment
 from blessmark.segment.whole import Whole
+from blessmark.types import Segmenter
+from dicom_node import signers
 from dicom_node.config import Watermark
 from dicom_node.errors import InputError
 from dicom_node.item import How, Item
 from dicom_node.keys import FileKeyRing
 from dicom_node.pictures import Gallery
 from dicom_node.problem import problem
+from dicom_node.released import check_released
 from dicom_node.report import InstanceReport, Unreadable
-from dicom_node.review import Reader, review
-from dicom_node.segmenters import rules_of
+from dicom_node.review import Reader, place_of, review
+from dicom_node.segmenters import Rules, rules_of
 
 #: SOP class of a DICOMDIR (PS3.10 section 8.6): an index of files, with nothing in it to protect or judge
 MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
@@ -34,12 +37,18 @@ class Judge:
 
     Raises
     ------
-    KeyFileError : the key ring cannot be read
+    KeyFileError : the key ring, or a file of public keys, cannot be read
     SegmenterError : this version lacks the segmenter
     """
 
     def __init__(self, how: How) -> None:
-        self._reader = reader_of(how.keys, how.segmenter)
+        self._trusted = signers.trusted(how.public_keys)
+        self._drawers, rules = drawers_of(how.segmenter)
+        self._reader = (
+            None
+            if how.keys is None
+            else Reader(FileKeyRing.load(how.keys), self._drawers, rules, public_keys=self._trusted)
+        )
         self._show_record = how.show_record
         self._gallery = Gallery() if how.pictures else None
 
@@ -54,6 +63,10 @@ class Judge:
             return Unreadable(item.source, problem(name, error))
 
     def _judged(self, ds: Dataset, source: str) -> InstanceReport:
+        """By the key ring, or, where there is none, by public keys alone: then nothing is painted."""
+        if self._reader is None:
+            told = check_released(ds, source, self._drawers, self._trusted)
+            return replace(told, place=place_of(ds))
         painter = None if self._gallery is None else self._gallery.painter(ds)
         found = review(ds, source, self._reader, show_record=self._show_record, on_frame=painter)
         if self._gallery is None or painter is None:
@@ -61,14 +74,18 @@ class Judge:
         return replace(found.report, pictures=self._gallery.finished(ds, painter, found.finding))
 
 
-def reader_of(keys: Path, segmenter: str | None) -> Reader:
-    """The reader that a command line describes; without a segmenter the usual ones and a node's rules."""
+def drawers_of(segmenter: str | None) -> tuple[tuple[Segmenter, ...], Rules]:
+    """The segmenters that a command line describes; without one the usual ones and a node's rules."""
     if segmenter is not None:
-        return Reader(FileKeyRing.load(keys), (segment.segmenter(segmenter), Whole()))
+        return (segment.segmenter(segmenter), Whole()), ()
     usual = Watermark()
     rules = rules_of(usual)
-    drawers = (segment.segmenter(usual.segmenter), *(drawer for _, drawer in rules), Whole())
-    return Reader(FileKeyRing.load(keys), drawers, rules)
+    return (segment.segmenter(usual.segmenter), *(drawer for _, drawer in rules), Whole()), rules
+
+
+def reader_of(keys: Path, segmenter: str | None) -> Reader:
+    """The reader that a command line describes."""
+    return Reader(FileKeyRing.load(keys), *drawers_of(segmenter))
 
 
 def _read(item: Item) -> Dataset:

@@ -28,9 +28,12 @@ from dicom_node import header
 from dicom_node.errors import InputError
 from dicom_node.rewrite import Element, Fate, as_sequence, rewrite, shallow
 
+SOP_INSTANCE_UID = 0x00080018
 _GROUP, _CREATOR = 0x0099, "DICOM-NODE"
 _FORMAT, _KEYS, _RECORDS, _ORIGINALS = 0x01, 0x02, 0x03, 0x04
 _SEGMENTERS = 0x05
+_SIGNATURES = 0x06
+_PORTRAITS = 0x07
 #: what a hint may look like, since it is shown: name, version, and the weights of a network
 _SEGMENTER_ID = re.compile(r"[a-z][a-z0-9-]{0,31}/[0-9]{1,4}(-[0-9a-f]{12})?")
 _MOST_SEGMENTERS = 8
@@ -57,13 +60,17 @@ class Mark:
 
     `fingerprint` is the public hint at the key, `sealed_records` the records of frames whose pixels could
     not carry them (frame number -> sealed bytes), `sealed_originals` the replaced elements, `segmenters` the
-    ids of those that drew the maps: a hint for a reader that has others.
+    ids of those that drew the maps: a hint for a reader that has others. `signatures` are those of frames
+    whose pixels had no room for them (frame number -> as they travel); that pixels hold some is told by the
+    id `signature.LAYER_ID` among `segmenters`. `sealed_portraits` are for `portraits`.
     """
 
     fingerprint: bytes
     sealed_records: tuple[tuple[int, bytes], ...] = ()
     sealed_originals: bytes = b""
     segmenters: tuple[str, ...] = ()
+    signatures: tuple[tuple[int, bytes], ...] = ()
+    sealed_portraits: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +122,12 @@ def mark(ds: Dataset, mark: Mark, note: Note) -> None:
     Raises
     ------
     InputError
-        an element that must be changed cannot be read; `ds` was not changed
+        an element that must be changed cannot be read, or there is no room for the private block; `ds`
+        was not changed
     """
     contributors = _read(ds, 0x0018A001) or []
+    if _own_block(ds) is None:
+        _free_creator(ds)
     if note.pixels_changed:
         _label_derived(ds, note)
     for tag in SIGNATURES:
@@ -149,8 +159,9 @@ def read_mark(ds: Dataset) -> Mark | None:
     block = _own_block(ds)
     if block is None:
         return None
-    fingerprint, records, sealed = (
-        header.value_bytes(ds, block | element) or b"" for element in (_KEYS, _RECORDS, _ORIGINALS)
+    fingerprint, records, sealed, signatures, portraits = (
+        header.value_bytes(ds, block | element) or b""
+        for element in (_KEYS, _RECORDS, _ORIGINALS, _SIGNATURES, _PORTRAITS)
     )
     if len(fingerprint) != _FINGERPRINT_BYTES:
         return None
@@ -160,6 +171,8 @@ def read_mark(ds: Dataset) -> Mark | None:
         _split(records),
         next((value for _, value in _split(sealed)), b""),
         tuple(filter(_SEGMENTER_ID.fullmatch, segmenters)),
+        _split(signatures),
+        next((value for _, value in _split(portraits)), b""),
     )
 
 
@@ -404,6 +417,10 @@ def _write_block(ds: Dataset, mark: Mark) -> None:
         ds.add_new(block | _SEGMENTERS, "LO", list(mark.segmenters))
     if mark.sealed_records:
         ds.add_new(block | _RECORDS, "OB", _join(mark.sealed_records))
+    if mark.signatures:
+        ds.add_new(block | _SIGNATURES, "OB", _join(mark.signatures))
+    if mark.sealed_portraits:
+        ds.add_new(block | _PORTRAITS, "OB", _join(((1, mark.sealed_portraits),)))
     ds.add_new(
         block | _ORIGINALS, "OB", _join(((1, mark.sealed_originals),)) if mark.sealed_originals else b""
     )
@@ -422,9 +439,21 @@ def _own_block(ds: Dataset) -> int | None:
 
 def _claim_block(ds: Dataset) -> int:
     """First tag of a free block, now owned."""
-    creator = next(tag for slot in range(0x10, 0x100) if (tag := _GROUP << 16 | slot) not in ds)
+    creator = _free_creator(ds)
     ds.add_new(creator, "LO", _CREATOR)
     return _block_of(creator)
+
+
+def _free_creator(ds: Dataset) -> int:
+    """Where a private creator of the group may stand; the first of 240 places (PS3.5 section 7.8.1)."""
+    places = (_GROUP << 16 | slot for slot in range(0x10, 0x100))
+    free = next((tag for tag in places if tag not in ds), None)
+    if free is None:
+        raise InputError(
+            f"all 240 private blocks of group {_GROUP:04X} are taken, and none is left for what the node "
+            "has to say; remove some at the source"
+        )
+    return free
 
 
 def _block_of(creator: int) -> int:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydicom.dataelem import RawDataElement
@@ -23,10 +23,13 @@ from blessmark import pixels
 from blessmark.embed import embed, seal_for_header
 from blessmark.embed_dct import embed_dct
 from blessmark.errors import CapacityError
-from blessmark.payload import crypto
+from blessmark.payload import crypto, signature
 from blessmark.payload.record import uid_digest
+from blessmark.payload.signature import LAYER_ID, Instance, Signature, SigningKey
+from blessmark.portrait import Portrait, portrait
 from blessmark.segment import batch, segmenter
 from blessmark.segment.whole import Whole
+from blessmark.signing import Release, sign
 from blessmark.types import (
     About,
     BlockSettings,
@@ -40,12 +43,13 @@ from blessmark.types import (
     Segmenter,
 )
 from blessmark.verify import verify
-from dicom_node import __version__, header, label, measuring, originals, segmenters
+from dicom_node import __version__, header, label, measuring, originals, portraits, segmenters
 from dicom_node.config import (
     Config,
     Deidentify,
     OnContent,
     OnUnprotectable,
+    Retain,
     Route,
     Uids,
     record_tag,
@@ -74,6 +78,7 @@ class Site:
 
     `rules` name images whose map another segmenter than `segmenter` draws; the first that fits decides.
     `batch_frames` maps of an instance are drawn together at most. `blocks` matters to the carrier `dct` only.
+    Frames are signed where there is a `signer`.
     """
 
     node: str
@@ -88,6 +93,7 @@ class Site:
     batch_frames: int = batch.FRAMES
     carrier: Carrier = Carrier.LATTICE
     blocks: BlockSettings = BlockSettings()  # noqa: RUF009 - frozen
+    signer: SigningKey | None = None
 
     @property
     def rewrites(self) -> bool:
@@ -106,11 +112,18 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class FrameMark:
-    """How one frame is protected: by pixels (`receipt`) or by the header (`sealed`)."""
+    """How one frame is protected: by pixels (`receipt`) or by the header (`sealed`).
+
+    `signature` is None where nobody signs; `beside`: it travels in the header, as the pixels had no room.
+    `portrait` is that of the frame that leaves; some frames of long instances have one.
+    """
 
     frame: int
     receipt: Receipt | None = None
     sealed: bytes = b""
+    signature: Signature | None = None
+    beside: bool = False
+    portrait: Portrait | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +173,9 @@ def protect(ds: Dataset, site: Site, time_s: int) -> Protection:
     try:
         # a comment in a code stream that nothing was embedded into must not leave either
         anew = site.deidentify is not None
+        instance = Instance(_leaving_uid(ds, site), image.frames)
         with stage("encode"):  # frame by frame, each between its embedding and the next
-            pixels.store(ds, image, _embed_frames(image, about, site, marks), anew=anew)
+            pixels.store(ds, image, _embed_frames(image, about, instance, site, marks), anew=anew)
     except _Unprotectable:
         return _without_room(ds, site, time_s)
     _finish(ds, site, marks, before, about)
@@ -178,9 +192,10 @@ class Protector:
         ring: KeyRing,
         spool: Spool,
         draw: segmenters.Draw = segmenter,
+        signer: SigningKey | None = None,
     ) -> None:
         self._route, self._spool = route, spool
-        self._site = site_of(config, route, ring, draw)
+        self._site = site_of(config, route, ring, draw, signer)
 
     def __call__(self, work: Work) -> Outcome:
         self._spool.check_room_to_work(work.blob)
@@ -208,8 +223,17 @@ class Protector:
         )
 
 
-def site_of(config: Config, route: Route, ring: KeyRing, draw: segmenters.Draw = segmenter) -> Site:
-    """The site that a configuration describes for a route; `draw` gives the segmenter of a name."""
+def site_of(
+    config: Config,
+    route: Route,
+    ring: KeyRing,
+    draw: segmenters.Draw = segmenter,
+    signer: SigningKey | None = None,
+) -> Site:
+    """The site that a configuration describes for a route; `draw` gives the segmenter of a name.
+
+    `signer` is the key of a route that signs.
+    """
     dct = config.watermark.dct
     tags = tuple(tag for tag in map(record_tag, config.watermark.record) if tag is not None)
     cap = config.watermark.max_change
@@ -226,6 +250,7 @@ def site_of(config: Config, route: Route, ring: KeyRing, draw: segmenters.Draw =
         batch_frames=config.networks.batch_frames,
         carrier=Carrier(route.carrier or config.watermark.carrier),
         blocks=BlockSettings(dct.block_px, dct.threshold, dct.detector),
+        signer=signer,
     )
 
 
@@ -259,10 +284,10 @@ def _is_protected(ds: Dataset, image: pixels.Image, site: Site) -> bool:
     mark = label.read_mark(ds)
     if mark is None:
         return False
-    sealed = dict(mark.sealed_records)
-    own = uid_digest(_original_uid(ds, site))
+    sealed, release = dict(mark.sealed_records), Release(hinted=LAYER_ID in mark.segmenters)
+    own, drawers = uid_digest(_original_uid(ds, site)), (site.segmenter, Whole())
     for frame in image:
-        found = verify(frame, site.ring, (site.segmenter, Whole()), sealed=sealed.get(frame.number))
+        found = verify(frame, site.ring, drawers, sealed=sealed.get(frame.number), release=release)
         in_pixels = found.evidence.framing is not Framing.HEADER
         if found.record is None or not (in_pixels or found.exact):
             continue
@@ -292,27 +317,50 @@ def _about(ds: Dataset, site: Site, frames: int, time_s: int) -> About:
 
 
 def _embed_frames(
-    image: pixels.Image, about: About, site: Site, marks: list[FrameMark]
+    image: pixels.Image, about: About, instance: Instance, site: Site, marks: list[FrameMark]
 ) -> Iterator[IntArray]:
     """The samples of every frame, marked where they have room; notes in `marks` what was done."""
     together = site.batch_frames if site.carrier is Carrier.LATTICE else 1
+    drawn = portraits.chosen(instance.frames)
     for frame, drawer in batch.drawn_ahead(image, site.segmenter, together):
         with stage("embed"):
-            marked, mark = _embed_frame(frame, about, replace(site, segmenter=drawer))
-        marks.append(mark)
+            marked, mark = _embed_frame(frame, about, instance, replace(site, segmenter=drawer))
+        marks.append(replace(mark, portrait=portrait(marked)) if frame.number in drawn else mark)
         yield marked.samples
 
 
-def _embed_frame(frame: Frame, about: About, site: Site) -> tuple[Frame, FrameMark]:
+def _embed_frame(frame: Frame, about: About, instance: Instance, site: Site) -> tuple[Frame, FrameMark]:
     for chosen in _segmenters(site):
         try:
             done = _embedded(frame, about, site, chosen)
         except CapacityError:
             continue
-        return done.frame, FrameMark(frame.number, done.receipt)
+        return _signed(frame, done, chosen, instance, about.time_s, site)
     if site.on_unprotectable in _WITHOUT_ROOM:
         raise _Unprotectable
-    return frame, FrameMark(frame.number, None, seal_for_header(frame, about, site.ring, site.segmenter))
+    made = None if site.signer is None else signature.sign(frame, instance, about.time_s, site.signer)
+    sealed = seal_for_header(frame, about, site.ring, site.segmenter)
+    return frame, FrameMark(frame.number, None, sealed, made, beside=made is not None)
+
+
+def _signed(
+    frame: Frame, done: Embedded, chosen: Segmenter, instance: Instance, time_s: int, site: Site
+) -> tuple[Frame, FrameMark]:
+    """A marked frame with its signature, where the site signs."""
+    if site.signer is None:
+        return done.frame, FrameMark(frame.number, done.receipt)
+    signed = sign(frame, done, chosen, instance, time_s, site.signer, max_change=site.max_change)
+    mark = FrameMark(frame.number, signed.done.receipt, signature=signed.signature, beside=signed.beside)
+    return signed.done.frame, mark
+
+
+def _leaving_uid(ds: Dataset, site: Site) -> str:
+    """The SOP Instance UID under which an instance will leave: what a third party sees."""
+    uid = header.text(ds, SOP_INSTANCE_UID)
+    derives = (
+        site.uids is Uids.DERIVE if site.deidentify is None else Retain.UIDS not in site.deidentify.retain
+    )
+    return deriver(site.ring)(uid) if derives else uid
 
 
 def _embedded(frame: Frame, about: About, site: Site, chosen: Segmenter) -> Embedded:
@@ -410,18 +458,37 @@ def _finish(ds: Dataset, site: Site, marks: list[FrameMark], before: bytes, abou
         deidentified=site.deidentify is not None,
         source=source if site.deidentify is None and site.uids is Uids.DERIVE else None,
     )
-    records = tuple((mark.frame, mark.sealed) for mark in marks if mark.sealed)
-    label.mark(
-        ds, label.Mark(crypto.fingerprint(site.ring.current), records, segmenters=_drawn_by(marks)), note
-    )
+    label.mark(ds, _mark(ds, site, marks), note)
     originals.seal(ds, site.ring, before, about.fields)
     if site.rewrites and "MediaStorageSOPInstanceUID" in ds.file_meta:
         ds.file_meta.MediaStorageSOPInstanceUID = UID(header.text(ds, SOP_INSTANCE_UID))
 
 
+def _mark(ds: Dataset, site: Site, marks: list[FrameMark]) -> label.Mark:
+    """What the private block says; `ds` has the SOP Instance UID under which it leaves."""
+    seen = {mark.frame: mark.portrait for mark in marks if mark.portrait is not None}
+    uid = header.text(ds, SOP_INSTANCE_UID)
+    return label.Mark(
+        crypto.fingerprint(site.ring.current),
+        tuple((mark.frame, mark.sealed) for mark in marks if mark.sealed),
+        segmenters=_drawn_by(marks),
+        signatures=tuple(
+            (mark.frame, mark.signature.to_bytes())
+            for mark in marks
+            if mark.signature is not None and mark.beside
+        ),
+        sealed_portraits=portraits.sealed(seen, uid, site.ring, lossy=portraits.is_lossy(ds)),
+    )
+
+
 def _drawn_by(marks: list[FrameMark]) -> tuple[str, ...]:
-    """The ids of the segmenters whose maps the frames were marked by, each once."""
-    return tuple(dict.fromkeys(mark.receipt.segmenter for mark in marks if mark.receipt is not None))
+    """The ids of the segmenters whose maps the frames were marked by, each once; and of the signature layer.
+
+    A reader without signatures takes the last for a segmenter that it lacks, and does not judge.
+    """
+    layers = [LAYER_ID] if any(m.signature is not None and not m.beside for m in marks) else []
+    drawn = (mark.receipt.segmenter for mark in marks if mark.receipt is not None)
+    return tuple(dict.fromkeys((*drawn, *layers)))
 
 
 def _description(marks: list[FrameMark]) -> str:

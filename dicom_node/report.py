@@ -22,7 +22,8 @@ class FrameReport:
 
     `restoration` is `exact` (proven by the hash inside), `approximate` (the frame is proven as released, and
     the carrier restores it only nearly, to `restored_psnr_db`) or `none`. `holds_frame` is the number
-    that the frame was marked with, where that is another than its own.
+    that the frame was marked with, where that is another than its own. `proven_tiles` are those of the
+    altered ones that certainly are. `causes` are hints at what happened, each with what speaks for it.
     """
 
     frame: int
@@ -44,6 +45,26 @@ class FrameReport:
     restoration: str = "none"
     restored_psnr_db: float | None = None
     holds_frame: int | None = None
+    proven_tiles: tuple[tuple[int, int], ...] = ()
+    causes: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureReport:
+    """The signature of an instance: the worst of its frames.
+
+    `state` is `valid`, `none`, `unknown-key`, `revoked` or `invalid`; `key` the id of the signing key, 16 hex
+    digits; `signed_at` what the signer claims; `carried` is `pixels` or `header`. "" where nothing is known.
+    """
+
+    state: str = "none"
+    key: str = ""
+    signed_at: str = ""
+    carried: str = ""
+
+    def __str__(self) -> str:
+        by = f" by {self.key}" if self.key else ""
+        return f"signature {self.state}{by}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +146,7 @@ class InstanceReport:
     bound_to: tuple[str, ...] = ()
     content: str = ""
     original: str = field(default="", repr=False)
+    signature: SignatureReport = SignatureReport()
     #: when the key that its records open under was revoked, ISO 8601 UTC; "" if it is not
     key_revoked: str = ""
     fields: tuple[str, ...] = ()
@@ -174,7 +196,8 @@ def line(report: InstanceReport | ErrorReport | Note) -> str:
 
 
 def _detail(report: InstanceReport) -> str:
-    return ", ".join(filter(None, (_judged(report), report.restored)))
+    signed = "" if report.signature.state == "none" else str(report.signature)
+    return ", ".join(filter(None, (_judged(report), signed, report.restored)))
 
 
 def _judged(report: InstanceReport) -> str:
@@ -195,7 +218,11 @@ def _judged(report: InstanceReport) -> str:
         parts.append(f"{len(report.frames)} frames")
     tiles = sum(len(f.altered_tiles) for f in report.frames)
     if tiles:
-        parts.append(f"{tiles} tiles altered")
+        proven = sum(len(f.proven_tiles) for f in report.frames)
+        parts.append(f"{tiles} tiles altered" + (f" ({proven} proven)" if proven else ""))
+    causes = dict.fromkeys(cause for f in report.frames for cause, _ in f.causes[:1])
+    if causes:
+        parts.append("looks like " + " or ".join(causes))
     fields = {name for f in report.frames for name in f.altered_fields}
     if fields:
         parts.append("altered: " + " ".join(sorted(fields)))
@@ -233,6 +260,12 @@ def instance_document(report: InstanceReport) -> dict[str, object]:
         "segmenters": list(report.segmenters),
         "frames": [_frame(frame) for frame in report.frames],
     }
+    result["signature"] = {
+        "state": report.signature.state,
+        "key": report.signature.key,
+        "signed_at": report.signature.signed_at,
+        "carried": report.signature.carried,
+    }
     if report.key_revoked:
         result["key_revoked"] = report.key_revoked
     if report.record:
@@ -261,5 +294,7 @@ def _frame(frame: FrameReport) -> dict[str, object]:
         "block_px": frame.block_px,
         "restoration": frame.restoration,
         "restored_psnr_db": frame.restored_psnr_db,
+        "proven_tiles": [list(tile) for tile in frame.proven_tiles],
+        "causes": [{"cause": cause, "because": because} for cause, because in frame.causes],
         "holds_frame": frame.holds_frame,
     }

@@ -19,19 +19,32 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from blessmark import pixels
+from blessmark.cause import explained
 from blessmark.payload import crypto
 from blessmark.payload.record import uid_digest
+from blessmark.payload.signature import PublicKey
 from blessmark.segment import batch, segmenter
 from blessmark.segment.whole import Whole
-from blessmark.types import Finding, Frame, IntArray, KeyRing, Record, Segmenter, Verdict
+from blessmark.types import (
+    Finding,
+    Frame,
+    IntArray,
+    KeyRing,
+    Record,
+    Segmenter,
+    SignatureEvidence,
+    SignatureState,
+    Verdict,
+)
 from blessmark.verify import verify
-from dicom_node import __version__, header, label
+from dicom_node import __version__, header, label, portraits
 from dicom_node.config import Config, Label, OnFinding, Route
 from dicom_node.jobs import NOT_JUDGED, Outcome, Work, judged, passed
 from dicom_node.keys import FileKeyRing
 from dicom_node.measuring import stage, tell_modality
 from dicom_node.misplaced import misplaced
 from dicom_node.originals import SOP_INSTANCE_UID, OriginalFields, unseal
+from dicom_node.released import of_instance, release_of
 from dicom_node.report import FrameReport, InstanceReport, Place
 from dicom_node.rewrite import shallow
 from dicom_node.segmenters import Draw, Rules, chosen, rules_of
@@ -81,13 +94,15 @@ class Reader:
     """What a reader brings: keys, and the segmenters that may have drawn the map.
 
     Which of them is tried first follows from the label and from `rules`, and decides nothing but the time it
-    takes. `batch_frames` maps of an instance are drawn together at most.
+    takes. `batch_frames` maps of an instance are drawn together at most. `public_keys` are those of signers
+    that are trusted, or were.
     """
 
     ring: KeyRing
     segmenters: Sequence[Segmenter]
     rules: Rules = ()
     batch_frames: int = batch.FRAMES
+    public_keys: Sequence[PublicKey] = ()
 
     def for_instance(self, ds: Dataset, hinted: Sequence[str]) -> Reader:
         """The same reader, the likeliest segmenter first."""
@@ -123,7 +138,7 @@ def review(
     PixelError
         the instance is broken
     """
-    subject = _Subject(source, _place(ds))
+    subject = _Subject(source, place_of(ds))
     with stage("decode"):
         image = pixels.load(ds)
     if isinstance(image, pixels.Passthrough):
@@ -148,7 +163,7 @@ def recover(
     anything to restore at all. `by` stands in the labels; without it this program, now.
     """
     by = by or Restorer("dicom-node", int(time.time()))
-    subject = _Subject(source, _place(ds))
+    subject = _Subject(source, place_of(ds))
     with stage("decode"):
         image = pixels.load(ds)
     if isinstance(image, pixels.Passthrough):
@@ -301,6 +316,7 @@ def _verdicts(
     first, *others = reader.for_instance(ds, drawn_by).segmenters
     wanted = numbers if numbers is not None else range(1, image.frames + 1)
     frames = (image.frame(number) for number in wanted)
+    then = portraits.unseal(ds, mark, reader.ring)
     for frame, drawer in batch.drawn_ahead(frames, first, reader.batch_frames):
         with stage("extract"):
             verdict = verify(
@@ -311,7 +327,9 @@ def _verdicts(
                 sealed=sealed.get(frame.number),
                 hinted_keys=hints,
                 hinted_segmenters=drawn_by,
+                release=release_of(ds, mark, frame.number, image.frames, reader.public_keys),
             )
+        verdict = explained(verdict, frame, then.frames.get(frame.number), portraits.claims(ds, then))
         if on_frame is not None:
             on_frame(frame, verdict)
         yield verdict
@@ -327,7 +345,10 @@ def _misplaced(
 
     def look(number: int, other: int) -> Verdict:
         frame = replace(image.frame(number), number=other)
-        return _without_samples(verify(frame, reader.ring, reader.segmenters))
+        seen = _without_samples(verify(frame, reader.ring, reader.segmenters))
+        signed = seen.signature.state is not SignatureState.NONE
+        moved = SignatureEvidence(SignatureState.INVALID) if signed else SignatureEvidence()
+        return replace(seen, signature=moved)
 
     return misplaced(verdicts, image.frames, look)
 
@@ -495,6 +516,7 @@ def _concluded(
         original="" if record is None else record.uid_digest.hex(),
         fields=() if record is None else tuple(_keyword(tag) for tag in record.fields),
         record=_readable(record) if show_record and record is not None else {},
+        signature=of_instance([verdict.signature for verdict in verdicts]),
     )
     return Review(report, finding, restored, proven == _BY_BYTES)
 
@@ -510,7 +532,8 @@ def _sealed_under(ds: Dataset, ring: KeyRing) -> set[int | None]:
     return {key.id for key in ring.keys if unseal(ds, FileKeyRing((key,))) is not None}
 
 
-def _place(ds: Dataset) -> Place:
+def place_of(ds: Dataset) -> Place:
+    """Where an instance says that it belongs."""
     number = header.text(ds, _INSTANCE_NUMBER)
     study, series, instance = (header.text(ds, tag)[:_LONGEST_UID] for tag in _PLACES.values())
     modality = header.text(ds, _MODALITY)[:_LONGEST_CS]
@@ -576,6 +599,8 @@ def _frame_report(verdict: Verdict) -> FrameReport:
         block_px=evidence.block_px,
         restoration="exact" if verdict.exact else "approximate" if verdict.approximate else "none",
         restored_psnr_db=evidence.restored_psnr_db,
+        proven_tiles=evidence.proven_tiles,
+        causes=tuple((str(hint.cause), hint.because) for hint in evidence.causes),
         holds_frame=_marked_as(verdict),
     )
 

@@ -149,9 +149,11 @@ def _pass_on(_config: Config, route: Route, _spool: Spool, _draws: _Draws) -> Pr
 
 
 def _protect(config: Config, route: Route, spool: Spool, draws: _Draws) -> Processor:
-    from dicom_node import protect
+    from dicom_node import protect, signers
 
-    return _Keyed(config, lambda ring: protect.Protector(config, route, ring, spool, draws))
+    signs = config.signs(route) and config.keys.signing is not None
+    signer = signers.load(config.keys.signing) if signs and config.keys.signing is not None else None
+    return _Keyed(config, lambda ring: protect.Protector(config, route, ring, spool, draws, signer))
 
 
 def _recover(config: Config, route: Route, spool: Spool, draws: _Draws) -> Processor:

@@ -1,4 +1,4 @@
-"""Writes the golden vectors of format v1: tests/vectors/{v1,dct}/*.json and the subset in the engine.
+"""Writes the golden vectors: tests/vectors/{v1,dct,signature}/*.json and the subset in the engine.
 
 The only writer. Vectors are frozen with the format: files that hold others are not overwritten, unless
 the format has not been released.
@@ -19,11 +19,14 @@ from tools.vector_attacks import identity_vectors, tampering_vectors
 from tools.vector_blocks import block_vectors
 from tools.vector_making import Vector
 from tools.vector_marks import global_vectors, tile_vectors
+from tools.vector_signatures import signature_vectors
 
 REPOSITORY = Path(__file__).parent.parent
 TARGET = REPOSITORY / "tests" / "vectors" / "v1"
 #: of the carrier `dct`, docs/format/dct.md
 BLOCKS = REPOSITORY / "tests" / "vectors" / "dct" / "blocks.json"
+#: of signature layers, docs/format/signature.md
+SIGNATURES = REPOSITORY / "tests" / "vectors" / "signature" / "layers.json"
 PACKAGED = REPOSITORY / "core" / "blessmark" / "vectors" / "v1.json"
 
 PACKAGED_IDS = (
@@ -50,6 +53,7 @@ def files() -> dict[Path, str]:
     packaged = [everything[id_] for id_ in PACKAGED_IDS]
     result[PACKAGED] = _document("packaged", packaged)
     result[BLOCKS] = _document("blocks", block_vectors())
+    result[SIGNATURES] = _document("signature layers", signature_vectors(made))
     return result
 
 

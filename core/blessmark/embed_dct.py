@@ -66,7 +66,7 @@ def embed_dct(
     for tier in Tier:
         sent = record.reduce(full, tier)
         message = crypto.seal_message(keys, record.encode(sent), context(frame, settings.side))
-        carried = dct_framing.embed(frame, block_map, keys, message, threshold)
+        carried = _carried(frame, block_map, keys, message, threshold)
         if carried is None:
             continue
         detector = Detector[settings.detector.upper()]
@@ -81,6 +81,19 @@ def embed_dct(
         f"frame {frame.number}: its {dct_framing.Walk(frame, block_map, keys).free_blocks} blocks of "
         f"{settings.side} x {settings.side} that may be used have no room for the seal"
     )
+
+
+def _carried(
+    frame: Frame, block_map: BlockMap, keys: crypto.DerivedKeys, message: bytes, threshold: int
+) -> dct_framing.Carried | None:
+    """The frame with its message, None where it does not fit, or meets a block that cannot carry its bit.
+
+    A shorter message takes fewer blocks and has other bits, so it may well not meet that block.
+    """
+    try:
+        return dct_framing.embed(frame, block_map, keys, message, threshold)
+    except CapacityError:
+        return None
 
 
 def threshold_of(frame: Frame, share: float) -> int:

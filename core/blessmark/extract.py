@@ -251,7 +251,7 @@ def _opened(
             own = frozenset(divmod(tile, tile_cols) for tile in tiles)
             needed = len(message) // V1.shard_bytes
             foreign = everywhere - own
-            restored = _put_back(frame, reader, foreign)
+            restored = put_back(frame, reader, foreign)
             return replace(
                 found, record=opened, restored=restored, shards_needed=needed, authentic=own, foreign=foreign
             )
@@ -259,8 +259,8 @@ def _opened(
     return replace(found, shards_needed=needed, authentic=everywhere)
 
 
-def _put_back(frame: Frame, reader: tile_framing.Reader, foreign: frozenset[TileAt]) -> IntArray:
-    """What `reader` restored, without the tiles of other messages.
+def put_back(frame: Frame, reader: tile_framing.Reader, foreign: frozenset[TileAt]) -> IntArray:
+    """What `reader` restored of `frame`, without the tiles of other messages.
 
     Where a marked image was marked again, what the first message left in tiles that the second does not
     use is part of the original.

@@ -243,6 +243,29 @@ class Finding(enum.StrEnum):
     UNMARKED = "unmarked"  #: no watermark that any key of this ring can read
 
 
+class SignatureState(enum.StrEnum):
+    """What a reader with public keys can say about the signature of one frame or instance, best first."""
+
+    VALID = "valid"  #: the holder of a trusted key released this frame, as part of this instance
+    NONE = "none"  #: there is no signature
+    UNKNOWN_KEY = "unknown-key"  #: there is one, by a key that the reader was not given
+    REVOKED = "revoked"  #: it would be valid, but its key is trusted no more
+    INVALID = "invalid"  #: there is one, or was, and it does not hold for what arrived
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureEvidence:
+    """The signature of one frame; `key` is its 8-byte id, `time_s` what the signer claims.
+
+    `carried` is `pixels`, `header`, or "" where there is none, or none that could be read.
+    """
+
+    state: SignatureState = SignatureState.NONE
+    key: bytes = b""
+    time_s: int = 0
+    carried: str = ""
+
+
 class TileState(enum.IntEnum):
     """What one tile of a marked frame says, the alphabet of `Evidence.tiles`."""
 
@@ -250,6 +273,27 @@ class TileState(enum.IntEnum):
     PACKET = 1  #: its packet authenticates its restored pixels
     ALTERED = 2  #: its restored pixels are not the original ones
     FOREIGN = 3  #: its packet authenticates, but belongs to another image
+
+
+class Cause(enum.StrEnum):
+    """What a change looks like."""
+
+    LOSSY_COMPRESSION = "lossy-compression"  #: a codec that does not give every sample back
+    RESIZED = "resized"  #: interpolated to another number of rows or columns
+    CROPPED = "cropped"  #: rows or columns are missing, or were added
+    TURNED = "turned"  #: rotated by quarter turns, or mirrored
+    RESCALED = "rescaled"  #: brightness, contrast, bits or window
+    FILTERED = "filtered"  #: smoothed or sharpened
+    NOISE = "noise"  #: small changes all over
+    PASTED_REGION = "pasted-region"  #: a part is another one, the rest as it was
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """A cause, and in a few words what speaks for it; numbers, no names."""
+
+    cause: Cause
+    because: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +304,9 @@ class Evidence:
     tiles whose packet is authentic, `shards_needed` the shards the record takes; a packet holds 1 to 16.
     `roi` is bool [rows // 8, cols // 8], the map that the watermark was read by; None when nothing was found,
     and for watermarks that need no such map: those in the header and the `dct` carrier's.
-    `block_px` and `restored_psnr_db` are told by the `dct` carrier alone.
+    `block_px` and `restored_psnr_db` are told by the `dct` carrier alone. Of the `altered_tiles`, the
+    `proven_tiles` certainly have other pixels than the original; others may be silent for their neighbours.
+    `causes` are hints at what happened, the likeliest first; no finding rests on them.
     """
 
     frame: int
@@ -277,6 +323,8 @@ class Evidence:
     tiles: npt.NDArray[np.uint8] | None = None
     altered_tiles: tuple[tuple[int, int], ...] = ()
     altered_fields: tuple[int, ...] = ()
+    proven_tiles: tuple[tuple[int, int], ...] = ()
+    causes: tuple[Hint, ...] = ()
     block_px: int | None = None
     restored_psnr_db: float | None = None
     roi: BoolArray | None = field(default=None, repr=False)
@@ -289,7 +337,8 @@ class Verdict:
     `restored` is the frame with the watermark removed as far as possible; it equals the original bit for
     bit whenever `exact` is true, which the hash inside the watermark has then proven. `approximate` is true
     where the frame is proven to be what was released, to the last bit, but the carrier restores it only
-    nearly: `evidence.restored_psnr_db` tells how nearly, as measured when it was marked.
+    nearly: `evidence.restored_psnr_db` tells how nearly, as measured when it was marked. `signature` never
+    changes the finding.
     """
 
     finding: Finding
@@ -298,6 +347,7 @@ class Verdict:
     restored: Frame | None = None
     exact: bool = False
     approximate: bool = False
+    signature: SignatureEvidence = SignatureEvidence()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
+from blessmark import signing
 from blessmark.carrier import tile_framing
 from blessmark.carrier.block_maps import maps_for
 from blessmark.embed import allowed_change
@@ -16,6 +18,9 @@ from blessmark.extract import Extraction, TileAt, extract, read_again
 from blessmark.extract_dct import BlockExtraction, extract_dct
 from blessmark.fidelity import psnr_db
 from blessmark.payload import crypto, record
+from blessmark.payload.signature import LAYER_ID
+from blessmark.profile import V1
+from blessmark.signing import Release
 from blessmark.types import (
     Evidence,
     Finding,
@@ -30,7 +35,7 @@ from blessmark.types import (
 
 #: how often at most tiles in doubt are looked at again
 _LOOKS = 4
-
+_NOTHING_KNOWN = Release()
 
 _SOP_INSTANCE_UID = 0x00080018
 
@@ -44,8 +49,9 @@ def verify(
     sealed: bytes | None = None,
     hinted_keys: Sequence[bytes] = (),
     hinted_segmenters: Sequence[str] = (),
+    release: Release = _NOTHING_KNOWN,
 ) -> Verdict:
-    """Judge one frame.
+    """Judge one frame; a signature layer over its record is taken off first, and judged beside it.
 
     Parameters
     ----------
@@ -59,7 +65,67 @@ def verify(
         `wrong-key` from `unmarked`
     hinted_segmenters : ids of segmenters that the header claims; a hint as well, which tells
         `unknown-segmenter` from `damaged`
+    release : what is needed to check a signature; it never changes the finding
     """
+    judge = partial(
+        _judge,
+        ring=ring,
+        segmenters=segmenters,
+        header=header,
+        sealed=sealed,
+        hinted_keys=hinted_keys,
+        hinted_segmenters=[claimed for claimed in hinted_segmenters if claimed != LAYER_ID],
+    )
+    verdict, layer = _below(frame, segmenters, judge, hinted=release.hinted)
+    return replace(verdict, signature=signing.judged(layer, frame, release))
+
+
+def _below(
+    frame: Frame, segmenters: Sequence[Segmenter], judge: Callable[[Frame], Verdict], *, hinted: bool
+) -> tuple[Verdict, signing.Peeled | None]:
+    """The verdict on what is below the signature layer, and the layer, None where there is none.
+
+    A frame that is proven as it arrived has none.
+    """
+    layer = signing.peel(frame, segmenters) if hinted else None
+    verdict = judge(frame if layer is None else layer.frame)
+    if layer is None and not hinted and not _proven(verdict):
+        layer = signing.peel(frame, segmenters)
+        verdict = verdict if layer is None else judge(layer.frame)
+    if layer is not None and not _proven(verdict):
+        closer = signing.peel_again(layer)
+        if closer is not layer:
+            layer, verdict = closer, judge(closer.frame)
+    return (verdict if layer is None else _as_received(verdict, frame)), layer
+
+
+def _proven(verdict: Verdict) -> bool:
+    return verdict.exact or verdict.approximate
+
+
+def _as_received(verdict: Verdict, frame: Frame) -> Verdict:
+    """The verdict with what restoring changes counted from the frame as it arrived, its layer included."""
+    if verdict.restored is None:
+        return verdict
+    evidence = replace(
+        verdict.evidence,
+        changed_samples=int(np.count_nonzero(verdict.restored.samples != frame.samples)),
+        psnr_db=psnr_db(verdict.restored, frame.samples),
+    )
+    return replace(verdict, evidence=evidence)
+
+
+def _judge(
+    frame: Frame,
+    *,
+    ring: KeyRing,
+    segmenters: Sequence[Segmenter],
+    header: Mapping[int, bytes] | None,
+    sealed: bytes | None,
+    hinted_keys: Sequence[bytes],
+    hinted_segmenters: Sequence[str],
+) -> Verdict:
+    """The verdict on a frame without signature layer."""
     known = _known_maps(segmenters)
     unknown = [claimed for claimed in hinted_segmenters if claimed not in known]
     found = extract(frame, ring, segmenters)
@@ -174,6 +240,7 @@ def _judge_sealed(
             tiles=states,
             altered_tiles=tuple(sorted(altered)),
             altered_fields=fields,
+            proven_tiles=_of_single_cells(frame, altered),
         )
         return Verdict(_finding(exact, fields), evidence, sent, frame, exact)
     return None
@@ -202,6 +269,7 @@ def _judge_blocks(frame: Frame, found: BlockExtraction, header: Mapping[int, byt
         localisation="none" if sent is None or seal is None else "exact",
         tiles=states,
         altered_tiles=tuple(sorted(altered)),
+        proven_tiles=_of_single_cells(frame, altered),
         altered_fields=() if sent is None else altered_fields(sent, header),
         block_px=found.block_map.side,
         restored_psnr_db=seal.psnr_db if intact and seal is not None else None,
@@ -318,8 +386,38 @@ def _evidence(
         tiles=states,
         altered_tiles=tuple((int(row), int(col)) for row, col in bad),
         altered_fields=fields,
+        proven_tiles=_proven_tiles(restored, found, [(int(row), int(col)) for row, col in bad]),
         roi=found.roi,
     )
+
+
+def _proven_tiles(restored: Frame, found: Extraction, listed: Sequence[TileAt]) -> tuple[TileAt, ...]:
+    """Those of the listed tiles whose pixels are certainly not the original ones.
+
+    A digest must differ that covers this tile alone, and nothing beside the tile may have silenced it: it
+    holds the packet of another image, or no other tile is listed that its map depends on (`reach_px`).
+    """
+    sent, reach = found.record, found.segmenter.reach_px
+    if sent is None or record.Grid.of(restored.rows, restored.cols).step > 1:
+        return ()
+    wrong = _tiles_of_cells(restored, _wrong_cells(crypto.derive(found.key), sent, restored))
+    away = None if reach is None else -(-reach // V1.tile_px)
+    return tuple(
+        tile
+        for tile in listed
+        if tile in wrong and (tile in found.foreign or (away is not None and _alone(tile, listed, away)))
+    )
+
+
+def _of_single_cells(frame: Frame, altered: AbstractSet[TileAt]) -> tuple[TileAt, ...]:
+    """Tiles of wrong cells, where a cell is one tile and covers it as it arrived."""
+    return tuple(sorted(altered)) if record.Grid.of(frame.rows, frame.cols).step == 1 else ()
+
+
+def _alone(tile: TileAt, listed: Sequence[TileAt], away: int) -> bool:
+    """Whether no other of the listed tiles is within so many tiles."""
+    near = (other for other in listed if max(abs(other[0] - tile[0]), abs(other[1] - tile[1])) <= away)
+    return all(other == tile for other in near)
 
 
 def _localisation(found: Extraction) -> str:

@@ -150,6 +150,10 @@ def _add_protect(commands: _Commands[argparse.ArgumentParser]) -> None:
     _add_carrier(protect)
     _add_header(protect)
     protect.add_argument(
+        "--sign", action="store_true", help="sign every image with the current key of --signing-keys"
+    )
+    options_keys.add_signing(protect)
+    protect.add_argument(
         "--on-unprotectable",
         choices=("header", "whole-image", "pass", "reject"),
         default="header",

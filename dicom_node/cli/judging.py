@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from dicom_node.cli.telling import Csv, Json, Lines, Report, Telling
 from dicom_node.errors import EXIT_DONE, EXIT_ERROR, EXIT_FINDING, KeyFileError, UsageError
 from dicom_node.judge import How, Item, Judges
 from dicom_node.pool import cores
+from dicom_node.report import InstanceReport
 from dicom_node.sources import Found
 from dicom_node.summary import Summary, summarised
 
@@ -26,13 +28,27 @@ def judge(
     `watched` sees every report go by, as a progress bar does.
     """
     how = how_of(args, show_record=args.show_record, pictures=args.html is not None)
+    unsigned = _Unsigned()
     with pages_of(args) as pages:
         tellings = (telling_of(args), *pages)
         with Judges(how, args.jobs or cores()) as judges:
-            summary = summarised(_told(watched(reports(judges, found)), tellings))
+            summary = summarised(_told(unsigned.counted(watched(reports(judges, found))), tellings))
         for telling in tellings:
             telling.end(summary)
-    return exit_code(summary)
+    return exit_code(summary, unsigned=unsigned.count if how.public_keys else 0)
+
+
+class _Unsigned:
+    """Counts the instances that go by without a valid signature."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def counted(self, found: Iterator[Report]) -> Iterator[Report]:
+        """The reports as they are."""
+        for report in found:
+            self.count += isinstance(report, InstanceReport) and report.signature.state != "valid"
+            yield report
 
 
 def reports(judges: Judges, found: Iterable[Found]) -> Iterator[Report]:
@@ -61,10 +77,18 @@ def how_of(args: argparse.Namespace, *, show_record: bool = False, pictures: boo
     KeyFileError : there is no key ring, or none that can be used
     UsageError : this version lacks the segmenter
     """
-    check_keys(args.keys)
+    public = tuple(getattr(args, "public_key", ()))
+    ring: Path | None = args.keys
+    if public and not args.keys.exists():
+        print(
+            f"{args.keys}: no key ring here; only signatures are checked, no record is read", file=sys.stderr
+        )
+        ring = None
+    else:
+        check_keys(args.keys)
     if args.segmenter is not None:
         check_segmenter(args.segmenter)
-    return How(args.keys, args.segmenter, show_record, pictures)
+    return How(ring, args.segmenter, show_record, pictures, public)
 
 
 def check_keys(path: Path) -> None:
@@ -92,15 +116,16 @@ def telling_of(args: argparse.Namespace) -> Telling:
     return Csv(summary_only=args.summary_only) if args.csv else Lines(summary_only=args.summary_only)
 
 
-def exit_code(summary: Summary) -> int:
+def exit_code(summary: Summary, *, unsigned: int = 0) -> int:
     """An error outweighs a finding, a finding outweighs authentic; nothing judged proves nothing.
 
-    That the key is revoked is a finding: whoever has it could have made the image.
+    That the key is revoked is a finding: whoever has it could have made the image. Who asks for signatures is
+    content with valid ones only: `unsigned` instances have none.
     """
     if summary.errors or not summary.instances:
         return EXIT_ERROR
-    authentic = {finding for finding, _ in summary.findings} <= {"authentic"}
-    return EXIT_DONE if authentic and not (summary.missing or summary.revoked) else EXIT_FINDING
+    proven = {finding for finding, _ in summary.findings} <= {"authentic", "signed"}
+    return EXIT_DONE if proven and not (summary.missing or summary.revoked or unsigned) else EXIT_FINDING
 
 
 def _told(found: Iterator[Report], tellings: Sequence[Telling]) -> Iterator[Report]:

@@ -1,4 +1,4 @@
-"""`dicom-node keys new | list | revoke | export | import`"""
+"""`dicom-node keys`: the ring, and the signing keys of a node."""
 
 from __future__ import annotations
 
@@ -30,9 +30,18 @@ def _new(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    names = {key.id: keys.fingerprint(key) for key in keys.FileKeyRing.load(args.keys).keys}
-    for info in keys.describe(args.keys):
-        print(f"{info.id:>3}  {names[info.id]}  {info.created}  {_state(info)}")
+    """The ring, then the signing keys if there are any; an installation may have either alone."""
+    signs = args.signing_keys.exists()
+    if args.keys.exists() or not signs:
+        names = {key.id: keys.fingerprint(key) for key in keys.FileKeyRing.load(args.keys).keys}
+        for info in keys.describe(args.keys):
+            print(f"{info.id:>3}  {names[info.id]}  {info.created}  {_state(info)}")
+    if signs:
+        from dicom_node import signers
+
+        for signer in signers.describe(args.signing_keys):
+            state = f"revoked {signer.revoked}" if signer.revoked else "current" if signer.current else "old"
+            print(f"{signer.id:>3}  signing {signer.name}  {signer.created}  {state}")
     return EXIT_DONE
 
 
@@ -81,12 +90,54 @@ def _import(args: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
+def _new_signing(args: argparse.Namespace) -> int:
+    from dicom_node import signers
+
+    _make_folder(args.signing_keys.parent, "--signing-keys")
+    made = signers.generate(args.signing_keys)
+    print(
+        f"signing key {made.id} ({made.name}) is current in {args.signing_keys}; leave that file on this "
+        "machine, and give readers what `dicom-node keys export-public` prints"
+    )
+    return EXIT_DONE
+
+
+def _export_public(args: argparse.Namespace) -> int:
+    from dicom_node import signers
+    from dicom_node.cli.files import write_whole
+
+    chosen = [s for s in signers.describe(args.signing_keys) if args.id in (None, s.id)]
+    if not chosen:
+        raise KeyFileError(f"{args.signing_keys} holds no signing key {args.id}; see: dicom-node keys list")
+    text = "".join((signers.pem if args.format == "pem" else signers.raw)(signer) for signer in chosen)
+    if args.out is None:
+        sys.stdout.write(text)
+    else:
+        write_whole(args.out, [text.encode("ascii")])
+    return EXIT_DONE
+
+
+def _revoke_signing(args: argparse.Namespace) -> int:
+    from dicom_node import signers
+
+    gone = signers.revoke(args.signing_keys, args.id)
+    said = "make another one with: dicom-node keys new-signing; then " if gone.current else ""
+    print(
+        f"signing key {gone.id} ({gone.name}) is revoked since {gone.revoked}; {said}hand out "
+        "`dicom-node keys export-public` again, until then readers trust it"
+    )
+    return EXIT_DONE
+
+
 _ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {
     "new": _new,
     "list": _list,
     "revoke": _revoke,
     "export": _export,
     "import": _import,
+    "new-signing": _new_signing,
+    "export-public": _export_public,
+    "revoke-signing": _revoke_signing,
 }
 
 
@@ -108,10 +159,10 @@ def _passphrase(key: Path) -> bytes | None:
     return getpass.getpass(f"Passphrase of {key}: ").encode() if locked else None
 
 
-def _make_folder(folder: Path) -> None:
+def _make_folder(folder: Path, option: str = "--keys") -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise KeyFileError(
-            f"{folder} cannot be made ({error.strerror}); choose another place with --keys"
+            f"{folder} cannot be made ({error.strerror}); choose another place with {option}"
         ) from error

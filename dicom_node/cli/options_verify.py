@@ -6,6 +6,8 @@ import argparse
 import re
 from pathlib import Path
 
+from dicom_node.cli import options_keys
+
 
 def add(verify: argparse.ArgumentParser) -> None:
     """What `verify` reads, and how it judges and tells."""
@@ -39,6 +41,7 @@ def add_judging(command: argparse.ArgumentParser) -> None:
         action="store_true",
         help="include the fields of the record (patient data) in --json and --html",
     )
+    options_keys.add_public(command)
     add_jobs(command)
 
 

@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 
 from blessmark import pixels
 from blessmark.types import BlockSettings, Carrier, Receipt
-from dicom_node import header, log
+from dicom_node import header, log, signers
 from dicom_node.cli.files import Pair, pairs, progress, write_whole
 from dicom_node.cli.reading import instance, ring_of, segmenters_of, skipped
 from dicom_node.config import RECORD_FIELDS, Deidentify, OnUnprotectable, Profile, Uids
@@ -63,6 +63,7 @@ def _site(args: argparse.Namespace) -> Site:
         deidentify=Deidentify(profile=Profile.BASIC) if args.deidentify else None,
         carrier=Carrier(args.carrier),
         blocks=BlockSettings(args.block),
+        signer=signers.load(args.signing_keys) if args.sign else None,
     )
 
 
@@ -96,7 +97,7 @@ def _untelling_name(ds: Dataset) -> str:
 def _detail(done: Protection) -> str:
     receipts = [mark.receipt for mark in done.frames if mark.receipt is not None]
     if not receipts:
-        return done.reason
+        return ", ".join(filter(None, (_signed(done), done.reason)))
     weakest = max(receipts, key=lambda receipt: receipt.tier)
     parts = [
         f"{weakest.tier.name.lower()} {_carried(weakest)}",
@@ -104,9 +105,12 @@ def _detail(done: Protection) -> str:
     ]
     if len(done.frames) > 1:
         parts.append(f"{len(receipts)} of {len(done.frames)} frames")
-    if done.reason:
-        parts.append(done.reason)
-    return ", ".join(parts)
+    return ", ".join(filter(None, (*parts, _signed(done), done.reason)))
+
+
+def _signed(done: Protection) -> str:
+    beside = [mark.beside for mark in done.frames if mark.signature is not None]
+    return "" if not beside else "signed beside the pixels" if any(beside) else "signed"
 
 
 def _carried(receipt: Receipt) -> str:

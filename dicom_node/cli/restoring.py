@@ -19,6 +19,7 @@ class Restorer:
     """
 
     def __init__(self, how: How, *, everything: bool) -> None:
+        assert how.keys is not None, "nothing is restored without a key ring"
         self._reader = reader_of(how.keys, how.segmenter)
         self._everything = everything
 

@@ -58,6 +58,8 @@ class Watermark(Section):
     )
     #: most that a sample may move, in grey levels; auto is 1 % of the range in use
     max_change: Literal["auto"] | Annotated[int, Field(ge=1, le=65535)] = "auto"
+    #: whether marked images are signed, so that anybody with the public key can tell who released them
+    sign: bool = False
 
 
 class Networks(Section):

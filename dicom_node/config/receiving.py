@@ -66,3 +66,5 @@ class Keys(Section):
     """The secrets."""
 
     ring: File = Path("/etc/dicom-node/keyring")
+    #: the signing keys of this node, which no reader needs; null: it cannot sign
+    signing: File | None = None

@@ -30,6 +30,19 @@ def check_references(data: Any, document: Document) -> None:
     _check_listening(_dict(data), document)
     _check_tls(_dict(data), document)
     _check_peers(_dict(_dict(data).get("query")), known, document)
+    _check_signing(_dict(data), document)
+
+
+def _check_signing(data: Mapping[str, Any], document: Document) -> None:
+    """Who signs needs a key to sign with."""
+    if _dict(data.get("keys")).get("signing") is not None:
+        return
+    said = "needs keys.signing; make the file with: dicom-node keys new-signing"
+    if _dict(data.get("watermark")).get("sign") is True:
+        document.problem(("watermark", "sign"), said)
+    for index, route in enumerate(_list(data.get("routes"))):
+        if _dict(route).get("sign") is True:
+            document.problem(("routes", index, "sign"), said)
 
 
 def _check_destinations(

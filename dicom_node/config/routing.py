@@ -62,6 +62,8 @@ class Route(Section):
     priority: int = Field(default=0, ge=-100, le=100)
     #: in place of `watermark.carrier`; null keeps that
     carrier: CarrierName | None = None
+    #: in place of `watermark.sign`; null keeps that
+    sign: bool | None = None
     on_unprotectable: OnUnprotectable = OnUnprotectable.HEADER
     on_error: OnError = OnError.HOLD
     #: of the roles recover and verify; see `on`

@@ -88,6 +88,10 @@ class Config(Section):
         peer = self.destinations.get(destination)
         return peer is None or peer.mandatory
 
+    def signs(self, route: Route) -> bool:
+        """Whether what a route marks is signed."""
+        return self.watermark.sign if route.sign is None else route.sign
+
     def route(self, name: str) -> Route | None:
         """The route of this name, or None if the file no longer has it."""
         return next((route for route in self.routes if route.name == name), None)

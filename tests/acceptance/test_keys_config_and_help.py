@@ -79,6 +79,28 @@ def test_a_second_key_becomes_current_and_no_secret_is_shown(tmp_path: Path) -> 
     assert not any(secret in shown for secret in secrets)
 
 
+def test_signing_keys_are_made_listed_exported_and_revoked(tmp_path: Path) -> None:
+    """Without a key ring: a machine may sign, or hand out keys, that reads nothing."""
+    held = ("--signing-keys", tmp_path / "new folder" / "signing")
+    none = tmp_path / "no ring"
+    made = [run("keys", "new-signing", *held) for _ in range(2)]
+    listed = run("keys", "list", *held, keys=none).stdout.splitlines()
+    revoked = run("keys", "revoke-signing", "1", *held)
+    exported = run("keys", "export-public", *held)
+    one = run("keys", "export-public", "--id", "2", "--format", "raw", *held)
+    assert [done.returncode for done in (*made, revoked, exported, one)] == [0] * 5
+    assert [line.split()[0] for line in listed] == ["1", "2"]
+    assert [line.endswith("current") for line in listed] == [False, True]
+    assert exported.stdout.count("BEGIN PUBLIC KEY") == 2
+    assert exported.stdout.count("# revoked") == 1
+    assert listed[1].split()[2] in exported.stdout
+    assert len(one.stdout.strip()) == 64
+    assert run("keys", "export-public", "--id", "3", *held).returncode == 1
+    secrets = [line.split()[3] for line in held[1].read_text().splitlines() if line.startswith("signing ")]
+    shown = "".join(done.stdout + done.stderr for done in (*made, revoked, exported, one)) + str(listed)
+    assert not any(secret in shown for secret in secrets)
+
+
 def test_a_ring_goes_into_a_safe_and_comes_back(tmp_path: Path) -> None:
     """Encrypted to a certificate; opened by this program, by openssl, and for nobody else."""
     ring, back = tmp_path / "ring", tmp_path / "back"

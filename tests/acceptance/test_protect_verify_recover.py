@@ -15,6 +15,7 @@ import pytest
 from blessmark import pixels
 from blessmark.segment import segmenter
 from blessmark.types import Finding
+from dicom_node.released import FINDINGS
 from tests import builders
 from tests.acceptance.conftest import COMMAND, Site, names, run, write
 from tests.phantoms import fundus
@@ -145,7 +146,7 @@ def test_the_papers_carrier_is_an_option_and_readers_need_none(site: Site, tmp_p
 
 def test_the_schema_lists_every_finding() -> None:
     schema = json.loads(_SCHEMA.read_text("utf-8"))
-    assert tuple(schema["$defs"]["finding"]["enum"]) == _FINDINGS
+    assert tuple(schema["$defs"]["finding"]["enum"]) == (*_FINDINGS, *FINDINGS.values())
 
 
 @pytest.mark.parametrize("out_is_terminal", [False, True])

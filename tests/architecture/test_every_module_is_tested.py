@@ -80,6 +80,7 @@ NODE_EXCEPTIONS = {
             "access",
             "config",
             "keys",
+            "options_keys",
             "options_verify",
             "pages",
             "protect",

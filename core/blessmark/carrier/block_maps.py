@@ -113,18 +113,28 @@ class Veiled:
 
     def __init__(self, segmenter: Segmenter, side: int) -> None:
         self._segmenter, self.side = segmenter, side
+        self._last: _BoundVeiled | None = None
         name, _, version = segmenter.id.partition("/")
         self.id = f"veiled-{name}-{side}/{version}"
 
     def bound(self, frame: Frame) -> BoundMap:
-        """Free are hidden blocks that lie outside the region of interest as a whole."""
-        return _BoundVeiled(self._segmenter, frame, self.side)
+        """Free are hidden blocks that lie outside the region of interest as a whole.
+
+        Embedding asks again and again, and changes hidden blocks only: the last map is kept, and is that of
+        every frame that looks the same veiled.
+        """
+        hidden = _hidden(frame, self.side)
+        samples = _veiled(frame.samples, self.side, hidden)
+        last = self._last
+        if last is None or not last.is_of(frame, samples):
+            last = self._last = _BoundVeiled(self._segmenter, frame, self.side, hidden, samples)
+        return last
 
 
 class _BoundVeiled:
-    def __init__(self, segmenter: Segmenter, frame: Frame, side: int) -> None:
-        hidden = _hidden(frame, side)
-        samples = _veiled(frame.samples, side, hidden)
+    def __init__(
+        self, segmenter: Segmenter, frame: Frame, side: int, hidden: BoolArray, samples: IntArray
+    ) -> None:
         view = View(samples, Lattice.QUARTER, frame.lo, frame.hi, frame.padding)
         outside = ~pixel_mask(segmenter.roi_blocks(view), frame.rows, frame.cols)
         whole = cut(outside[None].astype(np.int32), side).all(axis=(2, 3, 4))
@@ -132,6 +142,11 @@ class _BoundVeiled:
         self._bounds = frame.bounds
         self._leeway = max(_LEAST_LEEWAY, _range_in_use(frame, samples) // _LEEWAY_SHARE)
         self._low, self._high = _neighbour_range(samples, side)
+        self._facts, self._samples = _facts(frame), samples
+
+    def is_of(self, frame: Frame, samples: IntArray) -> bool:
+        """Whether this is the map of `frame`, which looks like `samples` when veiled."""
+        return self._facts == _facts(frame) and np.array_equal(self._samples, samples)
 
     def stays(self, places: Places, blocks: IntArray) -> BoolArray:
         row, col = np.divmod(places, self.free.shape[1])
@@ -139,6 +154,11 @@ class _BoundVeiled:
         high = self._high[row, col] + self._leeway
         fits = (blocks.min(axis=(2, 3)) >= low) & (blocks.max(axis=(2, 3)) <= high)
         return np.asarray(fits & _within(blocks, self._bounds))
+
+
+def _facts(frame: Frame) -> tuple[object, ...]:
+    """What of a frame a veiled map depends on beside its samples."""
+    return frame.lo, frame.hi, frame.padding, frame.forced_roi
 
 
 def maps_for(segmenters: Sequence[Segmenter], sides: Sequence[int] = SIDES) -> list[BlockMap]:

@@ -142,10 +142,15 @@ _UID_DIGEST_WEIGHTS = (255, 1)
 
 def pixel_digest(frame: Frame) -> bytes:
     """16 bytes of SHA-256 over the shape, the range and every sample of a frame."""
+    return hashed_pixels(frame).digest()[:PIXEL_DIGEST_BYTES]
+
+
+def hashed_pixels(frame: Frame) -> hashlib._Hash:
+    """SHA-256 over the shape, the range and every sample of a frame."""
     shape = struct.pack(">IIIii", frame.channels, frame.rows, frame.cols, frame.lo, frame.hi)
     digest = hashlib.sha256(b"blessmark pixels" + shape)
     digest.update(frame.samples.astype("<u2", order="C").data)
-    return digest.digest()[:PIXEL_DIGEST_BYTES]
+    return digest
 
 
 def uid_digest(uid: str) -> bytes:

@@ -141,3 +141,22 @@ class TestEveryMap:
         image = frame(plane, padding=(1, 3))
         used = pixels_of(carriers(block_maps.maps_for((segmenter(name),), (side,))[0], image), side, image)
         assert not used[plane <= 3].any()
+
+
+def test_a_veiled_map_is_not_kept_for_a_frame_that_looks_otherwise() -> None:
+    image = frame(body_in_air((256, 256)))
+    (veiled,) = block_maps.maps_for((Anatomy(),), (8,))
+    first = veiled.bound(image)
+    assert veiled.bound(image) is first
+    visible = image.samples.copy()
+    visible[:, :8, :8] += 500
+    for other in (
+        image.with_samples(visible),
+        Frame(image.samples, 0, 8191),
+        Frame(image.samples, 0, 4095, (0, 3)),
+        Frame(image.samples, 0, 4095, None, 1, (Rectangle(0, 0, 90, 90),)),
+    ):
+        again = veiled.bound(other)
+        assert again is not first
+        (fresh,) = block_maps.maps_for((Anatomy(),), (8,))
+        assert np.array_equal(again.free, fresh.bound(other).free)

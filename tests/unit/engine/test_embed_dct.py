@@ -163,3 +163,43 @@ def test_flat_background_is_restored_but_for_the_seal():
     done = embed_dct(Frame(samples, 0, 255), ABOUT, RING, segmenter("anatomy"))
     assert done.receipt.restored_psnr_db > done.receipt.psnr_db + 5
     assert not math.isinf(done.receipt.restored_psnr_db)
+
+
+class TestStuckBlocks:
+    def test_a_block_that_is_stuck_ends_its_tier_only(self, monkeypatch):
+        """A shorter message has other bits and takes fewer blocks."""
+        image, tried = open_air(), []
+        genuine = dct_framing.embed
+
+        def stuck_at_first(*arguments):
+            tried.append(len(arguments[3]))
+            if len(tried) == 1:
+                raise CapacityError("a block outside the region of interest cannot carry its bit")
+            return genuine(*arguments)
+
+        monkeypatch.setattr(dct_framing, "embed", stuck_at_first)
+        done = embed_dct(image, ABOUT, RING, drawn(image))
+        assert done.receipt.tier is Tier.CORE
+        assert tried[1] <= tried[0]
+
+    def test_stuck_in_every_tier_is_no_room(self, monkeypatch):
+        def stuck(*_arguments):
+            raise CapacityError("a block outside the region of interest cannot carry its bit")
+
+        image = open_air()
+        monkeypatch.setattr(dct_framing, "embed", stuck)
+        with pytest.raises(CapacityError, match="no room for the seal"):
+            embed_dct(image, ABOUT, RING, drawn(image))
+
+    def test_a_veiled_map_is_drawn_once(self):
+        class Counting(Drawn):
+            calls = 0
+
+            def roi_blocks(self, view):
+                self.calls += 1
+                return super().roi_blocks(view)
+
+        image = open_air()
+        counting = Counting(np.zeros((image.rows // 8, image.cols // 8), np.bool_))
+        embed_dct(image, ABOUT, RING, counting)
+        assert counting.calls == 1

@@ -426,3 +426,49 @@ class TestBlocks:
         sealed = seal_for_header(LARGE, ABOUT, RING, Anatomy())
         assert self.judge(LARGE, sealed=sealed).evidence.framing is Framing.HEADER
         assert self.judge(IN_BLOCKS, sealed=sealed).evidence.framing is Framing.BLOCKS
+
+
+class TestProvenTiles:
+    """Of the altered tiles, those that certainly are: what is told of them is never wrong."""
+
+    def test_a_segmenter_that_sees_no_further_than_the_block_proves_every_one(self):
+        verdict = judge(changed(MARKED, slice(10, 30), slice(200, 220), 3000))
+        assert verdict.evidence.altered_tiles == verdict.evidence.proven_tiles == ((0, 3),)
+
+    def test_one_that_sees_everything_proves_none_by_silence(self):
+        marked = embed(IMAGE, ABOUT, RING, Anatomy()).frame
+        verdict = verify(changed(marked, slice(30, 190), slice(250, 410), 700), RING, [Anatomy()])
+        assert verdict.evidence.altered_tiles
+        assert verdict.evidence.proven_tiles == ()
+
+    def test_neighbours_may_have_silenced_each_other_within_reach(self):
+        class Seeing(Drawn):
+            reach_px = 40
+
+        done = embed(IMAGE, ABOUT, RING, Seeing(ROI)).frame
+        both = changed(changed(done, 20, 20, 3000), 20, 90, 3000)
+        alone = changed(done, 20, 20, 3000)
+        assert verify(both, RING, [Seeing(ROI)]).evidence.proven_tiles == ()
+        assert verify(alone, RING, [Seeing(ROI)]).evidence.proven_tiles == ((0, 0),)
+
+    def test_the_packet_of_another_image_proves_its_tile(self):
+        theirs = embed(one_more(IMAGE, 300, 300), ABOUT, RING, Anatomy()).frame
+        marked = embed(IMAGE, ABOUT, RING, Anatomy()).frame
+        samples = marked.samples.copy()
+        samples[:, :64, 128:192] = theirs.samples[:, :64, 128:192]
+        samples[:, 300, 256] += 9
+        verdict = verify(marked.with_samples(samples), RING, [Anatomy()])
+        assert verdict.finding is Finding.PIXELS_ALTERED
+        assert set(verdict.evidence.proven_tiles) <= set(verdict.evidence.altered_tiles)
+
+    def test_a_sealed_record_proves_its_cells(self):
+        sealed = seal_for_header(IMAGE, ABOUT, RING, DRAWN)
+        verdict = judge(one_more(IMAGE, *IN_ROI), sealed=sealed)
+        assert verdict.evidence.proven_tiles == verdict.evidence.altered_tiles == ((4, 4),)
+
+    def test_the_seal_of_the_other_carrier_proves_its_cells(self):
+        verdict = verify(one_more(IN_BLOCKS, 320, 320), RING, [Anatomy()])
+        assert verdict.finding is Finding.PIXELS_ALTERED
+        step = Grid.of(640, 640).step
+        expected = verdict.evidence.altered_tiles if step == 1 else ()
+        assert verdict.evidence.proven_tiles == expected

@@ -42,6 +42,22 @@ def test_an_error_outweighs_a_finding_and_nothing_judged_proves_nothing(
     assert judging.exit_code(summarised(reports)) == code
 
 
+@pytest.mark.parametrize(
+    ("finding", "unsigned", "code"),
+    [("authentic", 0, 0), ("authentic", 1, 3), ("signed", 0, 0), ("unsigned", 0, 3), ("bad-signature", 1, 3)],
+)
+def test_who_asks_for_signatures_is_content_with_valid_ones(finding: str, unsigned: int, code: int) -> None:
+    assert judging.exit_code(summarised([found(finding)]), unsigned=unsigned) == code
+
+
+def test_without_a_ring_public_keys_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = argparse.Namespace(keys=tmp_path / "ring", segmenter=None, public_key=[tmp_path / "public"])
+    assert judging.how_of(args) == How(None, public_keys=(tmp_path / "public",))
+    assert "no record is read" in capsys.readouterr().err
+    keys.generate(tmp_path / "ring")
+    assert judging.how_of(args) == How(tmp_path / "ring", public_keys=(tmp_path / "public",))
+
+
 def test_what_needs_no_judging_is_passed_on(tmp_path: Path) -> None:
     ring = tmp_path / "ring"
     keys.generate(ring)

@@ -434,6 +434,29 @@ def test_two_addresses_of_one_title_are_refused() -> None:
     assert problems(twice) == ["7: commitment.requesters: named twice: CT1"]
 
 
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        (_MINIMAL + "watermark: {sign: true}\n", "watermark.sign"),
+        (_MINIMAL.replace("role: protect,", "role: protect, sign: true,"), "routes[0].sign"),
+    ],
+)
+def test_who_signs_needs_a_key_to_sign_with(text: str, place: str) -> None:
+    (found,) = problems(text)
+    assert place in found
+    assert "keys new-signing" in found
+    loaded = parse(text + "keys: {signing: signing-keys}\n")
+    assert loaded.keys.signing == Path("/etc/node/signing-keys")
+    assert loaded.signs(loaded.routes[0])
+
+
+def test_a_route_may_leave_signing_to_others() -> None:
+    text = _MINIMAL.replace("role: protect,", "role: protect, sign: false,")
+    loaded = parse(text + "watermark: {sign: true}\nkeys: {signing: signing-keys}\n")
+    assert not loaded.signs(loaded.routes[0])
+    assert not parse(_MINIMAL).signs(parse(_MINIMAL).routes[0])
+
+
 def test_the_first_configuration_of_an_installation_is_good() -> None:
     first = config.load(_CONFIG_FOLDER / "first.yaml")
     assert first.storage.folder == Path("/var/lib/dicom-node")

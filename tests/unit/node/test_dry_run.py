@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dicom_node import dry_run, keys
+from dicom_node import dry_run, keys, signers
 from dicom_node.config import Config
 from dicom_node.dimse.probe import Answer
 from dicom_node.dry_run import Found, Grade
@@ -77,6 +77,18 @@ def test_a_ring_that_is_not_there_says_how_to_make_it(tmp_path: Path) -> None:
     missing = found(config(tmp_path))["keys"]
     assert missing.grade is Grade.PROBLEM
     assert "dicom-node keys new" in missing.said
+
+
+@pytest.mark.usefixtures("answer")
+def test_a_node_that_signs_needs_its_signing_key(tmp_path: Path) -> None:
+    keys.generate(tmp_path / "keyring")
+    held = {"ring": tmp_path / "keyring", "signing": tmp_path / "signing"}
+    made = config(tmp_path, keys=held, watermark={"sign": True})
+    assert "keys new-signing" in found(made)["keys"].said
+    signer = signers.generate(tmp_path / "signing")
+    assert signer.name in found(made)["keys"].said
+    signers.revoke(tmp_path / "signing", 1)
+    assert found(made)["keys"].grade is Grade.PROBLEM
 
 
 @pytest.mark.usefixtures("answer")

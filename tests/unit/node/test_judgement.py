@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from dicom_node import keys
+from dicom_node import keys, signers
 from dicom_node.errors import KeyFileError
 from dicom_node.item import How, Item
 from dicom_node.judgement import Judge, reader_of
+from dicom_node.protect import protect
 from dicom_node.report import InstanceReport, Unreadable
 from tests import builders
+from tests.unit.node.test_protect import site
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +80,16 @@ def test_a_named_segmenter_is_the_only_one_beside_the_whole_image(tmp_path: Path
         "whole",
     ]
     assert len(reader_of(ring, None).segmenters) == 3
+
+
+def test_without_a_ring_signatures_are_judged_and_the_place_is_told(tmp_path: Path) -> None:
+    made = signers.generate(tmp_path / "signing")
+    public = tmp_path / "public"
+    public.write_text(signers.pem(made), "ascii")
+    ds = builders.ct(256, 256)
+    assert protect(ds, site(signer=signers.load(tmp_path / "signing")), 1_790_000_000).changed
+    report = Judge(How(None, public_keys=(public,)))(Item("x", None, builders.file_bytes(ds)))
+    assert isinstance(report, InstanceReport)
+    assert (report.finding, report.signature.key) == ("signed", made.name)
+    assert report.place.instance == ds.SOPInstanceUID
+    assert report.content

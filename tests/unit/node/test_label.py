@@ -330,3 +330,33 @@ def test_an_earlier_contributor_sequence_is_not_shared():
     ds = dataset(phantom(16, 16), ContributingEquipmentSequence=earlier)
     marked(ds)
     assert len(earlier) == 1
+
+
+class TestEveryPrivateBlockIsTaken:
+    def taken(self) -> Dataset:
+        ds = stored()
+        for slot in range(0x10, 0x100):
+            ds.add_new(0x00990000 | slot, "LO", f"OTHER {slot}")
+        return ds
+
+    def test_it_says_what_to_do_and_changes_nothing(self):
+        ds = self.taken()
+        before = ds.to_json()
+        with pytest.raises(InputError, match="240 private blocks of group 0099"):
+            marked(ds)
+        assert ds.to_json() == before
+
+    def test_one_that_is_ours_already_is_used(self):
+        ds = self.taken()
+        ds[0x009900FF].value = "DICOM-NODE"
+        assert label.read_mark(marked(ds)) == MARK
+
+    def test_the_last_free_one_is_used(self):
+        ds = self.taken()
+        del ds[0x009900FF]
+        assert label.read_mark(marked(ds)) == MARK
+
+
+def test_signatures_and_portraits_travel():
+    said = label.Mark(b"keys", signatures=((1, b"s" * 77), (3, b"t" * 77)), sealed_portraits=b"sealed")
+    assert label.read_mark(through_a_file(marked(stored(), said))) == said

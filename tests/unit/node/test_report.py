@@ -12,6 +12,7 @@ from dicom_node.report import (
     InstanceReport,
     Note,
     Place,
+    SignatureReport,
     instance_document,
     line,
 )
@@ -57,6 +58,23 @@ class TestLine:
         text = line(replace(INSTANCE, finding="pixels-altered", frames=(frame,)))
         assert "2 tiles altered" in text
         assert "altered: PatientID StudyDate" in text
+
+    def test_says_how_many_tiles_are_proven_and_what_it_looks_like(self):
+        frame = replace(
+            FRAME,
+            altered_tiles=((0, 1), (2, 3)),
+            proven_tiles=((0, 1),),
+            causes=(("resized", "the same picture"), ("lossy-compression", "steps")),
+        )
+        other = replace(frame, frame=2, causes=(("cropped", "another part"),))
+        text = line(replace(INSTANCE, finding="pixels-altered", frames=(frame, other)))
+        assert "4 tiles altered (2 proven), looks like resized or cropped" in text
+
+    def test_says_who_signed_if_anybody_did(self):
+        signed = replace(INSTANCE, signature=SignatureReport("valid", "0123456789abcdef", "", "pixels"))
+        assert "signature valid by 0123456789abcdef" in line(signed)
+        assert "signature invalid" in line(replace(INSTANCE, signature=SignatureReport("invalid")))
+        assert "signature" not in line(INSTANCE)
 
     def test_a_seal_in_the_header_has_no_lattice(self):
         frame = replace(FRAME, framing="header", lattice=None, psnr_db=None)
@@ -123,6 +141,7 @@ class TestDocument:
             "number_of_frames": 1,
             "frames_expected": 1,
             "segmenters": ["anatomy/1"],
+            "signature": {"state": "none", "key": "", "signed_at": "", "carried": ""},
         }
         assert set(told) == set(FrameReport.__dataclass_fields__)
         assert (told["altered_tiles"], told["altered_fields"]) == ([[2, 3]], ["PatientID"])

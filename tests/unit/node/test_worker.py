@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from blessmark.errors import WatermarkError
-from dicom_node import insist, log, private, worker
+from dicom_node import insist, log, private, signers, worker
 from dicom_node.config import Config, Keys
 from dicom_node.errors import InputError, LedgerError, LedgerUnavailable, NodeError, SpoolError, SpoolFull
 from dicom_node.jobs import Arrival, InstanceState, Outcome, Work
@@ -543,6 +543,32 @@ def test_protect_wants_a_key_ring(tmp_path: Path) -> None:
     made = made.model_copy(update={"keys": made.keys.model_copy(update={"ring": tmp_path / "absent"})})
     with pytest.raises(Exception, match="absent"):
         build_processor(made, untold)
+
+
+@pytest.mark.parametrize(
+    ("whole", "route", "state"), [(True, None, "valid"), (True, False, "none"), (False, True, "valid")]
+)
+def test_a_route_signs_as_configured(tmp_path: Path, whole: bool, route: bool | None, state: str) -> None:
+    from blessmark import pixels
+    from blessmark.segment import segmenter
+    from dicom_node.released import check_released
+    from tests import builders
+
+    made = with_ring(config(tmp_path, role="protect"), tmp_path / "ring")
+    signer = signers.generate(tmp_path / "signing")
+    made = made.model_copy(
+        update={
+            "keys": made.keys.model_copy(update={"signing": tmp_path / "signing"}),
+            "watermark": made.watermark.model_copy(update={"sign": whole}),
+            "routes": (made.routes[0].model_copy(update={"sign": route}),),
+        }
+    )
+    spool = Spool(made.storage.spool_dir, 1_000_000)
+    blob = spool.put([builders.file_bytes(builders.ct(256, 256))])
+    arrival = Arrival("1.2", "2.25.1", "1.2.840.10008.1.2.1", "A", "B", "all")
+    outcome = build_processor(made, untold)(Work(1, 1, 1, arrival, blob.name, 1_790_000_000.0, blob.size))
+    sent = pixels.read(spool.path(outcome.blob))
+    assert check_released(sent, "x", (segmenter("anatomy"),), (signer.public,)).signature.state == state
 
 
 @pytest.mark.parametrize("role", ["protect", "recover", "verify"])

@@ -1,6 +1,6 @@
 """The composition root: builds every part from the configuration, starts it, stops it.
 
-    storage -> self-test -> workers -> forwarders -> commitment -> receiver -> http        and back
+    storage -> self-test -> audit trail -> workers -> forwarders -> commitment -> receiver -> http        and back
 
 So nothing is accepted that could not be kept, worked on and sent; and what was accepted is finished or safely
 on disk before the process ends.
@@ -19,6 +19,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dicom_node import __version__, housekeeping, log
+from dicom_node.audit.auditor import Auditor
+from dicom_node.audit.repository import own_context
+from dicom_node.audit.trail import AuditTrail, auditor_of
 from dicom_node.committer import Committer
 from dicom_node.config import Config
 from dicom_node.dimse.scp import Receiver
@@ -86,6 +89,7 @@ class Service:
         self._open_storage(undo)
         self._self_test()
         salt = log_salt(config)
+        self._open_trail(salt, undo)
         bells = Bells(config.destinations)
         self.workers = Workers(config, self.ledger, bells, factory=self._factory, log_salt=salt)
         _run(self.workers, undo)
@@ -101,6 +105,7 @@ class Service:
             self.spool,
             self.ledger,
             on_arrival=bells.ring_work,
+            auditor=self.auditor,
             services=self.committer.desk.handlers(),
         )
         _run(self.receiver, undo)
@@ -126,6 +131,16 @@ class Service:
         undo.callback(self.ledger.end_run)
         log.event(_LOG, "recovered", swept=swept, leases=leases, checked=found.checked, lost=found.lost)
         housekeeping.warn_of_strangers(self.ledger, self._config)
+
+    def _open_trail(self, salt: bytes, undo: contextlib.ExitStack) -> None:
+        """Before anything that it tells about, and so stopped after all of it."""
+        self.auditor: Auditor | None = auditor_of(self._config, salt)
+        if self.auditor is not None:
+            settings = self._config.audit
+            trail = AuditTrail(
+                self._config, self.auditor, self.ledger, self.spool, lambda: own_context(settings)
+            )
+            _run(trail, undo)
 
     def _has_room(self) -> bool:
         try:
@@ -241,7 +256,7 @@ def _signals() -> Iterator[Callable[[], signal.Signals]]:
 
 
 def _run(
-    part: Workers | Forwarder | Housekeeper | Committer | Receiver | HttpServer,
+    part: AuditTrail | Workers | Forwarder | Housekeeper | Committer | Receiver | HttpServer,
     undo: contextlib.ExitStack,
 ) -> None:
     part.start()

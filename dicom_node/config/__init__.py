@@ -15,6 +15,7 @@ YAML, `references` sees what no single section can.
 
 from __future__ import annotations
 
+from dicom_node.config.auditing import Audit
 from dicom_node.config.committing import Asking, Commitment, ReportPolicy, Requester
 from dicom_node.config.kinds import RECORD_FIELDS, Section, record_tag
 from dicom_node.config.marking import Dct, Networks, SegmenterRule, Watermark, Workers
@@ -25,6 +26,8 @@ from dicom_node.config.sending import Destination, RetryPolicy
 from dicom_node.config.watching import Http, Log
 from dicom_node.config.whole import Config
 from dicom_node.config.words import (
+    AuditPatient,
+    AuditTransport,
     CalledAE,
     CarrierName,
     Dates,
@@ -48,6 +51,9 @@ from dicom_node.config.words import (
 __all__ = [
     "RECORD_FIELDS",
     "Asking",
+    "Audit",
+    "AuditPatient",
+    "AuditTransport",
     "CalledAE",
     "CarrierName",
     "Commitment",

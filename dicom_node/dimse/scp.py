@@ -26,6 +26,8 @@ from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.transport import ThreadedAssociationServer
 
 from dicom_node import log
+from dicom_node.audit.auditor import Auditor
+from dicom_node.audit.events import Objects, Outcome, Party, Study, Transferred
 from dicom_node.config import Config
 from dicom_node.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, patches
 from dicom_node.dimse.admission import Admission, Peer, rejection
@@ -38,7 +40,7 @@ from dicom_node.dimse.contexts import (
     is_accepted_class,
     is_storage,
 )
-from dicom_node.dimse.reception import Intake, Reception, Refusal, error_refusal
+from dicom_node.dimse.reception import NO_ROOM, Intake, Reception, Refusal, error_refusal
 from dicom_node.errors import NodeError, OutputError
 from dicom_node.jobs import Arrival
 from dicom_node.ledger import Ledger
@@ -71,6 +73,7 @@ class Receiver:
     spool, ledger : where objects and their jobs are kept
     on_arrival : called after every object that was kept, from the thread of its association
     services : events of pynetdicom with their handlers, for what `contexts.SERVICES` has beyond Verification
+    auditor : is told what was refused; None without an audit trail
     """
 
     def __init__(
@@ -81,11 +84,13 @@ class Receiver:
         *,
         on_arrival: Callable[[], object] = lambda: None,
         services: Sequence[tuple[Any, Callable[[Any], Any]]] = (),
+        auditor: Auditor | None = None,
     ) -> None:
         self._config = config
         self._spool = spool
         self._ledger = ledger
         self._on_arrival = on_arrival
+        self._auditor = auditor
         self._server: _Server | None = None
         self._services = tuple(services)
         self._admission = Admission(config.node.max_associations, config.node.max_associations_per_peer)
@@ -197,9 +202,10 @@ class Receiver:
             reception = self._reception(event)
             outcome = reception.finish()
             if isinstance(outcome, Blob):
-                outcome = self._record(reception, outcome) or outcome
+                outcome = self._record(reception, outcome, event.assoc.requestor.address) or outcome
         patches.busy(event.assoc)
         if isinstance(outcome, Refusal):
+            self._tell_refused(reception.arrival, outcome, event.assoc.requestor.address)
             return _refuse(reception.arrival, outcome)
         self._on_arrival()
         return SUCCESS
@@ -213,7 +219,7 @@ class Receiver:
                 reception.write(data_set)
         return reception
 
-    def _record(self, reception: Reception, blob: Blob) -> Refusal | None:
+    def _record(self, reception: Reception, blob: Blob, address: str) -> Refusal | None:
         """Write the row of an object whose bytes are kept; from then on it may be acknowledged."""
         arrival = reception.arrival
         try:
@@ -222,6 +228,8 @@ class Receiver:
             level = logging.ERROR if isinstance(error, NodeError) else logging.CRITICAL
             log.event(_LOG, "not-kept", level=level, error=error)
             return error_refusal(error)
+        if self._auditor is not None and not added.duplicate:
+            self._auditor.heard(added.id, address)
         uid = log.uid_hash(arrival.sop_instance_uid)
         if added.conflict:
             log.event(
@@ -248,6 +256,20 @@ class Receiver:
             receive_s=time.monotonic() - reception.started,
         )
         return None
+
+    def _tell_refused(self, arrival: Arrival, refused: Refusal, address: str) -> None:
+        if self._auditor is None:
+            return
+        outcome = Outcome.MINOR if refused == NO_ROOM else Outcome.SERIOUS
+        event = Transferred(
+            time.time(),
+            Party(arrival.calling_ae, address),
+            Party(arrival.called_ae, self._auditor.origin.host),
+            Objects(Study(), ((arrival.sop_class_uid, 1),)),
+            outcome=outcome,
+            why=f"{refused.status:04X} {refused.comment}",
+        )
+        self._auditor.tell(event)
 
     @contextlib.contextmanager
     def _receiving(self, association: Any) -> Iterator[None]:

@@ -20,6 +20,7 @@ Rules that bind here:
     instances    arrivals and the work on them
     operator     decisions of a person
     view         what these rest on: lists, one object, its story
+    trail        the story of all of them, for the audit trail
     conversions  objects made for destinations that take another transfer syntax
     outages      destinations that are down, and how attempts ended
     retention    what may go
@@ -40,6 +41,7 @@ from dicom_node.ledger.outages import Outages
 from dicom_node.ledger.promises import Promises
 from dicom_node.ledger.recovery import Claim, Part, Recovery
 from dicom_node.ledger.retention import Purged
+from dicom_node.ledger.trail import Step, Trail
 from dicom_node.ledger.view import DeadLetter, Event, Item, Kept, Parcel, View
 
 __all__ = [
@@ -57,8 +59,9 @@ __all__ = [
     "Part",
     "Purged",
     "Queue",
+    "Step",
 ]
 
 
-class Ledger(Recovery, Promises, Operator, View, Figures, Conversions, Outages):
+class Ledger(Recovery, Promises, Operator, View, Trail, Figures, Conversions, Outages):
     """The jobs of one node, in one SQLite file; see `database.Database` for how it is opened."""

@@ -52,6 +52,7 @@ NODE_EXCEPTIONS = {
         f"config.{name}": _CONFIG
         for name in (
             "__init__",
+            "auditing",
             "committing",
             "document",
             "kinds",

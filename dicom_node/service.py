@@ -1,6 +1,6 @@
 """The composition root: builds every part from the configuration, starts it, stops it.
 
-    storage -> self-test -> audit trail -> workers -> forwarders -> commitment -> receiver -> http        and back
+    storage -> self-test -> audit trail -> workers -> forwarders -> commitment -> receiver -> http, and back
 
 So nothing is accepted that could not be kept, worked on and sent; and what was accepted is finished or safely
 on disk before the process ends.

@@ -72,6 +72,11 @@ class Clerk(threading.Thread):
         self._begun: dict[Event, float] = {}
         self._alarm_at = 0.0
 
+    def start(self) -> None:
+        """Begin where the last run ended, or here and now; then follow from a thread of its own."""
+        self._contained(self._begin)
+        super().start()
+
     def run(self) -> None:
         """Follow until told to stop; what the ledger or the trail refuse is tried again."""
         while not self._stopping.wait(min(POLL_S, self._window_s)):
@@ -85,9 +90,8 @@ class Clerk(threading.Thread):
 
     def turn(self, *, last: bool = False) -> None:
         """Take in what has happened since; tell it when the window is over, or there is no other turn."""
-        if self._told_to < 0:
-            self._begin()
-        self._auditor.tell_repeats()
+        self._begin()
+        self._auditor.tell_repeats(last=last)
         while steps := self._ledger.steps(self._read_to, _BATCH):
             settled = steps if last else self._settled(steps)
             if not settled:
@@ -100,6 +104,8 @@ class Clerk(threading.Thread):
 
     def _begin(self) -> None:
         """Where the last run ended; a trail that is new begins now."""
+        if self._told_to >= 0:
+            return
         state = self._auditor.store.state()
         if state.told_to < 0:
             state = self._auditor.store.note(told_to=self._ledger.last_step())

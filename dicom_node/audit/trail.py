@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import pwd
 import socket
@@ -10,7 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from dicom_node import keys
+from dicom_node import keys, log
 from dicom_node.audit.auditor import Auditor
 from dicom_node.audit.clerk import Clerk
 from dicom_node.audit.courier import Courier
@@ -30,10 +31,11 @@ from dicom_node.audit.store import Store
 from dicom_node.audit.subjects import Subjects
 from dicom_node.audit.syslog import Label
 from dicom_node.config import Config
-from dicom_node.errors import KeyFileError
+from dicom_node.errors import AuditError, KeyFileError
 from dicom_node.ledger import Ledger
 from dicom_node.spool import Spool
 
+_LOG = logging.getLogger(__name__)
 #: share of the disk's reserve that audit messages leave free
 _SPARE_SHARE = 2
 
@@ -104,9 +106,13 @@ class AuditTrail:
 
     def _changes(self) -> Sequence[Event]:
         """Alerts about a configuration or a key ring that is another than at the last start."""
-        before, seen = self._auditor.store.state().seen, fingerprints(self._config)
-        if seen != before:
+        seen = fingerprints(self._config)
+        try:
+            before = self._auditor.store.state().seen
             self._auditor.store.note(seen=seen)
+        except AuditError as error:
+            log.event(_LOG, "audit-held-up", level=logging.ERROR, error=error)
+            return []
         if before is None:
             return []
         return [

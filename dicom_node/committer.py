@@ -177,7 +177,9 @@ class _Asker(_Worker):
         self._destination_name = name
         self._settings = config.commitment.ask
         self._ledger = ledger
-        self._inquirer = Inquirer(name, destination, config.node.ae_title, desk, self._settings.linger_s)
+        self._inquirer = Inquirer(
+            name, destination, config.node.ae_title, desk, self._settings.linger_s, config.tls
+        )
         self._delay = _delay(destination.retry)
 
     def turn(self) -> float:
@@ -350,7 +352,7 @@ class _Reporter:
         failure = PeerError(f"no address to report to is configured for requester {due.peer}")
         if requester is not None:
             try:
-                return commit.deliver(due, requester)
+                return commit.deliver(due, requester, self._config.tls)
             except PeerError as error:
                 failure = error
         origin = self._desk.origin(due) if self._config.commitment.same_association else None

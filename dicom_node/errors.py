@@ -7,6 +7,7 @@
     │   └── DataSetError     exit 1      a data set on its way in is cut off, or not in its syntax       C000
     ├── OutputError          exit 1      a result cannot be written
     ├── KeyFileError         exit 1      the key ring cannot be read, or is readable by others
+    ├── TlsError             exit 1      certificates, keys or lists for TLS cannot be used
     ├── SpoolFull            exit 1      no room to keep another object                                  A700
     ├── SpoolError           exit 1      the spool cannot be written or read                             A700
     ├── LedgerError          exit 1      the ledger refuses                                              A700
@@ -77,6 +78,10 @@ class OutputError(NodeError):
 
 class KeyFileError(NodeError):
     """The key ring cannot be read, or others can read it."""
+
+
+class TlsError(NodeError):
+    """Certificates, keys or revocation lists for TLS cannot be used."""
 
 
 class SpoolFull(NodeError):  # noqa: N818 - the name a reader of the ledger sees

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dicom_node import log
-from dicom_node.config import Config, Destination
+from dicom_node.config import Config, Destination, Tls
 from dicom_node.dimse.store import Sender, patience_s
 from dicom_node.errors import (
     ConversionError,
@@ -136,6 +136,7 @@ class _Site:
     destination: Destination
     watch: _Watch
     transcoder: Transcoder
+    tls: Tls
 
     def stands_aside(self, now: float) -> bool:
         """Whether its deliveries go to its fail-over now; outside its windows they would wait anyway."""
@@ -148,7 +149,11 @@ def _sites(config: Config, ledger: Ledger, clock: Clock) -> dict[str, _Site]:
     down = ledger.outages()
     return {
         name: _Site(
-            name, destination, _Watch(name, destination, ledger, clock, down.get(name)), Transcoder(config)
+            name,
+            destination,
+            _Watch(name, destination, ledger, clock, down.get(name)),
+            Transcoder(config),
+            config.tls,
         )
         for name, destination in config.destinations.items()
     }
@@ -236,7 +241,7 @@ class _Lane(threading.Thread):
     ) -> None:
         super().__init__(name=f"forward-{site.name}", daemon=True)
         self.destination_name = site.name
-        self.sender = Sender(site.name, site.destination, calling_ae)
+        self.sender = Sender(site.name, site.destination, calling_ae, site.tls)
         self.stopping = threading.Event()
         self._site = site
         self._destination = site.destination

@@ -17,11 +17,12 @@ from __future__ import annotations
 
 from dicom_node.config.auditing import Audit
 from dicom_node.config.committing import Asking, Commitment, ReportPolicy, Requester
-from dicom_node.config.kinds import RECORD_FIELDS, Section, record_tag
+from dicom_node.config.kinds import CREDENTIAL, RECORD_FIELDS, Section, record_tag
 from dicom_node.config.marking import Dct, Networks, SegmenterRule, Watermark, Workers
 from dicom_node.config.reading import json_schema, load, parse
 from dicom_node.config.receiving import Keys, Node, Storage
 from dicom_node.config.routing import Deidentify, Match, Route
+from dicom_node.config.securing import Access, Caller, Tls
 from dicom_node.config.sending import Destination, RetryPolicy
 from dicom_node.config.watching import Http, Log
 from dicom_node.config.whole import Config
@@ -44,17 +45,22 @@ from dicom_node.config.words import (
     Promise,
     Retain,
     Role,
+    TlsClients,
+    TlsProfile,
     Transcode,
     Uids,
 )
 
 __all__ = [
+    "CREDENTIAL",
     "RECORD_FIELDS",
+    "Access",
     "Asking",
     "Audit",
     "AuditPatient",
     "AuditTransport",
     "CalledAE",
+    "Caller",
     "CarrierName",
     "Commitment",
     "Config",
@@ -88,6 +94,9 @@ __all__ = [
     "Section",
     "SegmenterRule",
     "Storage",
+    "Tls",
+    "TlsClients",
+    "TlsProfile",
     "Transcode",
     "Uids",
     "Watermark",

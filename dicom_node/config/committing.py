@@ -17,6 +17,8 @@ class Requester(Section):
     ae_title: AETitle
     host: str = Field(min_length=1)
     port: Port
+    tls: bool = False
+    tls_name: str | None = Field(default=None, min_length=1)
     timeout_s: float = Field(default=30.0, gt=0.0, le=3600.0)
 
 

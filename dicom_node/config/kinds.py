@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
+import os
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +31,9 @@ RECORD_FIELDS: Mapping[str, int] = {
 }
 
 
+CREDENTIAL = "credential:"
+
+
 def record_tag(keyword: str) -> int | None:
     """The tag of a DICOM keyword, or None; loads pydicom's dictionary only for an uncommon keyword."""
     if keyword in RECORD_FIELDS:
@@ -52,7 +58,13 @@ def without_repeats(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _anchored(path: Path, info: ValidationInfo) -> Path:
-    """A relative path is relative to the file that names it, not to wherever the service was started."""
+    """A relative path is relative to the file that names it, not to wherever the service was started.
+
+    `credential:NAME` is what systemd hands to the service under that name (systemd.exec(5), LoadCredential=).
+    """
+    if str(path).startswith(CREDENTIAL):
+        folder = os.environ.get("CREDENTIALS_DIRECTORY")
+        return Path(folder, str(path).removeprefix(CREDENTIAL)) if folder else path
     return Path(info.context, path) if info.context else path
 
 
@@ -60,6 +72,22 @@ def _trimmed_ae(title: str) -> str:
     if title != title.strip(" "):
         raise ValueError("an AE title has no leading or trailing spaces (PS3.5 section 6.2)")
     return title
+
+
+def _network(text: str) -> str:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError as error:
+        raise ValueError(
+            f"not an address or network ({error}); write 10.1.2.3, 10.1.2.0/24 or 2001:db8::/32"
+        ) from error
+    return text
+
+
+def _certificate_name(text: str) -> str:
+    if text.startswith("sha256:") and not re.fullmatch(r"sha256:[0-9a-f]{64}", text):
+        raise ValueError("a fingerprint is sha256: and 64 hex digits, lower case, without colons")
+    return text
 
 
 def _window(text: str) -> str:
@@ -78,6 +106,9 @@ Pattern = Annotated[str, Field(min_length=1, max_length=64)]
 SegmenterName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
 SafePrivate = Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{3}[13579BDFbdf],xx[0-9A-Fa-f]{2},[^\\\\]{1,64}$")]
 Names = Annotated[tuple[Name, ...], AfterValidator(without_repeats)]
+#: a name in a certificate (DNS, address, URI; its common name if it has none of these), or `sha256:HEX` of it
+CertificateName = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_certificate_name)]
+Network = Annotated[str, AfterValidator(_network)]
 Hours = Annotated[str, AfterValidator(_window)]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import Field
 
 from dicom_node.config.kinds import AETitle, File, Port, Section
-from dicom_node.config.words import CalledAE
+from dicom_node.config.words import CalledAE, TlsClients
 
 
 class Node(Section):
@@ -17,7 +17,11 @@ class Node(Section):
     id: str = Field(pattern=r"^[A-Za-z0-9._-]{1,16}$")
     ae_title: AETitle
     bind: str = Field(default="0.0.0.0", min_length=1)  # noqa: S104 - a store-and-forward node is there to be reached
-    port: Port = 11112
+    #: null is none in the clear
+    port: Port | None = 11112
+    #: null is none with TLS
+    tls_port: Port | None = None
+    tls_clients: TlsClients = TlsClients.REQUIRED
     max_associations: int = Field(default=50, ge=1, le=1000)
     #: of one calling AE title at one address; a sender that runs wild leaves room for the others
     max_associations_per_peer: int = Field(default=20, ge=1, le=1000)

@@ -1,4 +1,4 @@
-"""What no single section can see: names that lead nowhere, routes that nothing reaches."""
+"""What no single section can see: names that lead nowhere, routes that nothing reaches, TLS without keys."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dicom_node.config.document import Document, Place
-from dicom_node.config.words import Role
+from dicom_node.config.words import Role, TlsClients
 
 
 def check_references(data: Any, document: Document) -> None:
@@ -27,6 +27,8 @@ def check_references(data: Any, document: Document) -> None:
             catch_all = name
         _check_destinations(_dict(route), place, known, document)
     _check_failover(known, document)
+    _check_listening(_dict(data), document)
+    _check_tls(_dict(data), document)
 
 
 def _check_destinations(
@@ -53,6 +55,41 @@ def _check_failover(destinations: Mapping[str, Any], document: Document) -> None
             document.problem(place, "is the destination itself; name another one")
         elif other not in destinations:
             document.problem(place, f"there is no destination {other}")
+
+
+def _check_listening(data: Mapping[str, Any], document: Document) -> None:
+    """Ports that nobody could use, and conditions that nobody could meet."""
+    node, tls, access = (_dict(data.get(name)) for name in ("node", "tls", "access"))
+    secure, clients = node.get("tls_port") is not None, node.get("tls_clients", TlsClients.REQUIRED)
+    if node.get("port", 0) is None and not secure:
+        document.problem(("node", "port"), "is null and so is tls_port: nobody could reach the node")
+    if secure and node.get("tls_port") == node.get("port", 11112):
+        document.problem(("node", "tls_port"), "is the port in the clear as well; 2762 is registered for TLS")
+    if secure and tls.get("certificate") is None:
+        document.problem(("node", "tls_port"), "needs tls.certificate and tls.key")
+    if secure and clients != TlsClients.NONE and tls.get("ca") is None:
+        document.problem(("node", "tls_port"), "needs tls.ca, which says whose certificates are believed")
+    for index, caller in enumerate(_list(access.get("callers"))):
+        place: Place = ("access", "callers", index)
+        if _dict(caller).get("certificates") and (not secure or clients == TlsClients.NONE):
+            said = "needs node.tls_port with tls_clients: required or optional; nobody shows a certificate"
+            document.problem((*place, "certificates"), said)
+        if _dict(caller).get("users") and access.get("users") is None:
+            document.problem((*place, "users"), "needs access.users, the file with their passcodes")
+
+
+def _check_tls(data: Mapping[str, Any], document: Document) -> None:
+    """Peers over TLS of which nothing could be believed."""
+    if _dict(data.get("tls")).get("ca") is not None:
+        return
+    requesters = _list(_dict(data.get("commitment")).get("requesters"))
+    peers: list[tuple[Place, Any]] = [
+        *((("destinations", name), peer) for name, peer in _dict(data.get("destinations")).items()),
+        *((("commitment", "requesters", index), peer) for index, peer in enumerate(requesters)),
+    ]
+    for place, peer in peers:
+        if _dict(peer).get("tls") is True:
+            document.problem((*place, "tls"), "needs tls.ca, which says whose certificates are believed")
 
 
 def _takes_everything(route: Mapping[str, Any]) -> bool:

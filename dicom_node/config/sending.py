@@ -38,6 +38,10 @@ class Destination(Section):
     ae_title: AETitle
     host: str = Field(min_length=1)
     port: Port
+    #: whether it is spoken to over TLS
+    tls: bool = False
+    #: the name that its certificate must have; null is `host`
+    tls_name: str | None = Field(default=None, min_length=1)
     associations: int = Field(default=2, ge=1, le=4)
     timeout_s: float = Field(default=30.0, gt=0.0, le=3600.0)
     transcode: Transcode = Transcode.LOSSLESS

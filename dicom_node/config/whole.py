@@ -13,6 +13,7 @@ from dicom_node.config.kinds import Name, Section
 from dicom_node.config.marking import Networks, Watermark, Workers
 from dicom_node.config.receiving import Keys, Node, Storage
 from dicom_node.config.routing import Route
+from dicom_node.config.securing import Access, Tls
 from dicom_node.config.sending import Destination
 from dicom_node.config.watching import Http, Log
 
@@ -21,6 +22,8 @@ class Config(Section):
     """The whole file, in the order in which an image travels."""
 
     node: Node
+    tls: Tls = Tls()
+    access: Access = Access()
     storage: Storage
     keys: Keys = Keys()
     watermark: Watermark = Watermark()
@@ -51,7 +54,14 @@ class Config(Section):
         same = next((peer for peer in self.destinations.values() if peer.ae_title == ae_title), None)
         if same is None:
             return None
-        return Requester(ae_title=ae_title, host=same.host, port=same.port, timeout_s=same.timeout_s)
+        return Requester(
+            ae_title=ae_title,
+            host=same.host,
+            port=same.port,
+            tls=same.tls,
+            tls_name=same.tls_name,
+            timeout_s=same.timeout_s,
+        )
 
     def is_mandatory(self, destination: str) -> bool:
         """Whether an instance is not safe before this destination has it; one that is gone counts as such."""

@@ -108,6 +108,21 @@ class CalledAE(enum.StrEnum):
     OWN = "own"
 
 
+class TlsProfile(enum.StrEnum):
+    """Which protocols and cipher suites are offered (PS3.15 annex B)."""
+
+    BCP195 = "bcp195"  #: B.12: TLS 1.2 and 1.3, the suites that RFC 9325 recommends
+    MODIFIED = "modified"  #: B.13: the same and ChaCha20 and CCM suites
+
+
+class TlsClients(enum.StrEnum):
+    """What the TLS port asks of those who connect."""
+
+    REQUIRED = "required"  #: a certificate that is believed
+    OPTIONAL = "optional"  #: one that is shown must be believed; one need not be shown
+    NONE = "none"  #: nothing: the connection is encrypted, nobody knows with whom
+
+
 class Promise(enum.StrEnum):
     """When the node commits to an instance that a peer asks about (PS3.4 annex J)."""
 

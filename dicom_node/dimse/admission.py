@@ -1,20 +1,32 @@
 """Who may open an association, and how many at once.
 
+    route  ->  the entry of `access.callers`: address, certificate  ->  a place  ->  user identity
+
 Rules that bind here:
 1. A peer is its calling AE title at its address: one that runs wild takes its own share and no more.
 2. Too many is a transient rejection ("local limit exceeded"), which senders answer by trying again; who will
    never be let in is told so for good.
+3. Whoever is known but comes from elsewhere, or proves to be somebody else, is told what a stranger is told.
 """
 
 from __future__ import annotations
 
+import fnmatch
+import ipaddress
+import logging
 import threading
 from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Protocol
 
-from dicom_node.config import CalledAE, Config, Match
+from dicom_node import log
+from dicom_node.config import Access, CalledAE, Caller, Config, Match
+from dicom_node.dimse.secure import Proof
+from dicom_node.errors import KeyFileError
+from dicom_node.users import Failures, Users
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +41,26 @@ class Rejection:
 
 UNKNOWN_CALLER = Rejection(1, 1, 3, "unknown-calling-ae")
 UNKNOWN_CALLED = Rejection(1, 1, 7, "unknown-called-ae")
+NOT_LISTED = Rejection(1, 1, 3, "caller-not-listed")
+OTHER_ADDRESS = Rejection(1, 1, 3, "address-not-allowed")
+OTHER_CERTIFICATE = Rejection(1, 1, 3, "certificate-not-allowed")
+NO_IDENTITY = Rejection(1, 2, 1, "user-identity-missing")
+OTHER_IDENTITY = Rejection(1, 2, 1, "user-identity-refused")
+LOCKED = Rejection(2, 3, 1, "user-identity-locked")
 TOO_MANY = Rejection(2, 3, 2, "too-many-associations")
 TOO_MANY_OF_PEER = Rejection(2, 3, 2, "too-many-associations-of-this-peer")
-REJECTIONS = (UNKNOWN_CALLER, UNKNOWN_CALLED, TOO_MANY, TOO_MANY_OF_PEER)
+REJECTIONS = (
+    UNKNOWN_CALLER,
+    UNKNOWN_CALLED,
+    NOT_LISTED,
+    OTHER_ADDRESS,
+    OTHER_CERTIFICATE,
+    NO_IDENTITY,
+    OTHER_IDENTITY,
+    LOCKED,
+    TOO_MANY,
+    TOO_MANY_OF_PEER,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +69,17 @@ class Peer:
 
     calling_ae: str
     address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A user name and passcode that a peer offers (PS3.7 table D.3-14); neither is ever shown."""
+
+    name: str
+    passcode: bytes
+
+    def __repr__(self) -> str:
+        return "Identity()"
 
 
 class Living(Hashable, Protocol):
@@ -57,6 +97,75 @@ def rejection(config: Config, calling_ae: str, called_ae: str) -> Rejection | No
         return None
     known = any(Match(calling_ae=route.match.calling_ae).takes(calling_ae, "") for route in config.routes)
     return UNKNOWN_CALLED if known else UNKNOWN_CALLER
+
+
+def stranger(access: Access, peer: Peer, proof: Proof | None) -> Rejection | None:
+    """Why a peer may not come in by its address and certificate, or None when it may.
+
+    `proof` is what it has proven over TLS, None in the clear.
+    """
+    if not access.callers:
+        return None
+    caller = access.caller(peer.calling_ae)
+    if caller is None:
+        return NOT_LISTED
+    if caller.addresses and not any(_within(peer.address, network) for network in caller.addresses):
+        return OTHER_ADDRESS
+    if caller.certificates and not any(proof is not None and proof.has(name) for name in caller.certificates):
+        return OTHER_CERTIFICATE
+    return None
+
+
+def _within(address: str, network: str) -> bool:
+    try:
+        given = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(given, ipaddress.IPv6Address) and given.ipv4_mapped is not None:
+        given = given.ipv4_mapped
+    return given in ipaddress.ip_network(network)
+
+
+class Identities:
+    """Who must prove a user name, and whether it did."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        self._users = None if access.users is None else Users(access.users)
+        self._failures = Failures()
+        if self._users is not None:
+            self._users.load()  # a node whose file is no good does not start
+
+    def required(self, peer: Peer) -> bool:
+        """Whether a peer comes in only with a user name."""
+        return bool(self._caller(peer).users)
+
+    def rejection(self, peer: Peer, offered: Identity | None) -> Rejection | None:
+        """Why a peer may not come in by the identity that it offers, or None when it may. Takes its time."""
+        wanted = self._caller(peer).users
+        if not wanted:
+            return None
+        if self._failures.locked(peer.address):
+            return LOCKED
+        if offered is None:
+            return NO_IDENTITY
+        if self._proven(offered) and any(fnmatch.fnmatchcase(offered.name, name) for name in wanted):
+            return None
+        self._failures.note(peer.address)
+        return OTHER_IDENTITY
+
+    def _caller(self, peer: Peer) -> Caller:
+        return self._access.caller(peer.calling_ae) or _ANYBODY
+
+    def _proven(self, offered: Identity) -> bool:
+        try:
+            return self._users is not None and self._users.knows(offered.name, offered.passcode)
+        except KeyFileError as error:
+            log.event(_LOG, "users-not-read", level=logging.ERROR, error=error)
+            return False
+
+
+_ANYBODY = Caller(ae_title="*")
 
 
 class Admission:

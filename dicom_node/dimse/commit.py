@@ -24,10 +24,10 @@ from pynetdicom.presentation import build_context
 
 from dicom_node import log
 from dicom_node.commitment import Answer, Ask, Due, Reference, Report, Request, Taken
-from dicom_node.config import Destination, Requester
-from dicom_node.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, patches
+from dicom_node.config import Destination, Requester, Tls
+from dicom_node.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, patches, secure
 from dicom_node.dimse.contexts import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE, is_uid
-from dicom_node.errors import NodeError, PeerError
+from dicom_node.errors import NodeError, PeerError, TlsError
 
 _LOG = logging.getLogger(__name__)
 
@@ -36,6 +36,7 @@ MAX_REFERENCES = 50_000
 #: associations to one destination that are kept open for an answer on the same one
 MAX_LINGERING = 4
 
+_NO_TLS = Tls()
 _SYNTAXES = ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2"]
 _REQUEST, _ALL_COMMITTED, _FAILURES_EXIST = 1, 1, 2
 
@@ -244,12 +245,15 @@ def _item(reference: Reference, failure: int | None = None) -> Dataset:
 # ---- our answers to peers ----
 
 
-def deliver(due: Due, requester: Requester) -> int:
+def deliver(due: Due, requester: Requester, tls: Tls = _NO_TLS) -> int:
     """Give a peer its answer over an association of its own; the status that it answered.
 
     Raises PeerError when it is away, refuses, does not offer the service or does not answer.
     """
-    peer = _Peer(f"requester {requester.ae_title}", requester, due.called_ae)
+    try:
+        peer = _Peer(f"requester {requester.ae_title}", requester, due.called_ae, tls)
+    except TlsError as error:
+        raise PeerError(str(error), reason="tls-files") from error
     association = peer.associate([build_role(STORAGE_COMMITMENT, scp_role=True)])
     try:
         return _deliver_on(association, due.report, peer)
@@ -289,12 +293,19 @@ class Inquirer:
     calling_ae : the AE title of this node, to which the destination reports
     desk : takes answers that come on the same association
     linger_s : seconds for which an association is kept open for that
+    tls : what this node shows and believes, where the destination is spoken to over TLS
     """
 
     def __init__(
-        self, name: str, destination: Destination, calling_ae: str, desk: Desk, linger_s: float
+        self,
+        name: str,
+        destination: Destination,
+        calling_ae: str,
+        desk: Desk,
+        linger_s: float,
+        tls: Tls = _NO_TLS,
     ) -> None:
-        self._peer = _Peer(f"destination {name}", destination, calling_ae)
+        self._peer = _Peer(f"destination {name}", destination, calling_ae, tls)
         self._desk = desk
         self._linger_s = linger_s
         #: association -> when it is closed, on the clock of `time.monotonic`
@@ -339,8 +350,9 @@ class Inquirer:
 class _Peer:
     """Opens associations for storage commitment to one address."""
 
-    def __init__(self, name: str, where: Destination | Requester, calling_ae: str) -> None:
+    def __init__(self, name: str, where: Destination | Requester, calling_ae: str, tls: Tls) -> None:
         patches.apply()
+        self._client = secure.Client(tls, where)
         self.name = name
         self._where = where
         self._entity: Any = AE(ae_title=calling_ae)
@@ -360,6 +372,7 @@ class _Peer:
                 contexts=[build_context(STORAGE_COMMITMENT, _SYNTAXES)],
                 ae_title=where.ae_title,
                 ext_neg=roles,
+                tls_args=self._client.arguments,
                 evt_handlers=[
                     (evt.EVT_ABORTED, lambda event: patches.hang_up(event.assoc)),
                     (evt.EVT_ESTABLISHED, lambda event: patches.install_gate(event.assoc)),
@@ -374,6 +387,10 @@ class _Peer:
         if association.is_rejected:
             answer = association.acceptor.primitive
             raise PeerError(f"{self.name} refuses the association: {answer.result_str}, {answer.reason_str}")
+        failure = self._client.failure()
+        if failure is not None:
+            said = f"{self.name} at {where.host}:{where.port} is not to be trusted: {failure[1]}"
+            raise PeerError(said, reason=failure[0])
         if association.rejected_contexts:
             raise PeerError(f"{self.name} does not offer storage commitment", retryable=False)
         raise PeerError(f"{self.name} cannot be reached at {where.host}:{where.port}")

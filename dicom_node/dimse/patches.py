@@ -24,6 +24,8 @@ looks a thousand times a second, in two threads,         fifty times a second on
   whether there is something to do                        second (measured: 1.7 % of a core, then 0.3 %)
 answers garbage after an abort with more aborts         drops it
 leaves a socket open that the peer has reset            closes it
+takes what TLS says to itself for data, and waits for    asks whether there is data
+  the data (session tickets after a handshake)
 loses a thread to a malformed request and keeps the     ends the association
   connection, unwatched, for as long as the peer likes
 logs PDUs, identifiers, values off the wire             logs none: any of them may hold a patient
@@ -52,6 +54,7 @@ from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import AddressInformation, AssociationSocket
 
 from dicom_node import log
+from dicom_node.dimse.tls_socket import TlsSocket
 
 SUPPORTED = "3.0."
 #: largest PDU that is not P-DATA, in bytes: an A-ASSOCIATE-RQ with 128 contexts of 57 syntaxes is 0.3 MB
@@ -264,6 +267,20 @@ def _create_socket(self: Any, address: AddressInformation) -> socket.socket:
     sock: socket.socket = _stock_create_socket(self, address)
     send_at_once(sock)
     return sock
+
+
+_stock_ready = AssociationSocket.ready
+
+
+def _ready(self: Any) -> bool:
+    connection = self.socket
+    if not isinstance(connection, TlsSocket) or not self._is_connected:
+        return bool(_stock_ready.__get__(self))
+    try:
+        return connection.readable()
+    except OSError:
+        self.event_queue.put(_CLOSED)
+        return False
 
 
 def _recv(self: Any, nr_bytes: int) -> bytearray:
@@ -530,6 +547,7 @@ _REPAIRS: tuple[tuple[type, str, Any], ...] = (
     (DIMSEMessage, "decode_msg", _decode_msg),
     (DIMSEServiceProvider, "receive_primitive", _receive_primitive),
     (AssociationSocket, "recv", _recv),
+    (AssociationSocket, "ready", property(_ready)),
     (AssociationSocket, "send", _send),
     (AssociationSocket, "_create_socket", _create_socket),
     (AssociationSocket, "_shutdown_socket", _shutdown_socket),

@@ -21,16 +21,24 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
-from pynetdicom.pdu_primitives import SOPClassCommonExtendedNegotiation
+from pynetdicom.pdu_primitives import SOPClassCommonExtendedNegotiation, UserIdentityNegotiation
 from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.transport import ThreadedAssociationServer
 
-from dicom_node import log
+from dicom_node import log, security
 from dicom_node.audit.auditor import Auditor
 from dicom_node.audit.events import Objects, Outcome, Party, Study, Transferred
 from dicom_node.config import Config
-from dicom_node.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, patches
-from dicom_node.dimse.admission import Admission, Peer, rejection
+from dicom_node.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, patches, secure
+from dicom_node.dimse.admission import (
+    Admission,
+    Identities,
+    Identity,
+    Peer,
+    Rejection,
+    rejection,
+    stranger,
+)
 from dicom_node.dimse.contexts import (
     SERVICES,
     STORAGE_CLASSES,
@@ -52,12 +60,14 @@ _LOG = logging.getLogger(__name__)
 _STORAGE_SERVICE = "1.2.840.10008.4.2"
 _IMPLICIT_LITTLE = "1.2.840.10008.1.2"
 #: connections that have not asked for an association yet, beyond `max_associations`; and those of one address
-_SPARE_CONNECTIONS, _SPARE_OF_ADDRESS = 400, 200
-#: seconds that such a connection may take to ask
+_SPARE_CONNECTIONS, _SPARE_OF_ADDRESS = 500, 250
+#: seconds that such a connection may take to ask; before that, as many for the handshake of TLS
 ASK_S = 10.0
 _POLL_S = 0.1
 #: seconds between two collections of ended associations, which are cycles that hold buffers
 _COLLECT_S = 30.0
+#: PS3.7 table D.3-14: the identity is a user name and a passcode
+_USER_AND_PASSCODE = 2
 #: PS3.7 annex C.5: the VR of Error Comment is LO
 _COMMENT_LENGTH = 64
 
@@ -91,29 +101,64 @@ class Receiver:
         self._ledger = ledger
         self._on_arrival = on_arrival
         self._auditor = auditor
-        self._server: _Server | None = None
+        self._servers: list[_Server] = []
         self._services = tuple(services)
         self._admission = Admission(config.node.max_associations, config.node.max_associations_per_peer)
+        self._identities = Identities(config.access)
         self._storing: set[Any] = set()
         self._lock = threading.Lock()
 
     @property
-    def port(self) -> int:
-        """The port that is listened on."""
-        return self._config.node.port if self._server is None else int(self._server.server_address[1])
+    def port(self) -> int | None:
+        """The port that is listened on in the clear; None is none."""
+        return self._port_of(False, self._config.node.port)
+
+    @property
+    def tls_port(self) -> int | None:
+        """The port that is listened on with TLS; None is none."""
+        return self._port_of(True, self._config.node.tls_port)
+
+    def _port_of(self, secured: bool, configured: int | None) -> int | None:
+        ports = [int(server.server_address[1]) for server in self._servers if bool(server.door) is secured]
+        return ports[0] if ports else configured
 
     @property
     def listening(self) -> bool:
         """Whether associations are being accepted."""
-        return self._server is not None
+        return bool(self._servers)
+
+    @property
+    def associations(self) -> list[Any]:
+        """Every connection that has not ended, asked for an association or not."""
+        return [association for server in self._servers for association in server.active_associations]
 
     def start(self) -> None:
-        """Listen; returns at once. Raises OutputError when the address cannot be bound."""
+        """Listen; returns at once.
+
+        Raises OutputError when an address cannot be bound, TlsError when a file for TLS is no good.
+        """
         patches.apply()
-        node = self._config.node
+        node, tls = self._config.node, self._config.tls
+        door = None if node.tls_port is None else secure.Door(tls, node.tls_clients)
+        wanted = [(node.port, None), (node.tls_port, door)]
+        with contextlib.ExitStack() as undo:
+            for port, behind in wanted:
+                if port is not None:
+                    server = self._listen(port, behind)
+                    undo.callback(server.server_close)
+                    self._servers.append(server)
+            undo.pop_all()
+        for server in self._servers:
+            serve = threading.Thread(
+                target=server.serve_forever, args=(_POLL_S,), name="receiver", daemon=True
+            )
+            serve.start()
+
+    def _listen(self, port: int, door: secure.Door | None) -> _Server:
+        bind = self._config.node.bind
         try:
-            self._server = self._entity().make_server(
-                (node.bind, node.port),
+            server = self._entity().make_server(
+                (bind, port),
                 contexts=[build_context(VERIFICATION)],
                 evt_handlers=[
                     (evt.EVT_REQUESTED, self._on_requested),
@@ -126,28 +171,27 @@ class Receiver:
             )
         except OSError as error:
             raise OutputError(
-                f"cannot listen on {node.bind}:{node.port}: {error.strerror}; is another program there?"
+                f"cannot listen on {bind}:{port}: {error.strerror}; is another program there?"
             ) from error
-        self._server.connection_limit = node.max_associations + _SPARE_CONNECTIONS
-        serve = threading.Thread(
-            target=self._server.serve_forever, args=(_POLL_S,), name="receiver", daemon=True
-        )
-        serve.start()
+        assert isinstance(server, _Server)
+        server.connection_limit = self._config.node.max_associations + _SPARE_CONNECTIONS
+        server.door = door
+        return server
 
     def stop(self, drain_s: float = 10.0) -> None:
         """Accept no more, give objects under way `drain_s` seconds to arrive, then hang up."""
-        if self._server is None:
-            return
-        server, self._server = self._server, None
-        server.shutdown()
+        servers, self._servers = self._servers, []
+        for server in servers:
+            server.shutdown()
         deadline = time.monotonic() + drain_s
-        while server.established() and time.monotonic() < deadline:
-            for association in server.established():
+        while (left := _established(servers)) and time.monotonic() < deadline:
+            for association in left:
                 if not self._is_receiving(association):
                     association.abort(block=False)
             time.sleep(0.02)
-        for association in server.active_associations:
-            patches.hang_up(association)
+        for server in servers:
+            for association in server.active_associations:
+                patches.hang_up(association)
 
     def _entity(self) -> Any:
         entity = AE(ae_title=self._config.node.ae_title)
@@ -171,12 +215,9 @@ class Receiver:
         association, request = event.assoc, event.assoc.requestor.primitive
         peer = Peer(request.calling_ae_title.strip(), association.requestor.address)
         called_ae = request.called_ae_title.strip()
-        verdict = rejection(self._config, peer.calling_ae, called_ae)
-        verdict = verdict or self._admission.admit(association, peer)
+        verdict = self._verdict(association, peer, called_ae)
         if verdict is not None:
-            log.event(_LOG, "association-rejected", level=logging.WARNING, reason=verdict.word)
-            association.acse.send_reject(verdict.result, verdict.source, verdict.reason)
-            association.kill()
+            _reject(association, verdict, peer, called_ae)
             return
         intake = Intake(lambda command, context_id: self._begin(association, command, context_id))
         patches.conduct(association, intake, self._config.node.stall_s)
@@ -184,6 +225,25 @@ class Receiver:
         stores = self._config.route_for(peer.calling_ae, called_ae) is not None
         accepts = is_accepted_class if stores else SERVICES.__contains__
         _negotiate(association, request.presentation_context_definition_list, accepts)
+
+    def _verdict(self, association: Any, peer: Peer, called_ae: str) -> Rejection | None:
+        """Why an association is rejected, the cheapest question first; None when it has its place."""
+        proof = secure.proof_of(association.dul.socket.socket)
+        return (
+            rejection(self._config, peer.calling_ae, called_ae)
+            or stranger(self._config.access, peer, proof)
+            or self._admission.admit(association, peer)
+            or self._identity_rejection(association, peer)
+        )
+
+    def _identity_rejection(self, association: Any, peer: Peer) -> Rejection | None:
+        if not self._identities.required(peer):
+            return None
+        offered = association.requestor.user_identity
+        verdict = self._identities.rejection(peer, _identity(offered))
+        if verdict is None and offered.positive_response_requested:
+            association.acceptor.add_negotiation_item(_positive_response())
+        return verdict
 
     def _on_common_extended(self, event: Any) -> dict[str, SOPClassCommonExtendedNegotiation]:
         """Serve private and unregistered classes as storage; the library would abort at the first object."""
@@ -305,6 +365,15 @@ class _Server(ThreadedAssociationServer):
     block_on_close = False
     connection_limit = _SPARE_CONNECTIONS
     collect_at = 0.0
+    #: what shakes hands with those who connect; None is a port in the clear
+    door: secure.Door | None = None
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        #: connections whose handshake is under way, and their addresses
+        self._shaking: dict[Any, str] = {}
+        self._stopped = False
+        self._shaking_lock = threading.Lock()
+        super().__init__(*arguments, **named)
 
     def get_request(self) -> tuple[socket.socket, Any]:
         assert self.socket is not None
@@ -317,7 +386,32 @@ class _Server(ThreadedAssociationServer):
         present = self.active_associations
         silent = [other for other in present if other.requestor.primitive is None]
         of_address = sum(other.requestor.address == address[0] for other in silent)
-        return len(present) < self.connection_limit and of_address < _SPARE_OF_ADDRESS
+        with self._shaking_lock:
+            shaking = list(self._shaking.values())
+        count, of_address = len(present) + len(shaking), of_address + shaking.count(address[0])
+        return count < self.connection_limit and of_address < _SPARE_OF_ADDRESS
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Called in a thread of the connection's own, so that a handshake keeps nobody waiting but itself."""
+        if self.door is not None:
+            with self._counted(request, client_address[0]):
+                connection = self.door.shake(request, client_address, ASK_S)
+            if connection is None or self._stopped:
+                self.shutdown_request(request)
+                return
+            request.close()
+            request = connection
+        super().finish_request(request, client_address)
+
+    @contextlib.contextmanager
+    def _counted(self, request: Any, address: str) -> Iterator[None]:
+        with self._shaking_lock:
+            self._shaking[request] = address
+        try:
+            yield
+        finally:
+            with self._shaking_lock:
+                del self._shaking[request]
 
     def service_actions(self) -> None:
         """Called at every poll; the library would collect garbage at every sixtieth."""
@@ -333,6 +427,37 @@ class _Server(ThreadedAssociationServer):
         """Stop accepting and close the listening socket; associations live on."""
         BaseServer.shutdown(self)
         self.server_close()
+        with self._shaking_lock:
+            self._stopped = True
+            for connection in self._shaking:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+
+
+def _identity(item: Any) -> Identity | None:
+    """The user name and passcode of a User Identity item; None for every other kind, or none."""
+    if item is None or item.user_identity_type != _USER_AND_PASSCODE:
+        return None
+    return Identity(bytes(item.primary_field).decode("utf-8", "replace"), bytes(item.secondary_field or b""))
+
+
+def _positive_response() -> UserIdentityNegotiation:
+    """Says that the identity was believed; its only field is empty for passcodes (PS3.7 table D.3-15)."""
+    item = UserIdentityNegotiation()
+    item.server_response = b""
+    return item
+
+
+def _established(servers: Sequence[_Server]) -> list[Any]:
+    return [association for server in servers for association in server.established()]
+
+
+def _reject(association: Any, verdict: Rejection, peer: Peer, called_ae: str) -> None:
+    security.tell(
+        security.Occurrence("association-rejected", verdict.word, peer.address, peer.calling_ae, called_ae)
+    )
+    association.acse.send_reject(verdict.result, verdict.source, verdict.reason)
+    association.kill()
 
 
 def _negotiate(association: Any, proposed: list[PresentationContext], accepts: Callable[[str], bool]) -> None:

@@ -20,8 +20,8 @@ from pydicom.uid import UID
 from pynetdicom import AE, evt
 from pynetdicom.presentation import build_context
 
-from dicom_node.config import Destination
-from dicom_node.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, patches, stream
+from dicom_node.config import Destination, Tls
+from dicom_node.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, patches, secure, stream
 from dicom_node.errors import PeerError, SpoolError
 from dicom_node.jobs import Send
 
@@ -29,6 +29,7 @@ from dicom_node.jobs import Send
 MAX_CONTEXTS = 128
 
 Pair = tuple[str, str]
+_NO_TLS = Tls()
 
 
 def patience_s(destination: Destination, path: Path) -> float:
@@ -51,10 +52,14 @@ class Sender:
     name : the destination's name in the configuration, for messages
     destination : where to send
     calling_ae : the AE title of this node
+    tls : what this node shows and believes, where the destination is spoken to over TLS
+
+    Raises TlsError if that is no good.
     """
 
-    def __init__(self, name: str, destination: Destination, calling_ae: str) -> None:
+    def __init__(self, name: str, destination: Destination, calling_ae: str, tls: Tls = _NO_TLS) -> None:
         patches.apply()
+        self._client = secure.Client(tls, destination)
         self._name = name
         self._destination = destination
         self._entity = self._make_entity(calling_ae)
@@ -143,6 +148,7 @@ class Sender:
                 where.port,
                 contexts=[build_context(uid, syntax) for uid, syntax in self._proposed],
                 ae_title=where.ae_title,
+                tls_args=self._client.arguments,
                 evt_handlers=[
                     # else an abort waits in the queue behind everything that a dead peer does not read
                     (evt.EVT_ABORTED, lambda event: patches.hang_up(event.assoc)),
@@ -158,6 +164,11 @@ class Sender:
             raise self._failure(
                 f"refuses the association: {answer.result_str}, {answer.reason_str}",
                 "rejected-transient" if answer.result == 0x02 else "rejected-permanent",
+            )
+        failure = self._client.failure()
+        if not association.is_established and failure is not None:
+            raise self._failure(
+                f"at {where.host}:{where.port} is not to be trusted: {failure[1]}", failure[0]
             )
         if not association.is_established and not association.rejected_contexts:
             raise self._failure(f"cannot be reached at {where.host}:{where.port}", "unreachable")

@@ -61,6 +61,7 @@ NODE_EXCEPTIONS = {
             "receiving",
             "references",
             "routing",
+            "securing",
             "sending",
             "watching",
             "whole",

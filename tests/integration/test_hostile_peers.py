@@ -58,6 +58,7 @@ class Site:
 
     @property
     def port(self) -> int:
+        assert self.receiver.port is not None
         return self.receiver.port
 
     def kept(self) -> int:
@@ -65,9 +66,7 @@ class Site:
 
     def is_quiet(self) -> bool:
         """Whether no connection is left, and nothing half-written."""
-        server = self.receiver._server
-        assert server is not None
-        return not server.active_associations and not list((self.spool.folder / "tmp").iterdir())
+        return not self.receiver.associations and not list((self.spool.folder / "tmp").iterdir())
 
 
 @pytest.fixture

@@ -94,7 +94,7 @@ class Wire:
         self.on_same: list[Due] = []
         self.status: Callable[[Due], int] = lambda _due: 0
 
-    def deliver(self, due: Due, requester: Any) -> int:
+    def deliver(self, due: Due, requester: Any, _tls: object) -> int:
         assert requester.ae_title == due.peer
         self.delivered.append(due)
         return self.status(due)

@@ -35,7 +35,7 @@ class FakeSender:
     takes: ClassVar[dict[str, str]] = {}
     made: ClassVar[list[FakeSender]] = []
 
-    def __init__(self, name: str, _destination: object, _calling_ae: str) -> None:
+    def __init__(self, name: str, _destination: object, _calling_ae: str, _tls: object) -> None:
         self.name = name
         self.connected = False
         self.closed = threading.Event()

@@ -360,7 +360,7 @@ def test_no_more_associations_than_allowed(tmp_path: Path) -> None:
             )
         assert first.is_established
         first.release()
-        wait_until(lambda: not site.receiver._server or not site.receiver._server.active_associations)
+        wait_until(lambda: not site.receiver.associations)
         with associated(site) as third:
             assert third.is_established
 
@@ -608,7 +608,7 @@ def test_what_nobody_answers_any_more_leaves_nothing(
         assert len(being_written(site)) == 1  # the third waits in the network, not here
     go.set()
     wait_until(lambda: not being_written(site))
-    wait_until(lambda: not site.receiver._server or not site.receiver._server.active_associations)
+    wait_until(lambda: not site.receiver.associations)
 
 
 def test_requests_that_do_not_wait_for_answers_are_answered_one_by_one(site: Site, tmp_path: Path) -> None:
@@ -708,7 +708,7 @@ def test_a_malformed_pdu_costs_its_own_association(site: Site, payload: bytes) -
         assert wire.hung_up()
     assert raw_accepts(site)
     assert being_written(site) == []
-    wait_until(lambda: not site.receiver._server or not site.receiver._server.active_associations)
+    wait_until(lambda: not site.receiver.associations)
 
 
 def test_a_peer_has_its_share_of_associations(tmp_path: Path) -> None:
@@ -769,14 +769,13 @@ def test_a_connection_that_asks_nothing_is_closed(tmp_path: Path, monkeypatch: p
             half.send(request()[:40])
             assert silent.hung_up()
             assert half.hung_up()
-        wait_until(lambda: not site.receiver._server or not site.receiver._server.active_associations)
+        wait_until(lambda: not site.receiver.associations)
 
 
 def test_connections_are_watched_by_the_system(site: Site) -> None:
     with associated(site) as association:
         assert association.is_established
-        assert site.receiver._server is not None
-        (ours,) = site.receiver._server.active_associations
+        (ours,) = site.receiver.associations
         assert ours.dul.socket.socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
 
 
@@ -785,7 +784,7 @@ def test_one_address_does_not_take_every_connection(tmp_path: Path, monkeypatch:
     with contextlib.closing(Site(tmp_path)) as site, contextlib.ExitStack() as held:
         for _ in range(3):
             held.enter_context(Wire(site.receiver.port))
-        wait_until(lambda: site.receiver._server and len(site.receiver._server.active_associations) == 3)
+        wait_until(lambda: len(site.receiver.associations) == 3)
         with Wire(site.receiver.port) as fourth:
             assert fourth.hung_up()
 

@@ -18,13 +18,13 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from dicom_node import __version__, housekeeping, log
+from dicom_node import __version__, housekeeping, log, security
 from dicom_node.audit.auditor import Auditor
-from dicom_node.audit.repository import own_context
-from dicom_node.audit.trail import AuditTrail, auditor_of
+from dicom_node.audit.trail import AuditTrail, auditor_of, refusals
 from dicom_node.committer import Committer
-from dicom_node.config import Config
+from dicom_node.config import AuditTransport, Config
 from dicom_node.dimse.scp import Receiver
+from dicom_node.dimse.secure import Renewed, client_context
 from dicom_node.errors import EXIT_DONE, NodeError, SpoolError
 from dicom_node.forwarder import Forwarder
 from dicom_node.housekeeping import Housekeeper
@@ -136,11 +136,10 @@ class Service:
         """Before anything that it tells about, and so stopped after all of it."""
         self.auditor: Auditor | None = auditor_of(self._config, salt)
         if self.auditor is not None:
-            settings = self._config.audit
-            trail = AuditTrail(
-                self._config, self.auditor, self.ledger, self.spool, lambda: own_context(settings)
-            )
-            _run(trail, undo)
+            over_tls = self._config.audit.transport is AuditTransport.TLS
+            context = Renewed(self._config.tls, client_context).context if over_tls else None
+            _run(AuditTrail(self._config, self.auditor, self.ledger, self.spool, context), undo)
+            undo.enter_context(security.listening(refusals(self.auditor)))
 
     def _has_room(self) -> bool:
         try:

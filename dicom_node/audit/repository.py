@@ -49,8 +49,8 @@ class Stream:
     Parameters
     ----------
     settings : where it is, and how patient to be
-    context : makes the TLS settings anew for each connection, so that a renewed certificate is used;
-        None for TCP in the clear
+    context : gives the TLS settings for each connection, so that a renewed certificate is used; None for
+        TCP in the clear
     """
 
     def __init__(self, settings: Audit, context: Context | None) -> None:
@@ -75,7 +75,8 @@ class Stream:
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, patience_ms)
             if self._context is None:
                 return plain
-            return self._context().wrap_socket(plain, server_hostname=host)
+            name = self._settings.tls_name or host
+            return self._context().wrap_socket(plain, server_hostname=name)
         except BaseException:
             plain.close()
             raise
@@ -187,20 +188,9 @@ class Datagrams:
         return True
 
 
-def own_context(settings: Audit) -> ssl.SSLContext:
-    """TLS as this node speaks it to the repository. Raises OSError when a file is no good."""
-    context = ssl.create_default_context(cafile=settings.ca)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if settings.certificate is not None:
-        context.load_cert_chain(settings.certificate, settings.private_key)
-    return context
-
-
-def repository_of(settings: Audit, context: Context) -> Repository:
-    """The repository that a configuration names; `context` is asked for with TLS only."""
-    if settings.transport is AuditTransport.UDP:
-        return Datagrams(settings)
-    return Stream(settings, context if settings.transport is AuditTransport.TLS else None)
+def repository_of(settings: Audit, context: Context | None) -> Repository:
+    """The repository that a configuration names; `context` where it is spoken to over TLS."""
+    return Datagrams(settings) if settings.transport is AuditTransport.UDP else Stream(settings, context)
 
 
 def _failure(settings: Audit, what: str, error: Exception) -> PeerError:

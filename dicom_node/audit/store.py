@@ -63,7 +63,10 @@ class Store:
         self._spare_bytes = spare_bytes
         self._turn = threading.Lock()
         with self._failures():
-            self._messages.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for made in (folder, self._messages):
+                if not made.exists():
+                    made.mkdir(mode=0o700, parents=True, exist_ok=True)
+                    _give_away(made, made.parent)
             self._settle_number()
 
     def put(self, messages: Sequence[bytes], *, beyond: bool = False) -> None:
@@ -138,7 +141,7 @@ class Store:
     def _written(self, path: Path, content: bytes) -> Path:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
-            self._give_away(handle)
+            _give_away(handle, self.folder)
             written = 0
             while written < len(content):
                 written += os.write(handle, content[written:])
@@ -146,12 +149,6 @@ class Store:
         finally:
             os.close(handle)
         return path
-
-    def _give_away(self, handle: int) -> None:
-        """What root writes belongs to the service, or the service could not send it."""
-        if os.geteuid() == 0:
-            owner = self.folder.stat()
-            os.fchown(handle, owner.st_uid, owner.st_gid)
 
     def _check_room(self, count: int, spare: int) -> None:
         waiting = len(os.listdir(self._messages))  # noqa: PTH208
@@ -177,7 +174,7 @@ class Store:
         with self._turn:
             handle = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
             try:
-                self._give_away(handle)
+                _give_away(handle, self.folder)
                 fcntl.flock(handle, fcntl.LOCK_EX)
                 yield handle
             finally:
@@ -193,6 +190,13 @@ class Store:
             raise AuditError(
                 f"the audit trail in {self.folder} cannot be used: {error.strerror}; check folder and disk"
             ) from error
+
+
+def _give_away(what: int | Path, like: Path) -> None:
+    """What root makes belongs to whom the folder belongs, or the service could not send it."""
+    if os.geteuid() == 0:
+        owner = like.stat()
+        os.chown(what, owner.st_uid, owner.st_gid)
 
 
 def _number_in(lock: int) -> int:

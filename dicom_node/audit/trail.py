@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import pwd
 import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from dicom_node import keys, log
+from dicom_node import keys, log, security
 from dicom_node.audit.auditor import Auditor
 from dicom_node.audit.clerk import Clerk
 from dicom_node.audit.courier import Courier
@@ -78,11 +77,11 @@ class AuditTrail:
     config : with `audit.host`
     auditor : who takes events
     ledger, spool : where the node keeps what it does, and to what
-    context : makes the TLS settings of the connection to the repository
+    context : gives the TLS settings of the connection to the repository; None for one in the clear
     """
 
     def __init__(
-        self, config: Config, auditor: Auditor, ledger: Ledger, spool: Spool, context: Context
+        self, config: Config, auditor: Auditor, ledger: Ledger, spool: Spool, context: Context | None
     ) -> None:
         self._config = config
         self._auditor = auditor
@@ -122,6 +121,24 @@ class AuditTrail:
         ]
 
 
+def refusals(auditor: Auditor) -> security.Listener:
+    """Tells an auditor what `security` is told: who was not let in, or proved not to be who he says."""
+
+    def refused(occurrence: security.Occurrence) -> None:
+        called = f" calling {occurrence.called_ae}" if occurrence.called_ae else ""
+        auditor.tell(
+            SecurityAlert(
+                time.time(),
+                Alert.ASSOCIATION_REFUSED,
+                f"{occurrence.event}: {occurrence.reason}{called}",
+                Outcome.SERIOUS,
+                Party(occurrence.calling_ae or "", occurrence.peer),
+            )
+        )
+
+    return refused
+
+
 _FINGERPRINTED = (
     (
         "configuration",
@@ -142,19 +159,3 @@ def fingerprints(config: Config) -> dict[str, str]:
         "configuration": hashlib.sha256(config.model_dump_json().encode()).hexdigest(),
         "keys": hashlib.sha256(ring.encode()).hexdigest(),
     }
-
-
-def person() -> Party:
-    """Who gave a command: the login, through sudo too, at this machine."""
-    return Party(login(), socket.gethostname())
-
-
-def login() -> str:
-    """The login of who gave a command; its number where it has no name."""
-    behind = os.environ.get("SUDO_USER", "")
-    if behind and os.geteuid() == 0:
-        return behind
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return str(os.getuid())

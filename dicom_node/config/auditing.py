@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from dicom_node.config.kinds import File, Port, Section
+from dicom_node.config.kinds import CertificateName, Port, Section
 from dicom_node.config.words import AuditPatient, AuditTransport
 
 MessageId = Annotated[str, Field(pattern=r"^[!-~]{1,32}$")]
@@ -19,11 +19,8 @@ class Audit(Section):
     host: Annotated[str, Field(min_length=1)] | None = None
     port: Port = 6514
     transport: AuditTransport = AuditTransport.TLS
-    #: whose certificates are trusted (PEM); null trusts those of the system
-    ca: File | None = None
-    #: this node's own certificate and its key (PEM); null shows none
-    certificate: File | None = None
-    private_key: File | None = None
+    #: the name that its certificate must have, if not `host`
+    tls_name: CertificateName | None = None
     #: seconds that the repository may take to answer or to take a message
     timeout_s: float = Field(default=10.0, gt=0.0, le=600.0)
     patient: AuditPatient = AuditPatient.NONE

@@ -84,10 +84,12 @@ def config(folder: Path, ring: Path, to: int, sink: Sink, **route: object) -> Co
             "audit": {
                 "host": "localhost",
                 "port": sink.port,
+                "aggregate_s": 3600.0,
+            },
+            "tls": {
                 "ca": folder / "authority.pem",
                 "certificate": folder / "node.pem",
-                "private_key": folder / "node.key",
-                "aggregate_s": 3600.0,
+                "key": folder / "node.key",
             },
         },
         strict=False,

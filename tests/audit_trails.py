@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import datetime
 import re
@@ -75,6 +76,11 @@ class Told:
             each.find("ParticipantObjectIDTypeCode").get("originalText"): each.get("ParticipantObjectID")
             for each in self.root.findall("ParticipantObjectIdentification")
         }
+
+    @property
+    def described(self) -> str:
+        """What an alert is about."""
+        return base64.b64decode(self.root.find(".//ParticipantObjectDetail").get("value")).decode()
 
     @property
     def instances(self) -> int:
@@ -188,11 +194,15 @@ class Sink:
         return [received(message) for message in list(self.messages)]
 
     def wait_for(self, count: int, limit_s: float = 20.0) -> list[Told]:
+        """So many messages, each valid."""
+        self.wait_for_bytes(count, limit_s)
+        return self.told
+
+    def wait_for_bytes(self, count: int, limit_s: float = 20.0) -> None:
         deadline = time.monotonic() + limit_s
         while len(self.messages) < count:
-            assert time.monotonic() < deadline, [told.short for told in self.told]
+            assert time.monotonic() < deadline, self.messages
             time.sleep(0.02)
-        return self.told
 
     def _serve(self, server: socket.socket) -> None:
         with contextlib.suppress(OSError):

@@ -12,8 +12,12 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE
 from pynetdicom.presentation import build_context
 
+from blessmark.payload.record import FULL_FIELDS
+from blessmark.segment import segmenter
 from dicom_node import keys
 from dicom_node.config import Config
+from dicom_node.keys import FileKeyRing
+from dicom_node.protect import Site, protect
 from dicom_node.service import Service
 from tests.audit_trails import Sink, Told, papers
 from tests.builders import file_bytes, mr
@@ -101,11 +105,13 @@ def image(number: int, **attributes: Any) -> Dataset:
         128,
         96,
         seed=number,
-        StudyInstanceUID=STUDY,
-        PatientID=PATIENT,
-        PatientName="Audited^Person",
-        SOPInstanceUID=f"{STUDY}.{number}",
-        **attributes,
+        **{
+            "StudyInstanceUID": STUDY,
+            "PatientID": PATIENT,
+            "PatientName": "Audited^Person",
+            "SOPInstanceUID": f"{STUDY}.{number}",
+            **attributes,
+        },
     )
 
 
@@ -190,3 +196,68 @@ def test_what_the_node_refuses(tmp_path: Path, ring: Path, sink: Sink, archive: 
     assert [each.short for each in told][1:-1] == [("DICOM Instances Transferred", "C", 8)] * 2
     assert [each.instances for each in told[1:-1]] == [1, 2]
     assert told[1].users[0] == ("MODALITY", True)
+
+
+def test_who_is_not_let_in(tmp_path: Path, ring: Path, sink: Sink, archive: Keeper) -> None:
+    def act(service: Service) -> None:
+        assert send(service, tmp_path, image(1), calling="STRANGER") == []
+
+    run(tmp_path, config(tmp_path, ring, archive.port, sink, role="pass"), act)
+    refused = only(sink.wait_for(3), "Node Authentication")
+    assert (refused.event, refused.outcome) == ("Security Alert", 8)
+    assert refused.users == [("NODE", True), ("STRANGER", False)]
+    assert "unknown-calling-ae" in refused.described
+
+
+@pytest.mark.parametrize(
+    ("role", "tampered"),
+    [("verify", True), ("recover", False), pytest.param("recover", True, marks=pytest.mark.slow)],
+)
+def test_what_was_marked_is_judged_or_given_back(
+    tmp_path: Path, ring: Path, sink: Sink, archive: Keeper, role: str, tampered: bool
+) -> None:
+    marked = image(1)
+    protect(marked, Site("n0", FileKeyRing.load(ring), segmenter("anatomy"), FULL_FIELDS), 1_790_000_000)
+    if tampered:
+        samples = bytearray(marked.PixelData)
+        samples[40 * 96 * 2 : 56 * 96 * 2] = bytes(16 * 96 * 2)
+        marked.PixelData = bytes(samples)
+    content = file_bytes(marked)
+
+    def act(service: Service) -> None:
+        assert send(service, tmp_path, content) == [0]
+        wait_until(lambda: service.ledger.counts().idle, 40.0)
+
+    run(tmp_path, config(tmp_path, ring, archive.port, sink, role=role), act)
+    held = role == "recover" and tampered
+    told = sink.wait_for(4 + tampered + (role == "recover" and not tampered) + 2 * (not held))
+    accessed = only(told, "DICOM Instances Accessed")
+    assert (accessed.action, accessed.outcome) == ("R" if role == "verify" else "U", 4 if held else 0)
+    alerts = [each.type for each in told if each.event == "Security Alert"]
+    if tampered:
+        assert alerts == ["Object Security Attributes Changed"]
+        assert "the watermark says" in only(told, "Security Alert").described
+    else:
+        assert alerts == ([] if role == "verify" else ["Use of Restricted Function"])
+
+
+def test_a_repository_that_was_away_over_restarts_is_told_everything_in_order(
+    tmp_path: Path, ring: Path, sink: Sink, archive: Keeper
+) -> None:
+    sink.stop()
+    made = config(tmp_path, ring, archive.port, sink, role="pass")
+    for number in range(3):
+
+        def act(service: Service, number: int = number) -> None:
+            assert send(service, tmp_path, image(number, StudyInstanceUID=f"1.2.{number}")) == [0]
+            wait_until(lambda: service.ledger.counts().deliveries["delivered"] == number + 1, 40.0)
+
+        run(tmp_path, made, act)
+    assert sink.messages == []
+    sink.start()
+    run(tmp_path, made, lambda service: sink.wait_for_bytes(16))
+    told = sink.wait_for(17)
+    starts = [each.type for each in told if each.event == "Application Activity"]
+    assert starts == ["Application Start", "Application Stop"] * 4
+    studies = [each.things["Study Instance UID"] for each in told if each.action == "C"]
+    assert studies == [f"1.2.{number}" for number in (0, 0, 1, 1, 2, 2)]

@@ -1,4 +1,4 @@
-"""Every event is a message that the schema of PS3.15 A.5.1 takes, whatever came off the wire, and names whom it may."""
+"""Every event is a message that the schema of PS3.15 A.5.1 takes, and names nobody whom it may not."""
 
 from __future__ import annotations
 

@@ -1,0 +1,149 @@
+"""Commands on files tell the trail of the node beside them, before they do what they tell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dicom_node import cli, keys
+from dicom_node.audit.events import Objects, Study
+from dicom_node.audit.store import Store
+from dicom_node.cli.live import login
+from dicom_node.cli.trail import told_to
+from dicom_node.errors import ConfigError
+from tests.audit_trails import Told, parsed, received
+from tests.builders import file_bytes, mr
+
+_CONFIG = """\
+node: {{id: n, ae_title: NODE}}
+storage: {{folder: {folder}, reserve_mb: 16}}
+routes: [{{name: all, role: verify}}]
+audit: {{host: {host}, transport: tcp, keep_messages: 100}}
+"""
+
+
+@pytest.fixture
+def configuration(scratch: Path) -> Path:
+    path = scratch / "node.yaml"
+    path.write_text(_CONFIG.format(folder=scratch / "node", host="audit.example"))
+    return path
+
+
+def waiting(scratch: Path) -> list[Told]:
+    store = Store(scratch / "node" / "audit", 100)
+    messages = [store.read(number) for number in store.waiting()]
+    return [received(message) for message in messages if message is not None]
+
+
+def test_the_first_object_of_a_study_is_told_at_once_and_the_others_at_the_end(
+    configuration: Path, scratch: Path
+) -> None:
+    trail = told_to(configuration, configuration)
+    for number in range(5):
+        trail.judged(Objects(Study("1.2"), (("ct", 1),)), "authentic" if number else "pixels-altered")
+        assert [each.short[0] for each in waiting(scratch)] == [
+            "DICOM Instances Accessed",
+            "Object Security Attributes Changed",
+        ]
+    trail.close()
+    last = waiting(scratch)[-1]
+    assert (last.short, last.instances, last.users[0]) == (
+        ("DICOM Instances Accessed", "R", 0),
+        4,
+        (login(), True),
+    )
+
+
+def test_what_is_recovered_is_an_export_and_the_use_of_a_restricted_function(
+    configuration: Path, scratch: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ring, into = scratch / "keyring", scratch / "in"
+    keys.generate(ring)
+    into.mkdir()
+    for number in range(2):
+        ds = mr(96, 96, seed=number, StudyInstanceUID="1.2.3", PatientID="P-4711")
+        (into / f"{number}.dcm").write_bytes(file_bytes(ds))
+    common = ["--keys", str(ring)]
+    assert cli.main(["protect", str(into), "--out", str(scratch / "marked"), *common]) == 0
+    recover = ["recover", str(scratch / "marked"), "--out", str(scratch / "out"), *common]
+    assert cli.main([*recover, "--config", str(configuration)]) == 0
+    told = waiting(scratch)
+    assert [(each.short, each.instances) for each in told] == [
+        (("DICOM Instances Accessed", "R", 0), 1),
+        (("Export", "R", 0), 1),
+        (("Use of Restricted Function", "E", 0), 1),
+        (("DICOM Instances Accessed", "R", 0), 1),
+        (("Export", "R", 0), 1),
+        (("Use of Restricted Function", "E", 0), 1),
+    ]
+    assert {each.things["Study Instance UID"] for each in told} == {"1.2.3"}
+    assert {each.things["Patient Number"] for each in told} == {"withheld"}
+    capsys.readouterr()
+
+
+def test_nothing_is_recovered_without_a_trail(
+    configuration: Path, scratch: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ring = scratch / "keyring"
+    keys.generate(ring)
+    (scratch / "image").write_bytes(file_bytes(mr(96, 96)))
+    assert (
+        cli.main(["protect", str(scratch / "image"), "--out", str(scratch / "m"), "--keys", str(ring)]) == 0
+    )
+    Store(scratch / "node" / "audit", 100).put([b"full"] * 100)
+    command = ["recover", str(scratch / "m"), "--out", str(scratch / "out"), "--keys", str(ring)]
+    assert cli.main([*command, "--config", str(configuration)]) == 1
+    assert "audit messages wait" in capsys.readouterr().err
+    assert not (scratch / "out").exists()
+
+
+def test_without_a_configuration_nothing_is_told(scratch: Path) -> None:
+    told_to(None, scratch / "none.yaml").judged(Objects(Study()), "authentic")
+    assert not (scratch / "node").exists()
+
+
+def test_a_configuration_that_is_named_must_be_there(scratch: Path) -> None:
+    with pytest.raises(ConfigError):
+        told_to(scratch / "none.yaml", scratch / "none.yaml")
+
+
+def test_who_gave_the_command_is_known_through_sudo(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setenv("SUDO_USER", "anna")
+    assert login() == "anna"
+
+
+def test_status_and_export_show_what_waits_and_the_export_is_told(
+    configuration: Path, scratch: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told_to(configuration, configuration).judged(Objects(Study("1.2")), "authentic")
+    for options in ([], ["--json"]):
+        assert cli.main(["audit", "status", "--config", str(configuration), *options]) == 0
+    assert "1 messages wait for audit.example:6514" in capsys.readouterr().out
+    assert cli.main(["audit", "export", "--config", str(configuration)]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert parsed(line.encode()).event == "DICOM Instances Accessed"
+    target = scratch / "trail.xml"
+    assert cli.main(["audit", "export", "--config", str(configuration), "--out", str(target)]) == 0
+    assert [parsed(each).event for each in target.read_bytes().splitlines()] == [
+        "DICOM Instances Accessed",
+        "Audit Log Used",
+    ]
+    assert waiting(scratch)[-1].users[0] == (login(), True)
+
+
+def test_status_says_what_was_lost(
+    configuration: Path, scratch: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Store(scratch / "node" / "audit", 100).note(lost=3, lost_since=1.0)
+    assert cli.main(["audit", "status", "--config", str(configuration)]) == 3
+    assert "3 events were not told since 1970" in capsys.readouterr().out
+
+
+def test_a_node_without_a_trail_has_none_to_show(
+    configuration: Path, scratch: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configuration.write_text(_CONFIG.format(folder=scratch / "node", host="null"))
+    assert cli.main(["audit", "status", "--config", str(configuration)]) == 2
+    assert "audit.host" in capsys.readouterr().err

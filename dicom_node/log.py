@@ -4,11 +4,13 @@ Rules that bind here:
 1. A line is an event name and fields from `FIELDS`. A field of another name is left out; only its name is
    shown, under `refused`.
 2. UIDs appear as `uid_hash`, the same at one site for ever and different at every other.
-3. Of a library's line only where it came from is shown: its text may quote a data set. Of a plain line of our
-   own the text is shown, with numbers and our own errors filled in and everything else as its type.
-   Python's warnings are not shown at all: see `silence_warnings`.
+3. Of a library's line only where it came from is shown: its text may quote a data set. What remains of a
+   warning says nothing to anybody, so below an error a library is heard at the level `debug` only. Of a plain
+   line of our own the text is shown, with numbers and our own errors filled in and everything else as its
+   type. Python's warnings are not shown at all: see `silence_warnings`.
 4. Of an exception the type and the place are shown; its message only if it is one of ours, which never name
    a patient.
+5. Under systemd each line begins with its priority (sd-daemon(3)), which the journal takes off and keeps.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import hashlib
 import hmac
 import json
 import logging
+import os
 import sys
 import traceback
 import warnings
@@ -55,6 +58,7 @@ FIELDS: Mapping[str, str] = {
     "conflict": "whether the UID had come with other content",
     "bytes": "size of the object",
     "count": "how many",
+    "refusals": "how many objects of an association were refused",
     "swept": "half-written files removed at start",
     "leases": "leases that a restart ended",
     "checked": "rows held against the spool",
@@ -80,8 +84,9 @@ FIELDS: Mapping[str, str] = {
     "segment_s": "seconds to find the region of interest",
     "embed_s": "seconds to embed or extract",
     "encode_s": "seconds to encode",
-    "send_s": "seconds to send",
-    "total_s": "seconds in all",
+    "work_s": "seconds from the arrival of an object until it was ready to be sent",
+    "send_s": "seconds to send, the last attempt",
+    "total_s": "seconds in all; of a delivery, since the object arrived",
     "ms": "milliseconds in all",
     "version": "version of this software",
     "node": "id of this node",
@@ -109,9 +114,23 @@ def setup(format: str, level: str, *, salt: bytes = b"", stream: TextIO | None =
     """
     global _salt
     _salt = salt
-    handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(_Json() if format == "json" else _Text())
+    stream = stream or sys.stderr
+    handler = logging.StreamHandler(stream)
+    formatter = _Json() if format == "json" else _Text()
+    handler.setFormatter(_Prioritised(formatter) if goes_to_the_journal(stream) else formatter)
+    if level != "debug":
+        handler.addFilter(_is_heard)
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+
+
+def goes_to_the_journal(stream: TextIO) -> bool:
+    """Whether systemd has connected this very stream to the journal (systemd.exec(5), JOURNAL_STREAM)."""
+    named = os.environ.get("JOURNAL_STREAM", "")
+    try:
+        facts = os.fstat(stream.fileno())
+    except (OSError, ValueError):  # a stream without a file
+        return False
+    return named == f"{facts.st_dev}:{facts.st_ino}"
 
 
 def silence_warnings() -> None:
@@ -209,6 +228,26 @@ def _exception(error: BaseException) -> dict[str, object]:
     if error.__cause__ is not None:
         shown["cause"] = type(error.__cause__).__name__
     return shown
+
+
+def _is_heard(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR or record.name.split(".", 1)[0] in _OUR_LOGGERS
+
+
+#: sd-daemon(3)
+_PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
+
+
+class _Prioritised(logging.Formatter):
+    """Another formatter's line behind the priority that the journal files it under."""
+
+    def __init__(self, formatter: logging.Formatter) -> None:
+        super().__init__()
+        self._formatter = formatter
+
+    def format(self, record: logging.LogRecord) -> str:
+        priority = next((number for level, number in _PRIORITIES if record.levelno >= level), 7)
+        return f"<{priority}>{self._formatter.format(record)}"
 
 
 class _Json(logging.Formatter):

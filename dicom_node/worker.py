@@ -243,10 +243,12 @@ class Worker:
             self._bells.ring_sends(destination)
 
     def _report(self, work: Work, outcome: Outcome, error: Exception | None, total_s: float) -> None:
+        # what goes on to a destination is told by a line from there
+        done = logging.DEBUG if outcome.destinations else logging.INFO
         log.event(
             _LOG,
             "processed",
-            level=logging.INFO if error is None else logging.ERROR,
+            level=done if error is None else logging.ERROR,
             error=error,
             job=work.id,
             uid=log.uid_hash(work.arrival.sop_instance_uid),

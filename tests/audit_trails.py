@@ -40,6 +40,10 @@ class Told:
     message_id: str = ""
 
     @property
+    def text(self) -> bytes:
+        return bytes(etree.tostring(self.root))
+
+    @property
     def event(self) -> str:
         return self.root.find("EventIdentification/EventID").get("originalText")
 

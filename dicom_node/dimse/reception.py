@@ -218,10 +218,14 @@ class Intake:
     Parameters
     ----------
     start : makes a reception of the command set and the id of its presentation context
+    on_end : called when nothing will be answered any more
     """
 
-    def __init__(self, start: Callable[[Any, int], Reception]) -> None:
+    def __init__(
+        self, start: Callable[[Any, int], Reception], on_end: Callable[[], object] = lambda: None
+    ) -> None:
         self.begin = start
+        self._on_end = on_end
         self._lock = threading.Lock()
         self._waiting: set[Reception] = set()
         self._answering = True
@@ -246,6 +250,7 @@ class Intake:
             left, self._waiting = self._waiting, set()
         for reception in left:
             reception.discard()
+        self._on_end()
 
 
 def _level(error: Exception) -> int:

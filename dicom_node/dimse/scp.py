@@ -49,6 +49,7 @@ from dicom_node.dimse.contexts import (
     is_storage,
 )
 from dicom_node.dimse.reception import NO_ROOM, Intake, Reception, Refusal, error_refusal
+from dicom_node.dimse.visits import Visit
 from dicom_node.errors import NodeError, OutputError
 from dicom_node.jobs import Arrival
 from dicom_node.ledger import Ledger
@@ -106,6 +107,7 @@ class Receiver:
         self._admission = Admission(config.node.max_associations, config.node.max_associations_per_peer)
         self._identities = Identities(config.access)
         self._storing: set[Any] = set()
+        self._visits: dict[Any, Visit] = {}
         self._lock = threading.Lock()
 
     @property
@@ -219,7 +221,11 @@ class Receiver:
         if verdict is not None:
             _reject(association, verdict, peer, called_ae)
             return
-        intake = Intake(lambda command, context_id: self._begin(association, command, context_id))
+        self._visits[association] = Visit(association, peer, called_ae)
+        intake = Intake(
+            lambda command, context_id: self._begin(association, command, context_id),
+            lambda: self._ended(association),
+        )
         patches.conduct(association, intake, self._config.node.stall_s)
         # without a route there is nothing to store; the peer may still answer a request of ours
         stores = self._config.route_for(peer.calling_ae, called_ae) is not None
@@ -264,11 +270,21 @@ class Receiver:
             if isinstance(outcome, Blob):
                 outcome = self._record(reception, outcome, event.assoc.requestor.address) or outcome
         patches.busy(event.assoc)
+        visit = self._visits.get(event.assoc)
         if isinstance(outcome, Refusal):
+            if visit is not None:
+                visit.refused()
             self._tell_refused(reception.arrival, outcome, event.assoc.requestor.address)
             return _refuse(reception.arrival, outcome)
+        if visit is not None:
+            visit.kept(outcome.size)
         self._on_arrival()
         return SUCCESS
+
+    def _ended(self, association: Any) -> None:
+        visit = self._visits.pop(association, None)
+        if visit is not None:
+            visit.ended()
 
     def _reception(self, event: Any) -> Reception:
         """What has arrived with a request; from memory if the library is not repaired."""
@@ -304,6 +320,7 @@ class Receiver:
         log.event(
             _LOG,
             "received",
+            level=logging.DEBUG,  # what it was part of, and what became of it, are told in a line each
             job=added.id,
             uid=uid,
             route=arrival.route,

@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: venv demo test test-all check bench vectors docs lock clean
+.PHONY: venv demo test test-all check bench vectors docs lock bundle clean
 
 venv: $(STAMP)
 
@@ -45,6 +45,10 @@ docs: venv
 
 lock: venv
 	$(BIN)/pip-compile --quiet --strip-extras --extra dev --extra fuzz --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file constraints.txt pyproject.toml
+
+# Everything that an installation without a network needs, in dist/; EXTRA=cpu adds TensorFlow.
+bundle: venv
+	PYTHON=$(BIN)/python sh packaging/make_bundle.sh $(EXTRA)
 
 clean:
 	rm -rf $(VENV) build dist demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

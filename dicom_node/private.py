@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import os
@@ -73,9 +74,14 @@ def keep_out_of_dumps() -> None:
 
     Every process that holds keys or pixels calls it: the limit is inherited, the other is not.
     """
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with contextlib.suppress(
+        OSError, ValueError
+    ):  # a sandbox may forbid it; systemd's LimitCORE= has it done
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # core files that a program takes through a pipe ignore the limit (core(5)); this they do not
-    if sys.platform == "linux" and ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0):
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    if not is_out_of_dumps():
         log.event(_LOG, "memory-not-private", level=logging.WARNING)
 
 

@@ -13,25 +13,26 @@ import logging
 import os
 import secrets
 import signal
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from dicom_node import __version__, housekeeping, log, security
+from dicom_node import __version__, housekeeping, log, private, security
 from dicom_node.audit.auditor import Auditor
 from dicom_node.audit.trail import AuditTrail, auditor_of, refusals
 from dicom_node.committer import Committer
-from dicom_node.config import AuditTransport, Config
+from dicom_node.config import AuditTransport, Config, Role
 from dicom_node.dimse.scp import Receiver
 from dicom_node.dimse.secure import Renewed, client_context
 from dicom_node.errors import EXIT_DONE, NodeError, SpoolError
 from dicom_node.forwarder import Forwarder
 from dicom_node.housekeeping import Housekeeper
 from dicom_node.http import HttpServer
+from dicom_node.keys import FileKeyRing, fingerprint
 from dicom_node.ledger import Ledger
 from dicom_node.metrics import LedgerCollector
 from dicom_node.spool import Spool, release_reserve
+from dicom_node.systemd import Watchdog, notify
 from dicom_node.worker import Bells, Factory, Workers, build_processor
 
 _LOG = logging.getLogger(__name__)
@@ -75,12 +76,21 @@ class Service:
     def problems(self) -> list[str]:
         """What keeps the node from doing its work at this moment, one word each."""
         checks: dict[str, Callable[[], object]] = {
-            "receiver": lambda: self.receiver.listening,
             "workers": lambda: self.workers.alive,
-            "forwarder": lambda: self.forwarder.alive,
-            "committer": lambda: self.committer.alive,
             "spool": self._has_room,
             "ledger": self._answers,
+        }
+        return [*self.dead_parts(), *(name for name, check in checks.items() if not check())]
+
+    def dead_parts(self) -> list[str]:
+        """Parts of the node that have ended although nobody stopped them; only a new start mends that.
+
+        Workers are none: whoever dies among them is replaced, and the others receive and send meanwhile.
+        """
+        checks: dict[str, Callable[[], object]] = {
+            "receiver": lambda: self.receiver.listening,
+            "forwarder": lambda: self.forwarder.alive,
+            "committer": lambda: self.committer.alive,
         }
         return [name for name, check in checks.items() if not check()]
 
@@ -165,7 +175,9 @@ def serve(
     """
     log.setup(config.log.format, config.log.level, salt=log_salt(config))
     log.silence_warnings()
+    private.keep_out_of_dumps()
     threading.excepthook = _thread_failed
+    tell_security(config)
     service = Service(config, self_test=self_test, factory=factory)
     with _signals() as next_signal:
         service.start()
@@ -174,32 +186,57 @@ def serve(
             "ready",
             node=config.node.id,
             port=service.receiver.port,
+            tls_port=service.receiver.tls_port,
             called_ae=config.node.ae_title,
             count=service.workers.alive,
             version=__version__,
         )
         notify("READY=1")
+        watchdog = Watchdog(service.dead_parts)
+        watchdog.start()
         try:
             log.event(_LOG, "stopping", signal=next_signal().name)
         finally:
             notify("STOPPING=1")
+            watchdog.stop()
             service.stop()
     log.event(_LOG, "stopped", node=config.node.id)
     return EXIT_DONE
 
 
+def tell_security(config: Config) -> None:
+    """Say with which keys and segmenters this node works, and who may come in; ids and fingerprints only.
+
+    Raises KeyFileError where a route needs keys and the ring is no good.
+    """
+    if any(route.role is not Role.PASS for route in config.routes):
+        _tell_keys(FileKeyRing.load(config.keys.ring))
+        _tell_segmenters(config)
+    if not config.access.callers:
+        log.event(_LOG, "access-open", level=logging.WARNING, reason="access.callers is empty")
+    if config.node.port is not None:
+        log.event(_LOG, "listening-in-the-clear", port=config.node.port)
+
+
+def _tell_keys(ring: FileKeyRing) -> None:
+    for key in ring.keys:
+        state = "revoked" if key.id in ring.revoked else "current" if key == ring.current else "read-only"
+        log.event(_LOG, "key", key_id=key.id, fingerprint=fingerprint(key), state=state)
+
+
+def _tell_segmenters(config: Config) -> None:
+    """By their ids, which hold the hash of the weights."""
+    from blessmark.errors import SegmenterError
+    from blessmark.segment import segmenter
+
+    rules = config.watermark.segmenter_rules
+    for name in dict.fromkeys((config.watermark.segmenter, *(rule.use for rule in rules))):
+        with contextlib.suppress(SegmenterError):  # a worker says so
+            log.event(_LOG, "segmenter", segmenter=segmenter(name).id)
+
+
 def _thread_failed(failure: threading.ExceptHookArgs) -> None:
     log.event(_LOG, "thread-failed", level=logging.ERROR, error=failure.exc_value)
-
-
-def notify(state: str) -> None:
-    """Tell the service manager (sd_notify(3)); without one, do nothing."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-        # a leading @ stands for the zero byte of Linux's abstract names
-        sock.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
 
 
 def log_salt(config: Config) -> bytes:

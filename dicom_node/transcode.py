@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
-from dicom_node import log
+from dicom_node import log, private
 from dicom_node.config import Config, Destination, Log, Plain, Transcode
 from dicom_node.errors import ConversionError, NodeError, SpoolFull
 from dicom_node.jobs import NOT_SENDABLE
@@ -175,6 +175,7 @@ def _serve(place: _Place, pipe: Connection) -> None:
         signal.signal(number, signal.SIG_IGN)  # they reach the whole group; the node itself says when to stop
     log.setup(place.log.format, place.log.level)
     log.silence_warnings()
+    private.keep_out_of_dumps()
     from blessmark.errors import WatermarkError
     from dicom_node import convert
 

@@ -28,12 +28,12 @@ from multiprocessing.synchronize import Semaphore
 from typing import TYPE_CHECKING
 
 from blessmark.errors import WatermarkError
-from dicom_node import log
+from dicom_node import log, private
 from dicom_node.config import Config, Networks, Role, Route
 from dicom_node.errors import NodeError, SpoolFull, StaleLease
 from dicom_node.insist import insist
 from dicom_node.jobs import Outcome, Work, failed, passed
-from dicom_node.keys import FileKeyRing
+from dicom_node.keys import FileKeyRing, PresentRing
 from dicom_node.ledger import Ledger
 from dicom_node.metrics import NetworkRun
 from dicom_node.spool import Spool, release_reserve
@@ -122,6 +122,21 @@ class _Draws:
         return self._engines.segmenter(name)
 
 
+class _Keyed:
+    """A role that needs keys: made anew when the ring has changed, so that an instance sees one ring only."""
+
+    def __init__(self, config: Config, make: Callable[[FileKeyRing], Processor]) -> None:
+        self._present, self._make = PresentRing(config.keys.ring), make
+        self._ring = self._present.now()
+        self._processor = make(self._ring)
+
+    def __call__(self, work: Work) -> Outcome:
+        ring = self._present.now()
+        if ring is not self._ring:
+            self._ring, self._processor = ring, self._make(ring)
+        return self._processor(work)
+
+
 def _pass_on(_config: Config, route: Route, _spool: Spool, _draws: _Draws) -> Processor:
     return lambda work: passed(work, route, "passed")
 
@@ -129,22 +144,19 @@ def _pass_on(_config: Config, route: Route, _spool: Spool, _draws: _Draws) -> Pr
 def _protect(config: Config, route: Route, spool: Spool, draws: _Draws) -> Processor:
     from dicom_node import protect
 
-    processor: Processor = protect.Protector(config, route, FileKeyRing.load(config.keys.ring), spool, draws)
-    return processor
+    return _Keyed(config, lambda ring: protect.Protector(config, route, ring, spool, draws))
 
 
 def _recover(config: Config, route: Route, spool: Spool, draws: _Draws) -> Processor:
     from dicom_node import review
 
-    processor: Processor = review.Recoverer(config, route, FileKeyRing.load(config.keys.ring), spool, draws)
-    return processor
+    return _Keyed(config, lambda ring: review.Recoverer(config, route, ring, spool, draws))
 
 
 def _verify(config: Config, route: Route, spool: Spool, draws: _Draws) -> Processor:
     from dicom_node import review
 
-    processor: Processor = review.Verifier(config, route, FileKeyRing.load(config.keys.ring), spool, draws)
-    return processor
+    return _Keyed(config, lambda ring: review.Verifier(config, route, ring, spool, draws))
 
 
 _ROLES: Mapping[Role, Callable[[Config, Route, Spool, _Draws], Processor]] = {
@@ -310,6 +322,7 @@ def run_process(order: Order, lifeline: Connection) -> None:
         signal.signal(number, signal.SIG_IGN)  # they reach the whole group; the node itself says when to stop
     log.setup(order.config.log.format, order.config.log.level, salt=order.log_salt)
     log.silence_warnings()
+    private.keep_out_of_dumps()
     try:
         _work(order, lifeline)
     except Exception as error:

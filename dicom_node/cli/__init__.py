@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from blessmark.errors import WatermarkError
 from dicom_node import __version__
+from dicom_node.cli.options_keys import add_access, add_keys
 from dicom_node.errors import EXIT_ERROR, NodeError
 
 _DEFAULT_CONFIG = Path(os.environ.get("DICOM_NODE_CONFIG", "/etc/dicom-node/dicom-node.yaml"))
@@ -110,7 +111,8 @@ def parser() -> argparse.ArgumentParser:
     _add_protect(commands)
     _add_verify(commands)
     _add_recover(commands)
-    _add_keys(commands)
+    add_keys(commands, _command, _add_ring)
+    add_access(commands, _command)
     _add_config(commands)
     _add_queue(commands)
     _add_trace(commands)
@@ -217,22 +219,17 @@ def _add_recover(commands: _Commands[argparse.ArgumentParser]) -> None:
     )
 
 
-def _add_keys(commands: _Commands[argparse.ArgumentParser]) -> None:
-    keys = commands.add_parser(
-        "keys", help="make and list the keys of this site", description="The key ring."
-    )
-    actions = keys.add_subparsers(dest="action", required=True, metavar="ACTION")
-    new = _command(actions, "new", "keys", "make a new current key, keeping the old ones for reading")
-    listing = _command(actions, "list", "keys", "list key ids and ages, never the keys")
-    for action in (new, listing):
-        _add_ring(action)
-
-
 def _add_config(commands: _Commands[argparse.ArgumentParser]) -> None:
     config = commands.add_parser("config", help="check a configuration", description="The configuration.")
     actions = config.add_subparsers(dest="action", required=True, metavar="ACTION")
     check = _command(actions, "check", "config", "report every problem of a configuration at once")
     check.add_argument("config", type=Path, metavar="FILE", help="the YAML configuration")
+    check.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="also try what it names: keys, disk, ports, networks, and every destination by C-ECHO and the "
+        "objects that it would take; nothing is sent or changed",
+    )
     _command(actions, "schema", "config", "print the JSON schema for editors")
 
 

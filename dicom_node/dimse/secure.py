@@ -54,7 +54,7 @@ _ASKED = {
     TlsClients.NONE: ssl.CERT_NONE,
 }
 #: days before the end of a certificate or revocation list from which its end is told as a warning
-_SOON_DAYS = 30
+SOON_DAYS = 30
 
 
 # ---- contexts ----
@@ -237,7 +237,7 @@ def tell_ends(settings: Tls) -> None:
     now = datetime.datetime.now(datetime.UTC)
     for name, end in found.items():
         days = (end - now).days
-        level = logging.WARNING if days < _SOON_DAYS else logging.INFO
+        level = logging.WARNING if days < SOON_DAYS else logging.INFO
         log.event(_LOG, "tls-ends", level=level, tls=name, days=days)
 
 
@@ -349,6 +349,7 @@ _REASONS: tuple[tuple[str, str, str], ...] = (
     ("CERTIFICATE_REQUIRED", "own-certificate-refused", "it asks for a certificate; set tls.certificate"),
     ("ALERT_UNKNOWN_CA", "own-certificate-refused", "it does not believe tls.certificate"),
     ("ALERT_CERTIFICATE", "own-certificate-refused", "it does not accept tls.certificate"),
+    ("ALERT_DECRYPT_ERROR", "own-certificate-refused", "it finds tls.certificate wrongly signed"),
     ("ALERT_BAD_CERTIFICATE", "own-certificate-refused", "it does not accept tls.certificate"),
     ("UNSUPPORTED_PROTOCOL", "tls-too-old", "it offers nothing newer than TLS 1.1"),
     ("PROTOCOL_VERSION", "tls-too-old", "it offers no version of TLS that both know"),

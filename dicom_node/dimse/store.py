@@ -88,6 +88,19 @@ class Sender:
                 return syntax
         raise self._no_context(send, syntaxes)
 
+    def taken(self, pairs: Sequence[Pair]) -> frozenset[Pair]:
+        """Which of these SOP classes and transfer syntaxes, 128 at most, the peer takes.
+
+        Raises PeerError when it is away, busy or refuses the association.
+        """
+        self._ensure(pairs)
+        return frozenset(pair for pair in pairs if self._context(*pair) is not None)
+
+    def echo(self) -> int | None:
+        """The status of a C-ECHO, None if no answer came; `contexts.VERIFICATION` must have been `taken`."""
+        answer = self._association.send_c_echo()
+        return int(answer.Status) if "Status" in answer else None
+
     def send(self, send: Send, path: Path, syntax: str) -> int:
         """Send one Part 10 file in `syntax`, which was agreed, and return the status of the peer, 0..0xFFFF.
 

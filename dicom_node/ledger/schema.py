@@ -17,6 +17,7 @@ from dicom_node.errors import LedgerError
 from dicom_node.jobs import NOT_SENDABLE, DeliveryState, InstanceState
 
 Row = sa.Row[*tuple[Any, ...]]
+_FLOOR = re.compile(r"^-- floor: (\d+)$", re.MULTILINE)
 METADATA = sa.MetaData()
 
 instances = sa.Table(
@@ -181,6 +182,8 @@ promise_items = sa.Table(
     sa.Column("answer", sa.Integer),
 )
 
+floor = sa.Table("floor", METADATA, sa.Column("schema", sa.Integer))
+
 _i, _d = instances.c, deliveries.c
 
 
@@ -221,9 +224,9 @@ def scripts() -> list[tuple[int, str]]:
 
 
 def require_present(connection: sa.Connection, scripts: list[tuple[int, str]]) -> None:
-    """Raise LedgerError unless the file has the schema of this version."""
-    version = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
-    if version != scripts[-1][0]:
+    """Raise LedgerError unless this version can work on the file as it is."""
+    version = _version(connection)
+    if version != scripts[-1][0] and not _is_newer_and_usable(connection, scripts[-1][0]):
         raise LedgerError(
             f"the ledger has schema {version}, this version knows {scripts[-1][0]}; start the node of this "
             "version once, or use the command of the node's own version"
@@ -231,10 +234,13 @@ def require_present(connection: sa.Connection, scripts: list[tuple[int, str]]) -
 
 
 def migrate(connection: sa.Connection, scripts: list[tuple[int, str]]) -> None:
-    """Apply what the file has not seen yet, inside the caller's transaction."""
-    version = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
-    newest = scripts[-1][0]
-    if version > newest:
+    """Apply what the file has not seen yet, inside the caller's transaction.
+
+    A newer file is used as it is if its migrations say that this version may (`-- floor:`): whoever goes back
+    to the version before an upgrade goes on with the same ledger and forgets nothing.
+    """
+    version, newest = _version(connection), scripts[-1][0]
+    if version > newest and not _is_newer_and_usable(connection, newest):
         raise LedgerError(
             f"the ledger has schema {version}, this version knows {newest}; install the newer one"
         )
@@ -243,6 +249,32 @@ def migrate(connection: sa.Connection, scripts: list[tuple[int, str]]) -> None:
             for statement in _statements(script):
                 connection.exec_driver_sql(statement)
             connection.exec_driver_sql(f"PRAGMA user_version = {number}")
+    if version < newest and _has_floor(connection):
+        connection.execute(sa.update(floor).values(schema=lowest(scripts)))
+
+
+def lowest(scripts: list[tuple[int, str]]) -> int:
+    """The oldest schema whose programs can work on a file that all of these have been applied to.
+
+    A migration that only adds what older programs never look at says nothing; any other begins with
+    `-- floor: N`, its own number as a rule.
+    """
+    return max([int(said) for _, script in scripts for said in _FLOOR.findall(script)], default=1)
+
+
+def _version(connection: sa.Connection) -> int:
+    return int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+
+
+def _has_floor(connection: sa.Connection) -> bool:
+    return sa.inspect(connection).has_table(floor.name)
+
+
+def _is_newer_and_usable(connection: sa.Connection, newest: int) -> bool:
+    if _version(connection) <= newest or not _has_floor(connection):
+        return False
+    said = connection.execute(sa.select(floor.c.schema)).scalar_one_or_none()
+    return said is not None and said <= newest
 
 
 def _statements(script: str) -> list[str]:

@@ -123,11 +123,13 @@ class Orthanc:
 
 
 @contextlib.contextmanager
-def orthanc(folder: Path, node_port: int | None = None) -> Iterator[Orthanc]:
-    """With `node_port` it knows the node as its modality "node", AE title NODE."""
+def orthanc(
+    folder: Path, node_port: int | None = None, settings: dict[str, Any] | None = None
+) -> Iterator[Orthanc]:
+    """With `node_port` it knows the node as its modality "node", AE title NODE; `settings` come last."""
     folder.mkdir(parents=True)
     peer = Orthanc(free_port(), free_port())
-    settings = {
+    chosen = {
         "DicomModalities": {} if node_port is None else {"node": ["NODE", "127.0.0.1", node_port]},
         "Name": "PACS",
         "DicomAet": "ORTHANC",
@@ -139,9 +141,10 @@ def orthanc(folder: Path, node_port: int | None = None) -> Iterator[Orthanc]:
         "IndexDirectory": str(folder / "storage"),
         "UnknownSopClassAccepted": True,
         "Plugins": [],
+        **(settings or {}),
     }
     path = folder / "orthanc.json"
-    path.write_text(json.dumps(settings))
+    path.write_text(json.dumps(chosen))
     with process("/usr/sbin/Orthanc", path, log=folder / "log.txt"):
         wait_until(lambda: listens(peer.dicom_port) and listens(peer.http_port), 40, "Orthanc listens")
         yield peer
@@ -167,10 +170,11 @@ def node(
     *,
     port: int | None = None,
     options: str = "",
+    node_keys: str = "",
 ) -> Iterator[RunningNode]:
     """A node that sends everything to all `destinations`, name -> (AE title, port).
 
-    `more` is YAML to add, `options` more keys of every destination.
+    `more` is YAML to add, `options` more keys of every destination, `node_keys` more of the node itself.
     """
     folder.mkdir(parents=True, exist_ok=True)
     keys = folder / "keyring"
@@ -183,7 +187,7 @@ def node(
         for name, (ae, peer) in destinations.items()
     )
     config.write_text(
-        f"node: {{id: test, ae_title: NODE, bind: 127.0.0.1, port: {port}}}\n"
+        f"node: {{id: test, ae_title: NODE, bind: 127.0.0.1, port: {port}{node_keys}}}\n"
         f"storage: {{folder: {folder / 'state'}}}\n"
         f"keys: {{ring: {keys}}}\n"
         "workers: {count: 2}\n"

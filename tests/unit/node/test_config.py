@@ -415,3 +415,9 @@ def test_a_destination_is_mandatory_unless_the_file_says_otherwise() -> None:
 def test_two_addresses_of_one_title_are_refused() -> None:
     twice = _COMMITTING.replace("port: 105}", "port: 105}, {ae_title: CT1, host: ct2, port: 105}")
     assert problems(twice) == ["7: commitment.requesters: named twice: CT1"]
+
+
+def test_the_first_configuration_of_an_installation_is_good() -> None:
+    first = config.load(_CONFIG_FOLDER / "first.yaml")
+    assert first.storage.folder == Path("/var/lib/dicom-node")
+    assert [route.role for route in first.routes] == [Role.PROTECT]

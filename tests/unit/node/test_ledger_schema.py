@@ -153,11 +153,43 @@ def test_a_migration_applies_wholly_or_not_at_all(scratch: Path) -> None:
     Ledger(path).close()
 
 
-def test_a_ledger_of_a_newer_version_is_refused(scratch: Path) -> None:
+def _upgraded(path: Path, *later: str) -> None:
+    """What a later program would leave: every migration of today and some that nobody has written yet."""
+    scripts = schema.scripts()
+    scripts += [(len(scripts) + place, script) for place, script in enumerate(later, 1)]
+    engine = database.open_engine(path)
+    with engine.begin() as connection:
+        schema.migrate(connection, scripts)
+    engine.dispose()
+
+
+def test_an_upgrade_that_only_adds_can_be_taken_back(scratch: Path) -> None:
     path = scratch / "ledger.sqlite"
-    Ledger(path).close()
-    with sqlite3.connect(path) as raw:
-        raw.execute("PRAGMA user_version = 9999")
+    before = Ledger(path)
+    before.add(arrival("1.1"), blob("a"), 1)
+    before.close()
+    _upgraded(path, "CREATE TABLE later (x INTEGER);", "ALTER TABLE instances ADD COLUMN y TEXT;")
+    for existing in (False, True):
+        book = Ledger(path, existing=existing)
+        assert book.counts().instances[jobs.InstanceState.RECEIVED] == 1
+        book.close()
+    book = Ledger(path)
+    assert not book.add(arrival("1.2"), blob("b"), 1).duplicate
+    assert len(book.claim_work("w", 8, 10.0)) == 2
+    book.close()
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_an_upgrade_that_changes_what_is_there_cannot(scratch: Path, existing: bool) -> None:
+    number = len(schema.scripts()) + 1
+    _upgraded(scratch / "ledger.sqlite", f"-- floor: {number}\nALTER TABLE deliveries RENAME TO sendings;")
+    with pytest.raises(LedgerError, match=rf"has schema {number}, this version knows {number - 1}"):
+        Ledger(scratch / "ledger.sqlite", existing=existing)
+
+
+def test_a_file_of_a_stranger_is_refused(scratch: Path) -> None:
+    with sqlite3.connect(scratch / "ledger.sqlite") as raw:
+        raw.execute("PRAGMA user_version = 99")
     raw.close()
-    with pytest.raises(LedgerError, match="9999"):
-        Ledger(path)
+    with pytest.raises(LedgerError, match="has schema 99"):
+        Ledger(scratch / "ledger.sqlite")

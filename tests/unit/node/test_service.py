@@ -19,7 +19,7 @@ from dicom_node import service
 from dicom_node.config import Config
 from dicom_node.errors import NodeError, OutputError, SpoolError
 from dicom_node.jobs import Arrival
-from dicom_node.service import Service, log_salt, notify, serve
+from dicom_node.service import Service, log_salt, serve
 
 
 def free_port() -> int:
@@ -162,15 +162,6 @@ def test_a_row_without_bytes_is_quarantined_before_anybody_works(
     assert (line["checked"], line["lost"]) == (1, 1)
 
 
-def test_the_service_manager_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(str(tmp_path / "notify"))
-        manager.settimeout(5)
-        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
-        notify("READY=1")
-        assert manager.recv(100) == b"READY=1"
-
-
 def test_a_start_asks_the_service_manager_for_patience(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,21 +171,6 @@ def test_a_start_asks_the_service_manager_for_patience(
     node.start()
     node.stop()
     assert told == ["EXTEND_TIMEOUT_USEC=600000000"]
-
-
-def test_abstract_names_of_the_service_manager(monkeypatch: pytest.MonkeyPatch) -> None:
-    name = f"dicom-node-test-{os.getpid()}"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind("\0" + name)
-        manager.settimeout(5)
-        monkeypatch.setenv("NOTIFY_SOCKET", "@" + name)
-        notify("STOPPING=1")
-        assert manager.recv(100) == b"STOPPING=1"
-
-
-def test_without_a_service_manager_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
-    notify("READY=1")
 
 
 def test_the_salt_of_the_log_is_made_once_and_kept_to_ourselves(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """Whatever happens to an object, nothing that a node says or leaves about tells whose it was.
 
 One node does everything to objects full of values that stand nowhere else: protects, judges, gives back,
-holds, refuses, fails to deliver, is spoken to by broken and hostile peers. Then all that it wrote and answered
-at the most talkative level is searched for each of these values, in every spelling that a program might use.
+holds, refuses, fails to deliver, is spoken to by broken and hostile peers. Then all that it wrote and said at
+the most talkative level is searched for each of these values, in every spelling that a program might use.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from blessmark.payload.record import FULL_FIELDS
 from blessmark.segment import segmenter
 from dicom_node import keys
 from dicom_node.audit.syslog import document
+from dicom_node.dimse import patches
 from dicom_node.keys import FileKeyRing
 from dicom_node.protect import Site, protect
 from tests.audit_trails import Sink
@@ -135,11 +136,8 @@ def marked(number: int, ring: Path, *, tampered: bool = False) -> bytes:
 
 def send(port: int, folder: Path, calling: str, *files: bytes) -> list[int]:
     """The statuses; fewer where the association ended."""
-    entity = AE(ae_title=calling)
-    contexts = [
-        build_context(each, ExplicitVRLittleEndian) for each in (uid.MRImageStorage, uid.CTImageStorage)
-    ]
-    association = entity.associate("127.0.0.1", port, contexts=contexts)
+    patches.apply()  # sends files as they are, broken ones too
+    association = AE(ae_title=calling).associate("127.0.0.1", port, contexts=[_CONTEXT])
     statuses = []
     for number, content in enumerate(files):
         if association.is_established:
@@ -160,16 +158,15 @@ def do_everything(node: Node, folder: Path) -> None:
     del no_pixels.PixelData
     broken = image(3, BitsAllocated=13)
     short = image(4, PixelData=b"\0" * 100)
-    assert (
-        send(node.port, folder, "MARKS", whole, whole, *map(file_bytes, (no_pixels, broken, short)))[0] == 0
-    )
+    odd = [file_bytes(each) for each in (no_pixels, broken, short)]
+    assert send(node.port, folder, "MARKS", whole, whole, *odd) == [0] * 5
     send(node.port, folder, "CLEANS", file_bytes(image(5)), file_bytes(image(6, BurnedInAnnotation="YES")))
     judged = marked(7, node.keys), marked(8, node.keys, tampered=True), marked(9, other), whole
     for calling in ("JUDGES", "RETURNS"):
         assert send(node.port, folder, calling, *judged) == [0] * 4
     again = file_bytes(image(1, PatientComments="another content"))
     refused = file_bytes(image(666)), whole[:-300], whole[:700], whole + _VALUES["PatientName"].encode()
-    send(node.port, folder, "PASSES", again, *refused)
+    send(node.port, folder, "PASSES", whole, again, *refused)
     send(node.port, folder, "STRANGER", whole)
     send(node.port, folder, "A" * 16, whole)
     for garbage in (whole, b"\x01\x00" + whole, b"\x04\x00\x00\x00\x10\x00" + whole[400:5000]):

@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: venv demo test test-all check bench vectors docs lock bundle clean
+.PHONY: venv demo test test-all check bench vectors docs lock bundle fuzz site clean
 
 venv: $(STAMP)
 
@@ -43,6 +43,10 @@ docs: venv
 	$(BIN)/python -m tools.make_logging_doc
 	$(BIN)/dicom-node config schema > config/dicom-node.schema.json
 
+# The manual as pages, in site/.
+site: venv
+	$(BIN)/mkdocs build --strict --quiet
+
 lock: venv
 	$(BIN)/pip-compile --quiet --strip-extras --extra dev --extra fuzz --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file constraints.txt pyproject.toml
 
@@ -50,5 +54,10 @@ lock: venv
 bundle: venv
 	PYTHON=$(BIN)/python sh packaging/make_bundle.sh $(EXTRA)
 
+# Coverage-guided fuzzing of what strangers' bytes go through; SECONDS for each of the targets.
+fuzz: venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
+	PYTHONPATH=.:core $(BIN)/python -m tests.fuzz all --seconds $(or $(SECONDS),60)
+
 clean:
-	rm -rf $(VENV) build dist demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist site fuzz-out demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

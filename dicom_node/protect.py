@@ -23,6 +23,7 @@ from blessmark.embed import embed, seal_for_header
 from blessmark.embed_dct import embed_dct
 from blessmark.errors import CapacityError
 from blessmark.payload import crypto
+from blessmark.payload.record import uid_digest
 from blessmark.segment import batch, segmenter
 from blessmark.segment.whole import Whole
 from blessmark.types import (
@@ -240,18 +241,32 @@ _ENDS = {"held": InstanceState.HELD, "rejected": InstanceState.REJECTED}
 
 
 def _is_protected(ds: Dataset, image: pixels.Image, site: Site) -> bool:
-    """Whether this ring already reads a record in the first frame; a label alone proves nothing.
+    """Whether this ring already reads a record in a frame; a label alone proves nothing.
 
     Neither does a record sealed in the header unless it is of these very pixels: an image that was computed
-    from a protected one may have got its private elements with the rest of the header.
+    from a protected one may have got its private elements with the rest of the header. A first frame that was
+    painted over leaves the others protected; their records must name this instance, because frames of
+    another may have been put together with new ones.
     """
     mark = label.read_mark(ds)
     if mark is None:
         return False
-    sealed = dict(mark.sealed_records).get(1)
-    found = verify(image.frame(1), site.ring, (site.segmenter, Whole()), sealed=sealed)
-    in_pixels = found.evidence.framing is not Framing.HEADER
-    return found.record is not None and (in_pixels or found.exact)
+    sealed = dict(mark.sealed_records)
+    own = uid_digest(_original_uid(ds, site))
+    for frame in image:
+        found = verify(frame, site.ring, (site.segmenter, Whole()), sealed=sealed.get(frame.number))
+        in_pixels = found.evidence.framing is not Framing.HEADER
+        if found.record is None or not (in_pixels or found.exact):
+            continue
+        if frame.number == 1 or found.record.uid_digest == own:
+            return True
+    return False
+
+
+def _original_uid(ds: Dataset, site: Site) -> str:
+    """The SOP Instance UID before this ring's node derived another, if it did."""
+    found = originals.unseal(ds, site.ring)
+    return header.text(ds, SOP_INSTANCE_UID) if found is None else found.sop_instance_uid(ds)
 
 
 def _about(ds: Dataset, site: Site, frames: int, time_s: int) -> About:

@@ -5,13 +5,15 @@ Values of the record are patient data: they appear only where the caller asks fo
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-SCHEMA = "dicom-node/verify/1"
+from dicom_node.problem import printable
+
+#: of the document that `verify --json` prints
+SCHEMA = "dicom-node/verify/2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +21,8 @@ class FrameReport:
     """One frame's verdict without any patient data; tiles are (row, column) of the 64 x 64 grid.
 
     `restoration` is `exact` (proven by the hash inside), `approximate` (the frame is proven as released, and
-    the carrier restores it only nearly, to `restored_psnr_db`) or `none`.
+    the carrier restores it only nearly, to `restored_psnr_db`) or `none`. `holds_frame` is the number
+    that the frame was marked with, where that is another than its own.
     """
 
     frame: int
@@ -40,6 +43,21 @@ class FrameReport:
     block_px: int | None = None
     restoration: str = "none"
     restored_psnr_db: float | None = None
+    holds_frame: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an instance says that it belongs, as its header has it: a claim, "" or None where it has none.
+
+    UIDs are a patient's: they stand in the report that a person asked for, and in no log.
+    """
+
+    study: str = ""
+    series: str = ""
+    instance: str = ""
+    modality: str = ""
+    number: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +67,10 @@ class InstanceReport:
     `reason` is a reason code for objects without embeddable pixels; `restored` says how much `recover` proved
     of what it gave back; `record` holds the fields of the record as keyword -> text and is filled only on
     request. `segmenters` are the ids of those that the reader tried.
+
+    `place` is what the header claims, `bound_to` what of it ("study", "series", "instance") the records name
+    and the header agrees with. `content` is the SHA-256 of the data set in hexadecimal, "" if nobody
+    asked; `original` stands for the SOP Instance UID in the record, equal where those are.
     """
 
     source: str
@@ -60,38 +82,59 @@ class InstanceReport:
     segmenters: tuple[str, ...] = ()
     frames: tuple[FrameReport, ...] = ()
     restored: str = ""
+    place: Place = Place()
+    number_of_frames: int = 0
+    bound_to: tuple[str, ...] = ()
+    content: str = ""
+    original: str = field(default="", repr=False)
     record: dict[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorReport:
-    """A source that could not be judged at all."""
+    """A source of which a command could not make what it was asked for, and what to do about it."""
 
     source: str
     error: str
 
 
-def line(report: InstanceReport | ErrorReport) -> str:
+@dataclass(frozen=True, slots=True)
+class Unreadable(ErrorReport):
+    """A source that could not be judged at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What there is to say of a source that is neither a finding about an instance nor an error.
+
+    `kind` is `missing` (listed by an index, and not there), `refused` (listed, outside of the folder of the
+    index), `unlisted`, `index` (a DICOMDIR and what it lists) or `skipped`.
+    """
+
+    source: str
+    kind: str
+    text: str
+
+    @property
+    def is_finding(self) -> bool:
+        """Whether it keeps a folder or medium from being called all authentic."""
+        return self.kind in ("missing", "refused")
+
+
+def line(report: InstanceReport | ErrorReport | Note) -> str:
     """One line for a person: finding, how it was carried, what differs, source."""
+    source = printable(report.source)
     if isinstance(report, ErrorReport):
-        return f"{'error':<16} {report.source}: {report.error}"
-    return f"{report.finding:<16} {_detail(report):<44} {report.source}".rstrip()
+        return f"{'error':<16} {source}: {printable(report.error)}"
+    if isinstance(report, Note):
+        return f"{report.kind:<16} {printable(report.text):<44} {source}"
+    return f"{report.finding:<16} {printable(_detail(report)):<44} {source}".rstrip()
 
 
 def summary(reports: Iterable[InstanceReport | ErrorReport]) -> str:
     """How many of each finding, most frequent first."""
     counts = Counter("error" if isinstance(r, ErrorReport) else r.finding for r in reports)
     return ", ".join(f"{count} {finding}" for finding, count in counts.most_common()) or "nothing to judge"
-
-
-def to_json(reports: Sequence[InstanceReport | ErrorReport]) -> str:
-    """All reports as one JSON document."""
-    document = {
-        "schema": SCHEMA,
-        "instances": [_instance(r) for r in reports if isinstance(r, InstanceReport)],
-        "errors": [{"source": r.source, "error": r.error} for r in reports if isinstance(r, ErrorReport)],
-    }
-    return json.dumps(document, indent=2, ensure_ascii=False)
 
 
 def _detail(report: InstanceReport) -> str:
@@ -130,13 +173,23 @@ def _carried(frame: FrameReport) -> str:
     return f"{frame.tier} {where}" if frame.tier else where
 
 
-def _instance(report: InstanceReport) -> dict[str, object]:
+def instance_document(report: InstanceReport) -> dict[str, object]:
+    """An instance's report as JSON holds it."""
+    place = report.place
     result: dict[str, object] = {
         "source": report.source,
         "finding": report.finding,
         "reason": report.reason,
         "node": report.node,
         "protected_at": report.protected_at,
+        "study_instance_uid": place.study,
+        "series_instance_uid": place.series,
+        "sop_instance_uid": place.instance,
+        "modality": place.modality,
+        "instance_number": place.number,
+        "bound_to": list(report.bound_to),
+        "content_sha256": report.content,
+        "number_of_frames": report.number_of_frames,
         "frames_expected": report.frames_expected,
         "segmenters": list(report.segmenters),
         "frames": [_frame(frame) for frame in report.frames],
@@ -167,4 +220,5 @@ def _frame(frame: FrameReport) -> dict[str, object]:
         "block_px": frame.block_px,
         "restoration": frame.restoration,
         "restored_psnr_db": frame.restored_psnr_db,
+        "holds_frame": frame.holds_frame,
     }

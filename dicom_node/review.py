@@ -6,6 +6,7 @@ store the restored pixels, take the labels off, put the record back into the hea
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -24,8 +25,9 @@ from blessmark.verify import verify
 from dicom_node import header, label
 from dicom_node.config import Config, Route
 from dicom_node.jobs import Outcome, Work, failed, passed
+from dicom_node.misplaced import misplaced
 from dicom_node.originals import SOP_INSTANCE_UID, OriginalFields, unseal
-from dicom_node.report import FrameReport, InstanceReport
+from dicom_node.report import FrameReport, InstanceReport, Place
 from dicom_node.rewrite import shallow
 from dicom_node.segmenters import Draw, Rules, chosen, rules_of
 from dicom_node.spool import Spool
@@ -35,6 +37,11 @@ _NO_ROOM = "no-room"
 #: how much of a restored instance is proven: its whole data set, its pixels and the fields of its record, or
 #: only those frames that are told as exact
 _BY_BYTES, _BY_SAMPLES, _IN_PART = "byte for byte", "sample for sample", "in part"
+#: what says where an instance belongs
+_PLACES = {"study": 0x0020000D, "series": 0x0020000E, "instance": SOP_INSTANCE_UID}
+_MODALITY, _INSTANCE_NUMBER = 0x00080060, 0x00200013
+#: an integer string (PS3.5 section 6.2)
+_IS = re.compile(r" *[+-]?[0-9]{1,11} *")
 _SEVERITY = {finding: place for place, finding in enumerate(Finding)}
 
 
@@ -82,15 +89,18 @@ def review(ds: Dataset, source: str, reader: Reader, *, show_record: bool = Fals
     PixelError
         the instance is broken
     """
+    subject = _Subject(source, _place(ds))
     image = pixels.load(ds)
     if isinstance(image, pixels.Passthrough):
-        return _without_pixels(ds, source, str(image.reason), reader)
+        return _without_pixels(ds, subject, str(image.reason), reader)
     verdicts = [_without_samples(verdict) for verdict in _verdicts(ds, image, reader)]
     if _nothing_in_the_pixels(verdicts):
-        rewritten = _without_pixels(ds, source, _NO_ROOM, reader)
+        rewritten = _without_pixels(ds, subject, _NO_ROOM, reader)
         if rewritten.finding is Finding.AUTHENTIC:
             return rewritten
-    return _concluded(source, verdicts, image.frames, reader, show_record=show_record)
+    moved = _misplaced(ds, image, reader, verdicts)
+    verdicts = [moved.get(verdict.evidence.frame, verdict) for verdict in verdicts]
+    return _concluded(subject, verdicts, image.frames, reader, show_record=show_record)
 
 
 def recover(ds: Dataset, source: str, reader: Reader, *, partial: bool = False) -> Review:
@@ -100,9 +110,10 @@ def recover(ds: Dataset, source: str, reader: Reader, *, partial: bool = False) 
     released by a carrier that restores approximately (then labelled so), or, with `partial`, when there is
     anything to restore at all.
     """
+    subject = _Subject(source, _place(ds))
     image = pixels.load(ds)
     if isinstance(image, pixels.Passthrough):
-        return _without_pixels(ds, source, str(image.reason), reader, restore=True)
+        return _without_pixels(ds, subject, str(image.reason), reader, restore=True)
     verdicts: list[Verdict] = []
     try:
         pixels.store(ds, image, _restored(ds, image, reader, verdicts, partial=partial))
@@ -110,12 +121,12 @@ def recover(ds: Dataset, source: str, reader: Reader, *, partial: bool = False) 
         rest = range(len(verdicts) + 1, image.frames + 1)
         verdicts += [_without_samples(v) for v in _verdicts(ds, image, reader, rest)]
         if _nothing_in_the_pixels(verdicts):
-            rewritten = _without_pixels(ds, source, _NO_ROOM, reader, restore=True)
+            rewritten = _without_pixels(ds, subject, _NO_ROOM, reader, restore=True)
             if rewritten.restored:
                 return rewritten
-        return _concluded(source, verdicts, image.frames, reader)
+        return _concluded(subject, verdicts, image.frames, reader)
     identical = _restore_header(ds, reader.ring, verdicts)
-    return _concluded(source, verdicts, image.frames, reader, restored=True, identical=identical)
+    return _concluded(subject, verdicts, image.frames, reader, restored=True, identical=identical)
 
 
 class Recoverer:
@@ -185,6 +196,14 @@ def reader_of(config: Config, ring: KeyRing, draw: Draw = segmenter) -> Reader:
     return Reader(ring, drawers, rules_of(config.watermark, draw), config.networks.batch_frames)
 
 
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """What is judged: the name it has in the report, and where it says that it belongs."""
+
+    source: str
+    place: Place
+
+
 class _NotRestorable(Exception):  # noqa: N818 - ends the walk over the frames, never leaves this module
     """A frame cannot be restored as far as was asked for."""
 
@@ -210,6 +229,21 @@ def _verdicts(
             hinted_keys=hints,
             hinted_segmenters=drawn_by,
         )
+
+
+def _misplaced(
+    ds: Dataset, image: pixels.Image, reader: Reader, verdicts: Sequence[Verdict]
+) -> dict[int, Verdict]:
+    """Frames that prove to be others of the same instance; nothing to look for where nothing was marked."""
+    marked = label.read_mark(ds) is not None or any(verdict.record is not None for verdict in verdicts)
+    if image.frames == 1 or not marked:
+        return {}
+
+    def look(number: int, other: int) -> Verdict:
+        frame = replace(image.frame(number), number=other)
+        return _without_samples(verify(frame, reader.ring, reader.segmenters))
+
+    return misplaced(verdicts, image.frames, look)
 
 
 def _nothing_in_the_pixels(verdicts: Sequence[Verdict]) -> bool:
@@ -254,7 +288,7 @@ def _without_samples(verdict: Verdict) -> Verdict:
 
 
 def _without_pixels(
-    ds: Dataset, source: str, reason: str, reader: Reader, *, restore: bool = False
+    ds: Dataset, subject: _Subject, reason: str, reader: Reader, *, restore: bool = False
 ) -> Review:
     """The verdict on an object that carries nothing in pixels, but may have had its header rewritten.
 
@@ -270,7 +304,15 @@ def _without_pixels(
     done = restore and finding is Finding.AUTHENTIC
     if done:
         _become(ds, trial)
-    report = InstanceReport(source, str(finding), reason, restored=_BY_BYTES if done else "")
+    report = InstanceReport(
+        subject.source,
+        str(finding),
+        reason,
+        restored=_BY_BYTES if done else "",
+        place=subject.place,
+        bound_to=tuple(_PLACES) if finding is Finding.AUTHENTIC else (),
+        original="" if found is None else uid_digest(found.sop_instance_uid(ds)).hex(),
+    )
     return Review(report, finding, restored=done, identical=done)
 
 
@@ -289,7 +331,7 @@ def _follow_uid(ds: Dataset, before: str) -> None:
 
 
 def _concluded(
-    source: str,
+    subject: _Subject,
     verdicts: Sequence[Verdict],
     frames: int,
     reader: Reader,
@@ -301,7 +343,7 @@ def _concluded(
     record = next((v.record for v in verdicts if v.record is not None), None)
     finding = _instance_finding(verdicts, frames)
     report = InstanceReport(
-        source=source,
+        source=subject.source,
         finding=str(finding),
         protected_at="" if record is None or not record.time_s else _moment(record.time_s),
         node="" if record is None else record.node,
@@ -309,9 +351,39 @@ def _concluded(
         segmenters=tuple(each.id for each in reader.segmenters),
         frames=tuple(_frame_report(verdict) for verdict in verdicts),
         restored=_proven(verdicts, identical=identical) if restored else "",
+        place=subject.place,
+        number_of_frames=frames,
+        bound_to=_bound_to(verdicts),
+        original="" if record is None else record.uid_digest.hex(),
         record=_readable(record) if show_record and record is not None else {},
     )
     return Review(report, finding, restored, identical)
+
+
+def _place(ds: Dataset) -> Place:
+    number = header.text(ds, _INSTANCE_NUMBER)
+    study, series, instance = (header.text(ds, tag) for tag in _PLACES.values())
+    modality = header.text(ds, _MODALITY)
+    return Place(study, series, instance, modality, int(number) if _IS.fullmatch(number) else None)
+
+
+def _bound_to(verdicts: Sequence[Verdict]) -> tuple[str, ...]:
+    """What of an instance's place every frame's record names, and the header agrees with.
+
+    Every record names the SOP Instance UID, the smaller ones by its digest (docs/format/v1.md).
+    """
+    if not verdicts or any(verdict.record is None for verdict in verdicts):
+        return ()
+    return tuple(
+        name
+        for name, tag in _PLACES.items()
+        if all(
+            tag not in verdict.evidence.altered_fields
+            and verdict.record is not None
+            and (tag == SOP_INSTANCE_UID or tag in verdict.record.fields)
+            for verdict in verdicts
+        )
+    )
 
 
 def _proven(verdicts: Sequence[Verdict], *, identical: bool) -> str:
@@ -356,7 +428,14 @@ def _frame_report(verdict: Verdict) -> FrameReport:
         block_px=evidence.block_px,
         restoration="exact" if verdict.exact else "approximate" if verdict.approximate else "none",
         restored_psnr_db=evidence.restored_psnr_db,
+        holds_frame=_marked_as(verdict),
     )
+
+
+def _marked_as(verdict: Verdict) -> int | None:
+    """The number that a frame was marked with, where it is another than it has now."""
+    frame = verdict.evidence.frame
+    return verdict.record.frame if verdict.record is not None and verdict.record.frame != frame else None
 
 
 def _moment(time_s: int) -> str:

@@ -10,6 +10,9 @@ import enum
 from collections import Counter
 from dataclasses import dataclass, replace
 
+#: findings (`blessmark.Finding`) that say that an object is not what was marked, or that the key is not here
+ALARMING = frozenset({"header-altered", "pixels-altered", "damaged", "wrong-key"})
+
 
 class Outcome(enum.IntEnum):
     """How an event ended (Event Outcome Indicator, PS3.15 table A.5.2-1)."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from blessmark.types import Finding
 from dicom_node.audit.events import (
+    ALARMING,
     Accessed,
     Action,
     Alert,
@@ -25,8 +25,6 @@ from dicom_node.config import Config, Role, Uids
 from dicom_node.jobs import DeliveryState, InstanceState
 from dicom_node.ledger import Step
 
-#: findings that say that an object is not what was marked, or that it was marked under a key that is not here
-ALARMING = frozenset({Finding.HEADER_ALTERED, Finding.PIXELS_ALTERED, Finding.DAMAGED, Finding.WRONG_KEY})
 #: results of work that changed an object
 _CHANGED = frozenset({"protected", "protected-header", "protected-whole-image", "rewritten", "recovered"})
 #: what an operator decides is noted with this reason, and with his login behind it

@@ -344,7 +344,8 @@ def _thing(one: _Thing) -> ElementTree.Element:
 
 def _described(objects: Objects) -> Iterator[ElementTree.Element]:
     for uid, count in objects.classes:
-        yield ElementTree.Element("SOPClass", UID=speakable(uid), NumberOfInstances=str(count))
+        of_class = {"UID": speakable(uid)} if uid else {}
+        yield ElementTree.Element("SOPClass", {**of_class, "NumberOfInstances": str(count)})
     if objects.deidentified:
         anonymized = ElementTree.Element("Anonymized")
         anonymized.text = "true"

@@ -14,7 +14,6 @@ import re
 import signal
 import sys
 import threading
-import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,8 +21,10 @@ from typing import NamedTuple
 
 from blessmark.errors import WatermarkError
 from dicom_node import __version__
+from dicom_node.cli import options_verify
 from dicom_node.cli.options_keys import add_access, add_keys
 from dicom_node.errors import EXIT_ERROR, NodeError
+from dicom_node.problem import unforeseen
 
 _DEFAULT_CONFIG = Path(os.environ.get("DICOM_NODE_CONFIG", "/etc/dicom-node/dicom-node.yaml"))
 #: of instances, then of deliveries; spelled out, because `jobs` loads what `--help` must not wait for
@@ -87,14 +88,6 @@ def _interruptible() -> Iterator[None]:
 
 def _complain(text: str) -> None:
     print(f"dicom-node: {text}", file=sys.stderr)
-
-
-def unforeseen(error: Exception) -> str:
-    """Type and place of an error that no command expects; its text may quote a patient and is not shown."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return (
-        f"unexpected {type(error).__name__} in {Path(frame.filename).name}:{frame.lineno}; please report it"
-    )
 
 
 def parser() -> argparse.ArgumentParser:
@@ -199,12 +192,9 @@ def _add_verify(commands: _Commands[argparse.ArgumentParser]) -> None:
     verify = _command(
         commands, "verify", "verify", "judge files: authentic, altered (where), damaged, unmarked"
     )
-    verify.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="files and folders")
     _add_reading(verify)
-    verify.add_argument("--json", action="store_true", help="one JSON document instead of lines")
-    verify.add_argument(
-        "--show-record", action="store_true", help="include the fields of the record (patient data) in --json"
-    )
+    options_verify.add(verify)
+    _add_trail(verify)
 
 
 def _add_recover(commands: _Commands[argparse.ArgumentParser]) -> None:
@@ -217,6 +207,7 @@ def _add_recover(commands: _Commands[argparse.ArgumentParser]) -> None:
         action="store_true",
         help="also write images of which only some tiles can be restored (never called authentic)",
     )
+    options_verify.add_jobs(recover)
 
 
 def _add_config(commands: _Commands[argparse.ArgumentParser]) -> None:

@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import os
-import stat
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from pydicom.dataset import Dataset
-
-from blessmark import pixels
-from blessmark.errors import PixelError, WatermarkError
-from dicom_node.cli import unforeseen
-from dicom_node.errors import InputError, NodeError, OutputError, UsageError
+from dicom_node.errors import InputError, OutputError, UsageError
 
 T = TypeVar("T")
-
-#: SOP class of a DICOMDIR (PS3.10 section 8.6): an index of files, with nothing in it to protect or judge
-_MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,34 +78,6 @@ def pairs(source: Path, target: Path) -> list[Pair]:
     return [Pair(path, target / path.relative_to(source)) for path in sources([source])]
 
 
-def instance(path: Path) -> Dataset | None:
-    """The DICOM file at `path`, or None for a DICOMDIR, which indexes files and is none of them.
-
-    Raises
-    ------
-    InputError, PixelError, OSError
-        it is no regular file, is not DICOM, is broken, or cannot be read; see `problem`.
-    """
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise InputError("is neither a file nor a folder that can be listed; leave it out")
-    ds = pixels.read(path)
-    return None if ds.file_meta.get("MediaStorageSOPClassUID") == _MEDIA_DIRECTORY else ds
-
-
-def problem(path: Path, error: Exception) -> str:
-    """What is wrong with the file and what to do, on one line; never a value out of a data set."""
-    if isinstance(error, PixelError):
-        text = str(error).removeprefix(f"{path.name}: ").removeprefix(f"{path.name} ")
-        return text if "; " in text else f"{text}; correct it at its source or leave it out"
-    if isinstance(error, NodeError | WatermarkError):
-        return str(error)
-    if isinstance(error, MemoryError):
-        return "needs more memory than there is; take it to a larger machine"
-    if isinstance(error, OSError) and error.strerror:
-        return f"cannot be read ({error.strerror}); check the path and its permissions"
-    return unforeseen(error)
-
-
 def write_whole(target: Path, chunks: Iterable[bytes]) -> None:
     """Write a file under a temporary name, sync it, and rename it into place.
 
@@ -155,15 +118,19 @@ def _umask() -> int:
     return mask
 
 
-def progress(items: Sequence[T], what: str) -> Iterator[T]:
-    """Yield `items`, with a bar on standard error when that is a terminal and there are several."""
-    if len(items) < 2 or not sys.stderr.isatty():
+def progress(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
+    """Yield `items`, with a bar on standard error when that is a terminal and there may be several.
+
+    `total` is how many there are, None if nobody has counted.
+    """
+    if not sys.stderr.isatty() or (total is not None and total < 2):
         yield from items
         return
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     # lines for a terminal go above the bar; lines for a file must not, or they would end on the terminal
     shared = sys.stdout.isatty()
-    with Progress(console=Console(stderr=True), transient=True, redirect_stdout=shared) as bar:
-        yield from bar.track(items, description=what)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=shared) as bar:
+        yield from bar.track(items, total=total, description=what)

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from pydicom.dataset import Dataset
 
+from blessmark import pixels
 from blessmark.types import BlockSettings, Carrier, Receipt
 from dicom_node import header, log
-from dicom_node.cli.files import Pair, instance, pairs, problem, progress, write_whole
-from dicom_node.cli.reading import ring_of, segmenters_of, tell, tell_skipped
+from dicom_node.cli.files import Pair, pairs, progress, write_whole
+from dicom_node.cli.reading import instance, ring_of, segmenters_of, skipped
 from dicom_node.config import RECORD_FIELDS, Deidentify, OnUnprotectable, Profile, Uids
 from dicom_node.errors import EXIT_DONE, EXIT_ERROR
 from dicom_node.originals import SOP_INSTANCE_UID
-from dicom_node.protect import Protection, Site, protect, written
-from dicom_node.report import ErrorReport
+from dicom_node.problem import printable, problem
+from dicom_node.protect import Protection, Site, protect
+from dicom_node.report import ErrorReport, line
 
+_PIECE_BYTES = 1 << 20
 _UID = re.compile(r"[0-9.]{1,64}")
 
 
@@ -28,17 +33,18 @@ def run(args: argparse.Namespace) -> int:
     site = _site(args)
     anew = args.out if args.deidentify and args.source.is_dir() else None
     counts: Counter[str] = Counter()
-    for pair in progress(pairs(args.source, args.out), "protecting"):
+    tasks = pairs(args.source, args.out)
+    for pair in progress(tasks, "protecting", len(tasks)):
         done = _protected(pair, site, anew)
         if done is None:
             counts["skipped"] += 1
-            tell_skipped(pair.source)
+            print(line(skipped(pair.source)), file=sys.stderr)
         elif isinstance(done, ErrorReport):
             counts["error"] += 1
-            tell(done)
+            print(line(done), file=sys.stderr, flush=True)
         else:
             counts[done.result] += 1
-            print(f"{done.result:<16} {_detail(done):<44} {pair.source}", flush=True)
+            print(f"{done.result:<16} {_detail(done):<44} {printable(str(pair.source))}", flush=True)
     print(", ".join(f"{count} {result}" for result, count in counts.most_common()))
     return EXIT_ERROR if counts["error"] else EXIT_DONE
 
@@ -69,10 +75,16 @@ def _protected(pair: Pair, site: Site, anew: Path | None) -> Protection | ErrorR
         done = protect(ds, site, int(time.time()))
         if done.result not in ("rejected", "held"):
             target = pair.target if anew is None else anew / _untelling_name(ds)
-            write_whole(target, [written(ds) if done.changed else pair.source.read_bytes()])
+            write_whole(target, pixels.parts(ds) if done.changed else _pieces(pair.source))
         return done
     except Exception as error:
-        return ErrorReport(str(pair.source), problem(pair.source, error))
+        return ErrorReport(str(pair.source), problem(pair.source.name, error))
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE_BYTES):
+            yield piece
 
 
 def _untelling_name(ds: Dataset) -> str:

@@ -1,32 +1,27 @@
-"""What the commands share: keys and segmenters by name, the lines they print, the exit code."""
+"""What commands that load pixels themselves share: keys and segmenters by name, an instance from its file."""
 
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Sequence
+import stat
 from pathlib import Path
 
-from blessmark import segment
-from blessmark.segment.whole import Whole
-from blessmark.types import KeyRing, Segmenter
-from dicom_node import report
-from dicom_node.config import Watermark
-from dicom_node.errors import EXIT_DONE, EXIT_ERROR, EXIT_FINDING, KeyFileError, UsageError
-from dicom_node.keys import FileKeyRing
-from dicom_node.report import ErrorReport, InstanceReport
-from dicom_node.review import Reader
-from dicom_node.segmenters import Rules, rules_of
+from pydicom.dataset import Dataset
 
-Report = InstanceReport | ErrorReport
+from blessmark import pixels, segment
+from blessmark.types import KeyRing, Segmenter
+from dicom_node.cli.judging import check_keys, check_segmenter
+from dicom_node.config import Watermark
+from dicom_node.errors import InputError
+from dicom_node.judgement import MEDIA_DIRECTORY
+from dicom_node.keys import FileKeyRing
+from dicom_node.report import Note
+from dicom_node.segmenters import Rules, rules_of
 
 
 def ring_of(args: argparse.Namespace) -> KeyRing:
     """The key ring that the command line names; KeyFileError tells how to make a missing one."""
-    if not args.keys.exists():
-        raise KeyFileError(
-            f"{args.keys}: there is no key ring here; make one with: dicom-node keys new --keys {args.keys}"
-        )
+    check_keys(args.keys)
     return FileKeyRing.load(args.keys)
 
 
@@ -38,31 +33,24 @@ def segmenters_of(args: argparse.Namespace) -> tuple[Segmenter, Rules]:
     if args.segmenter is None:
         usual = Watermark()
         return segment.segmenter(usual.segmenter), rules_of(usual)
-    known = segment.known()
-    if args.segmenter not in {*known, *(id_.partition("/")[0] for id_ in known)}:
-        raise UsageError(f"--segmenter {args.segmenter}: this version has {', '.join(known)}")
+    check_segmenter(args.segmenter)
     return segment.segmenter(args.segmenter), ()
 
 
-def reader_of(args: argparse.Namespace) -> Reader:
-    """The keys and the segmenters that the command line names."""
-    usual, rules = segmenters_of(args)
-    return Reader(ring_of(args), (usual, *(drawer for _, drawer in rules), Whole()), rules)
+def instance(path: Path) -> Dataset | None:
+    """The DICOM file at `path`, or None for a DICOMDIR, which indexes files and is none of them.
+
+    Raises
+    ------
+    InputError, PixelError, OSError
+        it is no regular file, is not DICOM, is broken, or cannot be read; see `problem`.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise InputError("is neither a file nor a folder that can be listed; leave it out")
+    ds = pixels.read(path)
+    return None if ds.file_meta.get("MediaStorageSOPClassUID") == MEDIA_DIRECTORY else ds
 
 
-def tell(found: Report) -> None:
-    """Print one line: a finding to standard output, an error to standard error."""
-    print(report.line(found), file=sys.stderr if isinstance(found, ErrorReport) else sys.stdout, flush=True)
-
-
-def tell_skipped(path: Path) -> None:
-    """Say that a DICOMDIR was left out; it is neither a finding nor an error."""
-    print(f"{'skipped':<16} {'an index of files (DICOMDIR), not an instance':<44} {path}", file=sys.stderr)
-
-
-def exit_code(reports: Sequence[Report]) -> int:
-    """An error outweighs a finding, a finding outweighs authentic; nothing judged proves nothing."""
-    if not reports or any(isinstance(item, ErrorReport) for item in reports):
-        return EXIT_ERROR
-    findings = {item.finding for item in reports if isinstance(item, InstanceReport)}
-    return EXIT_DONE if findings <= {"authentic"} else EXIT_FINDING
+def skipped(path: Path) -> Note:
+    """What there is to say of a DICOMDIR that is left out; it is neither a finding nor an error."""
+    return Note(str(path), "skipped", "an index of files (DICOMDIR), not an instance")

@@ -1,44 +1,66 @@
-"""`dicom-node recover IN --out OUT`"""
+"""`dicom-node recover IN --out OUT [--partial] [--jobs N]`"""
 
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from dicom_node import report
-from dicom_node.cli.files import Pair, instance, pairs, problem, progress, write_whole
-from dicom_node.cli.reading import Report, exit_code, reader_of, tell, tell_skipped
+from dicom_node.cli.files import Pair, pairs, progress
+from dicom_node.cli.judging import exit_code, how_of
+from dicom_node.cli.telling import Report
 from dicom_node.cli.trail import Told, told_to
-from dicom_node.protect import written
-from dicom_node.report import ErrorReport
-from dicom_node.review import Reader, recover
+from dicom_node.item import How
+from dicom_node.judge import lost
+from dicom_node.pool import Pool, cores
+from dicom_node.report import InstanceReport
+from dicom_node.summary import summarised, totals
 
 
 def run(args: argparse.Namespace) -> int:
     """Restore every file of IN that is proven; what is not is told and not written."""
-    reader, trail = reader_of(args), told_to(args.config, args.usual_config)
-    reports: list[Report] = []
-    for pair in progress(pairs(args.source, args.out), "recovering"):
-        found = _recovered(pair, reader, trail, partial=args.partial)
-        if found is None:
-            tell_skipped(pair.source)
-            continue
-        reports.append(found)
-        tell(found)
+    how, tasks = how_of(args), pairs(args.source, args.out)
+    trail = told_to(args.config, args.usual_config)
+    trail.allow_restoring(len(tasks))
+    begin = partial(_restorer, how, everything=args.partial)
+    with Pool(begin, _lost, args.jobs or cores()) as pool:
+        summary = summarised(_audited(_told(pool, tasks), trail))
     trail.close()
-    print(report.summary(reports))
-    return exit_code(reports)
+    print(totals(summary))
+    return exit_code(summary)
 
 
-def _recovered(pair: Pair, reader: Reader, trail: Told, *, partial: bool) -> Report | None:
-    try:
-        ds = instance(pair.source)
-        if ds is None:
-            return None
-        done = recover(ds, str(pair.source), reader, partial=partial)
-        trail.read(ds, done.report.finding)
-        if done.restored:
-            trail.restored(ds)
-            write_whole(pair.target, [written(ds)])
-        return done.report
-    except Exception as error:
-        return ErrorReport(str(pair.source), problem(pair.source, error))
+def _told(pool: Pool[Pair, Report], tasks: Sequence[Pair]) -> Iterator[Report]:
+    """Every file's report, printed as it comes."""
+    answers = (answer for _, answer in pool.answers(tasks))
+    for each in progress(answers, "recovering", total=len(tasks)):
+        stream = sys.stdout if isinstance(each, InstanceReport) else sys.stderr
+        print(report.line(each), file=stream, flush=True)
+        yield each
+
+
+def _audited(reports: Iterator[Report], trail: Told) -> Iterator[Report]:
+    for each in trail.watching(reports):
+        if isinstance(each, InstanceReport) and _was_restored(each):
+            trail.restored(each.place.study)
+        yield each
+
+
+def _was_restored(found: InstanceReport) -> bool:
+    """What restores approximately says so of its frames, not of the whole."""
+    nearly = any(frame.restoration == "approximate" for frame in found.frames)
+    return bool(found.restored) or (nearly and found.finding == "authentic")
+
+
+def _restorer(how: How, *, everything: bool) -> Callable[[Pair], Report]:
+    from dicom_node.cli.restoring import (
+        Restorer,
+    )  # loads pixels and networks, which this process does without
+
+    return Restorer(how, everything=everything)
+
+
+def _lost(pair: Pair, code: int) -> Report:
+    return lost(str(pair.source), code)

@@ -1,16 +1,18 @@
-"""The audit trail of commands: what a person did with whose images, in the trail of the node."""
+"""The audit trail of commands: what a person did with whose images, in the trail of the node beside them.
+
+Loads little where there is no node: these commands answer at once.
+"""
 
 from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pydicom.dataset import Dataset
-
-from dicom_node import config
-from dicom_node.audit.auditor import Auditor
 from dicom_node.audit.events import (
+    ALARMING,
     Accessed,
     Action,
     Alert,
@@ -20,20 +22,21 @@ from dicom_node.audit.events import (
     Outcome,
     Party,
     SecurityAlert,
+    Study,
 )
 from dicom_node.audit.grouping import key_of, together
-from dicom_node.audit.history import ALARMING
-from dicom_node.audit.subjects import study_of
-from dicom_node.audit.trail import auditor_of
-from dicom_node.cli.live import login
-from dicom_node.service import log_salt
+from dicom_node.cli.telling import Report
+from dicom_node.report import InstanceReport
+
+if TYPE_CHECKING:
+    from dicom_node.audit.auditor import Auditor
 
 
 class Told:
     """What a command tells: at once for the first object of a study, at the end for the others together.
 
-    So nothing is done to a study without a trail, and a folder of a thousand files is a few messages. What
-    cannot be told raises AuditError before it is done. Without an auditor nothing is told.
+    So a folder of a thousand files is a few messages. What cannot be told raises AuditError. Without an
+    auditor nothing is told.
     """
 
     def __init__(self, auditor: Auditor | None) -> None:
@@ -41,27 +44,30 @@ class Told:
         self._seen: set[Event] = set()
         self._rest: list[Event] = []
 
-    def restored(self, ds: Dataset) -> None:
-        """The original of an object is about to be written to a file; `ds` is that original."""
-        objects = _objects(ds)
-        what = "a patient record and an original image were taken out of a watermark"
-        alert = SecurityAlert(time.time(), Alert.RE_IDENTIFIED, what, Outcome.SUCCESS, person(), objects)
-        self._tell([Exported(time.time(), person(), objects), alert])
+    def allow_restoring(self, files: int) -> None:
+        """Originals are about to be taken out of so many files; not without a trail."""
+        what = f"recover: originals and patient records are to be taken out of {files} files"
+        self._tell([SecurityAlert(time.time(), Alert.RE_IDENTIFIED, what, Outcome.SUCCESS, person())])
 
-    def judged(self, objects: Objects, finding: str) -> None:
-        """An object was looked into, with a finding of `blessmark.Finding`."""
-        events: list[Event] = [Accessed(time.time(), Action.READ, objects, by=person())]
+    def restored(self, study: str) -> None:
+        """The original of an object of a study was written to a file."""
+        self._tell([Exported(time.time(), person(), _one(study))])
+
+    def judged(self, study: str, finding: str) -> None:
+        """An object of a study was looked into, with a finding of `blessmark.Finding`."""
+        events: list[Event] = [Accessed(time.time(), Action.READ, _one(study), by=person())]
         if finding in ALARMING:
             what = f"the watermark says: {finding}"
-            events.append(
-                SecurityAlert(time.time(), Alert.NOT_AUTHENTIC, what, Outcome.SERIOUS, person(), objects)
-            )
+            alert = Alert.NOT_AUTHENTIC
+            events.append(SecurityAlert(time.time(), alert, what, Outcome.SERIOUS, person(), _one(study)))
         self._tell(events)
 
-    def read(self, ds: Dataset, finding: str) -> None:
-        """As `judged`, of a data set."""
-        if self._auditor is not None:
-            self.judged(_objects(ds), finding)
+    def watching(self, reports: Iterator[Report]) -> Iterator[Report]:
+        """The reports, each told as it goes by."""
+        for report in reports:
+            if isinstance(report, InstanceReport):
+                self.judged(report.place.study, report.finding)
+            yield report
 
     def close(self) -> None:
         """Tell what was counted. Raises AuditError."""
@@ -86,14 +92,24 @@ def told_to(path: Path | None, usual: Path) -> Told:
     """
     if path is None and not usual.exists():
         return Told(None)
+    from dicom_node import config
+
     loaded = config.load(path or usual)
-    return Told(None if loaded.audit.host is None else auditor_of(loaded, log_salt(loaded)))
+    if loaded.audit.host is None:
+        return Told(None)
+    from dicom_node.audit.trail import auditor_of
+    from dicom_node.service import log_salt
+
+    return Told(auditor_of(loaded, log_salt(loaded)))
 
 
 def person() -> Party:
     """Who gave a command: the login, through sudo too, at this machine."""
+    from dicom_node.cli.live import login
+
     return Party(login(), socket.gethostname())
 
 
-def _objects(ds: Dataset) -> Objects:
-    return Objects(study_of(ds), ((str(ds.get("SOPClassUID", "")), 1),))
+def _one(study: str) -> Objects:
+    """An object of a study, of whatever class."""
+    return Objects(Study(study), (("", 1),))

@@ -1,36 +1,32 @@
-"""`dicom-node verify PATH... [--json]`"""
+"""`dicom-node verify PATH... [--json | --csv] [--summary-only] [--jobs N]`"""
 
 from __future__ import annotations
 
 import argparse
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from dicom_node import report
-from dicom_node.cli.files import instance, problem, progress, sources
-from dicom_node.cli.reading import Report, exit_code, reader_of, tell, tell_skipped
-from dicom_node.report import ErrorReport
-from dicom_node.review import Reader, review
+from dicom_node.cli.files import progress
+from dicom_node.cli.judging import judge
+from dicom_node.cli.telling import Report
+from dicom_node.cli.trail import told_to
+from dicom_node.kind import Kind
+from dicom_node.sources import STANDARD_INPUT, found, kind_of
 
 
 def run(args: argparse.Namespace) -> int:
-    """Judge every file; one line each and a summary, or one JSON document."""
-    reader = reader_of(args)
-    reports: list[Report] = []
-    for path in progress(sources(args.paths), "verifying"):
-        found = _judged(path, reader, show_record=args.show_record)
-        if found is None:
-            tell_skipped(path)
-            continue
-        reports.append(found)
-        if not args.json:
-            tell(found)
-    print(report.to_json(reports) if args.json else report.summary(reports))
-    return exit_code(reports)
+    """Judge everything that PATH names; one line each and a summary, one JSON document, or CSV."""
+    with tempfile.TemporaryDirectory(prefix="dicom-node-") as room:
+        several = found(args.paths, Path(room), sys.stdin.buffer)
+        trail = told_to(args.config, args.usual_config)
+        code = judge(args, several, lambda reports: trail.watching(_watched(args.paths, reports)))
+        trail.close()
+        return code
 
 
-def _judged(path: Path, reader: Reader, *, show_record: bool) -> Report | None:
-    try:
-        ds = instance(path)
-        return None if ds is None else review(ds, str(path), reader, show_record=show_record).report
-    except Exception as error:
-        return ErrorReport(str(path), problem(path, error))
+def _watched(paths: Sequence[str], reports: Iterator[Report]) -> Iterator[Report]:
+    """The reports, with a progress bar unless one file is all there is."""
+    one = len(paths) == 1 and (paths[0] == STANDARD_INPUT or kind_of(Path(paths[0])) is Kind.INSTANCE)
+    return reports if one else progress(reports, "verifying")

@@ -6,7 +6,6 @@ import json
 import os
 import pty
 import subprocess
-import sys
 from pathlib import Path
 
 import jsonschema
@@ -182,13 +181,11 @@ def _drained(terminal: int) -> str:
     return shown.decode("utf-8", "replace")
 
 
-#: runs the command line in this process and says which frameworks it loaded
-_LOADED = """
-import sys
-from dicom_node.cli import main
-code = main(sys.argv[1:])
-print(sorted({"tensorflow", "keras", "jax", "torch"} & set(sys.modules)))
-sys.exit(code)
+#: stands in the way of a framework, in every process of the command
+_TRAP = """
+from pathlib import Path
+(Path(__file__).parent / "loaded").touch()
+raise ImportError
 """
 
 
@@ -200,11 +197,16 @@ def test_a_photograph_goes_there_and_back_by_vessels_without_a_framework(site: S
     marked = tmp_path / "marked.dcm"
     assert run("protect", original, "--out", marked, keys=site.keys).returncode == 0
 
-    command = [sys.executable, "-c", _LOADED, "verify", str(marked), "--json", "--keys", str(site.keys)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    said, _, loaded = done.stdout.rstrip().rpartition("\n")
-    (found,) = json.loads(said)["instances"]
-    assert (done.returncode, found["finding"], loaded) == (0, "authentic", "[]")
+    trap = tmp_path / "trap"
+    for framework in ("tensorflow", "keras", "jax", "torch"):
+        (trap / framework).mkdir(parents=True)
+        (trap / framework / "__init__.py").write_text(_TRAP)
+    command = [COMMAND, "verify", marked, "--json", "--keys", site.keys]
+    environment = {**os.environ, "PYTHONPATH": str(trap)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    (found,) = json.loads(done.stdout)["instances"]
+    assert (done.returncode, found["finding"]) == (0, "authentic")
+    assert list(trap.glob("*/loaded")) == []
     assert found["frames"][0]["segmenter"] == segmenter("vessels").id
 
     restored = tmp_path / "restored.dcm"

@@ -6,6 +6,7 @@
     store  Dataset, new frames  -> the Dataset      holding exactly these samples, read back before it returns
     write  Dataset              -> bytes            untouched elements as they were; `parts`: piece by piece
     settle, changes, undo       what was done to a Dataset, and the very bytes that it was
+    digest                      SHA-256 of a Dataset as it would be written
 
     decompress                  Dataset -> the Dataset, its pixels uncompressed
 
@@ -24,7 +25,7 @@ from blessmark.pixels.decompress import decompress
 from blessmark.pixels.files import parts, read, write
 from blessmark.pixels.header import Header
 from blessmark.pixels.image import Image, load
-from blessmark.pixels.layout import settle
+from blessmark.pixels.layout import digest, settle
 from blessmark.pixels.reason import Passthrough, Reason
 from blessmark.pixels.store import store
 from blessmark.pixels.undo import Changes, changes, original, undo
@@ -37,6 +38,7 @@ __all__ = [
     "Reason",
     "changes",
     "decompress",
+    "digest",
     "load",
     "original",
     "parts",

@@ -35,7 +35,7 @@ def checked_bytes(ds: Dataset, header: Header) -> bytes:
     return held
 
 
-def planes(buffer: bytes | bytearray, header: Header) -> Words:
+def planes(buffer: bytes | memoryview, header: Header) -> Words:
     """View [frames, channels, rows, cols] of pixel words, writable if `buffer` is."""
     count = header.frames * header.frame_samples
     flat = np.frombuffer(buffer, header.word, count=count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
@@ -66,14 +67,22 @@ def _checked(frames: Iterable[IntArray], image: Image) -> Iterator[IntArray]:
 
 
 def _patched(ds: Dataset, header: Header, wanted: Iterable[IntArray]) -> bytes:
+    """The pixel data with the samples of `wanted`: one copy, for a gigabyte is a usual size.
+
+    `BytesIO` copies when it is written into, and gives that copy away as it is.
+    """
     held = native.checked_bytes(ds, header)
-    patched = bytearray(native.in_sample_order(held, ds, header))
-    words = native.planes(patched, header)
+    copy = io.BytesIO(native.in_sample_order(held, ds, header))
+    with copy.getbuffer() as view:
+        _put_frames(native.planes(view, header), wanted)
+    return native.in_sample_order(copy.getvalue(), ds, header)
+
+
+def _put_frames(words: native.Words, wanted: Iterable[IntArray]) -> None:
     for index, samples in enumerate(wanted):
         words[index] = samples
         if not np.array_equal(words[index], samples):
             raise PixelError(f"frame {index + 1} does not read back; nothing was changed")
-    return native.in_sample_order(bytes(patched), ds, header)
 
 
 def _replace_value(ds: Dataset, patched: bytes) -> None:

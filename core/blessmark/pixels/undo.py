@@ -48,7 +48,10 @@ class Changes:
     digest: bytes = b""
 
     def to_bytes(self) -> bytes:
-        """The changes in one piece; `from_bytes` is its inverse."""
+        """The changes in one piece; `from_bytes` is its inverse.
+
+        Raises PixelError where they are more than it would read.
+        """
         head = struct.pack(
             ">BBBIII",
             self.encoding.implicit,
@@ -60,7 +63,10 @@ class Changes:
         )
         tags = struct.pack(f">{len(self.added) + len(self.order)}I", *self.added, *self.order)
         kept = b"".join(struct.pack(">II", tag, len(raw)) + raw for tag, raw in self.removed)
-        return bytes((_VERSION,)) + zlib.compress(head + self.digest + tags + kept, 9)
+        content = head + self.digest + tags + kept
+        if len(content) > _LIMIT_BYTES:
+            raise PixelError(f"what was changed is over {_LIMIT_BYTES} bytes, more than can be given back")
+        return bytes((_VERSION,)) + zlib.compress(content, 9)
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Changes:
@@ -70,7 +76,7 @@ class Changes:
                 "the labels were sealed by a newer dicom-node; recover the instance with that version"
             )
         try:
-            return cls._parsed(zlib.decompressobj().decompress(content[1:], _LIMIT_BYTES))
+            return cls._parsed(_inflated(content[1:]))
         except (struct.error, zlib.error) as error:
             raise PixelError("the sealed record of changes is malformed") from error
 
@@ -92,7 +98,20 @@ class Changes:
             tag, size = struct.unpack_from(">II", content, at)
             kept.append((tag, content[at + 8 : at + 8 + size]))
             at += 8 + size
+        if at != len(content):
+            raise PixelError("the sealed record of changes is malformed")
         return replace(found, removed=tuple(kept))
+
+
+def _inflated(content: bytes) -> bytes:
+    """What `to_bytes` deflated, and no more than it may have been."""
+    stream = zlib.decompressobj()
+    inflated = stream.decompress(content, _LIMIT_BYTES)
+    if not stream.eof:
+        raise PixelError(
+            f"the sealed record of changes is malformed, or inflates to more than {_LIMIT_BYTES} bytes"
+        )
+    return inflated
 
 
 def changes(ds: Dataset, digest: bytes) -> Changes:

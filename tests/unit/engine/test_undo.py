@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import sys
+import zlib
 
 import pytest
 from pydicom import uid
@@ -99,10 +101,26 @@ def test_what_a_later_version_wrote_is_refused(content):
         Changes.from_bytes(content)
 
 
-@pytest.mark.parametrize("content", [b"\x02", b"\x02abc", b"\x02" + __import__("zlib").compress(b"x")])
+@pytest.mark.parametrize("content", [b"\x02", b"\x02abc", b"\x02" + zlib.compress(b"x")])
 def test_what_nobody_wrote_is_malformed(content):
     with pytest.raises(PixelError, match="malformed"):
         Changes.from_bytes(content)
+
+
+def test_what_inflates_without_end_is_refused_and_so_is_what_could_not_be_read_again(monkeypatch):
+    found = changed(stored(SYNTAXES[0]))
+    content = found.to_bytes()
+    monkeypatch.setattr(sys.modules["blessmark.pixels.undo"], "_LIMIT_BYTES", 64)
+    with pytest.raises(PixelError, match="inflates to more than 64 bytes"):
+        Changes.from_bytes(content)
+    with pytest.raises(PixelError, match="more than can be given back"):
+        found.to_bytes()
+
+
+def test_an_element_that_is_cut_short_is_malformed():
+    content = zlib.decompress(changed(stored(SYNTAXES[0])).to_bytes()[1:])
+    with pytest.raises(PixelError, match="malformed"):
+        Changes.from_bytes(b"\x02" + zlib.compress(content[:-1]))
 
 
 def test_an_order_of_its_own_comes_back():

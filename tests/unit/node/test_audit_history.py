@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from blessmark.types import Finding
 from dicom_node.audit.events import (
+    ALARMING,
     Accessed,
     Action,
     Alert,
@@ -163,3 +165,7 @@ def test_steps_between_queues_are_not_told(what: str) -> None:
 @pytest.mark.parametrize("what", ["released", "lost", "resumed"])
 def test_nor_are_those_of_waiting_work(what: str) -> None:
     assert events(what=what) == []
+
+
+def test_alarming_findings_are_findings() -> None:
+    assert set(Finding) > ALARMING

@@ -9,11 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from blessmark.errors import PixelError
 from dicom_node.cli import files
 from dicom_node.cli.files import Pair
 from dicom_node.errors import InputError, OutputError, UsageError
-from tests import builders
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -82,49 +80,6 @@ def test_no_file_may_overwrite_its_own_source(tmp_path: Path, source: str, targe
     (tmp_path / "in" / "link").symlink_to("a")
     with pytest.raises(UsageError, match=words):
         files.pairs(tmp_path / source, tmp_path / target)
-
-
-def test_a_dicomdir_is_no_instance(tmp_path: Path) -> None:
-    ds = builders.ct(16, 16)
-    (tmp_path / "a").write_bytes(builders.file_bytes(ds))
-    assert files.instance(tmp_path / "a") is not None
-    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.1.3.10"
-    (tmp_path / "b").write_bytes(builders.file_bytes(ds))
-    assert files.instance(tmp_path / "b") is None
-
-
-def test_only_regular_files_are_read(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="neither a file nor a folder"):
-        files.instance(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("error", "line"),
-    [
-        (
-            PixelError("x.dcm is not a DICOM file"),
-            "is not a DICOM file; correct it at its source or leave it out",
-        ),
-        (PixelError("x.dcm: cut short; send it again"), "cut short; send it again"),
-        (InputError("has no UID; do this"), "has no UID; do this"),
-        (MemoryError(), "needs more memory than there is; take it to a larger machine"),
-        (
-            PermissionError(errno.EACCES, "Permission denied", "x.dcm"),
-            "cannot be read (Permission denied); check the path and its permissions",
-        ),
-    ],
-)
-def test_a_problem_is_one_line_that_says_what_to_do(error: Exception, line: str) -> None:
-    assert files.problem(Path("folder/x.dcm"), error) == line
-
-
-def test_a_problem_never_quotes_an_unknown_error() -> None:
-    try:
-        raise KeyError("quotes a patient")
-    except KeyError as error:
-        line = files.problem(Path("x.dcm"), error)
-    assert "patient" not in line
-    assert line.startswith("unexpected KeyError in test_cli_files.py:")
 
 
 def test_a_file_is_written_whole_with_the_usual_mode(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the commands share: names on the command line, lines, the exit code."""
+"""What commands that load pixels share: names on the command line, an instance from its file."""
 
 from __future__ import annotations
 
@@ -7,32 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from dicom_node import keys
 from dicom_node.cli import reading
-from dicom_node.cli.reading import Report
-from dicom_node.errors import KeyFileError, UsageError
-from dicom_node.report import ErrorReport, InstanceReport
-
-
-def found(finding: str) -> InstanceReport:
-    return InstanceReport(f"{finding}.dcm", finding)
-
-
-@pytest.mark.parametrize(
-    ("reports", "code"),
-    [
-        ([found("authentic")], 0),
-        ([found("authentic"), found("unmarked")], 3),
-        ([found("pixels-altered")], 3),
-        ([found("authentic"), ErrorReport("x", "bad")], 1),
-        ([found("damaged"), ErrorReport("x", "bad")], 1),
-        ([], 1),
-    ],
-)
-def test_an_error_outweighs_a_finding_and_nothing_judged_proves_nothing(
-    reports: list[Report], code: int
-) -> None:
-    assert reading.exit_code(reports) == code
+from dicom_node.errors import InputError, KeyFileError, UsageError
+from tests import builders
 
 
 def test_a_missing_ring_says_how_to_make_it_where_it_is_looked_for(tmp_path: Path) -> None:
@@ -40,30 +17,27 @@ def test_a_missing_ring_says_how_to_make_it_where_it_is_looked_for(tmp_path: Pat
         reading.ring_of(argparse.Namespace(keys=tmp_path / "ring"))
 
 
-def test_the_reader_tries_the_named_segmenter_then_the_whole_image(tmp_path: Path) -> None:
-    keys.generate(tmp_path / "ring")
-    reader = reading.reader_of(argparse.Namespace(keys=tmp_path / "ring", segmenter="anatomy/1"))
-    assert [segmenter.id for segmenter in reader.segmenters] == ["anatomy/1", "whole/1"]
-    assert len(reader.ring.keys) == 1
-
-
-def test_without_a_name_the_reader_has_what_a_node_has(tmp_path: Path) -> None:
-    keys.generate(tmp_path / "ring")
-    reader = reading.reader_of(argparse.Namespace(keys=tmp_path / "ring", segmenter=None))
-    assert [each.id.partition("-")[0] for each in reader.segmenters] == ["anatomy/1", "vessels/1", "whole/1"]
-    assert [rule.modality for rule, _ in reader.rules] == [("OP",)]
-
-
 def test_an_unknown_segmenter_is_a_usage_error_that_lists_the_known() -> None:
     with pytest.raises(UsageError, match="anatomy/1"):
         reading.segmenters_of(argparse.Namespace(segmenter="nobody"))
 
 
-def test_errors_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
-    reading.tell(found("authentic"))
-    reading.tell(ErrorReport("x.dcm", "bad; send it again"))
-    reading.tell_skipped(Path("DICOMDIR"))
-    said = capsys.readouterr()
-    assert said.out.startswith("authentic")
-    assert said.err.splitlines()[0] == "error            x.dcm: bad; send it again"
-    assert said.err.splitlines()[1].startswith("skipped")
+def test_without_a_name_images_are_marked_as_a_node_marks_them() -> None:
+    usual, rules = reading.segmenters_of(argparse.Namespace(segmenter=None))
+    assert usual.id == "anatomy/1"
+    assert [rule.modality for rule, _ in rules] == [("OP",)]
+
+
+def test_a_dicomdir_is_no_instance(tmp_path: Path) -> None:
+    ds = builders.ct(16, 16)
+    (tmp_path / "a").write_bytes(builders.file_bytes(ds))
+    assert reading.instance(tmp_path / "a") is not None
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.1.3.10"
+    (tmp_path / "b").write_bytes(builders.file_bytes(ds))
+    assert reading.instance(tmp_path / "b") is None
+    assert "DICOMDIR" in reading.skipped(tmp_path / "b").text
+
+
+def test_only_regular_files_are_read(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="neither a file nor a folder"):
+        reading.instance(tmp_path)

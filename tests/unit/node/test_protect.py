@@ -162,6 +162,18 @@ class TestPassing:
             assert (done.result, done.reason) == ("passed", "already-protected")
             assert written(received) == written(ds)
 
+    def test_a_first_frame_that_was_painted_over_leaves_the_others_protected(self):
+        ds = reread(builders.us(256, 256))
+        protect(ds, site(), TIME_S)
+        image = pixels.load(ds)
+        assert isinstance(image, pixels.Image)
+        frames = [frame.samples for frame in image]
+        frames[0] = np.zeros_like(frames[0])
+        pixels.store(ds, image, frames)
+        assert protect(pixels.read(written(ds)), site(), TIME_S + 5).reason == "already-protected"
+        ds.SOPInstanceUID = "2.25.5"  # a new object that somebody put one of them into
+        assert protect(pixels.read(written(ds)), site(), TIME_S + 5).result != "passed"
+
     def test_a_label_alone_does_not_keep_an_image_from_being_marked(self):
         ds = reread(builders.mr(256, 192))
         label.mark(ds, label.Mark(b"\0" * 4), label.Note("x", "0", 0, "claimed"))

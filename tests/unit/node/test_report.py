@@ -6,7 +6,16 @@ import json
 import math
 from dataclasses import replace
 
-from dicom_node.report import ErrorReport, FrameReport, InstanceReport, line, summary, to_json
+from dicom_node.report import (
+    ErrorReport,
+    FrameReport,
+    InstanceReport,
+    Note,
+    Place,
+    instance_document,
+    line,
+    summary,
+)
 
 FRAME = FrameReport(
     frame=1,
@@ -98,37 +107,60 @@ def test_summary_counts_most_frequent_first():
     assert summary([]) == "nothing to judge"
 
 
-class TestJson:
+class TestDocument:
     def test_holds_everything(self):
         frame = replace(FRAME, altered_tiles=((2, 3),), altered_fields=("PatientID",))
-        document = json.loads(to_json([replace(INSTANCE, frames=(frame,)), ErrorReport("b", "broken")]))
-        assert document["schema"] == "dicom-node/verify/1"
-        assert document["errors"] == [{"source": "b", "error": "broken"}]
-        (instance,) = document["instances"]
-        (found,) = instance.pop("frames")
+        place = Place("1.2", "1.2.3", "1.2.3.4", "CT", 7)
+        found = replace(INSTANCE, frames=(frame,), place=place, bound_to=("instance",), content="ab")
+        instance = instance_document(replace(found, number_of_frames=1))
+        (told,) = instance.pop("frames")
         assert instance == {
             "source": "image.dcm",
             "finding": "authentic",
             "reason": "",
             "node": "n1",
             "protected_at": "2026-09-21T17:46:40Z",
+            "study_instance_uid": "1.2",
+            "series_instance_uid": "1.2.3",
+            "sop_instance_uid": "1.2.3.4",
+            "modality": "CT",
+            "instance_number": 7,
+            "bound_to": ["instance"],
+            "content_sha256": "ab",
+            "number_of_frames": 1,
             "frames_expected": 1,
             "segmenters": ["anatomy/1"],
         }
-        assert set(found) == set(FrameReport.__dataclass_fields__)
-        assert (found["altered_tiles"], found["altered_fields"]) == ([[2, 3]], ["PatientID"])
-        assert found["psnr_db"] == 81.234
+        assert set(told) == set(FrameReport.__dataclass_fields__)
+        assert (told["altered_tiles"], told["altered_fields"]) == ([[2, 3]], ["PatientID"])
+        assert told["psnr_db"] == 81.234
 
-    def test_is_strict_json_even_where_nothing_changed(self):
-        text = to_json([replace(INSTANCE, frames=(replace(FRAME, psnr_db=math.inf),))])
-        assert (
-            json.loads(text, parse_constant=lambda name: name)["instances"][0]["frames"][0]["psnr_db"] is None
-        )
+    def test_has_no_number_that_json_has_not(self):
+        found = instance_document(replace(INSTANCE, frames=(replace(FRAME, psnr_db=math.inf),)))
+        assert found["frames"][0]["psnr_db"] is None
 
     def test_the_record_is_there_only_when_it_was_asked_for(self):
-        assert "record" not in json.loads(to_json([INSTANCE]))["instances"][0]
-        shown = replace(INSTANCE, record={"PatientName": "Jürgen^Test"})
-        assert json.loads(to_json([shown]))["instances"][0]["record"] == {"PatientName": "Jürgen^Test"}
-        assert "Jürgen" in to_json([shown])
+        assert "record" not in instance_document(INSTANCE)
+        shown = replace(INSTANCE, record={"PatientName": "Jürgen^Test"}, original="5ec3e7")
+        assert instance_document(shown)["record"] == {"PatientName": "Jürgen^Test"}
+        assert "5ec3e7" not in json.dumps(instance_document(shown))
         assert "Jürgen" not in repr(shown)
+        assert "5ec3e7" not in repr(shown)
         assert "Jürgen" not in line(shown)
+
+
+def test_notes_are_lines_too_and_no_line_steers_a_terminal():
+    assert line(Note("a", "missing", "listed")).split() == ["missing", "listed", "a"]
+    assert [Note("a", kind, "").is_finding for kind in ("missing", "refused", "unlisted", "index")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    for report in (
+        InstanceReport("a\x1b[2J", "unmarked"),
+        ErrorReport("a\x1b[2J", "b\x1b"),
+        Note("\x1b", "x", "y"),
+    ):
+        assert "\x1b" not in line(report)
+        assert "\\x1b" in line(report)

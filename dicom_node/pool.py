@@ -1,0 +1,263 @@
+"""Many tasks over a few processes: answers in the order of the tasks, a bounded number under way.
+
+    tasks -> ahead (pulled, not given yet) -> under way, one a process -> answered -> handed out in order
+
+Processes are spawned as tasks ask for them, load what they need once, and hear of nothing but their pipe. One
+that dies costs nobody else anything: its task is tried once more, with no other beside it, and then given up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from types import TracebackType
+from typing import Generic, TypeVar
+
+from blessmark.errors import WatermarkError
+from dicom_node.errors import NodeError
+
+Task = TypeVar("Task")
+Answer = TypeVar("Answer")
+
+#: answers that may wait for an earlier one, for each process
+_WAITING = 16
+#: a process is one core's: libraries that start threads for every core would only be in each other's way, and
+#: an arena of the allocator for every thread keeps memory that nobody uses
+_ENVIRONMENT: Mapping[str, str] = {
+    "NUMBA_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "1",
+}
+#: a task that takes longer is worth another process for those behind it
+_LONG_S = 1.0
+#: a process that writes a file takes it back before it ends; one that hangs is not waited for
+_LAST_WORDS_S = 2.0
+_READY, _FAILED, _DONE = "ready", "failed", "done"
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+class Pool(Generic[Task, Answer]):
+    """Processes that answer tasks; a context manager, which ends them at once when it is left.
+
+    Parameters
+    ----------
+    prepare : picklable; called once in each process, gives what answers a task there. A NodeError or
+        WatermarkError that it raises is raised here as a NodeError
+    lost : the answer to a task that ended two processes; is given the exit code of the second
+    processes : most processes, at least 1
+    """
+
+    def __init__(
+        self,
+        prepare: Callable[[], Callable[[Task], Answer]],
+        lost: Callable[[Task, int], Answer],
+        processes: int,
+    ) -> None:
+        self._prepare, self._lost, self._most = prepare, lost, max(1, processes)
+        self._context = multiprocessing.get_context("spawn")
+        self._workers: list[_Worker] = []
+
+    def __enter__(self) -> Pool[Task, Answer]:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        workers, self._workers = self._workers, []
+        for worker in workers:
+            worker.process.terminate()
+        for worker in workers:
+            worker.pipe.close()
+            worker.process.join(_LAST_WORDS_S)
+            worker.process.kill()
+            worker.process.join()
+
+    def answers(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, Answer]]:
+        """Each task with its answer, in order; tasks are pulled a few at a time, as processes want them.
+
+        Raises
+        ------
+        NodeError : the processes cannot be started
+        """
+        run = _Run[Task, Answer](enumerate(tasks))
+        while True:
+            self._feed(run)
+            if run.next_out in run.answered:
+                yield run.hand_out()
+            elif run.under_way or run.suspects or run.ahead:
+                self._listen(run)
+            else:
+                return
+
+    def _feed(self, run: _Run[Task, Answer]) -> None:
+        """Give tasks to idle processes, and start processes for tasks that find none."""
+        run.look_ahead(self._most)
+        if run.suspects and not run.under_way:
+            self._start_to(1)
+            self._give(run, run.suspects)
+        if run.suspects or run.under_way & run.tried or len(run.answered) >= _WAITING * self._most:
+            return
+        while run.ahead and self._give(run, run.ahead):
+            pass
+        self._start_to(min(self._most, self._worth_starting(run), len(run.under_way) + len(run.ahead)))
+
+    def _worth_starting(self, run: _Run[Task, Answer]) -> int:
+        """How many processes the tasks deserve: loading takes as long as a dozen small tasks.
+
+        One at first; twice as many whenever all are at work and tasks queue up, or one takes long.
+        """
+        if not self._workers or not all(worker.ready for worker in self._workers):
+            return max(1, len(self._workers))
+        return len(self._workers) * (2 if len(run.ahead) == self._most or run.slow else 1)
+
+    def _give(self, run: _Run[Task, Answer], queue: deque[int]) -> bool:
+        """Hand the first of a queue to an idle process; whether there is one."""
+        idle = next((each for each in self._workers if each.ready and each.place is None), None)
+        if idle is None:
+            return False
+        place = queue.popleft()
+        idle.place = place
+        run.under_way.add(place)
+        with contextlib.suppress(OSError):  # it has died: listening to it will tell
+            idle.pipe.send(run.tasks[place])
+        return True
+
+    def _listen(self, run: _Run[Task, Answer]) -> None:
+        """Wait for a word of a process, or for its end."""
+        spoke = wait([worker.pipe for worker in self._workers], _LONG_S)
+        run.slow = not spoke
+        for worker in [each for each in self._workers if each.pipe in spoke]:
+            try:
+                kind, content = worker.pipe.recv()
+            except (EOFError, OSError):
+                self._bury(worker, run)
+                continue
+            if kind == _FAILED:
+                raise NodeError(content)
+            worker.ready = True
+            if kind == _DONE and worker.place is not None:
+                run.note(worker.place, content)
+                worker.place = None
+
+    def _bury(self, worker: _Worker, run: _Run[Task, Answer]) -> None:
+        """A process is gone: its task is tried once more, or given up; raises NodeError if it never began."""
+        self._workers.remove(worker)
+        worker.pipe.close()
+        worker.process.join()
+        code = worker.process.exitcode or 0
+        if not worker.ready:
+            raise NodeError(
+                f"a process that was to do the work ended as it started (exit code {code}); "
+                "see whether there is memory left, or try fewer jobs"
+            )
+        place = worker.place
+        if place is None:
+            return
+        if place in run.tried:
+            run.note(place, self._lost(run.tasks[place], code))
+            return
+        run.under_way.discard(place)
+        run.tried.add(place)
+        run.suspects.append(place)
+
+    def _start_to(self, count: int) -> None:
+        while len(self._workers) < count:
+            ours, theirs = self._context.Pipe()
+            process = self._context.Process(target=_serve, args=(theirs, self._prepare), daemon=True)
+            with _as_a_child_wants_it():
+                process.start()
+            theirs.close()
+            self._workers.append(_Worker(process, ours))
+
+
+@dataclass(slots=True)
+class _Worker:
+    """A process, and the place of the task that it works on."""
+
+    process: BaseProcess
+    pipe: Connection
+    ready: bool = False
+    place: int | None = None
+
+
+@dataclass(slots=True)
+class _Run(Generic[Task, Answer]):
+    """How far the tasks of one call have come; a place is a task's number in their order."""
+
+    coming: Iterator[tuple[int, Task]]
+    tasks: dict[int, Task] = field(default_factory=dict)
+    ahead: deque[int] = field(default_factory=deque)
+    suspects: deque[int] = field(default_factory=deque)
+    tried: set[int] = field(default_factory=set)
+    under_way: set[int] = field(default_factory=set)
+    answered: dict[int, Answer] = field(default_factory=dict)
+    next_out: int = 0
+    slow: bool = False
+
+    def look_ahead(self, count: int) -> None:
+        """Pull tasks until `count` of them wait."""
+        while len(self.ahead) < count and (following := next(self.coming, None)) is not None:
+            place, task = following
+            self.tasks[place] = task
+            self.ahead.append(place)
+
+    def note(self, place: int, answer: Answer) -> None:
+        """The answer to the task at `place`."""
+        self.under_way.discard(place)
+        self.answered[place] = answer
+
+    def hand_out(self) -> tuple[Task, Answer]:
+        """The next task in order, and its answer."""
+        place = self.next_out
+        self.next_out += 1
+        self.tried.discard(place)
+        return self.tasks.pop(place), self.answered.pop(place)
+
+
+@contextlib.contextmanager
+def _as_a_child_wants_it() -> Iterator[None]:
+    """A child takes environment and blocked signals over from its first moment.
+
+    Ctrl-C in a terminal reaches every process of the command; only the first may answer it.
+    """
+    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    os.environ.update(_ENVIRONMENT)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _serve(pipe: Connection, prepare: Callable[[], Callable[[Task], Answer]]) -> None:
+    """A process's whole life: prepare, answer, end when nobody asks any more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    warnings.simplefilter("ignore")  # those of pydicom quote values, which may be a patient's
+    with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
+        try:
+            answer = prepare()
+        except (NodeError, WatermarkError) as error:
+            pipe.send((_FAILED, str(error)))
+            return
+        pipe.send((_READY, None))
+        while True:
+            pipe.send((_DONE, answer(pipe.recv())))

@@ -1,0 +1,50 @@
+"""What the processes of a pool are asked to do in tests; a module, because a spawned process imports it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from dicom_node.errors import KeyFileError
+
+Task = tuple[str, str]
+
+
+def prepared() -> Callable[[Task], str]:
+    return _answer
+
+
+def refusing() -> Callable[[Task], str]:
+    raise KeyFileError("the ring is gone")
+
+
+def dying() -> Callable[[Task], str]:
+    os._exit(7)
+
+
+def lost(task: Task, code: int) -> str:
+    return f"lost {task[1]} {code}"
+
+
+def _answer(task: Task) -> str:
+    verb, argument = task
+    if verb == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if verb == "die-once" and not Path(argument).exists():
+        Path(argument).touch()
+        os._exit(3)
+    if verb == "sleep":
+        time.sleep(float(argument))
+    if verb == "environment":
+        return os.environ.get(argument, "")
+    if verb == "alone":  # others at work at the same time leave their file
+        here = Path(argument) / str(os.getpid())
+        here.touch()
+        time.sleep(0.05)
+        others = len(list(Path(argument).iterdir()))
+        here.unlink()
+        return str(others)
+    return argument

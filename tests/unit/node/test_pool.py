@@ -1,0 +1,109 @@
+"""Tasks over processes: in order, bounded, and one that dies costs its own task only."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from dicom_node.errors import NodeError
+from dicom_node.pool import Pool, cores
+from tests import pool_tasks
+from tests.pool_tasks import Task, lost, prepared
+
+
+def said(tasks: list[Task], processes: int = 2) -> list[str]:
+    with Pool(prepared, lost, processes) as pool:
+        return [answer for _, answer in pool.answers(tasks)]
+
+
+def test_answers_come_in_the_order_of_their_tasks_and_one_that_dies_costs_itself_only(tmp_path: Path) -> None:
+    tasks = [("sleep", "0.3"), *(("say", str(n)) for n in range(5)), ("die", "x"), ("say", "last")]
+    tasks.insert(3, ("die-once", str(tmp_path / "mark")))
+    once = str(tmp_path / "mark")
+    assert said(tasks) == ["0.3", "0", "1", once, "2", "3", "4", f"lost x {-signal.SIGKILL}", "last"]
+
+
+def test_a_suspect_is_tried_again_alone(tmp_path: Path) -> None:
+    """What was killed for want of memory has the machine to itself the second time."""
+    places = tmp_path / "at-work"
+    places.mkdir()
+    tasks: list[Task] = [("die-once", str(tmp_path / "mark")), *[("alone", str(places))] * 6]
+    answers = said(tasks)
+    assert len(answers) == 7
+    assert set(answers[1:]) <= {"1", "2"}
+
+
+def test_tasks_are_pulled_as_they_are_wanted() -> None:
+    pulled = 0
+
+    def tasks() -> Iterator[Task]:
+        nonlocal pulled
+        for pulled in range(1, 1001):
+            yield "say", str(pulled)
+
+    with Pool(prepared, lost, 1) as pool:
+        answers = pool.answers(tasks())
+        assert [next(answers)[1] for _ in range(10)] == [str(n) for n in range(1, 11)]
+        assert pulled < 40
+
+
+def test_only_as_many_processes_start_as_there_are_tasks() -> None:
+    with Pool(prepared, lost, 8) as pool:
+        assert list(pool.answers([("say", "a")])) == [(("say", "a"), "a")]
+        assert len(pool._workers) == 1
+    assert not pool._workers
+
+
+def test_a_pool_that_is_left_leaves_no_process() -> None:
+    with Pool(prepared, lost, 2) as pool:
+        next(pool.answers([("say", "a"), ("sleep", "600"), ("sleep", "600")]))
+        ends = [worker.process.pid for worker in pool._workers]
+    assert ends
+    assert not any(pid is not None and psutil.pid_exists(pid) for pid in ends)
+
+
+def test_a_process_that_is_killed_from_outside_is_replaced() -> None:
+    with Pool(prepared, lost, 1) as pool:
+        answers = pool.answers([("say", "a"), ("sleep", "0.5"), ("say", "b")])
+        assert next(answers)[1] == "a"
+        victim = pool._workers[0].process.pid
+        assert victim is not None
+        threading.Timer(0.1, os.kill, (victim, signal.SIGKILL)).start()
+        assert [answer for _, answer in answers] == ["0.5", "b"]
+        assert pool._workers[0].process.pid != victim
+
+
+def test_ctrl_c_is_answered_by_the_first_process_alone() -> None:
+    with Pool(prepared, lost, 1) as pool:
+        answers = pool.answers([("say", "a"), ("sleep", "0.3"), ("say", "b")])
+        next(answers)
+        pid = pool._workers[0].process.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGINT)
+        time.sleep(0.05)
+        assert [answer for _, answer in answers] == ["0.3", "b"]
+
+
+def test_what_cannot_begin_says_why() -> None:
+    with pytest.raises(NodeError, match="the ring is gone"), Pool(pool_tasks.refusing, lost, 1) as pool:
+        list(pool.answers([("say", "a")]))
+    with pytest.raises(NodeError, match="exit code 7"), Pool(pool_tasks.dying, lost, 1) as pool:
+        list(pool.answers([("say", "a")]))
+
+
+def test_a_process_is_one_cores_and_the_parent_keeps_its_environment() -> None:
+    before = dict(os.environ)
+    assert said([("environment", "NUMBA_NUM_THREADS"), ("environment", "MALLOC_ARENA_MAX")]) == ["1", "1"]
+    assert dict(os.environ) == before
+    assert cores() >= 1
+
+
+def test_nothing_to_do_is_done_at_once() -> None:
+    assert said([]) == []

@@ -9,7 +9,7 @@ Rules that bind here:
    line of our own the text is shown, with numbers and our own errors filled in and everything else as its
    type. Python's warnings are not shown at all: see `silence_warnings`.
 4. Of an exception the type and the place are shown; its message only if it is one of ours, which never name
-   a patient.
+   a patient. UIDs in it appear as `uid_hash` too.
 5. Under systemd each line begins with its priority (sd-daemon(3)), which the journal takes off and keeps.
 """
 
@@ -20,6 +20,7 @@ import hmac
 import json
 import logging
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -99,6 +100,8 @@ FIELDS: Mapping[str, str] = {
 _OUR_ERRORS = frozenset({"dicom_node.errors", "blessmark.errors"})
 _OUR_LOGGERS = frozenset({"dicom_node", "blessmark"})
 _HASH_DIGITS = 12
+#: digits and dots that are longer than an IPv4 address or have more parts; those of DICOM itself are known
+_UID = re.compile(r"(?<![\w.])(?!1\.2\.840\.10008\.)(?=[\d.]{16}|(?:\d+\.){4})\d+(?:\.\d+)+")
 _MARK = "dicom_node_event"
 _salt = b""
 
@@ -167,6 +170,14 @@ def uid_hash(uid: str) -> str:
     return hmac.new(_salt, uid.encode("utf-8", "replace"), hashlib.sha256).hexdigest()[:_HASH_DIGITS]
 
 
+def without_uids(text: str) -> str:
+    """The text of an error with the UIDs in it as their hashes; constants of the standard stay as they are.
+
+    Errors name the instance that they are about, for whoever asked about a file of his own.
+    """
+    return _UID.sub(lambda found: f"uid={uid_hash(found[0])}", text)
+
+
 def line(record: logging.LogRecord) -> dict[str, object]:
     """What may be shown of a log record, in order: time, level, event, fields."""
     shown: dict[str, object] = {
@@ -187,6 +198,8 @@ def line(record: logging.LogRecord) -> dict[str, object]:
 
 def _allowed(fields: Mapping[str, object]) -> dict[str, object]:
     shown = {name: _plain(value) for name, value in fields.items() if name in FIELDS and value is not None}
+    if "error" in shown:
+        shown["error"] = without_uids(str(shown["error"]))
     refused = sorted(name for name in fields if name not in FIELDS)
     return shown | ({"refused": refused} if refused else {})
 
@@ -204,7 +217,7 @@ def _own_text(record: logging.LogRecord) -> str:
 def _harmless(value: object) -> object:
     if isinstance(value, int | float):
         return value
-    return str(value) if _is_our_error(value) else f"<{type(value).__name__}>"
+    return without_uids(str(value)) if _is_our_error(value) else f"<{type(value).__name__}>"
 
 
 def _is_our_error(value: object) -> bool:
@@ -224,7 +237,7 @@ def _exception(error: BaseException) -> dict[str, object]:
     if frames:
         shown["place"] = f"{frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno}"
     if _is_our_error(error):
-        shown["error"] = str(error)
+        shown["error"] = without_uids(str(error))
     if error.__cause__ is not None:
         shown["cause"] = type(error.__cause__).__name__
     return shown

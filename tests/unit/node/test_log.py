@@ -189,3 +189,26 @@ def test_nobody_else_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, journ
 def test_a_stream_without_a_file_is_not_the_journal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOURNAL_STREAM", "1:1")
     assert not log.goes_to_the_journal(io.StringIO())
+
+
+@pytest.mark.parametrize(
+    "uid", ["1.2.826.0.1.3680043.8.498.1", "2.25.329800735698586629295641978511506172918"]
+)
+def test_uids_in_our_errors_are_hashed(lines: Reader, uid: str) -> None:
+    try:
+        raise InputError(
+            f"instance {uid}: truncated; 10.0.0.255:104 sent it in 1.2.840.10008.1.2.4.50, not {uid}."
+        )
+    except InputError as error:
+        log.event(_LOGGER, "instance", error=error)
+    hashed = f"uid={log.uid_hash(uid)}"
+    said = f"instance {hashed}: truncated; 10.0.0.255:104 sent it in 1.2.840.10008.1.2.4.50, not {hashed}."
+    assert parsed(lines)["error"] == said
+
+
+def test_uids_in_the_text_of_an_error_are_hashed(lines: Reader) -> None:
+    log.event(_LOGGER, "instance", error="1.2.3.4.5.6 is broken")
+    _LOGGER.warning("failed: %s", InputError("1.2.3.4.5.6 is broken"))
+    assert [json.loads(line).get("error", "") or json.loads(line)["text"][8:] for line in lines()] == [
+        f"uid={log.uid_hash('1.2.3.4.5.6')} is broken"
+    ] * 2

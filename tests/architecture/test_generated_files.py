@@ -29,7 +29,7 @@ def test_the_conformance_tables_are_those_of_the_contexts() -> None:
 def test_the_lines_of_the_log_are_those_of_the_code() -> None:
     text = make_logging_doc.DOCUMENT.read_text("utf-8")
     assert text == make_logging_doc.rendered(text)
-    assert "| `delivered` | info |" in text
+    assert "| `association` | info |" in text
 
 
 def test_no_line_of_the_log_has_a_field_that_is_not_shown() -> None:

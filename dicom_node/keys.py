@@ -47,7 +47,6 @@ _HEADER = """\
 # Keep it at mode 0600 and keep a copy in a safe: without it no record can be recovered.
 # Keys are only ever added (dicom-node keys new), never removed; one that leaked: dicom-node keys revoke.
 """
-_MAKE_ONE = "make it with: dicom-node keys new"
 #: seconds between two looks at the file of a ring in use
 _LOOK_S = 1.0
 
@@ -287,7 +286,12 @@ class _Ring:
 
 
 def _load(path: Path) -> _Ring:
-    return _parse(path, private.read_text(path, _MAKE_ONE))
+    return _parse(path, read_private(path))
+
+
+def read_private(path: Path, made_by: str = "dicom-node keys new") -> str:
+    """The text of a file of secrets, which the command `made_by` makes; raises as `private.read_text`."""
+    return private.read_text(path, f"make it with: {made_by}")
 
 
 def _parse(path: Path, text: str) -> _Ring:
@@ -371,28 +375,22 @@ def _edited(path: Path, *, new: bool = False) -> Iterator[_Edit]:
             f"{path} is what the service manager hands over, and read-only;"
             " change the file that LoadCredential= names, and restart the node"
         )
-    with _exclusive_draft(path) as draft:
+    with exclusive_draft(path) as (handle, draft):
         edit = _Edit(_Ring() if new and not path.exists() else _load(path))
         before = edit.ring
         yield edit
         if edit.ring is not before:
-            _write(draft.handle, edit.ring)
-            draft.path.replace(path)
-            draft.gone = True
-            _sync_folder(path.parent)
-
-
-@dataclass(slots=True)
-class _Draft:
-    path: Path
-    handle: int
-    #: whether it has become the ring; under its name there may then be the draft of another run
-    gone: bool = False
+            _write(handle, edit.ring)
+            draft.replace(path)
+            sync_folder(path.parent)
 
 
 @contextlib.contextmanager
-def _exclusive_draft(path: Path) -> Iterator[_Draft]:
-    """A new private file beside `path` that only one run can hold; gone afterwards, one way or the other."""
+def exclusive_draft(path: Path) -> Iterator[tuple[int, Path]]:
+    """A new private file beside `path` that only one run can hold; gone afterwards, one way or the other.
+
+    The block may rename it to `path`.
+    """
     draft = path.with_name(f".{path.name}.new")
     try:
         handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -402,15 +400,20 @@ def _exclusive_draft(path: Path) -> Iterator[_Draft]:
         ) from error
     except OSError as error:
         raise KeyFileError(f"{path} cannot be written: {error.strerror}") from error
-    held = _Draft(draft, handle)
     try:
-        yield held
+        yield handle, draft
     except OSError as error:
         raise KeyFileError(f"{path} cannot be written: {error.strerror}; it is unchanged") from error
     finally:
+        _remove_own(handle, draft)
         os.close(handle)
-        if not held.gone:
-            draft.unlink(missing_ok=True)
+
+
+def _remove_own(handle: int, draft: Path) -> None:
+    """Remove a draft that was not renamed; what has its name since then is the draft of another run."""
+    with contextlib.suppress(FileNotFoundError):
+        if draft.stat().st_ino == os.fstat(handle).st_ino:
+            draft.unlink()
 
 
 def _write(handle: int, ring: _Ring) -> None:
@@ -427,7 +430,8 @@ def _text(ring: _Ring) -> str:
     return "".join([_HEADER, *keys, *currents, *revoked])
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder on disk; raises OSError."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)

@@ -1,6 +1,6 @@
 """What an auditor wants to know of the network: who was refused and why. One function for all of it.
 
-Occurrences are told to the log, counted by reason for the metrics, and handed to whoever listens.
+Occurrences are told to the log and handed to whoever listens: metrics count them, the audit trail keeps them.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -39,12 +38,11 @@ class Occurrence:
 Listener = Callable[[Occurrence], object]
 
 _lock = threading.Lock()
-_counts: Counter[tuple[str, str]] = Counter()
 _listeners: list[Listener] = []
 
 
 def tell(occurrence: Occurrence) -> None:
-    """Log an occurrence, count it, and hand it to every listener; from any thread."""
+    """Log an occurrence and hand it to every listener; from any thread."""
     log.event(
         _LOG,
         occurrence.event,
@@ -55,19 +53,12 @@ def tell(occurrence: Occurrence) -> None:
         called_ae=occurrence.called_ae,
     )
     with _lock:
-        _counts[occurrence.event, occurrence.reason] += 1
         listeners = tuple(_listeners)
     for listener in listeners:
         try:
             listener(occurrence)
         except Exception as error:  # who listens must not open a door, or close one
             log.event(_LOG, "listener-failed", level=logging.ERROR, error=error)
-
-
-def counts() -> dict[tuple[str, str], int]:
-    """(event, reason) -> how often since this process began."""
-    with _lock:
-        return dict(_counts)
 
 
 @contextlib.contextmanager

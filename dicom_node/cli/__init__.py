@@ -16,13 +16,13 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from blessmark.errors import WatermarkError
 from dicom_node import __version__
-from dicom_node.cli import options_verify
-from dicom_node.cli.options_keys import add_access, add_keys
+from dicom_node.cli import options_keys, options_ring, options_verify
 from dicom_node.errors import EXIT_ERROR, NodeError
 from dicom_node.problem import unforeseen
 
@@ -104,8 +104,8 @@ def parser() -> argparse.ArgumentParser:
     _add_protect(commands)
     _add_verify(commands)
     _add_recover(commands)
-    add_keys(commands, _command, _add_ring)
-    add_access(commands, _command)
+    _add_keys(commands)
+    _add_access(commands)
     _add_config(commands)
     _add_queue(commands)
     _add_trace(commands)
@@ -208,6 +208,22 @@ def _add_recover(commands: _Commands[argparse.ArgumentParser]) -> None:
         help="also write images of which only some tiles can be restored (never called authentic)",
     )
     options_verify.add_jobs(recover)
+
+
+def _add_keys(commands: _Commands[argparse.ArgumentParser]) -> None:
+    keys = commands.add_parser(
+        "keys", help="make, list, revoke, export, import the keys of this site", description="The key ring."
+    )
+    actions = keys.add_subparsers(dest="action", required=True, metavar="ACTION")
+    options_keys.add(partial(_command, actions), _add_ring)
+
+
+def _add_access(commands: _Commands[argparse.ArgumentParser]) -> None:
+    access = commands.add_parser(
+        "access", help="make the line of a user", description="Users that peers prove to be."
+    )
+    actions = access.add_subparsers(dest="action", required=True, metavar="ACTION")
+    options_ring.add_access(partial(_command, actions))
 
 
 def _add_config(commands: _Commands[argparse.ArgumentParser]) -> None:

@@ -15,11 +15,10 @@ from dicom_node.errors import EXIT_DONE, KeyFileError, UsageError
 
 def run(args: argparse.Namespace) -> int:
     """Do what is asked of the ring; a key itself is never printed."""
-    _ACTIONS[args.action](args)
-    return EXIT_DONE
+    return _ACTIONS[args.action](args)
 
 
-def _new(args: argparse.Namespace) -> None:
+def _new(args: argparse.Namespace) -> int:
     _make_folder(args.keys.parent)
     made = keys.generate(args.keys, args.since)
     when = next((info.current_from for info in keys.describe(args.keys) if info.id == made), "")
@@ -27,12 +26,14 @@ def _new(args: argparse.Namespace) -> None:
         f"key {made} {f'will be current from {when}' if when else 'is current'} in {args.keys};"
         " keep a copy of that file in a safe, away from the images"
     )
+    return EXIT_DONE
 
 
-def _list(args: argparse.Namespace) -> None:
+def _list(args: argparse.Namespace) -> int:
     names = {key.id: keys.fingerprint(key) for key in keys.FileKeyRing.load(args.keys).keys}
     for info in keys.describe(args.keys):
         print(f"{info.id:>3}  {names[info.id]}  {info.created}  {_state(info)}")
+    return EXIT_DONE
 
 
 def _state(info: keys.KeyInfo) -> str:
@@ -43,14 +44,15 @@ def _state(info: keys.KeyInfo) -> str:
     return "current" if info.current else "read only"
 
 
-def _revoke(args: argparse.Namespace) -> None:
+def _revoke(args: argparse.Namespace) -> int:
     keys.revoke(args.keys, args.id)
     print(
         f"key {args.id} is revoked in {args.keys}; nothing is marked with it, and what was says so when read"
     )
+    return EXIT_DONE
 
 
-def _export(args: argparse.Namespace) -> None:
+def _export(args: argparse.Namespace) -> int:
     sealed = escrow.sealed(keys.text_of(args.keys), args.to)
     try:
         handle = os.open(args.out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -61,9 +63,10 @@ def _export(args: argparse.Namespace) -> None:
     except OSError as error:
         raise KeyFileError(f"{args.out} cannot be written: {error.strerror}") from error
     print(f"{args.out} holds {args.keys}, for whoever has the key of {args.to}; try once that it opens")
+    return EXIT_DONE
 
 
-def _import(args: argparse.Namespace) -> None:
+def _import(args: argparse.Namespace) -> int:
     content = _content(args.source)
     if not escrow.is_sealed(content):
         text = escrow.checked(content)
@@ -75,9 +78,10 @@ def _import(args: argparse.Namespace) -> None:
     added = keys.merge(args.keys, text, str(args.source))
     named = ", ".join(str(identity) for identity in added)
     print(f"{args.keys}: {f'added key {named}' if added else 'holds every key of it already'}")
+    return EXIT_DONE
 
 
-_ACTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
+_ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {
     "new": _new,
     "list": _list,
     "revoke": _revoke,

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from dicom_node.users import Users
 from tests.acceptance.conftest import run
+from tests.certificates import Authority
 
 _EXAMPLE = Path(__file__).resolve().parents[2] / "config" / "dicom-node.example.yaml"
 _HEAVY = {
@@ -35,6 +37,7 @@ def test_help_names_every_command_and_the_exit_codes() -> None:
         "verify",
         "recover",
         "keys",
+        "access",
         "config",
         "queue",
         "trace",
@@ -75,6 +78,54 @@ def test_a_second_key_becomes_current_and_no_secret_is_shown(tmp_path: Path) -> 
     assert not any(secret in shown for secret in secrets)
 
 
+def test_a_ring_goes_into_a_safe_and_comes_back(tmp_path: Path) -> None:
+    """Encrypted to a certificate; opened by this program, by openssl, and for nobody else."""
+    ring, back = tmp_path / "ring", tmp_path / "back"
+    safe = Authority(tmp_path / "ca", rsa_keys=True).issue("safe")
+    run("keys", "new", "--keys", ring)
+    run("keys", "new", "--keys", ring, "--from", "2999-01-01T00:00:00Z")
+    export = tmp_path / "ring.p7m"
+    done = run("keys", "export", "--keys", ring, "--to", safe.certificate, "--out", export)
+    assert done.returncode == 0, done.stderr
+    assert "key 1" not in export.read_text()
+    assert run("keys", "import", export, "--keys", back).returncode == 2  # it says what is missing
+    opened = ("--certificate", safe.certificate, "--private-key", safe.key)
+    done = run("keys", "import", export, "--keys", back, *opened)
+    assert done.stdout == f"{back}: added key 1, 2\n", done.stderr
+    assert back.read_text() == ring.read_text()
+    command = ["openssl", "cms", "-decrypt", "-inform", "PEM", "-in", export, "-inkey", safe.key]
+    plain = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    done = run("keys", "import", "-", "--keys", tmp_path / "third", input=plain)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "third").read_text() == ring.read_text()
+    again = run("keys", "export", "--keys", ring, "--to", safe.certificate, "--out", export)
+    assert (again.returncode, "File exists" in again.stderr) == (1, True)
+
+
+def test_a_key_is_revoked_once_another_is_current(tmp_path: Path) -> None:
+    ring = tmp_path / "ring"
+    run("keys", "new", "--keys", ring)
+    assert "dicom-node keys new" in run("keys", "revoke", "1", "--keys", ring).stderr
+    run("keys", "new", "--keys", ring)
+    assert run("keys", "revoke", "1", "--keys", ring).returncode == 0
+    first, second = run("keys", "list", "--keys", ring).stdout.splitlines()
+    assert " revoked 2" in first
+    assert second.endswith("current")
+
+
+def test_a_passcode_comes_by_a_pipe_and_leaves_as_a_hash(tmp_path: Path) -> None:
+    done = run("access", "user", "ct1", input="sesame\n")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("user ct1 scrypt:")
+    assert "sesame" not in done.stdout
+    file = tmp_path / "users"
+    file.write_text(done.stdout)
+    file.chmod(0o600)
+    assert Users(file).knows("ct1", b"sesame")
+    assert run("access", "user", "ct1", input="").returncode == 2
+    assert run("access", "user", "two words", input="x\n").returncode == 1
+
+
 def test_a_key_ring_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = run("keys", "new", "--keys", tmp_path / "file" / "ring")
@@ -90,7 +141,7 @@ def test_config_check_is_content_with_the_example() -> None:
 
 def test_config_check_reports_every_problem_with_its_line(tmp_path: Path) -> None:
     broken = tmp_path / "node.yaml"
-    broken.write_text(_EXAMPLE.read_text("utf-8").replace("  port: 11112\n  # Assoc", "  prot: 1\n  # Assoc"))
+    broken.write_text(_EXAMPLE.read_text("utf-8").replace("  port: 11112\n  # TCP", "  prot: 1\n  # TCP"))
     broken.write_text(broken.read_text("utf-8").replace("role: protect", "role: burn"))
     done = run("config", "check", broken)
     assert done.returncode == 1
@@ -108,7 +159,9 @@ def test_config_schema_is_json() -> None:
     assert json.loads(run("config", "schema").stdout)["title"] == "Config"
 
 
-@pytest.mark.parametrize("command", ["serve", "protect", "verify", "recover", "keys", "config", "selftest"])
+@pytest.mark.parametrize(
+    "command", ["serve", "protect", "verify", "recover", "keys", "access", "config", "selftest"]
+)
 def test_every_command_has_help(command: str) -> None:
     done = run(command, "--help")
     assert done.returncode == 0

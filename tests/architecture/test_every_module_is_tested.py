@@ -52,6 +52,8 @@ NODE_EXCEPTIONS = {
     "cli.__init__": "test_cli.py",
     "cli.audit": "test_cli_trail.py, beside what it shows",
     "item": "two records without code; test_judge.py",
+    "cli.options_keys": "arguments; test_cli.py and tests/acceptance",
+    "cli.options_ring": "arguments; test_cli.py and tests/acceptance",
     "ledger.__init__": "its parts put together; test_ledger.py",
     **{
         f"config.{name}": _CONFIG
@@ -76,6 +78,7 @@ NODE_EXCEPTIONS = {
     **{
         f"cli.{name}": _COMMAND
         for name in (
+            "access",
             "config",
             "keys",
             "options_verify",

@@ -421,3 +421,98 @@ def test_the_first_configuration_of_an_installation_is_good() -> None:
     first = config.load(_CONFIG_FOLDER / "first.yaml")
     assert first.storage.folder == Path("/var/lib/dicom-node")
     assert [route.role for route in first.routes] == [Role.PROTECT]
+
+
+# ---- TLS and who may come in ----
+
+_TLS = "tls: {certificate: own.pem, key: own.key, ca: ca.pem}\n"
+
+
+def test_files_of_tls_start_at_the_file_and_credentials_at_their_folder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = _MINIMAL + "tls: {certificate: own.pem, key: 'credential:own.key', ca: /etc/ca.pem}\n"
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    assert parse(text).tls.key == Path("credential:own.key")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", "/run/credentials/node")
+    tls = parse(text).tls
+    assert (tls.certificate, tls.key, tls.ca) == (
+        Path("/etc/node/own.pem"),
+        Path("/run/credentials/node/own.key"),
+        Path("/etc/ca.pem"),
+    )
+
+
+def test_ports_in_the_clear_and_with_tls() -> None:
+    both = parse(with_node("tls_port: 2762") + _TLS)
+    assert (both.node.port, both.node.tls_port, both.node.tls_clients) == (11112, 2762, "required")
+    assert parse(with_node("port: null, tls_port: 2762") + _TLS).node.port is None
+
+
+@pytest.mark.parametrize(
+    ("node", "more", "said"),
+    [
+        ("port: null", "", "nobody could reach the node"),
+        ("tls_port: 11112", _TLS, "2762 is registered"),
+        ("tls_port: 2762", "", "needs tls.certificate"),
+        ("tls_port: 2762", "tls: {certificate: a, key: b}\n", "needs tls.ca"),
+        ("tls_port: 2762, tls_clients: sometimes", _TLS, "required"),
+        ("max_pdu: 4096", "tls: {certificate: a}\n", "belong together"),
+        ("max_pdu: 4096", "tls: {crl: a}\n", "crl without ca"),
+        ("max_pdu: 4096", "tls: {profile: null_cipher}\n", "modified"),
+        (
+            "max_pdu: 4096",
+            "access: {callers: [{ae_title: A, certificates: [a.example]}]}\n",
+            "nobody shows a certificate",
+        ),
+        ("max_pdu: 4096", "access: {callers: [{ae_title: A, users: [u]}]}\n", "needs access.users"),
+        ("max_pdu: 4096", "access: {callers: [{ae_title: A, addresses: [10.0.0.1/8]}]}\n", "10.1.2.0/24"),
+        (
+            "max_pdu: 4096",
+            "access: {callers: [{ae_title: A, addresses: [host.example]}]}\n",
+            "not an address or network",
+        ),
+        (
+            "max_pdu: 4096",
+            "access: {callers: [{ae_title: A, certificates: ['sha256:AB:CD']}]}\n",
+            "64 hex digits",
+        ),
+        ("max_pdu: 4096", "access: {calers: []}\n", "did you mean callers"),
+        (
+            "max_pdu: 4096",
+            "commitment: {requesters: [{ae_title: A, host: h, port: 1, tls: true}]}\n",
+            "needs tls.ca",
+        ),
+    ],
+)
+def test_what_would_keep_everybody_or_nobody_out_is_a_problem(node: str, more: str, said: str) -> None:
+    assert any(said in problem for problem in problems(with_node(node) + more))
+
+
+def test_a_destination_over_tls_needs_somebody_to_believe() -> None:
+    text = _MINIMAL.replace("port: 104", "port: 104, tls: true, tls_name: pacs.example")
+    assert problems(text) == [
+        "4: destinations.pacs.tls: needs tls.ca, which says whose certificates are believed"
+    ]
+    assert parse(text + _TLS).destinations["pacs"].tls_name == "pacs.example"
+
+
+def test_who_is_asked_about_commitment_at_a_destination_is_asked_as_it_is_sent_to() -> None:
+    text = _MINIMAL.replace("port: 104", "port: 104, tls: true, tls_name: pacs.example") + _TLS
+    requester = parse(text).requester("PACS")
+    assert requester is not None
+    assert (requester.tls, requester.tls_name) == (True, "pacs.example")
+
+
+def test_the_first_entry_about_a_caller_decides() -> None:
+    text = (
+        _MINIMAL
+        + "access: {callers: [{ae_title: CT1, addresses: [10.0.0.0/8]}, {ae_title: 'CT*'}, {ae_title: MR}]}\n"
+    )
+    access = parse(text).access
+    assert [getattr(access.caller(title), "ae_title", None) for title in ("CT1", "CT2", "ct1", "MR")] == [
+        "CT1",
+        "CT*",
+        None,
+        "MR",
+    ]

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from blessmark.errors import WatermarkError
-from dicom_node import insist, log
-from dicom_node.config import Config
+from dicom_node import insist, log, private
+from dicom_node.config import Config, Keys
 from dicom_node.errors import InputError, LedgerError, LedgerUnavailable, NodeError, SpoolError, SpoolFull
 from dicom_node.jobs import Arrival, InstanceState, Outcome, Work
-from dicom_node.keys import generate
+from dicom_node.keys import FileKeyRing, generate
 from dicom_node.ledger import Ledger
 from dicom_node.metrics import NetworkRun
 from dicom_node.spool import Spool
@@ -30,6 +30,7 @@ from dicom_node.worker import (
     Tell,
     Worker,
     Workers,
+    _Keyed,
     build_processor,
     failed,
     passed,
@@ -371,6 +372,53 @@ def test_a_warning_of_a_library_shows_nothing_of_a_patient(
     finally:
         workers.stop()
     assert "DOE" not in capfd.readouterr().err
+
+
+def counts_on_privacy(made: Config, tell: Tell) -> Processor:
+    """A processor for processes whose memory nobody sees."""
+    process = build_processor(made, tell)
+
+    def guarded(work: Work) -> Outcome:
+        if not private.is_out_of_dumps():
+            raise NodeError("this process would leave its keys in a core file")
+        return process(work)
+
+    return guarded
+
+
+def test_the_memory_of_a_worker_is_its_own(made: Callable[..., Site]) -> None:
+    site = made()
+    workers = Workers(site.config, site.ledger, site.bells, factory=counts_on_privacy)
+    workers.start()
+    try:
+        site.arrive()
+        wait_until(lambda: site.states() == {("ready", "passed", ""): 1})
+    finally:
+        workers.stop()
+
+
+def test_a_changed_key_ring_counts_from_the_next_instance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An instance is marked with one ring from its first frame to its last."""
+    monkeypatch.setattr("dicom_node.keys._LOOK_S", 0.0)
+    ring = tmp_path / "ring"
+    generate(ring)
+    made = config(tmp_path).model_copy(update={"keys": Keys(ring=ring)})
+    seen: list[int] = []
+    rings: list[FileKeyRing] = []
+
+    def processor(present: FileKeyRing) -> Processor:
+        rings.append(present)
+        return lambda _work: seen.append(present.current.id)  # type: ignore[func-returns-value, return-value]
+
+    keyed = _Keyed(made, processor)
+    work = Work(1, 1, Arrival("1.2", "1.2.3", "1.2.3", "A", "B", "all"), "", 1)
+    keyed(work)
+    keyed(work)
+    generate(ring)
+    keyed(work)
+    assert (seen, len(rings)) == ([1, 1, 2], 2)
 
 
 def hangs(_config: Config, _tell: Tell) -> Processor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import datetime
 import re
 import socket
 import ssl
@@ -15,10 +14,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from lxml import etree
+
+from tests.certificates import Issued
 
 _SCHEMA = Path(__file__).parent / "audit_messages" / "dicom.rng"
 _HEADER = re.compile(
@@ -112,52 +110,13 @@ def received(message: bytes) -> Told:
     return Told(told.root, int(head["pri"]), head["id"].decode())
 
 
-@dataclass(frozen=True)
-class Papers:
-    """A certificate and its key, as files."""
-
-    certificate: Path
-    key: Path
-
-
-def papers(folder: Path, name: str, issuer: tuple[Any, Any] | None = None) -> tuple[Papers, tuple[Any, Any]]:
-    """A certificate for `name`, signed by `issuer` or by itself; and what signs others with it."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    signer, signing = (subject, key) if issuer is None else (issuer[0].subject, issuer[1])
-    now = datetime.datetime.now(datetime.UTC)
-    built = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(signer)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=2))
-        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(signing, hashes.SHA256())
-    )
-    found = Papers(folder / f"{name}.pem", folder / f"{name}.key")
-    found.certificate.write_bytes(built.public_bytes(serialization.Encoding.PEM))
-    found.key.touch(mode=0o600)
-    found.key.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return found, (built, key)
-
-
 class Sink:
-    """An audit record repository at localhost: TLS with client certificates where it has papers, else TCP.
+    """An audit record repository at localhost: mutual TLS where it has a certificate, else TCP.
 
     `stop` and `start` make it go away and come back at the same port.
     """
 
-    def __init__(self, own: Papers | None = None, ca: Path | None = None) -> None:
+    def __init__(self, own: Issued | None = None, ca: Path | None = None) -> None:
         self.messages: list[bytes] = []
         self._context: ssl.SSLContext | None = None
         if own is not None:

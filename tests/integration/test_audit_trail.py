@@ -19,8 +19,9 @@ from dicom_node.config import Config
 from dicom_node.keys import FileKeyRing
 from dicom_node.protect import Site, protect
 from dicom_node.service import Service
-from tests.audit_trails import Sink, Told, papers
+from tests.audit_trails import Sink, Told
 from tests.builders import file_bytes, mr
+from tests.certificates import Authority
 from tests.integration.test_store_and_forward import Archive, free_port, wait_until
 
 SYNTAX = uid.ExplicitVRLittleEndian
@@ -57,10 +58,9 @@ def ring(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def sink(tmp_path: Path) -> Iterator[Sink]:
     """A repository over TLS that asks for a certificate; what the node needs lies in `tmp_path`."""
-    authority, signer = papers(tmp_path, "authority")
-    own, _ = papers(tmp_path, "repository", signer)
-    papers(tmp_path, "node", signer)
-    with Sink(own, authority.certificate) as made:
+    authority = Authority(tmp_path)
+    authority.issue("node", "localhost")
+    with Sink(authority.issue("repository", "localhost"), authority.file) as made:
         yield made
 
 
@@ -91,7 +91,7 @@ def config(folder: Path, ring: Path, to: int, sink: Sink, **route: object) -> Co
                 "aggregate_s": 3600.0,
             },
             "tls": {
-                "ca": folder / "authority.pem",
+                "ca": folder / "ca.pem",
                 "certificate": folder / "node.pem",
                 "key": folder / "node.key",
             },

@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -12,29 +14,33 @@ from dicom_node.audit.repository import Datagrams, Stream, repository_of
 from dicom_node.config import Audit, AuditTransport, Tls
 from dicom_node.dimse.secure import client_context
 from dicom_node.errors import PeerError
-from tests.audit_trails import Papers, Sink, papers
+from tests.audit_trails import Sink
+from tests.certificates import Authority, Issued
 
 
 def settings(port: int, transport: AuditTransport = AuditTransport.TLS) -> Audit:
     return Audit(host="localhost", port=port, transport=transport, timeout_s=5.0)
 
 
+@dataclass(frozen=True)
+class Known:
+    """An authority, what it vouches for, and somebody for whom another one does."""
+
+    ca: Path
+    repository: Issued
+    node: Issued
+    stranger: Issued
+
+
 @pytest.fixture(scope="module")
-def known(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Papers]:
-    folder = tmp_path_factory.mktemp("papers")
-    authority, signer = papers(folder, "authority")
-    stranger, _ = papers(folder, "stranger")
-    return {
-        "authority": authority,
-        "repository": papers(folder, "repository", signer)[0],
-        "node": papers(folder, "node", signer)[0],
-        "stranger": stranger,
-    }
+def known(tmp_path_factory: pytest.TempPathFactory) -> Known:
+    authority, other = (Authority(tmp_path_factory.mktemp(name)) for name in ("ours", "theirs"))
+    own = [authority.issue(name, "localhost") for name in ("repository", "node")]
+    return Known(authority.file, *own, other.issue("stranger", "localhost"))
 
 
-def secured(sink: Sink, known: dict[str, Papers], shows: str, believes: str = "authority") -> Stream:
-    own = known[shows]
-    tls = Tls(certificate=own.certificate, key=own.key, ca=known[believes].certificate)
+def secured(sink: Sink, known: Known, shows: Issued) -> Stream:
+    tls = Tls(certificate=shows.certificate, key=shows.key, ca=known.ca)
     return Stream(settings(sink.port), lambda: client_context(tls))
 
 
@@ -53,9 +59,9 @@ def settled(repository: Stream) -> bool:
     return True
 
 
-def test_messages_arrive_over_tls_and_the_end_is_certain(known: dict[str, Papers]) -> None:
-    with Sink(known["repository"], known["authority"].certificate) as sink:
-        repository = secured(sink, known, "node")
+def test_messages_arrive_over_tls_and_the_end_is_certain(known: Known) -> None:
+    with Sink(known.repository, known.ca) as sink:
+        repository = secured(sink, known, known.node)
         for message in (b"one", "zwei, ä".encode()):
             repository.send(message)
         assert settled(repository)
@@ -63,19 +69,19 @@ def test_messages_arrive_over_tls_and_the_end_is_certain(known: dict[str, Papers
         assert sink.messages == [b"one", "zwei, ä".encode()]
 
 
-def test_a_certificate_that_the_repository_does_not_know_is_told(known: dict[str, Papers]) -> None:
-    with Sink(known["repository"], known["authority"].certificate) as sink:
-        repository = secured(sink, known, "stranger")
+def test_a_certificate_that_the_repository_does_not_know_is_told(known: Known) -> None:
+    with Sink(known.repository, known.ca) as sink:
+        repository = secured(sink, known, known.stranger)
         with pytest.raises(PeerError, match="audit repository localhost:"):
             # with TLS 1.3 the server refuses after the client is done
             again_and_again(lambda: repository.send(b"x"), repository.check)
         assert sink.messages == []
 
 
-def test_a_repository_that_nobody_vouches_for_is_told_nothing(known: dict[str, Papers]) -> None:
-    with Sink(known["stranger"], known["authority"].certificate) as sink:
+def test_a_repository_that_nobody_vouches_for_is_told_nothing(known: Known) -> None:
+    with Sink(known.stranger, known.ca) as sink:
         with pytest.raises(PeerError, match="cannot be reached"):
-            secured(sink, known, "node").send(b"secret")
+            secured(sink, known, known.node).send(b"secret")
         assert sink.messages == []
 
 

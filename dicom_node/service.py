@@ -15,6 +15,7 @@ import secrets
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from dicom_node import __version__, housekeeping, log, private, security
@@ -23,7 +24,7 @@ from dicom_node.audit.trail import AuditTrail, auditor_of, refusals
 from dicom_node.committer import Committer
 from dicom_node.config import AuditTransport, Config, Role
 from dicom_node.dimse.scp import Receiver
-from dicom_node.dimse.secure import Renewed, client_context
+from dicom_node.dimse.secure import client_context
 from dicom_node.errors import EXIT_DONE, NodeError, SpoolError
 from dicom_node.forwarder import Forwarder
 from dicom_node.housekeeping import Housekeeper
@@ -147,7 +148,8 @@ class Service:
         self.auditor: Auditor | None = auditor_of(self._config, salt)
         if self.auditor is not None:
             over_tls = self._config.audit.transport is AuditTransport.TLS
-            context = Renewed(self._config.tls, client_context).context if over_tls else None
+            # made for each connection: files that are no good then cost the trail, not the node
+            context = partial(client_context, self._config.tls) if over_tls else None
             _run(AuditTrail(self._config, self.auditor, self.ledger, self.spool, context), undo)
             undo.enter_context(security.listening(refusals(self.auditor)))
 

@@ -18,7 +18,7 @@ from typing import Protocol
 
 from dicom_node.audit.syslog import framed
 from dicom_node.config import Audit, AuditTransport
-from dicom_node.errors import PeerError
+from dicom_node.errors import PeerError, TlsError
 
 #: seconds that the repository may take to read the rest and to close, when the node closes
 _CLOSE_S = 3.0
@@ -129,7 +129,7 @@ class Stream:
     def _failures(self, what: str) -> Iterator[None]:
         try:
             yield
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TlsError) as error:
             self._drop()
             raise _failure(self._settings, what, error) from error
 
@@ -195,6 +195,8 @@ def repository_of(settings: Audit, context: Context | None) -> Repository:
 
 def _failure(settings: Audit, what: str, error: Exception) -> PeerError:
     said = getattr(error, "reason", None) or getattr(error, "strerror", None) or type(error).__name__
+    if isinstance(error, TlsError):
+        said = str(error)
     return PeerError(
         f"the audit repository {settings.host}:{settings.port} {what}: {said}", reason="audit-repository"
     )

@@ -124,3 +124,10 @@ def test_a_port_at_which_nobody_listens_is_noticed_sooner_or_later() -> None:
     repository = Datagrams(Audit(host="127.0.0.1", port=port, transport=AuditTransport.UDP))
     with pytest.raises(PeerError, match="takes no messages"):
         again_and_again(lambda: repository.send(b"one"), repository.check)
+
+
+def test_files_of_tls_that_are_no_good_are_a_repository_that_cannot_be_reached(tmp_path: Path) -> None:
+    with Sink() as sink:
+        repository = Stream(settings(sink.port), lambda: client_context(Tls(ca=tmp_path / "none.pem")))
+        with pytest.raises(PeerError, match=r"cannot be reached: .*none\.pem"):
+            repository.send(b"x")

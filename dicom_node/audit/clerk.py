@@ -33,6 +33,8 @@ _ALARM_S = 60.0
 _PAUSE_S = 900.0
 #: a row is committed a moment before the receiver can say where its object came from, seconds
 _SETTLED_S = 0.3
+#: a stop waits so many seconds for what is left; the rest is told after the next start
+_LAST_S = 5.0
 
 
 class Clerk(threading.Thread):
@@ -92,7 +94,8 @@ class Clerk(threading.Thread):
         """Take in what has happened since; tell it when the window is over, or there is no other turn."""
         self._begin()
         self._auditor.tell_repeats(last=last)
-        while steps := self._ledger.steps(self._read_to, _BATCH):
+        ends_at = time.monotonic() + (_LAST_S if last else float("inf"))
+        while time.monotonic() < ends_at and (steps := self._ledger.steps(self._read_to, _BATCH)):
             settled = steps if last else self._settled(steps)
             if not settled:
                 break

@@ -11,6 +11,7 @@ from pydicom.dataset import Dataset
 
 from dicom_node import log
 from dicom_node.audit.events import Study
+from dicom_node.errors import SpoolError
 from dicom_node.spool import Spool
 
 _LOG = logging.getLogger(__name__)
@@ -31,7 +32,11 @@ class Subjects:
         return self._study(blob) if blob else Study()
 
     def _read(self, blob: str) -> Study:
-        return study_in(self._spool.path(blob))
+        try:
+            path = self._spool.path(blob)
+        except SpoolError:  # a row that names no file of the spool
+            return Study()
+        return study_in(path)
 
 
 def study_in(path: Path) -> Study:

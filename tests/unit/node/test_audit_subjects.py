@@ -28,6 +28,7 @@ def test_study_and_patient_are_those_of_the_header(spool: Spool) -> None:
 def test_what_is_gone_or_broken_is_nobodys(spool: Spool, scratch: Path) -> None:
     subjects = Subjects(spool)
     assert subjects("") == Study()
+    assert subjects("../../x") == Study()
     assert subjects("ab" * 32) == Study()
     (scratch / "broken").write_bytes(b"\0" * 200)
     assert study_in(scratch / "broken") == Study()

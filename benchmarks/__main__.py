@@ -19,6 +19,7 @@ from benchmarks import (
     forwarding,
     journeys,
     paper,
+    query,
     queue_depth,
     results,
     speed,
@@ -35,6 +36,7 @@ BENCHMARKS: dict[str, Callable[[Run], results.Result]] = {
     "forwarding": forwarding.measure,
     "queue-depth": queue_depth.measure,
     "faults": faults.measure,
+    "query": query.measure,
     "paper": paper.measure,
 }
 #: reads a folder of labelled photographs in any layout that training reads, instead of dicom/

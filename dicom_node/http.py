@@ -1,4 +1,5 @@
-"""Metrics and health over HTTP: `/metrics` for Prometheus, `/healthz` and `/readyz` for whoever restarts us.
+"""Metrics, health and status over HTTP: `/metrics` for Prometheus, `/healthz` and `/readyz` for our keepers,
+`/` for people.
 
 Nothing here changes anything, and nothing here names a patient.
 """
@@ -17,9 +18,18 @@ from prometheus_client.registry import Collector
 
 from dicom_node import log
 from dicom_node.errors import NodeError, OutputError
+from dicom_node.pages.rendering import policy
 
 _LOG = logging.getLogger(__name__)
-_TEXT = "text/plain; charset=utf-8"
+_TEXT, _HTML = "text/plain; charset=utf-8", "text/html; charset=utf-8"
+#: nobody keeps an answer, takes it for something else, or shows it inside another page
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": f"{policy()}; frame-ancestors 'none'",
+}
 
 Page = tuple[HTTPStatus, str, bytes]
 
@@ -32,10 +42,16 @@ class HttpServer:
     bind, port : where to listen; port 0 takes a free one
     collector : what `/metrics` shows
     problems : what keeps the node from doing its work now, one word each; empty when it is ready
+    status : makes the page for people, `/` and `/status`, as HTML
     """
 
     def __init__(
-        self, bind: str, port: int, collector: Collector, problems: Callable[[], Sequence[str]]
+        self,
+        bind: str,
+        port: int,
+        collector: Collector,
+        problems: Callable[[], Sequence[str]],
+        status: Callable[[], str],
     ) -> None:
         registry = CollectorRegistry()
         registry.register(collector)
@@ -44,6 +60,7 @@ class HttpServer:
             "/healthz": lambda: (HTTPStatus.OK, _TEXT, b"alive\n"),
             "/readyz": lambda: _readiness(problems()),
         }
+        pages |= dict.fromkeys(("/", "/status"), lambda: (HTTPStatus.OK, _HTML, status().encode()))
         self._address = (bind, port)
         self._handler = _handler(pages)
         self._server: ThreadingHTTPServer | None = None
@@ -86,12 +103,26 @@ def _handler(pages: dict[str, Callable[[], Page]]) -> type[BaseHTTPRequestHandle
 
         def do_GET(self) -> None:
             page = pages.get(self.path.partition("?")[0])
-            status, kind, body = (HTTPStatus.NOT_FOUND, _TEXT, b"not here\n") if page is None else _made(page)
+            self._answer((HTTPStatus.NOT_FOUND, _TEXT, b"not here\n") if page is None else _made(page))
+
+        do_HEAD = do_GET  # noqa: N815 - the name that the standard library looks for
+
+        def _refuse(self) -> None:
+            self.close_connection = True  # a body that nobody reads would be taken for the next request
+            self._answer((HTTPStatus.METHOD_NOT_ALLOWED, _TEXT, b"nothing can be changed here\n"))
+
+        do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = _refuse  # noqa: N815
+
+        def _answer(self, page: Page) -> None:
+            status, kind, body = page
             self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
+            for name, value in {"Content-Type": kind, "Content-Length": str(len(body)), **_HEADERS}.items():
+                self.send_header(name, value)
+            if status is HTTPStatus.METHOD_NOT_ALLOWED:
+                self.send_header("Allow", "GET, HEAD")
             self.end_headers()
-            self.wfile.write(body)
+            if self.command != "HEAD":
+                self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:
             """Scrapes come every few seconds; they are not worth a line."""

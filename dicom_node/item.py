@@ -33,8 +33,10 @@ class How:
     keys : the key ring
     segmenter : the only one to try; None tries the usual ones
     show_record : put the fields of the record, patient data, into the reports
+    pictures : paint the instances, for a report that shows them
     """
 
     keys: Path
     segmenter: str | None = None
     show_record: bool = False
+    pictures: bool = False

@@ -17,6 +17,7 @@ from dicom_node.config import Watermark
 from dicom_node.errors import InputError
 from dicom_node.item import How, Item
 from dicom_node.keys import FileKeyRing
+from dicom_node.pictures import Gallery
 from dicom_node.problem import problem
 from dicom_node.report import InstanceReport, Unreadable
 from dicom_node.review import Reader, review
@@ -40,16 +41,23 @@ class Judge:
     def __init__(self, how: How) -> None:
         self._reader = reader_of(how.keys, how.segmenter)
         self._show_record = how.show_record
+        self._gallery = Gallery() if how.pictures else None
 
     def __call__(self, item: Item) -> InstanceReport | Unreadable:
         """The report on an instance; whatever is wrong with it is told and raises nothing."""
         try:
             ds = _read(item)
-            report = review(ds, item.source, self._reader, show_record=self._show_record).report
-            return replace(report, content=pixels.digest(ds).hex())
+            return replace(self._judged(ds, item.source), content=pixels.digest(ds).hex())
         except Exception as error:
             name = item.path.name if item.path is not None else _NAMELESS
             return Unreadable(item.source, problem(name, error))
+
+    def _judged(self, ds: Dataset, source: str) -> InstanceReport:
+        painter = None if self._gallery is None else self._gallery.painter(ds)
+        found = review(ds, source, self._reader, show_record=self._show_record, on_frame=painter)
+        if self._gallery is None or painter is None:
+            return found.report
+        return replace(found.report, pictures=self._gallery.finished(ds, painter, found.finding))
 
 
 def reader_of(keys: Path, segmenter: str | None) -> Reader:

@@ -14,6 +14,8 @@ from dicom_node.problem import printable
 
 #: of the document that `verify --json` prints
 SCHEMA = "dicom-node/verify/2"
+#: changes of so many steps or more are counted together
+CHANGE_LIMIT = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,43 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
+class FramePictures:
+    """One frame as `pictures` painted it: files in memory, b"" where there is nothing to show.
+
+    `received` and `restored` are WebP; the rest are PNG with transparency, to be laid over them: `change` has
+    the geometry of the frame, `roi` one pixel a block of 8 x 8, `packets` one a tile of 64 x 64. `roi_share`
+    is the share of blocks that are region of interest; tiles are (row, column) of the 64 x 64 grid.
+    """
+
+    frame: int
+    finding: str
+    rows: int
+    cols: int
+    received: bytes = field(repr=False)
+    restored: bytes = field(default=b"", repr=False)
+    change: bytes = field(default=b"", repr=False)
+    roi: bytes = field(default=b"", repr=False)
+    roi_share: float | None = None
+    packets: bytes = field(default=b"", repr=False)
+    altered_tiles: tuple[tuple[int, int], ...] = ()
+    foreign_tiles: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class InstancePictures:
+    """What `pictures` painted of an instance: a thumbnail always, frames in full where there is reason.
+
+    `changes` counts the samples of all frames by how much the watermark moved them, the ends of the range
+    with everything beyond; `greys` says in words how stored values became grey levels.
+    """
+
+    thumbnail: bytes = field(repr=False)
+    frames: tuple[FramePictures, ...] = ()
+    changes: tuple[tuple[int, int], ...] = ()
+    greys: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class InstanceReport:
     """One instance's verdict: the worst of its frames, or why it holds nothing to judge.
 
@@ -70,7 +109,8 @@ class InstanceReport:
 
     `place` is what the header claims, `bound_to` what of it ("study", "series", "instance") the records name
     and the header agrees with. `content` is the SHA-256 of the data set in hexadecimal, "" if nobody
-    asked; `original` stands for the SOP Instance UID in the record, equal where those are.
+    asked; `original` stands for the SOP Instance UID in the record, equal where those are. `fields` are the
+    keywords of the fields of the record, without their values. `pictures` are there if they were asked for.
     """
 
     source: str
@@ -87,7 +127,11 @@ class InstanceReport:
     bound_to: tuple[str, ...] = ()
     content: str = ""
     original: str = field(default="", repr=False)
+    #: when the key that its records open under was revoked, ISO 8601 UTC; "" if it is not
+    key_revoked: str = ""
+    fields: tuple[str, ...] = ()
     record: dict[str, str] = field(default_factory=dict, repr=False)
+    pictures: InstancePictures | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,14 +186,13 @@ def _detail(report: InstanceReport) -> str:
 
 
 def _judged(report: InstanceReport) -> str:
-    if report.reason:
-        return report.reason
-    if not report.frames:
-        return ""
+    if report.reason or not report.frames:
+        return ", ".join(filter(None, (report.reason, _revoked(report))))
     lacking = [f.segmenter for f in report.frames if f.finding == "unknown-segmenter"]
     if lacking:
         return f"marked by {lacking[0]}; this installation has {', '.join(report.segmenters)}"
-    parts = [_carried(report.frames[0])] if report.frames[0].framing else []
+    parts = [_revoked(report)] if report.key_revoked else []
+    parts += [_carried(report.frames[0])] if report.frames[0].framing else []
     levels = [f.psnr_db for f in report.frames if f.psnr_db is not None and math.isfinite(f.psnr_db)]
     if levels:
         parts.append(f"{min(levels):.1f} dB")
@@ -165,6 +208,10 @@ def _judged(report: InstanceReport) -> str:
     if fields:
         parts.append("altered: " + " ".join(sorted(fields)))
     return ", ".join(parts)
+
+
+def _revoked(report: InstanceReport) -> str:
+    return f"its key was revoked {report.key_revoked}" if report.key_revoked else ""
 
 
 def _carried(frame: FrameReport) -> str:
@@ -194,6 +241,8 @@ def instance_document(report: InstanceReport) -> dict[str, object]:
         "segmenters": list(report.segmenters),
         "frames": [_frame(frame) for frame in report.frames],
     }
+    if report.key_revoked:
+        result["key_revoked"] = report.key_revoked
     if report.record:
         result["record"] = report.record
     return result

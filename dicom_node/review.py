@@ -7,7 +7,7 @@ store the restored pixels, take the labels off, put the record back into the hea
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -20,11 +20,12 @@ from blessmark import pixels
 from blessmark.payload.record import uid_digest
 from blessmark.segment import batch, segmenter
 from blessmark.segment.whole import Whole
-from blessmark.types import Finding, IntArray, KeyRing, Record, Segmenter, Verdict
+from blessmark.types import Finding, Frame, IntArray, KeyRing, Record, Segmenter, Verdict
 from blessmark.verify import verify
 from dicom_node import header, label
 from dicom_node.config import Config, Route
 from dicom_node.jobs import Outcome, Work, failed, passed
+from dicom_node.keys import FileKeyRing
 from dicom_node.misplaced import misplaced
 from dicom_node.originals import SOP_INSTANCE_UID, OriginalFields, unseal
 from dicom_node.report import FrameReport, InstanceReport, Place
@@ -43,6 +44,9 @@ _MODALITY, _INSTANCE_NUMBER = 0x00080060, 0x00200013
 #: an integer string (PS3.5 section 6.2)
 _IS = re.compile(r" *[+-]?[0-9]{1,11} *")
 _SEVERITY = {finding: place for place, finding in enumerate(Finding)}
+
+#: is shown each frame as received, with its verdict while that still holds the restored samples
+OnFrame = Callable[[Frame, Verdict], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +85,15 @@ class Reader:
         return replace(self, segmenters=tuple(sorted(self.segmenters, key=unlikelihood)), rules=())
 
 
-def review(ds: Dataset, source: str, reader: Reader, *, show_record: bool = False) -> Review:
-    """Judge an instance; `ds` is not changed.
+def review(
+    ds: Dataset,
+    source: str,
+    reader: Reader,
+    *,
+    show_record: bool = False,
+    on_frame: OnFrame | None = None,
+) -> Review:
+    """Judge an instance; `ds` is not changed. `on_frame` is called for each frame, in their order.
 
     Raises
     ------
@@ -93,7 +104,7 @@ def review(ds: Dataset, source: str, reader: Reader, *, show_record: bool = Fals
     image = pixels.load(ds)
     if isinstance(image, pixels.Passthrough):
         return _without_pixels(ds, subject, str(image.reason), reader)
-    verdicts = [_without_samples(verdict) for verdict in _verdicts(ds, image, reader)]
+    verdicts = [_without_samples(verdict) for verdict in _verdicts(ds, image, reader, on_frame=on_frame)]
     if _nothing_in_the_pixels(verdicts):
         rewritten = _without_pixels(ds, subject, _NO_ROOM, reader)
         if rewritten.finding is Finding.AUTHENTIC:
@@ -209,7 +220,11 @@ class _NotRestorable(Exception):  # noqa: N818 - ends the walk over the frames, 
 
 
 def _verdicts(
-    ds: Dataset, image: pixels.Image, reader: Reader, numbers: range | None = None
+    ds: Dataset,
+    image: pixels.Image,
+    reader: Reader,
+    numbers: range | None = None,
+    on_frame: OnFrame | None = None,
 ) -> Iterator[Verdict]:
     mark = label.read_mark(ds)
     sealed = dict(mark.sealed_records) if mark is not None else {}
@@ -220,7 +235,7 @@ def _verdicts(
     wanted = numbers if numbers is not None else range(1, image.frames + 1)
     frames = (image.frame(number) for number in wanted)
     for frame, drawer in batch.drawn_ahead(frames, first, reader.batch_frames):
-        yield verify(
+        verdict = verify(
             frame,
             reader.ring,
             (drawer, *others),
@@ -229,6 +244,9 @@ def _verdicts(
             hinted_keys=hints,
             hinted_segmenters=drawn_by,
         )
+        if on_frame is not None:
+            on_frame(frame, verdict)
+        yield verdict
 
 
 def _misplaced(
@@ -283,8 +301,8 @@ def _restore_header(ds: Dataset, ring: KeyRing, verdicts: Sequence[Verdict]) -> 
 
 
 def _without_samples(verdict: Verdict) -> Verdict:
-    """The verdict without its restored frame: a cine of thousands of frames must fit into memory."""
-    return replace(verdict, restored=None)
+    """The verdict without its restored frame and map: a cine of thousands of frames must fit into memory."""
+    return replace(verdict, restored=None, evidence=replace(verdict.evidence, roi=None))
 
 
 def _without_pixels(
@@ -311,6 +329,7 @@ def _without_pixels(
         restored=_BY_BYTES if done else "",
         place=subject.place,
         bound_to=tuple(_PLACES) if finding is Finding.AUTHENTIC else (),
+        key_revoked="" if found is None else _revoked(reader.ring, _sealed_under(ds, reader.ring)),
         original="" if found is None else uid_digest(found.sop_instance_uid(ds)).hex(),
     )
     return Review(report, finding, restored=done, identical=done)
@@ -354,10 +373,23 @@ def _concluded(
         place=subject.place,
         number_of_frames=frames,
         bound_to=_bound_to(verdicts),
+        key_revoked=_revoked(reader.ring, {v.evidence.key_id for v in verdicts if v.record is not None}),
         original="" if record is None else record.uid_digest.hex(),
+        fields=() if record is None else tuple(_keyword(tag) for tag in record.fields),
         record=_readable(record) if show_record and record is not None else {},
     )
     return Review(report, finding, restored, identical)
+
+
+def _revoked(ring: KeyRing, used: Collection[int | None]) -> str:
+    """When the first of the keys that were used was revoked; "" if none was."""
+    revoked = ring.revoked if isinstance(ring, FileKeyRing) else {}
+    return min((at for identity, at in revoked.items() if identity in used), default="")
+
+
+def _sealed_under(ds: Dataset, ring: KeyRing) -> set[int | None]:
+    """The key that the originals of an object open under."""
+    return {key.id for key in ring.keys if unseal(ds, FileKeyRing((key,))) is not None}
 
 
 def _place(ds: Dataset) -> Place:
@@ -424,7 +456,7 @@ def _frame_report(verdict: Verdict) -> FrameReport:
         psnr_db=evidence.psnr_db,
         localisation=evidence.localisation,
         altered_tiles=evidence.altered_tiles,
-        altered_fields=tuple(keyword_for_tag(tag) or f"{tag:08X}" for tag in evidence.altered_fields),
+        altered_fields=tuple(_keyword(tag) for tag in evidence.altered_fields),
         block_px=evidence.block_px,
         restoration="exact" if verdict.exact else "approximate" if verdict.approximate else "none",
         restored_psnr_db=evidence.restored_psnr_db,
@@ -442,12 +474,17 @@ def _moment(time_s: int) -> str:
     return datetime.fromtimestamp(time_s, UTC).isoformat().replace("+00:00", "Z")
 
 
+def _keyword(tag: int) -> str:
+    """The DICOM keyword of a tag, eight hexadecimal digits for one that has none."""
+    return keyword_for_tag(tag) or f"{tag:08X}"
+
+
 def _readable(record: Record) -> dict[str, str]:
     """The record's fields as text, decoded by the character set that travelled with them."""
     names = record.charset.decode("ascii", "replace").strip(" \0").split("\\")
     encodings = convert_encodings(names if names != [""] else None)
     delimiters = {ord(delimiter) for delimiter in "\\^="}
     return {
-        keyword_for_tag(tag) or f"{tag:08X}": decode_bytes(value.strip(b" \0"), encodings, delimiters)
+        _keyword(tag): decode_bytes(value.strip(b" \0"), encodings, delimiters)
         for tag, value in record.fields.items()
     }

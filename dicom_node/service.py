@@ -32,6 +32,7 @@ from dicom_node.http import HttpServer
 from dicom_node.keys import FileKeyRing, fingerprint
 from dicom_node.ledger import Ledger
 from dicom_node.metrics import LedgerCollector
+from dicom_node.pages.status import StatusPage
 from dicom_node.spool import Spool, release_reserve
 from dicom_node.systemd import Watchdog, notify
 from dicom_node.worker import Bells, Factory, Workers, build_processor
@@ -122,7 +123,8 @@ class Service:
         _run(self.receiver, undo)
         if config.http.port is not None:
             collector = LedgerCollector(self.ledger, self.spool, self.forwarder, self.workers)
-            self.http = HttpServer(config.http.bind, config.http.port, collector, self.problems)
+            status = StatusPage(config, self.ledger, self.spool, self.problems)
+            self.http = HttpServer(config.http.bind, config.http.port, collector, self.problems, status)
             _run(self.http, undo)
 
     def _open_storage(self, undo: contextlib.ExitStack) -> None:

@@ -253,8 +253,8 @@ class Spool:
         for name in missing:
             (self.folder / name).mkdir(mode=0o700, exist_ok=True)
         if missing:
-            _sync_folder(self.folder)
-            _sync_folder(self.folder.parent)
+            sync_folder(self.folder)
+            sync_folder(self.folder.parent)
 
     def _take_reserve(self) -> None:
         """Best effort: without room for the reserve, `check_room` refuses anyway."""
@@ -279,7 +279,7 @@ class Spool:
         final = self.path(name)
         with self._lock(fcntl.LOCK_SH):
             part.rename(final)
-        _sync_folder(final.parent)
+        sync_folder(final.parent)
 
     def _orphaned(self, part: Path) -> bool:
         try:
@@ -333,7 +333,7 @@ class Spool:
 class Writer:
     """An object on its way into the spool; whoever has one ends it by `keep` or `discard`, from any thread.
 
-    Made by `Spool.writer`.
+    Made by `Spool.writer`; without `durable`, by whoever needs no file after a power cut.
     """
 
     def __init__(
@@ -342,7 +342,10 @@ class Writer:
         handle: int,
         failures: Callable[[], contextlib.AbstractContextManager[None]],
         publish: Callable[[Path, str], None],
+        *,
+        durable: bool = True,
     ) -> None:
+        self._durable = durable
         self._part = part
         self._handle: int | None = handle
         self._failures = failures
@@ -364,7 +367,8 @@ class Writer:
         assert self._handle is not None
         blob = Blob(self._digest.hexdigest(), self.size)
         with self._failures():
-            os.fdatasync(self._handle)
+            if self._durable:
+                os.fdatasync(self._handle)
             self._publish(self._part, blob.name)
         self._close()
         return blob
@@ -395,7 +399,8 @@ def _folder_names() -> list[str]:
     return ["tmp", *(f"{number:02x}" for number in range(256))]
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder survive a power cut."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)

@@ -65,13 +65,17 @@ class StudySummary:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Everything that was judged; `findings` count the instances, `missing` the notes that are findings."""
+    """Everything that was judged; `findings` count the instances, `missing` the notes that are findings.
+
+    `revoked` instances were marked with a key that is revoked since.
+    """
 
     studies: tuple[StudySummary, ...]
     findings: tuple[tuple[str, int], ...]
     errors: int
     missing: int
     remarks: tuple[Remark, ...] = ()
+    revoked: int = 0
 
     @property
     def instances(self) -> int:
@@ -81,7 +85,7 @@ class Summary:
 def summarised(reports: Iterable[InstanceReport | ErrorReport | Note]) -> Summary:
     """The summary of reports in any order, taken one by one; only what it needs of each is kept."""
     series: dict[tuple[str, str], _Series] = {}
-    across, errors, missing = _Across(), 0, 0
+    across, errors, missing, revoked = _Across(), 0, 0, 0
     for each in reports:
         if isinstance(each, ErrorReport):
             errors += 1
@@ -91,6 +95,7 @@ def summarised(reports: Iterable[InstanceReport | ErrorReport | Note]) -> Summar
             place = (each.place.study, each.place.series)
             series.setdefault(place, _Series()).add(each)
             across.add(each)
+            revoked += bool(each.key_revoked)
     findings: Counter[str] = Counter()
     for one in series.values():
         findings.update(one.findings)
@@ -98,7 +103,7 @@ def summarised(reports: Iterable[InstanceReport | ErrorReport | Note]) -> Summar
         StudySummary(study, tuple(series[place].summary(place[1]) for place in places))
         for study, places in groupby(sorted(series), key=lambda place: place[0])
     )
-    return Summary(studies, tuple(findings.most_common()), errors, missing, across.remarks())
+    return Summary(studies, tuple(findings.most_common()), errors, missing, across.remarks(), revoked)
 
 
 def lines(summary: Summary) -> Iterator[str]:
@@ -130,6 +135,7 @@ def totals(summary: Summary) -> str:
     """How many of each finding, most frequent first."""
     counts = Counter(dict(summary.findings))
     counts.update({"missing": summary.missing, "error": summary.errors})
+    counts.update({"under a revoked key": summary.revoked})
     return ", ".join(f"{n} {what}" for what, n in counts.most_common() if n) or "nothing to judge"
 
 

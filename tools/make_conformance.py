@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydicom.uid import UID
 
 from blessmark.pixels import Reason
-from dicom_node import config, retry
+from dicom_node import config, inquiry, retry
 from dicom_node.commitment import STEPS, Answer, Step
 from dicom_node.dimse import admission, patches, reception, scp, structure
 from dicom_node.dimse.contexts import STORAGE_CLASSES, TRANSFER_SYNTAXES
@@ -31,6 +31,7 @@ def rendered(text: str) -> str:
             "passed-through": _reasons(),
             "commitment-given": _given(),
             "commitment-taken": _taken(),
+            "query-keys": _query_keys(),
             "convertible": _convertible(),
             "answers": _answers(),
         },
@@ -113,6 +114,11 @@ def _failures() -> list[Answer]:
 
 def _reasons() -> str:
     return table(("Reason code", "Meaning"), ((f"`{reason}`", reason.meaning) for reason in Reason))
+
+
+def _query_keys() -> str:
+    rows = ((level.capitalize(), ", ".join(keys)) for level, keys in inquiry.RETURNED.items())
+    return table(("Level", "Keys"), rows)
 
 
 def _convertible() -> str:

@@ -17,6 +17,8 @@ from tools.generated import REPOSITORY, table, update
 
 DOCUMENT = REPOSITORY / "docs" / "settings.md"
 _EXAMPLE = REPOSITORY / "config" / "dicom-node.example.yaml"
+#: where the keys are names that the site chooses
+_NAMED_BY_THE_SITE = (["destinations"], ["query", "peers"])
 _KEY = re.compile(r"(?P<indent> *)(?P<item>- )?(?P<key>[a-z_]+):")
 
 _HEAD = """\
@@ -129,7 +131,7 @@ def _entries(text: str) -> Iterator[Entry]:
         elif match := _KEY.match(line):
             indent = len(match["indent"]) + len(match["item"] or "")
             stack = [(depth, name) for depth, name in stack if depth < indent]
-            name = "NAME" if [n for _, n in stack] == ["destinations"] else match["key"]
+            name = "NAME" if [n for _, n in stack] in _NAMED_BY_THE_SITE else match["key"]
             stack.append((indent, name))
             yield Entry(tuple(n for _, n in stack), " ".join(comment))
             comment = []

@@ -258,6 +258,8 @@ class Evidence:
 
     `tiles` is uint8 [tile rows, tile cols] of `TileState`, None when nothing was found. `packets` counts
     tiles whose packet is authentic, `shards_needed` the shards the record takes; a packet holds 1 to 16.
+    `roi` is bool [rows // 8, cols // 8], the map that the watermark was read by; None when nothing was found,
+    and for watermarks that need no such map: those in the header and the `dct` carrier's.
     `block_px` and `restored_psnr_db` are told by the `dct` carrier alone.
     """
 
@@ -277,6 +279,7 @@ class Evidence:
     altered_fields: tuple[int, ...] = ()
     block_px: int | None = None
     restored_psnr_db: float | None = None
+    roi: BoolArray | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

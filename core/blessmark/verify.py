@@ -318,6 +318,7 @@ def _evidence(
         tiles=states,
         altered_tiles=tuple((int(row), int(col)) for row, col in bad),
         altered_fields=fields,
+        roi=found.roi,
     )
 
 

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from blessmark.errors import WatermarkError
 from dicom_node import __version__
-from dicom_node.cli import options_keys, options_ring, options_verify
+from dicom_node.cli import options_keys, options_query, options_ring, options_verify
 from dicom_node.errors import EXIT_ERROR, NodeError
 from dicom_node.problem import unforeseen
 
@@ -104,6 +104,7 @@ def parser() -> argparse.ArgumentParser:
     _add_protect(commands)
     _add_verify(commands)
     _add_recover(commands)
+    options_query.add(commands, _command, _DEFAULT_CONFIG, _add_reading)
     _add_keys(commands)
     _add_access(commands)
     _add_config(commands)

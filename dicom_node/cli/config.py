@@ -14,7 +14,12 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "schema":
         print(config.json_schema(), end="")
         return EXIT_DONE
-    loaded = config.load(args.config)
+    loaded = config.load_any(args.config)
+    if isinstance(loaded, config.Workstation):
+        print(
+            f"{args.config}: good, for dicom-node query alone; archives {', '.join(loaded.peers) or 'none'}"
+        )
+        return EXIT_DONE
     routes = ", ".join(f"{route.name} ({route.role})" for route in loaded.routes)
     print(f"{args.config}: good; routes {routes}; destinations {', '.join(loaded.destinations) or 'none'}")
     return _try(loaded) if args.dry_run else EXIT_DONE

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from dicom_node import keys
+from dicom_node.cli.pages import pages_of
 from dicom_node.cli.telling import Csv, Json, Lines, Report, Telling
 from dicom_node.errors import EXIT_DONE, EXIT_ERROR, EXIT_FINDING, KeyFileError, UsageError
 from dicom_node.judge import How, Item, Judges
@@ -24,11 +25,13 @@ def judge(
 
     `watched` sees every report go by, as a progress bar does.
     """
-    how = how_of(args, show_record=args.show_record)
-    telling = telling_of(args)
-    with Judges(how, args.jobs or cores()) as judges:
-        summary = summarised(_told(watched(reports(judges, found)), telling))
-    telling.end(summary)
+    how = how_of(args, show_record=args.show_record, pictures=args.html is not None)
+    with pages_of(args) as pages:
+        tellings = (telling_of(args), *pages)
+        with Judges(how, args.jobs or cores()) as judges:
+            summary = summarised(_told(watched(reports(judges, found)), tellings))
+        for telling in tellings:
+            telling.end(summary)
     return exit_code(summary)
 
 
@@ -50,7 +53,7 @@ def reports(judges: Judges, found: Iterable[Found]) -> Iterator[Report]:
     yield from met
 
 
-def how_of(args: argparse.Namespace, *, show_record: bool = False) -> How:
+def how_of(args: argparse.Namespace, *, show_record: bool = False, pictures: bool = False) -> How:
     """How the command line wants instances judged, found to be possible.
 
     Raises
@@ -61,7 +64,7 @@ def how_of(args: argparse.Namespace, *, show_record: bool = False) -> How:
     check_keys(args.keys)
     if args.segmenter is not None:
         check_segmenter(args.segmenter)
-    return How(args.keys, args.segmenter, show_record)
+    return How(args.keys, args.segmenter, show_record, pictures)
 
 
 def check_keys(path: Path) -> None:
@@ -90,14 +93,18 @@ def telling_of(args: argparse.Namespace) -> Telling:
 
 
 def exit_code(summary: Summary) -> int:
-    """An error outweighs a finding, a finding outweighs authentic; nothing judged proves nothing."""
+    """An error outweighs a finding, a finding outweighs authentic; nothing judged proves nothing.
+
+    That the key is revoked is a finding: whoever has it could have made the image.
+    """
     if summary.errors or not summary.instances:
         return EXIT_ERROR
     authentic = {finding for finding, _ in summary.findings} <= {"authentic"}
-    return EXIT_DONE if authentic and not summary.missing else EXIT_FINDING
+    return EXIT_DONE if authentic and not (summary.missing or summary.revoked) else EXIT_FINDING
 
 
-def _told(found: Iterator[Report], telling: Telling) -> Iterator[Report]:
+def _told(found: Iterator[Report], tellings: Sequence[Telling]) -> Iterator[Report]:
     for report in found:
-        telling.tell(report)
+        for telling in tellings:
+            telling.tell(report)
         yield report

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from pathlib import Path
 
 
 def add(verify: argparse.ArgumentParser) -> None:
@@ -28,7 +29,15 @@ def add_judging(command: argparse.ArgumentParser) -> None:
         "--summary-only", action="store_true", help="only what there is to say of studies and series"
     )
     command.add_argument(
-        "--show-record", action="store_true", help="include the fields of the record (patient data) in --json"
+        "--html",
+        type=Path,
+        metavar="DIR",
+        help="besides, write pages with pictures (patient data) for a browser into a new folder",
+    )
+    command.add_argument(
+        "--show-record",
+        action="store_true",
+        help="include the fields of the record (patient data) in --json and --html",
     )
     add_jobs(command)
 

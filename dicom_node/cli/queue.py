@@ -21,7 +21,7 @@ from dicom_node.errors import EXIT_DONE, EXIT_ERROR, LedgerError, UsageError
 from dicom_node.jobs import DeliveryState, InstanceState
 from dicom_node.ledger import Item, Kept, Ledger, Parcel, Queue
 from dicom_node.spool import Spool
-from dicom_node.windows import opens_at
+from dicom_node.standing import Standing, standing
 
 _KEPT = (InstanceState.HELD, InstanceState.QUARANTINED)
 _WAITING = (DeliveryState.QUEUED, DeliveryState.DEAD)
@@ -88,29 +88,18 @@ def _summary(
 
 
 def _remark(config: Config, destination: str, paused: Mapping[str, float], down: Mapping[str, float]) -> str:
-    remarks = []
-    if destination and destination not in config.destinations:
-        remarks.append("NOT IN THE CONFIGURATION")
-    if destination in paused:
-        remarks.append(f"PAUSED since {moment(paused[destination])}")
-    closed_until, down_since, goes_to = _reach(config, destination, down)
-    if closed_until is not None:
-        remarks.append(f"CLOSED until {moment(closed_until)}")
-    if down_since is not None:
-        remarks.append(f"DOWN since {moment(down_since)}" + (f", goes to {goes_to}" if goes_to else ""))
+    if not destination:
+        return ""
+    stands = standing(config, destination, paused, down, time.time())
+    remarks = [] if stands.configured else ["NOT IN THE CONFIGURATION"]
+    if stands.paused_since is not None:
+        remarks.append(f"PAUSED since {moment(stands.paused_since)}")
+    if stands.closed_until is not None:
+        remarks.append(f"CLOSED until {moment(stands.closed_until)}")
+    if stands.down_since is not None:
+        over = f", goes to {stands.goes_to}" if stands.goes_to else ""
+        remarks.append(f"DOWN since {moment(stands.down_since)}{over}")
     return ", ".join(remarks)
-
-
-def _reach(
-    config: Config, name: str, down: Mapping[str, float]
-) -> tuple[float | None, float | None, str | None]:
-    """When the window of a destination opens, since when it is down, and who takes its deliveries now."""
-    destination, since, now = config.destinations.get(name), down.get(name), time.time()
-    if destination is None:
-        return None, since, None
-    opening = opens_at(destination.open_hours, now)
-    over = since is not None and opening == now and now - since >= destination.failover_after_s
-    return None if opening == now else opening, since, destination.failover if over else None
 
 
 _ROW_COLUMNS = ("id", "job", "destination", "state", "attempts", "since", "next", "reason")
@@ -132,12 +121,17 @@ def _row(row: Parcel | Kept) -> tuple[object, ...]:
     )
 
 
-def _reach_listed(config: Config, name: str, down: Mapping[str, float]) -> dict[str, str | None]:
-    closed_until, down_since, goes_to = _reach(config, name, down)
+def _stands_listed(name: str, stands: Standing) -> dict[str, object]:
+    def at(moment_at: float | None) -> str | None:
+        return None if moment_at is None else moment(moment_at)
+
     return {
-        "closed_until": None if closed_until is None else moment(closed_until),
-        "down_since": None if down_since is None else moment(down_since),
-        "goes_to": goes_to,
+        "name": name,
+        "configured": stands.configured,
+        "paused_since": at(stands.paused_since),
+        "closed_until": at(stands.closed_until),
+        "down_since": at(stands.down_since),
+        "goes_to": stands.goes_to,
     }
 
 
@@ -152,13 +146,7 @@ def _listed(
     names = sorted(known | {*paused, *down} | {queue.destination for queue in queues if queue.destination})
     document: dict[str, object] = {
         "destinations": [
-            {
-                "name": name,
-                "configured": name in known,
-                "paused_since": moment(paused[name]) if name in paused else None,
-                **_reach_listed(config, name, down),
-            }
-            for name in names
+            _stands_listed(name, standing(config, name, paused, down, time.time())) for name in names
         ],
         "queues": [
             {

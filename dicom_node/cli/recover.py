@@ -24,12 +24,16 @@ def run(args: argparse.Namespace) -> int:
     how, tasks = how_of(args), pairs(args.source, args.out)
     trail = told_to(args.config, args.usual_config)
     trail.allow_restoring(len(tasks))
-    begin = partial(_restorer, how, everything=args.partial)
-    with Pool(begin, _lost, args.jobs or cores()) as pool:
+    with restoring(how, args.jobs or cores(), everything=args.partial) as pool:
         summary = summarised(_audited(_told(pool, tasks), trail))
     trail.close()
     print(totals(summary))
     return exit_code(summary)
+
+
+def restoring(how: How, processes: int, *, everything: bool = False) -> Pool[Pair, Report]:
+    """Processes that restore files; with `everything`, what is proven in part is written too."""
+    return Pool(partial(_restorer, how, everything=everything), _lost, processes)
 
 
 def _told(pool: Pool[Pair, Report], tasks: Sequence[Pair]) -> Iterator[Report]:
@@ -57,7 +61,7 @@ def _was_restored(found: InstanceReport) -> bool:
 def _restorer(how: How, *, everything: bool) -> Callable[[Pair], Report]:
     from dicom_node.cli.restoring import (
         Restorer,
-    )  # loads pixels and networks, which this process does without
+    )  # loads pixels, which the process of the command does without
 
     return Restorer(how, everything=everything)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,9 +18,11 @@ from dicom_node.audit.events import (
     Alert,
     Event,
     Exported,
+    Imported,
     Objects,
     Outcome,
     Party,
+    Queried,
     SecurityAlert,
     Study,
 )
@@ -30,6 +32,10 @@ from dicom_node.report import InstanceReport
 
 if TYPE_CHECKING:
     from dicom_node.audit.auditor import Auditor
+
+
+#: how the keys of a query are told: those of its model, whichever protocol carried them
+_STUDY_ROOT_FIND, _EXPLICIT = "1.2.840.10008.5.1.4.1.2.2.1", "1.2.840.10008.1.2.1"
 
 
 class Told:
@@ -44,9 +50,10 @@ class Told:
         self._seen: set[Event] = set()
         self._rest: list[Event] = []
 
-    def allow_restoring(self, files: int) -> None:
-        """Originals are about to be taken out of so many files; not without a trail."""
-        what = f"recover: originals and patient records are to be taken out of {files} files"
+    def allow_restoring(self, files: int | None) -> None:
+        """Originals are about to be taken out of so many files, or of what comes; not without a trail."""
+        several = "what an archive holds" if files is None else f"{files} files"
+        what = f"recover: originals and patient records are to be taken out of {several}"
         self._tell([SecurityAlert(time.time(), Alert.RE_IDENTIFIED, what, Outcome.SUCCESS, person())])
 
     def restored(self, study: str) -> None:
@@ -61,6 +68,16 @@ class Told:
             alert = Alert.NOT_AUTHENTIC
             events.append(SecurityAlert(time.time(), alert, what, Outcome.SERIOUS, person(), _one(study)))
         self._tell(events)
+
+    def queried(self, archive: Party, matches: Mapping[str, str]) -> None:
+        """An archive is about to be asked, for what matches these keys."""
+        keys = "\n".join(f"{name}={value}" for name, value in matches.items()).encode()
+        self._tell([Queried(time.time(), person(), archive, _STUDY_ROOT_FIND, _EXPLICIT, keys)])
+
+    def fetched(self, archive: Party, study: str, sop_class: str) -> None:
+        """An object of a study came from an archive."""
+        objects = Objects(Study(study), ((sop_class, 1),))
+        self._tell([Imported(time.time(), person(), archive, objects)])
 
     def watching(self, reports: Iterator[Report]) -> Iterator[Report]:
         """The reports, each told as it goes by."""
@@ -94,9 +111,9 @@ def told_to(path: Path | None, usual: Path) -> Told:
         return Told(None)
     from dicom_node import config
 
-    loaded = config.load(path or usual)
-    if loaded.audit.host is None:
-        return Told(None)
+    loaded = config.load_any(path or usual)
+    if not isinstance(loaded, config.Config) or loaded.audit.host is None:
+        return Told(None)  # of a machine without a node, or of a node without a trail
     from dicom_node.audit.trail import auditor_of
     from dicom_node.service import log_salt
 

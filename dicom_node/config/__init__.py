@@ -19,13 +19,21 @@ from dicom_node.config.auditing import Audit
 from dicom_node.config.committing import Asking, Commitment, ReportPolicy, Requester
 from dicom_node.config.kinds import CREDENTIAL, RECORD_FIELDS, Section, record_tag
 from dicom_node.config.marking import Dct, Networks, SegmenterRule, Watermark, Workers
-from dicom_node.config.reading import json_schema, load, parse
+from dicom_node.config.querying import Query, QueryPeer
+from dicom_node.config.reading import (
+    json_schema,
+    load,
+    load_any,
+    load_workstation,
+    parse,
+    parse_workstation,
+)
 from dicom_node.config.receiving import Keys, Node, Storage
 from dicom_node.config.routing import Deidentify, Match, Route
 from dicom_node.config.securing import Access, Caller, Tls
 from dicom_node.config.sending import Destination, RetryPolicy
 from dicom_node.config.watching import Http, Log
-from dicom_node.config.whole import Config
+from dicom_node.config.whole import Config, Workstation
 from dicom_node.config.words import (
     AuditPatient,
     AuditTransport,
@@ -44,6 +52,8 @@ from dicom_node.config.words import (
     Profile,
     Promise,
     Retain,
+    Retrieve,
+    RetrieveLevel,
     Role,
     TlsClients,
     TlsProfile,
@@ -85,9 +95,13 @@ __all__ = [
     "Plain",
     "Profile",
     "Promise",
+    "Query",
+    "QueryPeer",
     "ReportPolicy",
     "Requester",
     "Retain",
+    "Retrieve",
+    "RetrieveLevel",
     "RetryPolicy",
     "Role",
     "Route",
@@ -101,8 +115,12 @@ __all__ = [
     "Uids",
     "Watermark",
     "Workers",
+    "Workstation",
     "json_schema",
     "load",
+    "load_any",
+    "load_workstation",
     "parse",
+    "parse_workstation",
     "record_tag",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
@@ -13,8 +13,12 @@ from pydantic import ValidationError
 from dicom_node.config.document import Document, Place, syntax_problem
 from dicom_node.config.kinds import Section
 from dicom_node.config.references import check_references
-from dicom_node.config.whole import Config
+from dicom_node.config.whole import Config, Workstation
 from dicom_node.errors import ConfigError
+
+Whole = TypeVar("Whole", Config, Workstation)
+
+_NODE_ALONE = ("node", "storage", "routes")
 
 
 def load(path: Path) -> Config:
@@ -24,24 +28,62 @@ def load(path: Path) -> Config:
     ------
     ConfigError : with every problem of the file, each with its line and what to write instead
     """
-    try:
-        text = path.read_text("utf-8")
-    except OSError as error:
-        raise ConfigError((f"{path}: cannot be read: {error.strerror}",)) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError((f"{path}: is not UTF-8 text",)) from error
-    return parse(text, path)
+    return parse(_text(path), path)
+
+
+def load_any(path: Path) -> Config | Workstation:
+    """Read and check a file of either kind. Raises ConfigError, as `load`."""
+    return _either(_text(path), path)
+
+
+def load_workstation(path: Path) -> Workstation:
+    """Read and check the file of a machine that asks archives: a node's, or one without a node.
+
+    Raises ConfigError, as `load`.
+    """
+    return parse_workstation(_text(path), path)
 
 
 def parse(text: str, path: Path) -> Config:
     """Check the text of a configuration file; `path` is where it came from. Raises ConfigError."""
+    data, document = _read(text, path)
+    return _checked(Config, data, document)
+
+
+def parse_workstation(text: str, path: Path) -> Workstation:
+    """As `parse`, of the file of a machine that asks archives."""
+    found = _either(text, path)
+    return Workstation.of_node(found) if isinstance(found, Config) else found
+
+
+def _either(text: str, path: Path) -> Config | Workstation:
+    """A file without any of the sections that only a node has, but with `query`, is a workstation's."""
+    data, document = _read(text, path)
+    if isinstance(data, dict) and "query" in data and not any(key in data for key in _NODE_ALONE):
+        return _checked(Workstation, data, document)
+    return _checked(Config, data, document)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except OSError as error:
+        raise ConfigError((f"{path}: cannot be read: {error.strerror}",)) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError((f"{path}: is not UTF-8 text",)) from error
+
+
+def _read(text: str, path: Path) -> tuple[Any, Document]:
     document = Document(path)
     try:
         root = yaml.compose(text, yaml.SafeLoader)
     except yaml.YAMLError as error:
         raise ConfigError((syntax_problem(path, error),)) from error
-    data = document.value(root, ()) if root is not None else {}
-    config = _validated(data, document)
+    return document.value(root, ()) if root is not None else {}, document
+
+
+def _checked(model: type[Whole], data: Any, document: Document) -> Whole:
+    config = _validated(model, data, document)
     check_references(data, document)
     if document.problems or config is None:
         raise ConfigError(document.messages())
@@ -55,11 +97,11 @@ def json_schema() -> str:
     return json.dumps(schema, indent=2, sort_keys=True) + "\n"
 
 
-def _validated(data: Any, document: Document) -> Config | None:
+def _validated(model: type[Whole], data: Any, document: Document) -> Whole | None:
     # JSON mode is strict about values, yet takes paths, tuples and words of an enumeration from their only
     # spelling; Python's strict mode would want the objects themselves.
     try:
-        return Config.model_validate_json(json.dumps(data), context=document.path.parent)
+        return model.model_validate_json(json.dumps(data), context=document.path.parent)
     except ValidationError as error:
         unreadable = set(document.problems)
         for found in error.errors(include_url=False, include_context=False):

@@ -29,6 +29,7 @@ def check_references(data: Any, document: Document) -> None:
     _check_failover(known, document)
     _check_listening(_dict(data), document)
     _check_tls(_dict(data), document)
+    _check_peers(_dict(_dict(data).get("query")), known, document)
 
 
 def _check_destinations(
@@ -88,11 +89,23 @@ def _check_tls(data: Mapping[str, Any], document: Document) -> None:
     requesters = _list(_dict(data.get("commitment")).get("requesters"))
     peers: list[tuple[Place, Any]] = [
         *((("destinations", name), peer) for name, peer in _dict(data.get("destinations")).items()),
+        *(
+            (("query", "peers", name), peer)
+            for name, peer in _dict(_dict(data.get("query")).get("peers")).items()
+        ),
         *((("commitment", "requesters", index), peer) for index, peer in enumerate(requesters)),
     ]
     for place, peer in peers:
         if _dict(peer).get("tls") is True:
             document.problem((*place, "tls"), "needs tls.ca, which says whose certificates are believed")
+
+
+def _check_peers(query: Mapping[str, Any], destinations: Mapping[str, Any], document: Document) -> None:
+    for name, peer in _dict(query.get("peers")).items():
+        stated = {key for key, value in _dict(peer).items() if value is not None}
+        if name not in destinations and not stated & {"ae_title", "host", "port", "dicomweb"}:
+            said = "has no address, and there is no destination of this name; give ae_title, host and port,"
+            document.problem(("query", "peers", name), f"{said} or dicomweb")
 
 
 def _takes_everything(route: Mapping[str, Any]) -> bool:

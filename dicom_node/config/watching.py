@@ -9,7 +9,7 @@ from dicom_node.config.words import LogFormat, LogLevel
 
 
 class Http(Section):
-    """The endpoint for metrics and health."""
+    """The endpoint for metrics, health and the status page."""
 
     bind: str = Field(default="127.0.0.1", min_length=1)
     #: null switches it off

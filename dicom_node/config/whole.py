@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
@@ -11,6 +12,7 @@ from dicom_node.config.auditing import Audit
 from dicom_node.config.committing import Commitment, Requester
 from dicom_node.config.kinds import Name, Section
 from dicom_node.config.marking import Networks, Watermark, Workers
+from dicom_node.config.querying import Query, QueryPeer
 from dicom_node.config.receiving import Keys, Node, Storage
 from dicom_node.config.routing import Route
 from dicom_node.config.securing import Access, Tls
@@ -32,6 +34,7 @@ class Config(Section):
     destinations: Mapping[Name, Destination] = Field(default_factory=dict)
     routes: Annotated[tuple[Route, ...], Field(min_length=1)]
     commitment: Commitment = Commitment()
+    query: Query = Query()
     audit: Audit = Audit()
     http: Http = Http()
     log: Log = Log()
@@ -71,3 +74,41 @@ class Config(Section):
     def route(self, name: str) -> Route | None:
         """The route of this name, or None if the file no longer has it."""
         return next((route for route in self.routes if route.name == name), None)
+
+
+class Workstation(Section):
+    """What `dicom-node query` needs of a file: that of a node, or one that holds nothing else.
+
+    An auditor's machine receives nothing and forwards nothing, so it has no node, no storage and no routes.
+    """
+
+    keys: Keys = Keys()
+    tls: Tls = Tls()
+    destinations: Mapping[Name, Destination] = Field(default_factory=dict)
+    query: Query
+
+    @classmethod
+    def of_node(cls, config: Config) -> Workstation:
+        """The same of a node's file; its AE title is the node's unless `query` has another."""
+        own = config.query.ae_title or config.node.ae_title
+        kept = {name: getattr(config, name) for name in cls.model_fields}
+        kept["query"] = config.query.model_copy(update={"ae_title": own})
+        return cls.model_construct(config.model_fields_set & set(kept), **kept)
+
+    @property
+    def key_ring(self) -> Path | None:
+        """The key ring that the file names; None if it names none."""
+        return self.keys.ring if "keys" in self.model_fields_set else None
+
+    def peer(self, name: str) -> QueryPeer | None:
+        """The archive of this name, a destination included; None if there is none."""
+        listed, destination = self.query.peers.get(name), self.destinations.get(name)
+        if destination is None or (listed is not None and listed.addressed):
+            return listed
+        address = {key: getattr(destination, key) for key in ("ae_title", "host", "port", "tls", "tls_name")}
+        return (listed or QueryPeer()).model_copy(update=address)
+
+    @property
+    def peers(self) -> tuple[str, ...]:
+        """The names of every archive that can be asked, those under `query` first."""
+        return tuple(dict.fromkeys((*self.query.peers, *self.destinations)))

@@ -174,3 +174,18 @@ class AuditPatient(enum.StrEnum):
     NONE = "none"  #: not at all; the study is named by its UID
     HASH = "hash"  #: by a number that means nothing elsewhere, the same in all messages about a patient
     ID = "id"  #: by the Patient ID
+
+
+class Retrieve(enum.StrEnum):
+    """How objects are fetched from an archive."""
+
+    GET = "get"
+    MOVE = "move"
+
+
+class RetrieveLevel(enum.StrEnum):
+    """What one request to an archive fetches."""
+
+    STUDY = "study"
+    SERIES = "series"
+    IMAGE = "image"

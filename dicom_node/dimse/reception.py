@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from dicom_node import log
 from dicom_node.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
@@ -24,7 +24,7 @@ from dicom_node.dimse.contexts import LONGEST_UID, STORAGE_CLASSES, is_uid
 from dicom_node.dimse.structure import Found, StructureWalk
 from dicom_node.errors import DataSetError, InputError, NodeError
 from dicom_node.jobs import Arrival
-from dicom_node.spool import Blob, Spool, Writer
+from dicom_node.spool import Blob, Writer
 
 Result = TypeVar("Result")
 
@@ -139,6 +139,16 @@ def _uid(uid: str) -> bytes:
     return uid.encode("ascii")
 
 
+class Room(Protocol):
+    """Where an object goes: the spool of a node, or the folder of who asked an archive for it."""
+
+    def check_room(self) -> None:
+        """Raise when there is none, now that the object begins or has grown."""
+
+    def writer(self) -> Writer:
+        """The file that it is written into."""
+
+
 class Reception:
     """An object that is arriving: written to by the thread that reads, ended by the one that answers.
 
@@ -149,7 +159,7 @@ class Reception:
     spool : where its bytes go
     """
 
-    def __init__(self, arrival: Arrival, negotiated_class: str, spool: Spool) -> None:
+    def __init__(self, arrival: Arrival, negotiated_class: str, spool: Room) -> None:
         self.arrival = arrival
         self.started = time.monotonic()
         #: bytes of its data set so far

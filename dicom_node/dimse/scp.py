@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from socketserver import BaseServer
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
@@ -52,8 +52,10 @@ from dicom_node.dimse.reception import NO_ROOM, Intake, Reception, Refusal, erro
 from dicom_node.dimse.visits import Visit
 from dicom_node.errors import NodeError, OutputError
 from dicom_node.jobs import Arrival
-from dicom_node.ledger import Ledger
 from dicom_node.spool import Blob, Spool
+
+if TYPE_CHECKING:  # who asks an archive listens here too, and has no ledger
+    from dicom_node.ledger import Ledger
 
 _LOG = logging.getLogger(__name__)
 
@@ -102,7 +104,7 @@ class Receiver:
         self._ledger = ledger
         self._on_arrival = on_arrival
         self._auditor = auditor
-        self._servers: list[_Server] = []
+        self._servers: list[Server] = []
         self._services = tuple(services)
         self._admission = Admission(config.node.max_associations, config.node.max_associations_per_peer)
         self._identities = Identities(config.access)
@@ -156,7 +158,7 @@ class Receiver:
             )
             serve.start()
 
-    def _listen(self, port: int, door: secure.Door | None) -> _Server:
+    def _listen(self, port: int, door: secure.Door | None) -> Server:
         bind = self._config.node.bind
         try:
             server = self._entity().make_server(
@@ -164,18 +166,18 @@ class Receiver:
                 contexts=[build_context(VERIFICATION)],
                 evt_handlers=[
                     (evt.EVT_REQUESTED, self._on_requested),
-                    (evt.EVT_SOP_COMMON, self._on_common_extended),
+                    (evt.EVT_SOP_COMMON, serve_unregistered),
                     (evt.EVT_C_STORE, self._on_store),
                     (evt.EVT_ESTABLISHED, lambda event: patches.install_gate(event.assoc)),
                     *self._services,
                 ],
-                server_class=_Server,
+                server_class=Server,
             )
         except OSError as error:
             raise OutputError(
                 f"cannot listen on {bind}:{port}: {error.strerror}; is another program there?"
             ) from error
-        assert isinstance(server, _Server)
+        assert isinstance(server, Server)
         server.connection_limit = self._config.node.max_associations + _SPARE_CONNECTIONS
         server.door = door
         return server
@@ -230,7 +232,7 @@ class Receiver:
         # without a route there is nothing to store; the peer may still answer a request of ours
         stores = self._config.route_for(peer.calling_ae, called_ae) is not None
         accepts = is_accepted_class if stores else SERVICES.__contains__
-        _negotiate(association, request.presentation_context_definition_list, accepts)
+        negotiate(association, request.presentation_context_definition_list, accepts)
 
     def _verdict(self, association: Any, peer: Peer, called_ae: str) -> Rejection | None:
         """Why an association is rejected, the cheapest question first; None when it has its place."""
@@ -250,12 +252,6 @@ class Receiver:
         if verdict is None and offered.positive_response_requested:
             association.acceptor.add_negotiation_item(_positive_response())
         return verdict
-
-    def _on_common_extended(self, event: Any) -> dict[str, SOPClassCommonExtendedNegotiation]:
-        """Serve private and unregistered classes as storage; the library would abort at the first object."""
-        proposed = event.assoc.requestor.primitive.presentation_context_definition_list
-        classes = {str(context.abstract_syntax) for context in proposed}
-        return {uid: _as_storage(uid) for uid in classes if uid not in STORAGE_CLASSES and is_storage(uid)}
 
     def _begin(self, association: Any, command: Any, context_id: int) -> Reception:
         """Start to receive what a command announces; KeyError for a context that was not accepted."""
@@ -374,7 +370,7 @@ class Receiver:
         )
 
 
-class _Server(ThreadedAssociationServer):
+class Server(ThreadedAssociationServer):
     """A listener that one bad peer cannot fill."""
 
     request_queue_size = 128
@@ -465,7 +461,7 @@ def _positive_response() -> UserIdentityNegotiation:
     return item
 
 
-def _established(servers: Sequence[_Server]) -> list[Any]:
+def _established(servers: Sequence[Server]) -> list[Any]:
     return [association for server in servers for association in server.established()]
 
 
@@ -477,7 +473,7 @@ def _reject(association: Any, verdict: Rejection, peer: Peer, called_ae: str) ->
     association.kill()
 
 
-def _negotiate(association: Any, proposed: list[PresentationContext], accepts: Callable[[str], bool]) -> None:
+def negotiate(association: Any, proposed: list[PresentationContext], accepts: Callable[[str], bool]) -> None:
     """Decide every proposed context by our table, then let the library spell the answer.
 
     The library knows one list of transfer syntaxes per SOP class and lets *our* order decide. So the proposal
@@ -498,6 +494,13 @@ def _negotiate(association: Any, proposed: list[PresentationContext], accepts: C
         if context.abstract_syntax == STORAGE_COMMITMENT:
             context.scu_role = context.scp_role = True
     association.acceptor.supported_contexts = contexts
+
+
+def serve_unregistered(event: Any) -> dict[str, SOPClassCommonExtendedNegotiation]:
+    """Serve private and unregistered classes as storage; the library would abort at the first object."""
+    proposed = event.assoc.requestor.primitive.presentation_context_definition_list
+    classes = {str(context.abstract_syntax) for context in proposed}
+    return {uid: _as_storage(uid) for uid in classes if uid not in STORAGE_CLASSES and is_storage(uid)}
 
 
 def _as_storage(sop_class_uid: str) -> SOPClassCommonExtendedNegotiation:

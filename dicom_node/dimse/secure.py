@@ -280,8 +280,8 @@ class SecuredPeer(Protocol):
     """What is asked of a peer of the configuration."""
 
     @property
-    def host(self) -> str:
-        """Name or address."""
+    def host(self) -> str | None:
+        """Name or address; None for a peer that is reached otherwise."""
 
     @property
     def tls(self) -> bool:
@@ -300,8 +300,8 @@ class Client:
     """
 
     def __init__(self, settings: Tls, peer: SecuredPeer) -> None:
-        self._name = peer.tls_name or peer.host
-        self._host = peer.host
+        self._host = peer.host or ""
+        self._name = peer.tls_name or self._host
         self._contexts = Renewed(settings, client_context) if peer.tls else None
         self._failure: OSError | None = None
 

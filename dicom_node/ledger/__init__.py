@@ -42,17 +42,19 @@ from dicom_node.ledger.promises import Promises
 from dicom_node.ledger.recovery import Claim, Part, Recovery
 from dicom_node.ledger.retention import Purged
 from dicom_node.ledger.trail import Step, Trail
-from dicom_node.ledger.view import DeadLetter, Event, Item, Kept, Parcel, View
+from dicom_node.ledger.view import Backlog, DeadLetter, Event, Item, Judged, Kept, Parcel, View
 
 __all__ = [
     "INTERRUPTED_LIMIT",
     "LOST_LIMIT",
     "Added",
+    "Backlog",
     "Claim",
     "Counts",
     "DeadLetter",
     "Event",
     "Item",
+    "Judged",
     "Kept",
     "Ledger",
     "Parcel",

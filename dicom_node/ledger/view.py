@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
 from dicom_node.jobs import DeliveryState, InstanceState
 from dicom_node.ledger.database import Database
-from dicom_node.ledger.schema import DEAD, KEPT, Row, deliveries, events, in_state, instances
+from dicom_node.ledger.schema import DEAD, KEPT, UNPROCESSED, Row, deliveries, events, in_state, instances
 
 _i, _d, _e = instances.c, deliveries.c, events.c
+_MOST_COUNTED = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,29 @@ class Item:
     deliveries: tuple[Parcel, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What one destination has before it: deliveries that wait or are under way, and dead letters."""
+
+    destination: str
+    waiting: int
+    sending: int
+    dead: int
+    #: when the oldest that waits was queued, seconds since 1970-01-01 UTC
+    oldest_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What a route found about an instance that came in; the finding is one of `blessmark.types.Finding`."""
+
+    id: int
+    finding: str
+    route: str
+    sop_instance_uid: str
+    received_at: float
+
+
 class View(Database):
     """The questions behind an operator's decisions; no list is longer than was asked for."""
 
@@ -115,6 +140,49 @@ class View(Database):
         with self._reading() as connection:
             rows = connection.execute(sa.select(*columns).where(condition).order_by(_i.id).limit(limit)).all()
         return [Kept(row.id, InstanceState(row.state), *row[2:]) for row in rows]
+
+    def kept(self) -> int:
+        """How many instances wait for an operator; a million at most."""
+        # in the order of `id`, lest SQLite prefers an index that holds every instance
+        each = sa.select(_i.id).where(KEPT).order_by(_i.id).limit(_MOST_COUNTED).subquery()
+        with self._reading() as connection:
+            return int(connection.execute(sa.select(sa.func.count()).select_from(each)).scalar_one())
+
+    def unprocessed(self) -> tuple[int, float | None]:
+        """How many instances are received and not worked on yet, and when the oldest of them came."""
+        query = sa.select(sa.func.count(), sa.func.min(_i.received_at)).where(UNPROCESSED)
+        with self._reading() as connection:
+            count, oldest = connection.execute(query).one()
+        return int(count), oldest
+
+    def backlogs(self) -> list[Backlog]:
+        """Every destination that a delivery names, in the order of their names.
+
+        Costs what waits, not what was delivered: destination by destination, and state by state, from an
+        index that holds both.
+        """
+        with self._reading() as connection:
+            return [_backlog(connection, name) for name in _destinations(connection)]
+
+    def judged(self, limit: int) -> list[Judged]:
+        """The instances that a verifying or recovering route judged last, latest first."""
+        columns = (_i.id, _i.result, _i.reason, _i.route, _i.sop_instance_uid, _i.received_at)
+        # one state and reason at a time: the index then gives the latest of each without a look at the rest
+        each = [
+            sa.select(*columns)
+            .where(_i.result == result, _i.reason == reason, _i.state == str(state))
+            .order_by(_i.id.desc())
+            .limit(limit)
+            for result, reasons in _JUDGED.items()
+            for reason in reasons
+            for state in (InstanceState.READY, InstanceState.HELD, InstanceState.REJECTED)
+        ]
+        with self._reading() as connection:
+            rows = [row for query in each for row in connection.execute(query)]
+        latest = sorted(rows, key=lambda row: -row.id)[:limit]
+        return [
+            Judged(row.id, row.reason if row.reason in _FOUND else "authentic", *row[3:]) for row in latest
+        ]
 
     def dead_letters(self, destination: str | None = None, limit: int = 1000) -> list[DeadLetter]:
         """The deliveries that were given up, by destination, oldest first."""
@@ -172,6 +240,45 @@ class View(Database):
         )
         with self._reading() as connection:
             return [Event(*row) for row in connection.execute(query)]
+
+
+#: what is found about an instance, as the reason of its outcome; see `review.Verifier` and `review.Recoverer`
+_FOUND = (
+    *("authentic", "header-altered", "pixels-altered", "damaged"),
+    *("unknown-segmenter", "wrong-key", "unmarked"),
+)
+_JUDGED = {
+    "verified": _FOUND,
+    "recovered": ("", "approximate", "header-altered"),
+    "passed-on-error": _FOUND,
+    "passed-on-finding": _FOUND,
+    "held": _FOUND,
+    "rejected": _FOUND,
+}
+
+
+def _destinations(connection: sa.Connection) -> Iterator[str]:
+    """Each destination once, by leaps through the index instead of a look at every row."""
+    name: str | None = ""
+    while True:
+        query = sa.select(sa.func.min(_d.destination)).where(_d.destination > name)
+        name = connection.execute(query).scalar()
+        if name is None:
+            return
+        yield name
+
+
+def _backlog(connection: sa.Connection, destination: str) -> Backlog:
+    def of(state: DeliveryState) -> tuple[int, float | None]:
+        query = sa.select(sa.func.count(), sa.func.min(_d.queued_at)).where(
+            _d.destination == destination, _d.state == str(state)
+        )
+        count, oldest = connection.execute(query).one()
+        return int(count), oldest
+
+    waiting, oldest = of(DeliveryState.QUEUED)
+    sending, dead = of(DeliveryState.SENDING)[0], of(DeliveryState.DEAD)[0]
+    return Backlog(destination, waiting, sending, dead, oldest)
 
 
 _PARCELS = sa.select(

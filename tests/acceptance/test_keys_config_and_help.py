@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from dicom_node.users import Users
-from tests.acceptance.conftest import run
+from tests import builders
+from tests.acceptance.conftest import report, run, write
 from tests.certificates import Authority
 
 _EXAMPLE = Path(__file__).resolve().parents[2] / "config" / "dicom-node.example.yaml"
@@ -111,6 +112,28 @@ def test_a_key_is_revoked_once_another_is_current(tmp_path: Path) -> None:
     first, second = run("keys", "list", "--keys", ring).stdout.splitlines()
     assert " revoked 2" in first
     assert second.endswith("current")
+
+
+def test_what_a_revoked_key_marked_is_never_authentic_without_a_word_of_it(tmp_path: Path) -> None:
+    """In pixels and in a header alone; in lines, JSON and pages; and the exit code is that of a finding."""
+    ring, marked = tmp_path / "ring", tmp_path / "marked"
+    run("keys", "new", "--keys", ring)
+    write(tmp_path / "images" / "ct.dcm", builders.ct(256, 256))
+    write(tmp_path / "images" / "report.dcm", report())
+    done = run("protect", tmp_path / "images", "--out", marked, "--uids", "derive", keys=ring)
+    assert done.returncode == 0, done.stderr
+    assert run("verify", marked, keys=ring).returncode == 0
+    run("keys", "new", "--keys", ring)
+    run("keys", "revoke", "1", "--keys", ring)
+    done = run("verify", marked, keys=ring)
+    assert done.returncode == 3
+    assert done.stdout.count("its key was revoked 2") == 2
+    assert "2 under a revoked key" in done.stdout
+    told = json.loads(run("verify", "--json", marked, keys=ring).stdout)["instances"]
+    assert all(each["key_revoked"].startswith("2") and each["finding"] == "authentic" for each in told)
+    pages = tmp_path / "pages"
+    run("verify", "--html", pages, marked, keys=ring)
+    assert "was revoked" in (pages / "study-1.html").read_text("utf-8")
 
 
 def test_a_passcode_comes_by_a_pipe_and_leaves_as_a_hash(tmp_path: Path) -> None:

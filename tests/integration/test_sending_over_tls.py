@@ -5,6 +5,7 @@ Whole tests of the sender are run again, with nothing changed in them but how it
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import ssl
@@ -19,12 +20,16 @@ from pynetdicom import AE
 
 from dicom_node import security
 from dicom_node.commitment import Due, Report
-from dicom_node.config import Destination, Requester, Tls
+from dicom_node.config import Destination, Query, Requester, Tls
 from dicom_node.dimse import commit
+from dicom_node.dimse.retrieve import DimseArchive
 from dicom_node.dimse.store import Sender
 from dicom_node.errors import PeerError, TlsError
+from dicom_node.inquiry import Level, Order
+from dicom_node.landing import Landing
 from tests.certificates import Authority
 from tests.commitment_peers import Modality, answers
+from tests.shelf import Shelf, instance
 from tests.unit.node import test_store as plain
 from tests.unit.node.test_store import job, part10, peer
 
@@ -196,6 +201,31 @@ def test_an_answer_about_commitment_goes_over_tls(archive_shows: ssl.SSLContext,
             commit.deliver(said, requester, Tls())
     finally:
         modality.stop()
+
+
+# ---- archives that are asked ----
+
+
+def test_an_archive_is_asked_over_tls_and_sends_over_the_same_connection(
+    archive_shows: ssl.SSLContext, tls: Tls, tmp_path: Path
+) -> None:
+    held = [instance(number) for number in range(3)]
+    with Shelf(held).open() as settings:
+        peer = settings.model_copy(update={"tls": True})
+        landing = Landing(tmp_path, lambda _landed: None, durable=False)
+        with contextlib.closing(DimseArchive("shelf", peer, Query(ae_title="AUDITOR"), tls)) as archive:
+            rows = list(archive.find(Level.IMAGE, {}, ("SOPInstanceUID",), None))
+            assert len(rows) == 3
+            first = held[0]
+            expected = {str(ds.SOPInstanceUID): str(ds.SOPClassUID) for ds in held}
+            order = Order(Level.SERIES, "1.2.300", str(first.SeriesInstanceUID), expected)
+            landing.expect(order)
+            assert archive.fetch(order, landing).completed == 3
+        other = peer.model_copy(update={"tls_name": "other.example"})
+        stranger = DimseArchive("shelf", other, Query(ae_title="AUDITOR"), tls)
+        with contextlib.closing(stranger), pytest.raises(PeerError, match="is not to be trusted") as caught:
+            list(stranger.find(Level.IMAGE, {}, ("SOPInstanceUID",), None))
+    assert caught.value.reason == "certificate-other-name"
 
 
 # ---- what the threads do to each other ----

@@ -122,14 +122,16 @@ class Orthanc:
             return content
 
 
+#: where Debian keeps the plugin of the package orthanc-dicomweb
+DICOMWEB_PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+
+
 @contextlib.contextmanager
-def orthanc(
-    folder: Path, node_port: int | None = None, settings: dict[str, Any] | None = None
-) -> Iterator[Orthanc]:
-    """With `node_port` it knows the node as its modality "node", AE title NODE; `settings` come last."""
+def orthanc(folder: Path, node_port: int | None = None, **more: Any) -> Iterator[Orthanc]:
+    """With `node_port` it knows the node as its modality "node", AE title NODE; `more` are settings of it."""
     folder.mkdir(parents=True)
     peer = Orthanc(free_port(), free_port())
-    chosen = {
+    settings = {
         "DicomModalities": {} if node_port is None else {"node": ["NODE", "127.0.0.1", node_port]},
         "Name": "PACS",
         "DicomAet": "ORTHANC",
@@ -141,10 +143,10 @@ def orthanc(
         "IndexDirectory": str(folder / "storage"),
         "UnknownSopClassAccepted": True,
         "Plugins": [],
-        **(settings or {}),
+        **more,
     }
     path = folder / "orthanc.json"
-    path.write_text(json.dumps(chosen))
+    path.write_text(json.dumps(settings))
     with process("/usr/sbin/Orthanc", path, log=folder / "log.txt"):
         wait_until(lambda: listens(peer.dicom_port) and listens(peer.http_port), 40, "Orthanc listens")
         yield peer

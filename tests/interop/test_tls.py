@@ -125,7 +125,7 @@ def test_orthanc_is_destination_and_source_over_tls(
         },
     }
     with (
-        peers.orthanc(tmp_path / "orthanc", settings=settings) as orthanc,
+        peers.orthanc(tmp_path / "orthanc", **settings) as orthanc,
         peers.node(
             tmp_path / "node",
             {"orthanc": ("ORTHANC", orthanc.dicom_port)},

@@ -55,6 +55,7 @@ def test_the_example_loads_and_shows_only_defaults() -> None:
         "storage": {"folder": "/var/lib/dicom-node"},
         "destinations": {"archive": {"ae_title": "ARCHIVE", "host": "archive.example", "port": 11112}},
         "routes": [{"name": "protect-all", "role": "protect", "destinations": ["archive"]}],
+        "query": {"peers": {"pacs": {"ae_title": "PACS", "host": "pacs.example", "port": 11112}}},
     }
     assert example == parse(json.dumps(required))
 
@@ -516,3 +517,60 @@ def test_the_first_entry_about_a_caller_decides() -> None:
         None,
         "MR",
     ]
+
+
+# archives that are asked
+
+_WORKSTATION = """\
+query:
+  peers:
+    pacs: {ae_title: PACS, host: localhost, port: 104}
+    web: {dicomweb: "https://pacs.example/dicom-web", credentials: web.txt}
+"""
+
+
+def asking(text: str) -> config.Workstation:
+    return config.parse_workstation(text, Path("/etc/node/node.yaml"))
+
+
+def test_a_workstation_needs_no_node() -> None:
+    loaded = asking(_WORKSTATION)
+    assert loaded.peers == ("pacs", "web")
+    assert loaded.query.ae_title is None
+    assert loaded.query.peers["web"].credentials == Path("/etc/node/web.txt")
+
+
+def test_the_file_of_a_node_serves_as_well_and_its_destinations_can_be_asked() -> None:
+    loaded = asking(
+        _MINIMAL + "query: {peers: {pacs: {retrieve: move}, other: {ae_title: O, host: h, port: 1}}}"
+    )
+    assert loaded.peers == ("pacs", "other")
+    pacs = loaded.peer("pacs")
+    assert pacs is not None
+    assert (pacs.ae_title, pacs.host, pacs.port, pacs.retrieve) == ("PACS", "localhost", 104, "move")
+    assert loaded.query.ae_title == "NODE"
+    assert asking(_MINIMAL).peer("pacs") == config.QueryPeer(ae_title="PACS", host="localhost", port=104)
+    assert loaded.peer("nobody") is None
+
+
+def test_a_file_with_half_a_node_is_a_nodes_file() -> None:
+    with pytest.raises(ConfigError, match="routes: is missing"):
+        asking(_WORKSTATION + "node: {id: n, ae_title: NODE}\n")
+
+
+@pytest.mark.parametrize(
+    ("peer", "said"),
+    [
+        ("{retrieve: move}", "has no address, and there is no destination of this name"),
+        ("{ae_title: A, host: h}", "all of ae_title, host, port are needed"),
+        ("{dicomweb: 'https://x/y', ae_title: A}", "takes no ae_title"),
+        ("{dicomweb: 'https://x/y', retrieve: get}", "takes no retrieve"),
+        ("{ae_title: A, host: h, port: 1, credentials: c}", "no dicomweb to go with credentials"),
+        ("{dicomweb: 'https://user:secret@x/y'}", "match pattern"),
+        ("{ae_title: A, host: h, port: 1, level: frame}", "'study', 'series' or 'image'"),
+    ],
+)
+def test_a_peer_is_of_one_kind_and_has_a_whole_address(peer: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        asking(f"query: {{peers: {{x: {peer}}}}}")
+    assert said in str(caught.value)

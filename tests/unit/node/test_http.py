@@ -29,7 +29,8 @@ class Site:
     def __init__(self) -> None:
         self.problems: list[str] = []
         self.gauge = Gauge()
-        self.server = HttpServer("127.0.0.1", 0, self.gauge, lambda: self.problems)
+        self.status = "<p>all is well</p>"
+        self.server = HttpServer("127.0.0.1", 0, self.gauge, lambda: self.problems, lambda: self.status)
         self.server.start()
 
     def get(self, path: str, method: str = "GET") -> tuple[int, str]:
@@ -65,13 +66,36 @@ def test_ready(site: Site) -> None:
     assert site.get("/readyz") == (200, "ready\n")
 
 
-@pytest.mark.parametrize("path", ["/", "/metrics/", "/../etc/passwd", "/admin"])
+@pytest.mark.parametrize("path", ["/", "/status", "/?x=1"])
+def test_the_page_for_people(site: Site, path: str) -> None:
+    assert site.get(path) == (200, "<p>all is well</p>")
+
+
+@pytest.mark.parametrize("path", ["/", "/metrics", "/healthz", "/nowhere"])
+def test_every_answer_tells_browsers_what_not_to_do(site: Site, path: str) -> None:
+    connection = HTTPConnection("127.0.0.1", site.server.port, timeout=5)
+    connection.request("GET", path)
+    headers = connection.getresponse().headers
+    connection.close()
+    assert headers["Cache-Control"] == "no-store"
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["X-Frame-Options"] == "DENY"
+    assert headers["Content-Security-Policy"].startswith("default-src 'none'; ")
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+
+
+def test_a_head_is_an_answer_without_its_body(site: Site) -> None:
+    assert site.get("/", "HEAD") == (200, "")
+
+
+@pytest.mark.parametrize("path", ["/metrics/", "/../etc/passwd", "/admin"])
 def test_nothing_else_is_served(site: Site, path: str) -> None:
     assert site.get(path)[0] == 404
 
 
-def test_nothing_can_be_changed(site: Site) -> None:
-    assert site.get("/metrics", "POST")[0] == 501
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
+def test_nothing_can_be_changed(site: Site, method: str) -> None:
+    assert site.get("/metrics", method) == (405, "nothing can be changed here\n")
 
 
 def test_a_ledger_that_refuses_is_a_500_and_not_the_end(site: Site) -> None:
@@ -85,7 +109,7 @@ def test_a_ledger_that_refuses_is_a_500_and_not_the_end(site: Site) -> None:
 
 def test_a_port_that_is_taken() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        server = HttpServer("127.0.0.1", taken.getsockname()[1], Gauge(), list)
+        server = HttpServer("127.0.0.1", taken.getsockname()[1], Gauge(), list, str)
         with pytest.raises(OutputError, match="cannot serve HTTP"):
             server.start()
     server.stop()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from sqlalchemy import event
+
 from dicom_node.jobs import DeliveryState, InstanceState, Outcome
-from dicom_node.ledger import Ledger
+from dicom_node.ledger import Backlog, Ledger
 from tests.ledgers import Clock, arrival, blob, outcome, send, work
 
 
@@ -76,3 +78,76 @@ def test_no_list_is_longer_than_was_asked_for(book: Ledger) -> None:
 def _sent(book: Ledger, number: int) -> object:
     book.finish(work(book, f"3.{number}"), outcome(f"d{number}", uid=f"4.{number}"))
     return book.claim_sends(f"d{number}", 1, 10.0)[0]
+
+
+def test_a_backlog_is_told_by_destination(book: Ledger, clock: Clock) -> None:
+    first = clock.now
+    for number in range(3):
+        book.finish(work(book, f"1.{number}"), outcome("pacs", "vna", uid=f"2.{number}"))
+        clock.now += 1
+    (sending,) = book.claim_sends("pacs", 1, 10.0)
+    (dead,) = book.claim_sends("vna", 1, 10.0)
+    book.dead(dead, "status-a900")
+    assert book.backlogs() == [
+        Backlog("pacs", 2, 1, 0, first + 1),
+        Backlog("vna", 2, 0, 1, first + 1),
+    ]
+    book.delivered(sending, 0)
+    assert book.backlogs()[0] == Backlog("pacs", 2, 0, 0, first + 1)
+
+
+def test_what_waits_here_is_counted(book: Ledger, clock: Clock) -> None:
+    assert (book.unprocessed(), book.kept()) == ((0, None), 0)
+    book.finish(work(book, "1.1"), Outcome(InstanceState.HELD, "held", "pixel-error"))
+    came = clock.now = clock.now + 1
+    book.add(arrival("1.2"), blob("1.2"), 10)
+    clock.now += 1
+    book.add(arrival("1.3"), blob("1.3"), 10)
+    assert (book.unprocessed(), book.kept()) == ((2, came), 1)
+
+
+def test_verdicts_are_told_latest_first(book: Ledger) -> None:
+    fates = [
+        (InstanceState.READY, "verified", "authentic"),
+        (InstanceState.READY, "protected", ""),
+        (InstanceState.READY, "verified", "no-pixel-data"),
+        (InstanceState.HELD, "held", "damaged"),
+        (InstanceState.HELD, "held", "pixel-error"),
+        (InstanceState.READY, "recovered", "approximate"),
+        (InstanceState.REJECTED, "rejected", "unmarked"),
+    ]
+    for number, fate in enumerate(fates):
+        book.finish(work(book, f"1.{number}"), Outcome(*fate))
+    assert [(each.id, each.finding) for each in book.judged(10)] == [
+        (7, "unmarked"),
+        (6, "authentic"),
+        (4, "damaged"),
+        (1, "authentic"),
+    ]
+    assert [each.id for each in book.judged(2)] == [7, 6]
+
+
+def test_a_status_costs_what_waits_and_not_what_was_delivered(book: Ledger) -> None:
+    """Every question of the status page is answered from an index, none by a look at a whole table."""
+    with book._reading() as connection:
+        plans = []
+
+        def explained(_: object, __: object, statement: str, parameters: object, *___: object) -> None:
+            if statement.startswith("SELECT"):
+                raw = connection.connection.cursor()
+                raw.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+                plans.extend(row[3] for row in raw.fetchall())
+
+        event.listen(book._engine, "before_cursor_execute", explained)
+        try:
+            book.backlogs()
+            book.judged(10)
+            book.kept()
+            book.unprocessed()
+        finally:
+            event.remove(book._engine, "before_cursor_execute", explained)
+    assert plans
+    # what is scanned are indexes that hold nothing but what waits, and what was selected from them
+    scanned = {plan.rpartition(" ")[2] for plan in plans if plan.startswith("SCAN")}
+    assert scanned <= {"instances_age", "instances_kept", "anon_1"}
+    assert not [plan for plan in plans if "TEMP B-TREE" in plan]

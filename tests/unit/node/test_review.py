@@ -133,6 +133,17 @@ class TestFindings:
         assert frame.psnr_db is not None
         assert frame.psnr_db > 50
 
+    def test_each_frame_is_shown_with_what_was_restored(self):
+        shown = []
+        found = review(altered(two_frames(), frame=2), "x", READER, on_frame=lambda *seen: shown.append(seen))
+        assert [verdict.finding for _, verdict in shown] == [Finding.AUTHENTIC, Finding.PIXELS_ALTERED]
+        for number, (frame, verdict) in enumerate(shown, start=1):
+            assert frame.number == number
+            assert verdict.restored.samples.shape == frame.samples.shape
+            assert verdict.evidence.roi.shape == (192 // 8, 192 // 8)
+            assert verdict.evidence.roi.any()
+        assert found.report.finding == "pixels-altered"
+
     def test_header_altered_names_the_fields(self):
         ds = marked()
         ds.PatientName = "Another^Name"

@@ -68,6 +68,7 @@ def test_a_node_starts_answers_and_stops(tmp_path: Path) -> None:
         assert node.problems() == []
         assert is_open(made.node.port)
         assert get(made.http.port, "/readyz") == (200, "ready\n")
+        assert "The node works, and everything" in get(made.http.port, "/")[1]
         assert "dicom_node_spool_free_bytes" in get(made.http.port, "/metrics")[1]
         node.spool.reserve_bytes = 1 << 60
         assert get(made.http.port, "/readyz") == (503, "spool\n")

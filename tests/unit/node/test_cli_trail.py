@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 
 import pytest
 
 from dicom_node import cli, keys
 from dicom_node.audit.store import Store
+from dicom_node.cli import asking
 from dicom_node.cli.live import login
 from dicom_node.cli.trail import told_to
 from dicom_node.errors import ConfigError
@@ -149,3 +151,33 @@ def test_a_node_without_a_trail_has_none_to_show(
     configuration.write_text(_CONFIG.format(folder=scratch / "node", host="null"))
     assert cli.main(["audit", "status", "--config", str(configuration)]) == 2
     assert "audit.host" in capsys.readouterr().err
+
+
+def test_an_archive_that_is_asked_and_what_comes_of_it_are_told(configuration: Path, scratch: Path) -> None:
+    command = [
+        "query",
+        "list",
+        "--peer",
+        "PACS@127.0.0.1:11112",
+        "--config",
+        str(configuration),
+        "--patient-id",
+    ]
+    with asking.opened(cli.parser().parse_args([*command, "--patient-id", "P-4711"])) as asked:
+        for _ in range(3):
+            asked.trail.fetched(asked.archive, "1.2.3", "1.2.840.10008.5.1.4.1.1.2")
+    told = waiting(scratch)
+    assert [(each.short, each.instances) for each in told] == [
+        (("Query", "E", 0), 0),
+        (("Import", "C", 0), 1),
+        (("Import", "C", 0), 2),
+    ]
+    assert told[0].users == [(login(), True), ("PACS", False)]
+    assert told[0].addresses[1] == "127.0.0.1"
+    assert base64.b64decode(told[0].root.findtext(".//ParticipantObjectQuery")) == b"withheld"
+
+
+def test_a_workstation_without_a_node_has_no_trail(scratch: Path) -> None:
+    (scratch / "desk.yaml").write_text("query: {ae_title: DESK}\n")
+    told_to(scratch / "desk.yaml", scratch / "none").judged("1.2", "authentic")
+    assert not (scratch / "node").exists()

@@ -154,16 +154,9 @@ def test_a_node_without_a_trail_has_none_to_show(
 
 
 def test_an_archive_that_is_asked_and_what_comes_of_it_are_told(configuration: Path, scratch: Path) -> None:
-    command = [
-        "query",
-        "list",
-        "--peer",
-        "PACS@127.0.0.1:11112",
-        "--config",
-        str(configuration),
-        "--patient-id",
-    ]
-    with asking.opened(cli.parser().parse_args([*command, "--patient-id", "P-4711"])) as asked:
+    peer = ["--peer", "PACS@127.0.0.1:11112", "--config", str(configuration)]
+    command = ["query", "list", *peer, "--patient-id", "P-4711"]
+    with asking.opened(cli.parser().parse_args(command)) as asked:
         for _ in range(3):
             asked.trail.fetched(asked.archive, "1.2.3", "1.2.840.10008.5.1.4.1.1.2")
     told = waiting(scratch)

@@ -41,6 +41,8 @@ docs: venv
 	$(BIN)/python -m tools.make_conformance
 	$(BIN)/python -m tools.make_settings_doc
 	$(BIN)/python -m tools.make_logging_doc
+	$(BIN)/python -m tools.make_metrics_doc
+	$(BIN)/python -m tools.make_dashboard
 	$(BIN)/dicom-node config schema > config/dicom-node.schema.json
 
 # The manual as pages, in site/.

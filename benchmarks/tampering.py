@@ -21,11 +21,11 @@ from blessmark.roi import block_map
 from blessmark.segment import segmenter
 from blessmark.types import (
     BoolArray,
-    Embedded,
     Finding,
     Frame,
     Framing,
     IntArray,
+    KeyRing,
     Rectangle,
     TileState,
     Verdict,
@@ -40,16 +40,17 @@ _FILLS = ("noise", "black")
 
 @dataclass(frozen=True, slots=True)
 class _Marked:
-    """A marked image, its original, its map and the tiles that carry packets."""
+    """A marked image, its original, its map, the tiles that carry packets, and how they lie."""
 
     image: Sample
-    done: Embedded
+    frame: Frame
     roi: BoolArray
     packets: BoolArray
+    framing: Framing
 
     @property
     def samples(self) -> IntArray:
-        return self.done.frame.samples
+        return self.frame.samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,15 +135,34 @@ def _marked(path: Path) -> _Marked | None:
     image = sample(path)
     if image is None:
         return None
-    anatomy = segmenter("anatomy")
     try:
-        done = embed(image.frame, image.about, RING, anatomy)
+        done = embed(image.frame, image.about, RING, segmenter("anatomy"))
     except CapacityError:
         return None
-    tiles = verify(done.frame, RING, (anatomy,)).evidence.tiles
-    assert tiles is not None, "embed has read its result back"
-    roi = block_map(anatomy, image.frame, done.receipt.lattice)
-    return _Marked(image, done, roi, np.asarray(tiles == TileState.PACKET))
+    return _read(image, done.frame, RING)
+
+
+def _read(image: Sample, frame: Frame, ring: KeyRing) -> _Marked:
+    """A frame that was marked under `ring` by the usual map."""
+    anatomy = segmenter("anatomy")
+    found = verify(frame, ring, (anatomy,)).evidence
+    assert found.tiles is not None, "what was marked is read"
+    assert found.framing is not None
+    assert found.lattice is not None
+    roi = block_map(anatomy, image.frame, found.lattice)
+    return _Marked(image, frame, roi, np.asarray(found.tiles == TileState.PACKET), found.framing)
+
+
+def attacks_on(
+    first: tuple[Sample, Frame], other: tuple[Sample, Frame], ring: KeyRing, seed: int
+) -> dict[str, IntArray]:
+    """Every attack of the table on an image marked under `ring`, by name: samples [channels, rows, cols].
+
+    `first` and `other` are originals and the same frames marked; parts of `other` go into `first`.
+    """
+    rng = np.random.default_rng(seed)
+    marked = [_read(image, frame, ring) for image, frame in (first, other)]
+    return {attack.name: attack.samples for attack in _attacks(*marked, rng) if attack.name != "none"}
 
 
 def _attacks(first: _Marked, other: _Marked | None, rng: np.random.Generator) -> Iterator[_Attack]:
@@ -152,8 +172,8 @@ def _attacks(first: _Marked, other: _Marked | None, rng: np.random.Generator) ->
         *_patches(first, rng),
         _Attack("32 rows shifted by 1 pixel", _rows_shifted(first.samples, rng)),
         _Attack("everything shifted by 1 row", np.roll(first.samples, 1, axis=1), local=False),
-        _Attack("+-1 on 1 % of the samples", _sprinkled(first.done.frame, rng), local=False),
-        _Attack("Gaussian noise, 1 % of the range", _noisy(first.done.frame, rng), local=False),
+        _Attack("+-1 on 1 % of the samples", _sprinkled(first.frame, rng), local=False),
+        _Attack("Gaussian noise, 1 % of the range", _noisy(first.frame, rng), local=False),
         *_embedded_again(first),
         *(_from_another(first, other, rng) if other is not None else ()),
     ]
@@ -169,8 +189,8 @@ def _patches(first: _Marked, rng: np.random.Generator) -> Iterator[_Attack]:
         if not blocks.any():
             continue
         row, col = rng.choice(np.argwhere(blocks)) * V1.block_px
-        small, large = (_around(first.done.frame, row, col, side) for side in (16, _HIT_PX))
-        yield _Attack(f"16 x 16 noise in {name}", _filled(first.done.frame, small, "noise", rng))
+        small, large = (_around(first.frame, row, col, side) for side in (16, _HIT_PX))
+        yield _Attack(f"16 x 16 noise in {name}", _filled(first.frame, small, "noise", rng))
         yield _Attack(f"160 x 160 from elsewhere in {name}", _copied(first.samples, large, rng))
 
 
@@ -188,7 +208,7 @@ def _part(samples: IntArray, region: Rectangle) -> IntArray:
 
 def _one_pixel(first: _Marked, rng: np.random.Generator) -> IntArray:
     """One sample of a tile that carries a packet, one step up or down."""
-    frame, samples = first.done.frame, first.samples.copy()
+    frame, samples = first.frame, first.samples.copy()
     grid = TileGrid(frame.rows, frame.cols)
     row, col = rng.choice(np.argwhere(first.packets))
     window = grid.window(int(row) * grid.shape[1] + int(col))
@@ -240,7 +260,7 @@ def _noisy(frame: Frame, rng: np.random.Generator) -> IntArray:
 def _embedded_again(first: _Marked) -> Iterator[_Attack]:
     """Somebody with a key of his own marks the marked image."""
     try:
-        again = embed(first.done.frame, first.image.about, OTHER_RING, segmenter("anatomy"))
+        again = embed(first.frame, first.image.about, OTHER_RING, segmenter("anatomy"))
     except CapacityError:
         return
     yield _Attack("marked again under another key", again.frame.samples, local=False)
@@ -248,7 +268,7 @@ def _embedded_again(first: _Marked) -> Iterator[_Attack]:
 
 def _from_another(first: _Marked, other: _Marked, rng: np.random.Generator) -> Iterator[_Attack]:
     """The watermark, or a part, of another image under the same key."""
-    frame, theirs = first.done.frame, other.done.frame
+    frame, theirs = first.frame, other.frame
     if theirs.samples.shape != frame.samples.shape or (theirs.lo, theirs.hi) != (frame.lo, frame.hi):
         return
     delta = other.samples - other.image.frame.samples
@@ -265,20 +285,20 @@ def _from_another(first: _Marked, other: _Marked, rng: np.random.Generator) -> I
 
 def _judged(first: _Marked, attack: _Attack) -> _Row:
     verdict = _verdict(first, attack.samples)
-    framing = str(first.done.receipt.framing)
+    framing = str(first.framing)
     detected = verdict.finding is not Finding.AUTHENTIC
     original = first.image.frame.samples
     restored = verdict.restored is not None and np.array_equal(verdict.restored.samples, original)
     harmless = not detected and restored
     if not attack.local:
         return _Row(attack.name, framing, detected, harmless)
-    touched = _touched(first.done.frame, attack.samples)
+    touched = _touched(first.frame, attack.samples)
     listed = set(verdict.evidence.altered_tiles)
     return _Row(attack.name, framing, detected, harmless, True, touched <= listed, len(listed - touched))
 
 
 def _verdict(first: _Marked, samples: IntArray) -> Verdict:
-    frame = replace(first.done.frame, samples=samples)
+    frame = replace(first.frame, samples=samples)
     return verify(frame, RING, (segmenter("anatomy"),), header=dict(first.image.about.fields))
 
 
@@ -289,13 +309,13 @@ def _touched(frame: Frame, samples: IntArray) -> set[tuple[int, int]]:
 
 
 def _can_be_hit(first: _Marked) -> bool:
-    frame = first.done.frame
+    frame = first.frame
     large = min(frame.rows, frame.cols) >= _LEAST_HIT_SIDE
-    return large and first.done.receipt.framing is Framing.TILE
+    return large and first.framing is Framing.TILE
 
 
 def _hits(first: _Marked, rng: np.random.Generator) -> Iterator[_Hit]:
-    frame, original = first.done.frame, first.image.frame.samples
+    frame, original = first.frame, first.image.frame.samples
     for number in range(_HITS):
         fill = _FILLS[number % 2]
         top = int(rng.integers(0, frame.rows - _HIT_PX, endpoint=True))

@@ -34,8 +34,10 @@ _GIVE_UP = 3
 _JOIN_S = 10.0
 _LISTED_TWICE = "the archive lists this UID in two places; which of the two objects is meant, nobody can tell"
 _NO_TLS = Tls()
-_NO_UID = "it gave rows without a usable UID, which were left out"
+#: something is there that cannot be fetched
+NO_UID = "it gave rows without a usable UID, which were left out"
 _TWICE = "it lists a study or series under two entries with one UID; what is in it was taken once"
+_WARNED = "it reported warnings about some of what it sent"
 _NOT_ASKED = "it gave rows that do not match the UID asked for, which were left out"
 
 
@@ -117,7 +119,7 @@ def _usable(
     }
     for row in source.find(level, keys, wanted, limit):
         if level is not Level.PATIENT and not is_uid(row.unique):
-            _note(source, _NO_UID)
+            _note(source, NO_UID)
         elif any(row.get(key) and row.get(key) not in uids for key, uids in asked.items()):
             _note(source, _NOT_ASKED)
         else:
@@ -251,25 +253,37 @@ class Collection:
     def _fetch(self, order: Order) -> None:
         """Have an order come, what is missing a second time, and tell what is missing then."""
         self.landing.expect(order)
-        why = ""
+        outcomes: list[Told | PeerError] = []
         for request in (order, None):
             left = self.landing.missing(order)
             if left and not self._stopped:
-                why = self._ask(request or order.of(left), why)
+                outcomes.append(self._ask(request or order.of(left)))
         for uid in self.landing.missing(order):
-            self._put(Missed(order.study, order.series, uid, why))
+            self._put(Missed(order.study, order.series, uid, _why(uid, outcomes)))
         self.landing.forget(order)
 
-    def _ask(self, order: Order, before: str) -> str:
-        """Make one request; why something may be missing then. Raises PeerError if the archive is gone."""
+    def _ask(self, order: Order) -> Told | PeerError:
+        """Make one request; what came of it. Raises PeerError if the archive is gone."""
         try:
             told = self._source.fetch(order, self.landing)
         except PeerError as error:
             self._gone = self._gone + 1 if error.status is None else 0
             if self._gone > _GIVE_UP:
                 raise
-            return str(error)
+            return error
         self._gone = 0
-        if told.failed:
-            return f"the archive could not send it (status {told.status:04X})"
-        return before or "the archive did not send it"
+        if told.warning:
+            _note(self._source, _WARNED)
+        return told
+
+
+def _why(uid: str, outcomes: Sequence[Told | PeerError]) -> str:
+    """Why an instance is missing, by what the last request for it says."""
+    last = outcomes[-1] if outcomes else None
+    if isinstance(last, PeerError):
+        return str(last)
+    if last is not None and uid in last.failures:
+        return f"the archive lists it among those that it could not send (status {last.status:04X})"
+    if last is not None and last.failed:
+        return f"the archive could not send it (status {last.status:04X})"
+    return "the archive did not send it"

@@ -36,6 +36,7 @@ from dicom_node.errors import (
 from dicom_node.insist import insist
 from dicom_node.jobs import NOT_SENDABLE, Send
 from dicom_node.ledger import Ledger
+from dicom_node.metrics import STAGE_SECONDS, Reading
 from dicom_node.reach import Contact, Reach, after_restart, contact_of, observed, stands_aside
 from dicom_node.retry import Decision, Done, GiveUp, RetryAt, Tried, decide
 from dicom_node.spool import Spool
@@ -54,8 +55,19 @@ POLL_S = 1.0
 #: pause after a fault of the node itself, seconds
 _FAULT_PAUSE_S = 5.0
 
+_SEND = "send"
+
 Rest = Callable[[str, float], object]
 Clock = Callable[[], float]
+
+
+def steady_clock() -> Clock:
+    """The time at this moment, in seconds since 1970-01-01 UTC, and from now on what has passed since.
+
+    Nobody sets it: where the wall clock jumps, it does not.
+    """
+    ahead_s = time.time() - time.monotonic()
+    return lambda: time.monotonic() + ahead_s
 
 
 class Forwarder:
@@ -68,6 +80,7 @@ class Forwarder:
     rest : waits until somebody rings for a destination, at most so many seconds
     wake : ends every `rest` for a destination at once
     clock : now, in seconds since 1970-01-01 UTC
+    steady : the same, but as `steady_clock` gives it, for waits and outages; without it `clock`
     """
 
     def __init__(
@@ -79,10 +92,11 @@ class Forwarder:
         rest: Rest,
         wake: Callable[[str], object],
         clock: Clock = time.time,
+        steady: Clock | None = None,
     ) -> None:
         self._wake = wake
         self._clock = clock
-        self._sites = _sites(config, ledger, clock)
+        self._sites = _sites(config, ledger, steady or clock)
         self._lanes = [
             _Lane(site, self._sites, config.node.ae_title, spool, ledger, rest, clock)
             for site in self._sites.values()
@@ -142,7 +156,7 @@ class _Site:
         """Whether its deliveries go to its fail-over now; outside its windows they would wait anyway."""
         if self.destination.failover is None or not is_open(self.destination.open_hours, now):
             return False
-        return stands_aside(self.watch.reach, self.destination.failover_after_s, now)
+        return self.watch.stands_aside(self.destination.failover_after_s)
 
 
 def _sites(config: Config, ledger: Ledger, clock: Clock) -> dict[str, _Site]:
@@ -160,7 +174,10 @@ def _sites(config: Config, ledger: Ledger, clock: Clock) -> dict[str, _Site]:
 
 
 class _Watch:
-    """What the lanes of one destination know about it together; the ledger keeps whether it is down."""
+    """What the lanes of one destination know about it together; the ledger keeps whether it is down.
+
+    Its clock is steady: a wall clock that is set back must not keep a destination waiting for hours.
+    """
 
     def __init__(
         self, name: str, destination: Destination, ledger: Ledger, clock: Clock, since: float | None
@@ -192,10 +209,14 @@ class _Watch:
                 self.reach = replace(self.reach, retry_at=now)
         return now >= self.reach.retry_at
 
-    def asks_next(self, now: float) -> bool:
+    def asks_next(self) -> bool:
         """Whether a probe is due and has not gone out."""
         with self._turn:
-            return self._probe is None and now >= self.reach.retry_at
+            return self._probe is None and self._clock() >= self.reach.retry_at
+
+    def stands_aside(self, after_s: float) -> bool:
+        """Whether it has been down for so long that another takes its deliveries."""
+        return stands_aside(self.reach, after_s, self._clock())
 
     def released(self, lane: object) -> None:
         """The lane has ended its turn."""
@@ -302,7 +323,7 @@ class _Lane(threading.Thread):
             other.name
             for other in self._stands_in_for
             # what is due to be asked itself gets the next delivery, or it would never be seen to be back
-            if other.stands_aside(now) and not other.watch.asks_next(now)
+            if other.stands_aside(now) and not other.watch.asks_next()
         ]
         self._turns += 1
         first = self._turns % len(names)
@@ -334,8 +355,9 @@ class _Lane(threading.Thread):
         stand_in = send.destination != self.destination_name
         decision = decide(self._destination.retry, tried, answer, self._clock(), self._rng, stand_in=stand_in)
         via = self.destination_name if stand_in else ""
-        insist(lambda: self._record(send, decision, via=via), self.stopping)
-        self._report(send, decision, answer, self._last_used - started)
+        send_s = self._last_used - started
+        insist(lambda: self._record(send, decision, send_s, via=via), self.stopping)
+        self._report(send, decision, answer, send_s)
         self._watch.note(contact_of(answer), send.id, self)
 
     def _attempt(self, send: Send, claimed_at: float) -> int | PeerError:
@@ -376,11 +398,13 @@ class _Lane(threading.Thread):
         self._ledger.converted(send.blob, syntax, made)
         return self._spool.path(made)
 
-    def _record(self, send: Send, decision: Decision, *, via: str) -> None:
+    def _record(self, send: Send, decision: Decision, send_s: float, *, via: str) -> None:
         match decision:
             case Done(status=status):
+                took = [Reading(STAGE_SECONDS, (_SEND,), send_s)]
                 # what stands in has it, and so is who can answer for it
-                self._ledger.delivered(send, status, via=via, to_commit=self._destination.commitment)
+                to_commit = self._destination.commitment
+                self._ledger.delivered(send, status, via=via, to_commit=to_commit, readings=took)
             case RetryAt(at=at, reason=reason, result=result, refused=refused):
                 self._ledger.retry(send, at, reason, result=result, refused=refused, via=via)
             case GiveUp(reason=reason, result=result):

@@ -10,6 +10,7 @@ Rules that bind here:
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from dicom_node import log
 from dicom_node.config import Config
-from dicom_node.errors import SpoolError
+from dicom_node.errors import LedgerError, SpoolError
 from dicom_node.jobs import DeliveryState
 from dicom_node.ledger import Claim, Ledger, Part
 from dicom_node.spool import Spool
@@ -27,8 +28,12 @@ from dicom_node.spool import Spool
 _LOG = logging.getLogger(__name__)
 #: seconds between two looks for what may go
 _EVERY_S = 300.0
-#: seconds between two looks at the free space, and between two clearances of a disk that is short
-_LOOK_S, _PRESSED_EVERY_S = 5.0, 30.0
+#: seconds between two looks at the free space
+_LOOK_S = 5.0
+#: seconds between two clearances of a disk that is short: at least, and at most, when nothing is found
+_PRESSED_S = (30.0, 960.0)
+#: seconds between two sums of all sizes, at least; and how much longer than a look takes the next one waits
+_WEIGH_S, _REST_SHARE = 30.0, 20.0
 #: on a disk that runs short, finished objects stay for so many seconds: more than any row takes to be written
 _PRESSED_KEEP_S = 600.0
 #: seconds between two steps of a purge, in which receivers and senders write
@@ -153,6 +158,10 @@ class Housekeeper(threading.Thread):
         self._ledger = ledger
         self._history_s = history_s
         self._stopping = threading.Event()
+        #: bytes of all objects when they were last looked at; None before that
+        self.spool_bytes: int | None = None
+        self._weigh_at = self._relieve_at = 0.0
+        self._relief_s = _PRESSED_S[0]
 
     def run(self) -> None:
         """Clean at once and then every few minutes, on a short disk more often; until told to stop."""
@@ -160,9 +169,35 @@ class Housekeeper(threading.Thread):
             self._contained(self.clean)
             next_at = time.monotonic() + _EVERY_S
             while time.monotonic() < next_at and not self._stopping.wait(min(_LOOK_S, _EVERY_S)):
-                if self._contained(self._spool.is_short):
-                    self._contained(self.relieve)
-                    self._stopping.wait(_PRESSED_EVERY_S)
+                self._contained(self.look)
+
+    def look(self) -> None:
+        """Every few seconds: write what was only counted, weigh the spool, relieve a disk that is short."""
+        with contextlib.suppress(LedgerError):  # it waits, and whoever must write says what is wrong
+            self._ledger.settle()
+        if time.monotonic() >= self._weigh_at:
+            self._contained(self.weigh)
+        if not self._spool.is_short():
+            self._relief_s, self._relieve_at = _PRESSED_S[0], 0.0
+        elif time.monotonic() >= self._relieve_at:
+            self._relieve_in_turn()
+
+    def weigh(self) -> None:
+        """Add up the sizes of all objects, for the metrics; with very many the less often."""
+        started = time.monotonic()
+        self.spool_bytes = self._spool.used_bytes()
+        ended = time.monotonic()
+        self._weigh_at = ended + max(_WEIGH_S, _REST_SHARE * (ended - started))
+
+    def _relieve_in_turn(self) -> None:
+        """Look through a spool that is short; the longer it takes and the less it helps, the later again."""
+        started, removed = time.monotonic(), 0
+        try:
+            removed = self.relieve()
+        finally:
+            ended = time.monotonic()
+            self._relief_s = relief_wait_s(self._relief_s, removed, ended - started)
+            self._relieve_at = ended + self._relief_s
 
     def _contained(self, step: Callable[[], object]) -> object:
         try:
@@ -195,14 +230,16 @@ class Housekeeper(threading.Thread):
         while self._ledger.compact() and not self._stopping.wait(_BREATH_S):
             pass
 
-    def relieve(self) -> None:
+    def relieve(self) -> int:
         """Remove what is finished everywhere before its time, so that a short disk takes objects again.
 
-        Bytes that no row names are left: a worker's output has none while a full ledger keeps it waiting.
+        Returns how many objects. Bytes that no row names are left: a worker's output has none while a full
+        ledger keeps it waiting.
         """
         removed = self._spool.discard(self._unfinished, keep_s=_PRESSED_KEEP_S)
         if removed:
             log.event(_LOG, "relieved", level=logging.WARNING, count=removed, reason="disk-is-short")
+        return removed
 
     def _unfinished(self, blobs: Iterable[str]) -> frozenset[str]:
         names = frozenset(blobs)
@@ -248,6 +285,13 @@ class _Strangers:
     def _older(self, name: str) -> bool:
         seen = self._spool.look(name)
         return seen is not None and seen.put_at < self._born_at
+
+
+def relief_wait_s(before_s: float, removed: int, took_s: float) -> float:
+    """Seconds until a disk that stays short is looked through again, when the last wait was `before_s`."""
+    shortest, longest = _PRESSED_S
+    wait_s = shortest if removed else min(longest, 2.0 * before_s)
+    return max(wait_s, _REST_SHARE * took_s)
 
 
 def history_s(config: Config) -> float:

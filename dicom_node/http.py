@@ -1,7 +1,10 @@
 """Metrics, health and status over HTTP: `/metrics` for Prometheus, `/healthz` and `/readyz` for our keepers,
 `/` for people.
 
-Nothing here changes anything, and nothing here names a patient.
+    /healthz   200 `alive`, or 503 and what has stopped: a restart would help
+    /readyz    200 `ready`, or 503 and what keeps the node from its work: a restart may not help
+
+One word a line. Nothing here changes anything, and nothing here names a patient.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
@@ -42,6 +45,7 @@ class HttpServer:
     bind, port : where to listen; port 0 takes a free one
     collector : what `/metrics` shows
     problems : what keeps the node from doing its work now, one word each; empty when it is ready
+    failures : what has stopped and will not go on by itself, one word each; empty when it is alive
     status : makes the page for people, `/` and `/status`, as HTML
     """
 
@@ -51,14 +55,16 @@ class HttpServer:
         port: int,
         collector: Collector,
         problems: Callable[[], Sequence[str]],
+        failures: Callable[[], Sequence[str]],
         status: Callable[[], str],
     ) -> None:
         registry = CollectorRegistry()
         registry.register(collector)
+        ProcessCollector(registry=registry)
         pages: dict[str, Callable[[], Page]] = {
             "/metrics": lambda: (HTTPStatus.OK, CONTENT_TYPE_LATEST, generate_latest(registry)),
-            "/healthz": lambda: (HTTPStatus.OK, _TEXT, b"alive\n"),
-            "/readyz": lambda: _readiness(problems()),
+            "/healthz": lambda: _state("alive", failures()),
+            "/readyz": lambda: _state("ready", problems()),
         }
         pages |= dict.fromkeys(("/", "/status"), lambda: (HTTPStatus.OK, _HTML, status().encode()))
         self._address = (bind, port)
@@ -90,10 +96,9 @@ class HttpServer:
             server.server_close()
 
 
-def _readiness(problems: Sequence[str]) -> Page:
-    if problems:
-        return HTTPStatus.SERVICE_UNAVAILABLE, _TEXT, "".join(f"{word}\n" for word in problems).encode()
-    return HTTPStatus.OK, _TEXT, b"ready\n"
+def _state(fine: str, wrong: Sequence[str]) -> Page:
+    status = HTTPStatus.SERVICE_UNAVAILABLE if wrong else HTTPStatus.OK
+    return status, _TEXT, "".join(f"{word}\n" for word in wrong or [fine]).encode()
 
 
 def _handler(pages: dict[str, Callable[[], Page]]) -> type[BaseHTTPRequestHandler]:

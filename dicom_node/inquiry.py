@@ -68,6 +68,8 @@ _NUMBERS = frozenset({"US", "SS", "UL", "SL", "FL", "FD", "UV", "SV"})
 _UNSHOWN = frozenset({"SQ", "OB", "OW", "UN", "OF", "OD", "OL", "OV", "AT"})
 _DELIMITERS = {ord(delimiter) for delimiter in "\\^="}
 _ESCAPE = b"\x1b"
+#: categories of characters that steer a terminal, or end a line of it
+_STEERING = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 Keys = Mapping[str, str]
 
@@ -227,7 +229,7 @@ def readable(value: bytes, charsets: Sequence[str]) -> str:
 def shown(text: str) -> str:
     """Text without what could move a cursor, ring a bell or turn a line round; of padding, nothing."""
     return "".join(
-        character if unicodedata.category(character)[0] != "C" else f"\\x{ord(character):02x}"
+        f"\\x{ord(character):02x}" if unicodedata.category(character) in _STEERING else character
         for character in text.strip(" \0")
     )
 

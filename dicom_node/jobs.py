@@ -11,10 +11,11 @@ An instance is what arrived (one C-STORE); a delivery is one instance for one de
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from dicom_node.config import OnError, Route
+from dicom_node.config import OnError, OnFinding, Route
 from dicom_node.errors import IllegalTransition
+from dicom_node.metrics import Reading
 
 
 class InstanceState(enum.StrEnum):
@@ -80,6 +81,10 @@ def check_delivery_move(before: DeliveryState, after: DeliveryState) -> None:
         raise IllegalTransition(f"a delivery cannot move from {before} to {after}")
 
 
+#: findings that decide here what an operator is told; the others are `blessmark.types.Finding`'s too
+AUTHENTIC, UNMARKED = "authentic", "unmarked"
+#: in place of a finding: the object is of a kind that holds no watermark
+NOT_JUDGED = "not-judged"
 #: reason of a delivery whose bytes cannot be sent as they are in the spool: gone, or not what the row says
 NOT_SENDABLE = "not-sendable"
 
@@ -130,6 +135,20 @@ class Outcome:
     destinations: tuple[str, ...] = ()
     #: bytes of `blob`, so that a start can tell whether they are all there; 0 is not known
     size: int = 0
+    #: what a reader found, a bounded word that is counted by route; "" where nobody read
+    finding: str = ""
+    #: what is counted with it
+    readings: tuple[Reading, ...] = ()
+
+    @property
+    def alarms(self) -> bool:
+        """Whether a reader found what an operator should know of.
+
+        An object without a watermark, where such are let through, is no news.
+        """
+        if self.finding in ("", AUTHENTIC, NOT_JUDGED):
+            return False
+        return self.finding != UNMARKED or self.state is not InstanceState.READY
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,3 +195,15 @@ def failed(work: Work, route: Route | None, reason: str) -> Outcome:
     if policy is OnError.REJECT:
         return Outcome(InstanceState.REJECTED, "rejected", reason)
     return Outcome(InstanceState.HELD, "held", reason)
+
+
+def judged(work: Work, route: Route, finding: str) -> Outcome:
+    """The outcome of an instance that a reader did not find authentic, as its route wants it."""
+    policy = route.on(finding)
+    if policy is OnFinding.PASS:
+        outcome = passed(work, route, "passed-on-finding", finding)
+    elif policy is OnFinding.REJECT:
+        outcome = Outcome(InstanceState.REJECTED, "rejected", finding)
+    else:
+        outcome = Outcome(InstanceState.HELD, "held", finding)
+    return replace(outcome, finding=finding)

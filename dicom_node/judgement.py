@@ -47,7 +47,8 @@ class Judge:
         """The report on an instance; whatever is wrong with it is told and raises nothing."""
         try:
             ds = _read(item)
-            return replace(self._judged(ds, item.source), content=pixels.digest(ds).hex())
+            content = pixels.digest(ds).hex()  # now, while every element still is what was read
+            return replace(self._judged(ds, item.source), content=content)
         except Exception as error:
             name = item.path.name if item.path is not None else _NAMELESS
             return Unreadable(item.source, problem(name, error))

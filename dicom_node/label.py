@@ -12,7 +12,9 @@ in it is needed to read a watermark; it tells `wrong-key` and `unknown-segmenter
 
 from __future__ import annotations
 
+import copy
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -22,9 +24,9 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence as DicomSequence
 
-from dicom_node import __version__, header
+from dicom_node import header
 from dicom_node.errors import InputError
-from dicom_node.rewrite import Element, Fate, rewrite, shallow
+from dicom_node.rewrite import Element, Fate, as_sequence, rewrite, shallow
 
 _GROUP, _CREATOR = 0x0099, "DICOM-NODE"
 _FORMAT, _KEYS, _RECORDS, _ORIGINALS = 0x01, 0x02, 0x03, 0x04
@@ -73,6 +75,11 @@ class Source:
     study: str
     series: str
 
+    @classmethod
+    def of(cls, ds: Dataset) -> Source:
+        """`ds` itself, as the source of another."""
+        return cls(*(header.text(ds, tag) for tag in (0x00080016, 0x00080018, 0x0020000D, 0x0020000E)))
+
 
 @dataclass(frozen=True, slots=True)
 class Note:
@@ -120,6 +127,14 @@ def mark(ds: Dataset, mark: Mark, note: Note) -> None:
         ds.InstanceCoercionDateTime = note.when
     ds.ContributingEquipmentSequence = DicomSequence([*contributors, *_equipment(note)])
     _write_block(ds, mark)
+
+
+def is_signed(ds: Dataset, *, deep: bool = False) -> bool:
+    """Whether a data set holds digital signatures; with `deep`, whether it or an item below it does."""
+    if any(tag in ds for tag in SIGNATURES):
+        return True
+    sequences = (as_sequence(ds, ds.get_item(tag, keep_deferred=True)) for tag in _tags(ds)) if deep else ()
+    return any(is_signed(item, deep=True) for found in sequences if found is not None for item in found.value)
 
 
 def seal(ds: Dataset, sealed_originals: bytes) -> None:
@@ -273,19 +288,66 @@ def _source_image(source: Source) -> Dataset:
     return item
 
 
-def mark_approximate(ds: Dataset, psnr_db: float) -> None:
-    """Say of a restored data set that its pixels are not quite the original ones (PS3.3 C.7.6.1.1.2).
+def mark_restored(ds: Dataset, note: Note, before: Dataset) -> None:
+    """Say of a restored data set how far it is the original, by whom and when.
+
+    `before` has what `held` found in fields that were put right since; what became of each is compared. They
+    are corrections of an instance that stays the same (Original Attributes Sequence, PS3.3 C.12.1.1.9);
+    pixels that are not the original's make a derived image (C.7.6.1.1.2).
 
     Raises
     ------
     InputError
         an element that must be changed cannot be read
     """
-    said = f"NROI watermark {FORMAT_NAME} removed; NROI restored approximately, {psnr_db:.1f} dB"
-    note = Note("", __version__, 0, said)
-    contributors = _read(ds, 0x0018A001) or []
-    _label_derived(ds, note)
+    contributors, earlier = _read(ds, 0x0018A001) or [], _read(ds, 0x04000561) or []
+    if note.pixels_changed:
+        _label_derived(ds, note)
+    corrected = [tag for tag in _tags(before) if _differs(before, ds, tag)]
+    if corrected:
+        item = _corrections(before, corrected, note)
+        ds.OriginalAttributesSequence = DicomSequence([*earlier, item])
     ds.ContributingEquipmentSequence = DicomSequence([*contributors, *_equipment(note)])
+
+
+def held(ds: Dataset, tags: Collection[int]) -> Dataset:
+    """What these elements hold now, with the character set of their text.
+
+    One that is absent, or cannot be read as its type, is there without a value (PS3.3 C.12.1.1.9.1).
+    """
+    found = Dataset()
+    for tag in sorted({*tags, header.SPECIFIC_CHARACTER_SET} if tags else ()):
+        try:
+            found[tag] = copy.deepcopy(ds[tag])
+        except Exception:
+            found[tag] = DataElement(tag, header.value_representation(ds, tag), None)
+    return found
+
+
+def is_corrected(before: Dataset, ds: Dataset) -> bool:
+    """Whether any element of `before` is another one now."""
+    return any(_differs(before, ds, tag) for tag in _tags(before))
+
+
+def _tags(ds: Dataset) -> list[int]:
+    return [int(tag) for tag in ds.keys()]  # noqa: SIM118 - iterating a Dataset decodes it
+
+
+def _differs(before: Dataset, ds: Dataset, tag: int) -> bool:
+    was, now = (header.value_bytes(each, tag) or b"" for each in (before, ds))
+    return was.strip(b" \0") != now.strip(b" \0")
+
+
+def _corrections(before: Dataset, tags: Collection[int], note: Note) -> Dataset:
+    """An item of Original Attributes Sequence: what the fields were before they were put right."""
+    modified = Dataset()
+    for tag in tags:
+        modified[tag] = before[tag]
+    item = Dataset()
+    item.ModifiedAttributesSequence = DicomSequence([modified])
+    item.AttributeModificationDateTime, item.ModifyingSystem = note.when, note.node
+    item.SourceOfPreviousValues, item.ReasonForTheAttributeModification = "", "CORRECT"
+    return item
 
 
 def _read(ds: Dataset, tag: int) -> Any:

@@ -162,6 +162,7 @@ class Landing:
             sync_folder(self.folder)
         sop_class = order.expected[uid]
         self._on_landed(Landed(name_of(uid), order.study, order.series, uid, sop_class, size, sha256))
+        self.touch()  # whoever took it may have kept the archive waiting
 
     @contextlib.contextmanager
     def failures(self) -> Iterator[None]:

@@ -12,6 +12,8 @@ FileId = tuple[str, ...]
 
 #: what an index is called (PS3.10 section 8.6); file systems of media show names in either case
 INDEX_NAME = "dicomdir"
+#: a record of an index takes some hundred bytes; a larger one indexes more than a million files
+LARGEST_INDEX_BYTES = 256 << 20
 
 
 def is_index_name(name: str) -> bool:

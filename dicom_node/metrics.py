@@ -1,20 +1,16 @@
-"""Every metric, declared once, and the collector that fills them.
+"""Every metric, declared once: its name, how it moves, its labels, what it says.
 
-The ledger is the only memory: figures are read from it when somebody asks, so they survive a crash, count
-every process and can never disagree with what the queue commands show. Only what a worker runs is told by the
-workers that are alive, because it dies with them.
+The ledger is the only memory. What is counted is written there, with the step that it counts where that is
+durable, so counters survive a crash, count every process and never fall: not when history is purged either.
+A label has a value that the configuration names or one of a closed list; what a peer sends is never one.
+`exporter` fills what is declared here, and `make docs` writes docs/metrics.md from it.
 """
 
 from __future__ import annotations
 
 import enum
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+import math
 from dataclasses import dataclass
-from typing import Protocol
-
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 
 class Kind(enum.StrEnum):
@@ -22,18 +18,153 @@ class Kind(enum.StrEnum):
 
     COUNTER = "counter"  #: only up; exported with `_total`
     GAUGE = "gauge"  #: up and down
+    HISTOGRAM = "histogram"  #: how often a value was at most so much; only up
 
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """One metric: its exported name without `_total`, how it moves, its unit, its labels, what it says."""
+    """One metric: its exported name without `_total`, how it moves, its unit, its labels, what it says.
+
+    `buckets` are the upper bounds of a histogram, infinity left out.
+    """
 
     name: str
     kind: Kind
     unit: str
     labels: tuple[str, ...]
     help: str
+    buckets: tuple[float, ...] = ()
 
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Something that happened: what it adds to a counter, or one value for a histogram."""
+
+    metric: Declaration
+    labels: tuple[str, ...] = ()
+    value: float = 1.0
+
+    @property
+    def bound(self) -> str:
+        """The upper bound of the bucket that the value is in, as text; "" for a counter."""
+        if self.metric.kind is not Kind.HISTOGRAM:
+            return ""
+        return str(next((bound for bound in self.metric.buckets if self.value <= bound), math.inf))
+
+
+#: a peer that no route and no requester names; a modality that is none of `MODALITIES`; one that nobody read
+OTHER, UNKNOWN = "other", "unknown"
+
+#: what happens to an object, in the order in which it does; each without what stands beside it here
+STAGES = ("receive", "spool", "decode", "segment", "embed", "extract", "encode", "send")
+
+_TERMS = (
+    "ANN AR ASMT AU BDUS BI BMD CFM CR CT CTPROTOCOL DG DMS DOC DX ECG EEG EMG EOG EPS ES FID GM HC HD IO IOL"
+    " IVOCT IVUS KER KO LEN LS MG MR M3D NM OAM OCT OP OPM OPT OPTBSV OPTENF OPV OSS OT PA PLAN POS PR PT PX"
+    " REG RESP RF RG RTDOSE RTIMAGE RTINTENT RTPLAN RTRAD RTRECORD RTSEGANN RTSTRUCT RWV SEG SM SMR SR SRF"
+    " STAIN TEXTUREMAP TG US VA XA XAPROTOCOL XC"
+)
+#: PS3.3 section C.7.3.1.1.1, the defined terms that are not retired
+MODALITIES = frozenset(_TERMS.split())
+
+
+def modality_label(modality: str) -> str:
+    """A modality as it is counted: a defined term of PS3.3, `other`, or `unknown` for none."""
+    word = modality.strip(" \0")
+    return (word if word in MODALITIES else OTHER) if word else UNKNOWN
+
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+_DELAYS = (0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0, 604800.0)
+_ROOM = (32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0, 65536.0)
+_DECIBELS = (30.0, 35.0, 40.0, 45.0, 50.0, 55.0, 60.0, 65.0, 70.0, 75.0, 80.0, 85.0, 90.0, 100.0)
+
+# ---- receiving ----
+
+ASSOCIATIONS = Declaration(
+    "dicom_node_associations",
+    Kind.COUNTER,
+    "",
+    ("peer", "result", "reason"),
+    "Associations that peers asked for: accepted, or rejected with a reason; and how the accepted ones "
+    "ended: released or aborted.",
+)
+STORES = Declaration(
+    "dicom_node_store_requests",
+    Kind.COUNTER,
+    "",
+    ("peer", "status"),
+    "C-STORE requests of peers, by the status that they were answered with, 4 hex digits.",
+)
+RECEIVED_BYTES = Declaration(
+    "dicom_node_received_bytes",
+    Kind.COUNTER,
+    "bytes",
+    ("peer",),
+    "Bytes of the objects that were received and acknowledged, those that were here already included.",
+)
+OCCURRENCES = Declaration(
+    "dicom_node_security_occurrences",
+    Kind.COUNTER,
+    "",
+    ("event", "reason"),
+    "Peers that were not let in or not trusted: associations rejected, handshakes that failed.",
+)
+OPEN_ASSOCIATIONS = Declaration(
+    "dicom_node_open_associations", Kind.GAUGE, "", (), "Associations with peers at this moment."
+)
+
+# ---- processing ----
+
+PROCESSED = Declaration(
+    "dicom_node_processed_instances",
+    Kind.COUNTER,
+    "",
+    ("modality", "result"),
+    "Instances that workers have finished, by Modality (unknown where nobody read it) and by what became of "
+    "them.",
+)
+UNPROTECTED = Declaration(
+    "dicom_node_unprotected_instances",
+    Kind.COUNTER,
+    "",
+    ("reason",),
+    "Instances of protecting routes that got no watermark, by the reason; what had one is not counted.",
+)
+STAGE_SECONDS = Declaration(
+    "dicom_node_stage_seconds",
+    Kind.HISTOGRAM,
+    "seconds",
+    ("stage",),
+    "Time that one object took in a stage, other stages within it left out.",
+    _SECONDS,
+)
+CAPACITY = Declaration(
+    "dicom_node_embedding_capacity_bytes",
+    Kind.HISTOGRAM,
+    "bytes",
+    (),
+    "Room that a frame offered to its record.",
+    _ROOM,
+)
+PSNR = Declaration(
+    "dicom_node_embedding_psnr_decibels",
+    Kind.HISTOGRAM,
+    "decibels",
+    (),
+    "How near a marked frame is to the original; frames of which no sample changed are not counted.",
+    _DECIBELS,
+)
+DELIVERY_DELAY = Declaration(
+    "dicom_node_delivery_delay_seconds",
+    Kind.HISTOGRAM,
+    "seconds",
+    ("destination",),
+    "Time from when an object was ready for its destination until it had been delivered.",
+    _DELAYS,
+)
+
+# ---- where everything is ----
 
 INSTANCES = Declaration(
     "dicom_node_instances",
@@ -54,7 +185,7 @@ ATTEMPTS = Declaration(
     Kind.COUNTER,
     "",
     ("destination",),
-    "Attempts to deliver, successful or not.",
+    "Attempts to deliver, successful or not, by the destination that they were for.",
 )
 QUEUE_OLDEST = Declaration(
     "dicom_node_queue_oldest_seconds",
@@ -161,7 +292,20 @@ PAUSED = Declaration(
     ("destination",),
     "1 for a destination that an operator has paused; absent otherwise.",
 )
-SPOOL_BYTES = Declaration("dicom_node_spool_bytes", Kind.GAUGE, "bytes", (), "Bytes of all kept objects.")
+VERDICTS = Declaration(
+    "dicom_node_verdicts",
+    Kind.COUNTER,
+    "",
+    ("route", "finding"),
+    "Objects judged by routes that recover or verify, by what was found; not-judged: holds no watermark.",
+)
+SPOOL_BYTES = Declaration(
+    "dicom_node_spool_bytes",
+    Kind.GAUGE,
+    "bytes",
+    (),
+    "Bytes of all kept objects, as they were found a moment ago: minutes where there are millions.",
+)
 SPOOL_FREE = Declaration(
     "dicom_node_spool_free_bytes",
     Kind.GAUGE,
@@ -169,29 +313,112 @@ SPOOL_FREE = Declaration(
     (),
     "Bytes free on the file system of the spool.",
 )
+SPOOL_RESERVE = Declaration(
+    "dicom_node_spool_reserve_bytes",
+    Kind.GAUGE,
+    "bytes",
+    (),
+    "`storage.reserve_mb`: with less free, objects are answered A700.",
+)
 
-DECLARATIONS = (
-    INSTANCES,
-    DELIVERIES,
-    ATTEMPTS,
-    QUEUE_OLDEST,
-    UNPROCESSED_OLDEST,
+# ---- the node itself ----
+
+WORKERS = Declaration(
+    "dicom_node_workers",
+    Kind.GAUGE,
+    "",
+    ("state",),
+    "Worker processes: configured, running, and ready (with everything loaded that they need).",
+)
+WORKER_MEMORY = Declaration(
+    "dicom_node_worker_resident_memory_bytes",
+    Kind.GAUGE,
+    "bytes",
+    ("worker",),
+    "Memory of a worker process; that of the main process is process_resident_memory_bytes.",
+)
+WORKER_CPU = Declaration(
+    "dicom_node_worker_cpu_seconds",
+    Kind.COUNTER,
+    "seconds",
+    ("worker",),
+    "User and system CPU time of a worker process; begins anew with every process.",
+)
+PROBLEM = Declaration(
+    "dicom_node_problem",
+    Kind.GAUGE,
+    "",
+    ("problem",),
+    "1 for each thing that keeps the node from doing its work, as /readyz names it; 0 otherwise.",
+)
+KEY_CREATED = Declaration(
+    "dicom_node_key_created_timestamp_seconds",
+    Kind.GAUGE,
+    "seconds",
+    ("key",),
+    "When the key that new watermarks are written with was made.",
+)
+CERTIFICATE_END = Declaration(
+    "dicom_node_certificate_end_timestamp_seconds",
+    Kind.GAUGE,
+    "seconds",
+    ("file",),
+    "When the first certificate or list in `tls.certificate`, `tls.ca` or `tls.crl` runs out.",
+)
+BUILD = Declaration(
+    "dicom_node_build_info", Kind.GAUGE, "", ("version", "python"), "1, with what this node runs."
+)
+
+#: written to the ledger by `Reading`s; the rest is read from where it is
+COUNTED = (
+    ASSOCIATIONS,
+    OCCURRENCES,
+    STORES,
+    RECEIVED_BYTES,
     REPEATS,
     CONFLICTS,
+    PROCESSED,
+    UNPROTECTED,
+    VERDICTS,
     LOST,
-    NETWORK_WORKERS,
+    STAGE_SECONDS,
+    CAPACITY,
+    PSNR,
+    ATTEMPTS,
     RESULTS,
+    DELIVERY_DELAY,
+)
+#: what the ledger is asked for when somebody scrapes
+KEPT = (
+    INSTANCES,
+    UNPROCESSED_OLDEST,
+    DELIVERIES,
+    QUEUE_OLDEST,
     DOWN,
-    CLOSED,
-    FAILED_OVER,
     PAUSED,
     COMMITMENTS,
     COMMITMENTS_OLDEST,
     PROMISES,
     PROMISES_OLDEST,
+)
+#: what the living parts of the node are asked for
+LIVE = (
+    OPEN_ASSOCIATIONS,
+    CLOSED,
+    FAILED_OVER,
     SPOOL_BYTES,
     SPOOL_FREE,
+    SPOOL_RESERVE,
+    WORKERS,
+    WORKER_MEMORY,
+    WORKER_CPU,
+    NETWORK_WORKERS,
+    KEY_CREATED,
+    CERTIFICATE_END,
+    PROBLEM,
+    BUILD,
 )
+DECLARATIONS = (*COUNTED, *KEPT, *LIVE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,12 +433,24 @@ class InstanceTally:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryTally:
-    """How many deliveries to a destination are in a state, and how often they were tried."""
+    """How many deliveries to a destination are in a state."""
 
     destination: str
     state: str
     count: int
-    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What was counted of a metric under some labels: a counter, the sum of a histogram, or one bucket of it.
+
+    `bound` is the upper bound of a bucket, by itself and not of those below; "" for counters and sums.
+    """
+
+    metric: str
+    labels: tuple[str, ...]
+    bound: str
+    value: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,14 +488,8 @@ class Snapshot:
     ages: tuple[QueueAge, ...]
     #: age of the oldest instance that no worker has finished, seconds
     oldest_unprocessed_s: float
-    #: arrivals of bytes that were here already
-    repeats: int
-    #: instances whose UID had come before with other content
-    conflicts: int
-    #: leases lost by workers
-    lost: int
-    #: attempts of deliveries that were purged since, by destination
-    purged_attempts: tuple[tuple[str, int], ...] = ()
+    #: everything that was ever counted
+    counted: tuple[Counted, ...] = ()
     #: destinations that an operator has paused
     paused: tuple[str, ...] = ()
     commitments: tuple[CommitmentTally, ...] = ()
@@ -264,6 +497,16 @@ class Snapshot:
     promises: tuple[PromiseTally, ...] = ()
     #: age of the oldest request for storage commitment whose answer has not been taken, seconds
     oldest_promise_s: float = 0.0
+
+    def total(self, metric: Declaration, *labels: str) -> float:
+        """What a counter stands at, or the number of values of a histogram, over all labels that begin so."""
+        return sum(
+            each.value
+            for each in self.counted
+            if each.metric == metric.name
+            and each.labels[: len(labels)] == labels
+            and bool(each.bound) is (metric.kind is Kind.HISTOGRAM)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,127 +516,3 @@ class NetworkRun:
     network: str
     engine: str
     outcome: str
-
-
-class LedgerFigures(Protocol):
-    """What the collector asks of the ledger."""
-
-    def snapshot(self) -> Snapshot:
-        """The ledger at this moment."""
-
-    def results(self) -> dict[tuple[str, str], int]:
-        """(destination, result) -> attempts that ended so."""
-
-    def down_s(self) -> dict[str, float]:
-        """Destination -> seconds for which it has been down."""
-
-
-class SpoolFigures(Protocol):
-    """What the collector asks of the spool."""
-
-    def used_bytes(self) -> int:
-        """Bytes of all objects."""
-
-    def free_bytes(self) -> int:
-        """Bytes still free."""
-
-
-class WorkerFigures(Protocol):
-    """What the collector asks of the workers."""
-
-    @property
-    def networks(self) -> Sequence[NetworkRun]:
-        """What every living worker runs."""
-
-
-class LaneFigures(Protocol):
-    """What the collector asks of the forwarder."""
-
-    def closed(self) -> list[str]:
-        """Destinations outside their windows."""
-
-    def failed_over(self) -> list[str]:
-        """Destinations whose deliveries go to another one."""
-
-
-Sample = tuple[tuple[str, ...], float]
-
-
-class LedgerCollector(Collector):
-    """Reads ledger, spool, forwarder and workers whenever somebody scrapes; keeps nothing itself."""
-
-    def __init__(
-        self, ledger: LedgerFigures, spool: SpoolFigures, lanes: LaneFigures, workers: WorkerFigures
-    ) -> None:
-        self._ledger = ledger
-        self._spool = spool
-        self._lanes = lanes
-        self._workers = workers
-
-    def describe(self) -> Iterable[Metric]:
-        """The declarations without samples, so that registering opens no database."""
-        return [_family(declaration, ()) for declaration in DECLARATIONS]
-
-    def collect(self) -> Iterator[Metric]:
-        """One family for each declaration."""
-        snapshot = self._ledger.snapshot()
-        yield _family(INSTANCES, _instance_samples(snapshot))
-        yield _family(DELIVERIES, _delivery_samples(snapshot))
-        yield _family(ATTEMPTS, _attempt_samples(snapshot))
-        yield _family(QUEUE_OLDEST, _age_samples(snapshot.ages))
-        yield _family(UNPROCESSED_OLDEST, [((), snapshot.oldest_unprocessed_s)])
-        yield _family(REPEATS, [((), snapshot.repeats)])
-        yield _family(CONFLICTS, [((), snapshot.conflicts)])
-        yield _family(LOST, [((), snapshot.lost)])
-        yield _family(NETWORK_WORKERS, _network_samples(self._workers))
-        yield _family(RESULTS, list(self._ledger.results().items()))
-        yield _family(DOWN, [((name,), seconds) for name, seconds in self._ledger.down_s().items()])
-        yield _family(CLOSED, [((name,), 1) for name in self._lanes.closed()])
-        yield _family(FAILED_OVER, [((name,), 1) for name in self._lanes.failed_over()])
-        yield _family(PAUSED, [((destination,), 1) for destination in snapshot.paused])
-        yield _family(COMMITMENTS, _commitment_samples(snapshot))
-        yield _family(COMMITMENTS_OLDEST, _age_samples(snapshot.commitment_ages))
-        yield _family(PROMISES, _promise_samples(snapshot))
-        yield _family(PROMISES_OLDEST, [((), snapshot.oldest_promise_s)])
-        yield _family(SPOOL_BYTES, [((), self._spool.used_bytes())])
-        yield _family(SPOOL_FREE, [((), self._spool.free_bytes())])
-
-
-def _instance_samples(snapshot: Snapshot) -> list[Sample]:
-    return [((tally.state, tally.result, tally.reason), tally.count) for tally in snapshot.instances]
-
-
-def _delivery_samples(snapshot: Snapshot) -> list[Sample]:
-    return [((tally.destination, tally.state), tally.count) for tally in snapshot.deliveries]
-
-
-def _age_samples(ages: Iterable[QueueAge]) -> list[Sample]:
-    return [((age.destination,), age.oldest_s) for age in ages]
-
-
-def _commitment_samples(snapshot: Snapshot) -> list[Sample]:
-    return [((tally.destination, tally.state), tally.count) for tally in snapshot.commitments]
-
-
-def _promise_samples(snapshot: Snapshot) -> list[Sample]:
-    return [((tally.state, tally.result), tally.count) for tally in snapshot.promises]
-
-
-def _attempt_samples(snapshot: Snapshot) -> list[Sample]:
-    attempts = dict(snapshot.purged_attempts)
-    for tally in snapshot.deliveries:
-        attempts[tally.destination] = attempts.get(tally.destination, 0) + tally.attempts
-    return [((destination,), count) for destination, count in attempts.items()]
-
-
-def _network_samples(workers: WorkerFigures) -> list[Sample]:
-    runs = Counter(workers.networks)
-    return [((run.network, run.engine, run.outcome), count) for run, count in runs.items()]
-
-
-def _family(declaration: Declaration, samples: Iterable[Sample]) -> Metric:
-    kind = CounterMetricFamily if declaration.kind is Kind.COUNTER else GaugeMetricFamily
-    family = kind(declaration.name, declaration.help, labels=declaration.labels, unit=declaration.unit)
-    for labels, value in samples:
-        family.add_metric(labels, value)
-    return family

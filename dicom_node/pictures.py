@@ -19,9 +19,13 @@ from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
 from blessmark.pixels.syntax import LOSSY
 from blessmark.types import BoolArray, Evidence, Finding, Frame, IntArray, TileState, Verdict
+from dicom_node import header
 from dicom_node.report import CHANGE_LIMIT, FramePictures, InstancePictures
+from dicom_node.rewrite import shallow
 
 Bytes8 = npt.NDArray[np.uint8]
+
+_SERIES_INSTANCE_UID, _PHOTOMETRIC, _LUT_SHAPE = 0x0020000E, 0x00280004, 0x20500020
 
 _SIDE_PX, _THUMBNAIL_PX = 512, 96
 #: pictures so small are kept to the last grey level; they are looked at enlarged
@@ -44,8 +48,10 @@ _DISPLAY = {
     "WindowWidth": "FrameVOILUTSequence",
     "VOILUTFunction": "FrameVOILUTSequence",
 }
-_DISPLAY_TOP = ("ModalityLUTSequence", "VOILUTSequence", "PhotometricInterpretation", "PresentationLUTShape",
-                "BitsStored", "PixelRepresentation")  # fmt: skip
+_DISPLAY_TOP = (
+    *("ModalityLUTSequence", "VOILUTSequence"),
+    *("PhotometricInterpretation", "BitsStored", "PixelRepresentation"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +72,9 @@ def display(ds: Dataset, frame: Frame) -> Display:
 
     A header that makes no sense is treated as one without a window: a picture is no place to fail.
     """
-    header = _display_header(ds, frame.number)
-    inverted = header.get("PhotometricInterpretation") == "MONOCHROME1" or (
-        header.get("PresentationLUTShape") == "INVERSE"
-    )
+    inverted = header.text(ds, _PHOTOMETRIC) == "MONOCHROME1" or header.text(ds, _LUT_SHAPE) == "INVERSE"
     try:
-        table, words = _by_header(header, frame)
+        table, words = _by_header(_attributes(ds, frame.number), frame)
     except Exception:  # pydicom raises whatever the values of a header make it raise
         table, words = None, ""
     if table is None:
@@ -79,27 +82,21 @@ def display(ds: Dataset, frame: Frame) -> Display:
     return Display(255 - table if inverted else table, frame.lo, words)
 
 
-def _display_header(ds: Dataset, number: int) -> Dataset:
+def _attributes(ds: Dataset, number: int) -> Dataset:
     """The display attributes of one frame: its own, else the shared ones, else those of the instance."""
-    header = Dataset()
+    found = Dataset()
     for keyword in _DISPLAY_TOP:
         if keyword in ds:
-            setattr(header, keyword, ds[keyword].value)
-    shared, own = (
-        _group(ds, "SharedFunctionalGroupsSequence", 0),
-        _group(ds, "PerFrameFunctionalGroupsSequence", number - 1),
-    )
+            setattr(found, keyword, ds[keyword].value)
+    shared = _group(ds, "SharedFunctionalGroupsSequence", 0)
+    own = _group(ds, "PerFrameFunctionalGroupsSequence", number - 1)
     for keyword, sequence in _DISPLAY.items():
-        for place in (own, shared):
-            item = _group(place, sequence, 0)
-            if keyword in item:
-                setattr(header, keyword, item[keyword].value)
+        for place in (_group(own, sequence, 0), _group(shared, sequence, 0), ds):
+            if keyword in place:
+                setattr(found, keyword, place[keyword].value)
                 break
-        else:
-            if keyword in ds:
-                setattr(header, keyword, ds[keyword].value)
-    header.file_meta = ds.file_meta
-    return header
+    found.file_meta = ds.file_meta
+    return found
 
 
 def _group(ds: Dataset, sequence: str, index: int) -> Dataset:
@@ -107,18 +104,18 @@ def _group(ds: Dataset, sequence: str, index: int) -> Dataset:
     return items[index] if len(items) > index else Dataset()
 
 
-def _by_header(header: Dataset, frame: Frame) -> tuple[Bytes8 | None, str]:
+def _by_header(attributes: Dataset, frame: Frame) -> tuple[Bytes8 | None, str]:
     stored = np.arange(frame.lo, frame.hi + 1)
-    if header.get("VOILUTSequence"):
-        bits = int(header.VOILUTSequence[0].LUTDescriptor[2])
-        seen = apply_voi_lut(apply_modality_lut(stored, header).astype(np.int64), header)
+    if attributes.get("VOILUTSequence"):
+        bits = int(attributes.VOILUTSequence[0].LUTDescriptor[2])
+        seen = apply_voi_lut(apply_modality_lut(stored, attributes).astype(np.int64), attributes)
         return _to_grey(seen, 0.0, float((1 << bits) - 1)), "the VOI LUT of the header"
-    if header.get("WindowWidth") is None or header.get("WindowCenter") is None:
+    if attributes.get("WindowWidth") is None or attributes.get("WindowCenter") is None:
         return None, ""
-    values = np.asarray(apply_modality_lut(stored, header), np.float64)
+    values = np.asarray(apply_modality_lut(stored, attributes), np.float64)
     with np.errstate(over="ignore"):  # far off, a sigmoid is 0 for all that
-        seen = apply_voi_lut(np.concatenate([values, [-_FAR, _FAR]]), header)
-    centre, width = (_first(header[keyword].value) for keyword in ("WindowCenter", "WindowWidth"))
+        seen = apply_voi_lut(np.concatenate([values, [-_FAR, _FAR]]), attributes)
+    centre, width = (_first(attributes[keyword].value) for keyword in ("WindowCenter", "WindowWidth"))
     words = f"the window of the header, centre {centre:g}, width {width:g}"
     return _to_grey(seen[:-2], float(seen[-2]), float(seen[-1])), words
 
@@ -152,7 +149,9 @@ class Gallery:
 
     def painter(self, ds: Dataset) -> Painter:
         """A painter for one instance, to be handed to `review` as `on_frame`."""
-        return Painter(ds, in_full=_series(ds) not in self._seen)
+        # a copy: whoever looks at an element may change the bytes that pydicom writes it as, and with them a
+        # verdict that rests on those
+        return Painter(shallow(ds), in_full=_series(ds) not in self._seen)
 
     def finished(self, ds: Dataset, painter: Painter, finding: Finding) -> InstancePictures | None:
         """What was painted; None of an object that has no pixels to judge."""
@@ -162,7 +161,7 @@ class Gallery:
 
 
 def _series(ds: Dataset) -> str:
-    return str(ds.get("SeriesInstanceUID") or "")
+    return header.text(ds, _SERIES_INSTANCE_UID)
 
 
 @dataclass(slots=True)
@@ -267,7 +266,7 @@ def _seen(ds: Dataset, samples: IntArray, greys: Display, side_px: int) -> Image
 
 def _coloured(ds: Dataset, planes: list[Bytes8]) -> Image.Image:
     pixels = np.stack(planes, axis=2)
-    stored = str(ds.get("PhotometricInterpretation") or "")
+    stored = header.text(ds, _PHOTOMETRIC)
     decoded = str(ds.file_meta.TransferSyntaxUID) in LOSSY  # to RGB, whatever the header says
     if stored.startswith("YBR_FULL") and not decoded:
         return Image.merge("YCbCr", [Image.fromarray(plane) for plane in planes]).convert("RGB")

@@ -179,8 +179,8 @@ class Pool(Generic[Task, Answer]):
             process = self._context.Process(target=_serve, args=(theirs, self._prepare), daemon=True)
             with _as_a_child_wants_it():
                 process.start()
+                self._workers.append(_Worker(process, ours))
             theirs.close()
-            self._workers.append(_Worker(process, ours))
 
 
 @dataclass(slots=True)
@@ -231,10 +231,11 @@ class _Run(Generic[Task, Answer]):
 def _as_a_child_wants_it() -> Iterator[None]:
     """A child takes environment and blocked signals over from its first moment.
 
-    Ctrl-C in a terminal reaches every process of the command; only the first may answer it.
+    Ctrl-C in a terminal reaches every process of the command; only the first may answer it. Nor may it be
+    interrupted between starting a child and knowing it: nobody would end that child.
     """
     before = {name: os.environ.get(name) for name in _ENVIRONMENT}
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     os.environ.update(_ENVIRONMENT)
     try:
         yield
@@ -253,6 +254,7 @@ def _serve(pipe: Connection, prepare: Callable[[], Callable[[Task], Answer]]) ->
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     warnings.simplefilter("ignore")  # those of pydicom quote values, which may be a patient's
     with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         try:
             answer = prepare()
         except (NodeError, WatermarkError) as error:

@@ -10,7 +10,8 @@ route that derives UIDs or de-identifies, objects without such pixels have their
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,7 +40,7 @@ from blessmark.types import (
     Segmenter,
 )
 from blessmark.verify import verify
-from dicom_node import __version__, header, label, originals, segmenters
+from dicom_node import __version__, header, label, measuring, originals, segmenters
 from dicom_node.config import (
     Config,
     Deidentify,
@@ -52,18 +53,19 @@ from dicom_node.config import (
 from dicom_node.deidentify import deidentify, telling_content
 from dicom_node.errors import InputError
 from dicom_node.jobs import InstanceState, Outcome, Work, passed
+from dicom_node.measuring import stage
+from dicom_node.metrics import CAPACITY, PSNR, Reading
 from dicom_node.originals import SOP_INSTANCE_UID
 from dicom_node.spool import Spool
 from dicom_node.uids import deriver, rewrite_uids
 
 PATIENT_IDENTITY_REMOVED = 0x00120062
+MODALITY = 0x00080060
 _PIXEL_DATA, _UNDEFINED = 0x7FE00010, 0xFFFFFFFF
 #: an image that can be marked, but not this one
 _NO_ROOM = "no-room"
 #: pixels that would leave a de-identifying route unseen
 _AS_THEY_CAME = "pixels-as-they-came"
-#: SOP class, instance, study and series: what names an instance and its place
-_PLACE = (0x00080016, SOP_INSTANCE_UID, 0x0020000D, 0x0020000E)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,8 @@ def protect(ds: Dataset, site: Site, time_s: int) -> Protection:
     """
     if site.cleans and (content := telling_content(ds)):
         return Protection("held", content)
-    image = pixels.load(ds)
+    with stage("decode"):
+        image = pixels.load(ds)
     if isinstance(image, pixels.Passthrough):
         if site.cleans and (content := _kept_as_it_is(ds, image)):
             return Protection("held", content)
@@ -152,12 +155,13 @@ def protect(ds: Dataset, site: Site, time_s: int) -> Protection:
     if _is_protected(ds, image, site):
         return _already_protected(ds, site)
     about = _about(ds, site, image.frames, time_s)
-    before, told = pixels.settle(ds), _signature(ds)
+    before, told = pixels.settle(ds), _signature(ds, site)
     marks: list[FrameMark] = []
     try:
         # a comment in a code stream that nothing was embedded into must not leave either
         anew = site.deidentify is not None
-        pixels.store(ds, image, _embed_frames(image, about, site, marks), anew=anew)
+        with stage("encode"):  # frame by frame, each between its embedding and the next
+            pixels.store(ds, image, _embed_frames(image, about, site, marks), anew=anew)
     except _Unprotectable:
         return _without_room(ds, site, time_s)
     _finish(ds, site, marks, before, about)
@@ -180,13 +184,17 @@ class Protector:
 
     def __call__(self, work: Work) -> Outcome:
         self._spool.check_room_to_work(work.blob)
-        ds = pixels.read(self._spool.path(work.blob))
+        with stage("decode"):
+            ds = pixels.read(self._spool.path(work.blob))
+        measuring.tell_modality(header.text(ds, MODALITY))
         done = protect(ds, self._site, int(work.received_at))
+        measuring.tell(*_readings(done.frames))
         if done.result in _ENDS:
             return Outcome(_ENDS[done.result], done.result, done.reason)
         if not done.changed:
             return passed(work, self._route, done.result, done.reason)
-        blob = self._spool.put_output(pixels.parts(ds))
+        with stage("spool"):
+            blob = self._spool.put_output(pixels.parts(ds))
         return Outcome(
             InstanceState.READY,
             done.result,
@@ -289,7 +297,8 @@ def _embed_frames(
     """The samples of every frame, marked where they have room; notes in `marks` what was done."""
     together = site.batch_frames if site.carrier is Carrier.LATTICE else 1
     for frame, drawer in batch.drawn_ahead(image, site.segmenter, together):
-        marked, mark = _embed_frame(frame, about, replace(site, segmenter=drawer))
+        with stage("embed"):
+            marked, mark = _embed_frame(frame, about, replace(site, segmenter=drawer))
         marks.append(mark)
         yield marked.samples
 
@@ -316,6 +325,13 @@ def _segmenters(site: Site) -> tuple[Segmenter, ...]:
     """The map to embed by, and the explicit opt-in to embed without one."""
     whole = site.on_unprotectable is OnUnprotectable.WHOLE_IMAGE
     return (site.segmenter, Whole()) if whole else (site.segmenter,)
+
+
+def _readings(marks: Sequence[FrameMark]) -> list[Reading]:
+    """What is counted of the frames that were marked."""
+    receipts = [mark.receipt for mark in marks if mark.receipt is not None]
+    room = [Reading(CAPACITY, (), receipt.capacity_bits / 8) for receipt in receipts]
+    return room + [Reading(PSNR, (), each.psnr_db) for each in receipts if math.isfinite(each.psnr_db)]
 
 
 def _result(marks: list[FrameMark]) -> str:
@@ -365,19 +381,22 @@ def _without_pixels(ds: Dataset, site: Site, reason: str, time_s: int) -> Protec
         return Protection("passed", reason)
     if originals.unseal(ds, site.ring) is not None:
         return _already_protected(ds, site)
-    before, told = pixels.settle(ds), _signature(ds)
+    before, told = pixels.settle(ds), _signature(ds, site)
     _finish(ds, site, [], before, _about(ds, site, 1, time_s))
     return Protection("rewritten", ", ".join(filter(None, (reason, told))))
 
 
-def _signature(ds: Dataset) -> str:
-    """What a count says of an object that will lose its digital signatures; "" for one that has none."""
-    return "signature-removed" if any(tag in ds for tag in label.SIGNATURES) else ""
+def _signature(ds: Dataset, site: Site) -> str:
+    """What a count says of an object that will lose digital signatures; "" for one that has none to lose.
+
+    Those of an item hold as long as nothing in it is rewritten.
+    """
+    return "signature-removed" if label.is_signed(ds, deep=site.rewrites) else ""
 
 
 def _finish(ds: Dataset, site: Site, marks: list[FrameMark], before: bytes, about: About) -> None:
     """Rewrite and label the header, and seal what that replaced; `before` is the hash of the original."""
-    source = label.Source(*(header.text(ds, tag) for tag in _PLACE))
+    source = label.Source.of(ds)
     if site.deidentify is not None:
         deidentify(ds, site.deidentify, site.ring)
     elif site.uids is Uids.DERIVE:

@@ -6,8 +6,6 @@ Values of the record are patient data: they appear only where the caller asks fo
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from dicom_node.problem import printable
@@ -173,12 +171,6 @@ def line(report: InstanceReport | ErrorReport | Note) -> str:
     if isinstance(report, Note):
         return f"{report.kind:<16} {printable(report.text):<44} {source}"
     return f"{report.finding:<16} {printable(_detail(report)):<44} {source}".rstrip()
-
-
-def summary(reports: Iterable[InstanceReport | ErrorReport]) -> str:
-    """How many of each finding, most frequent first."""
-    counts = Counter("error" if isinstance(r, ErrorReport) else r.finding for r in reports)
-    return ", ".join(f"{count} {finding}" for finding, count in counts.most_common()) or "nothing to judge"
 
 
 def _detail(report: InstanceReport) -> str:

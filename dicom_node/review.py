@@ -7,9 +7,11 @@ store the restored pixels, take the labels off, put the record back into the hea
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.datadict import keyword_for_tag
@@ -17,30 +19,42 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from blessmark import pixels
+from blessmark.payload import crypto
 from blessmark.payload.record import uid_digest
 from blessmark.segment import batch, segmenter
 from blessmark.segment.whole import Whole
 from blessmark.types import Finding, Frame, IntArray, KeyRing, Record, Segmenter, Verdict
 from blessmark.verify import verify
-from dicom_node import header, label
-from dicom_node.config import Config, Route
-from dicom_node.jobs import Outcome, Work, failed, passed
+from dicom_node import __version__, header, label
+from dicom_node.config import Config, Label, OnFinding, Route
+from dicom_node.jobs import NOT_JUDGED, Outcome, Work, judged, passed
 from dicom_node.keys import FileKeyRing
+from dicom_node.measuring import stage, tell_modality
 from dicom_node.misplaced import misplaced
 from dicom_node.originals import SOP_INSTANCE_UID, OriginalFields, unseal
 from dicom_node.report import FrameReport, InstanceReport, Place
 from dicom_node.rewrite import shallow
 from dicom_node.segmenters import Draw, Rules, chosen, rules_of
 from dicom_node.spool import Spool
+from dicom_node.uids import restored_uid
 
+_MODALITY = 0x00080060
 #: why an image has its originals in the header and nothing in its pixels
 _NO_ROOM = "no-room"
 #: how much of a restored instance is proven: its whole data set, its pixels and the fields of its record, or
 #: only those frames that are told as exact
 _BY_BYTES, _BY_SAMPLES, _IN_PART = "byte for byte", "sample for sample", "in part"
+#: of what each frame tells how nearly it is the original
+_NEARLY = ""
+_NOT_THE_ORIGINAL = (_IN_PART, _NEARLY)
+#: findings of images whose every sample is as it was released
+_UNTOUCHED = (Finding.AUTHENTIC, Finding.HEADER_ALTERED)
+_PIXEL_DATA = 0x7FE00010
 #: what says where an instance belongs
 _PLACES = {"study": 0x0020000D, "series": 0x0020000E, "instance": SOP_INSTANCE_UID}
 _MODALITY, _INSTANCE_NUMBER = 0x00080060, 0x00200013
+#: characters that a report takes over; twice what PS3.5 section 6.2 allows a UID, and what it allows a code
+_LONGEST_UID, _LONGEST_CS = 128, 16
 #: an integer string (PS3.5 section 6.2)
 _IS = re.compile(r" *[+-]?[0-9]{1,11} *")
 _SEVERITY = {finding: place for place, finding in enumerate(Finding)}
@@ -85,6 +99,15 @@ class Reader:
         return replace(self, segmenters=tuple(sorted(self.segmenters, key=unlikelihood)), rules=())
 
 
+@dataclass(frozen=True, slots=True)
+class Restorer:
+    """Who restores, when (seconds since 1970-01-01 UTC), and which originals are to say that they were."""
+
+    node: str
+    time_s: int
+    label: Label = Label.UNLESS_EXACT
+
+
 def review(
     ds: Dataset,
     source: str,
@@ -101,7 +124,8 @@ def review(
         the instance is broken
     """
     subject = _Subject(source, _place(ds))
-    image = pixels.load(ds)
+    with stage("decode"):
+        image = pixels.load(ds)
     if isinstance(image, pixels.Passthrough):
         return _without_pixels(ds, subject, str(image.reason), reader)
     verdicts = [_without_samples(verdict) for verdict in _verdicts(ds, image, reader, on_frame=on_frame)]
@@ -114,37 +138,42 @@ def review(
     return _concluded(subject, verdicts, image.frames, reader, show_record=show_record)
 
 
-def recover(ds: Dataset, source: str, reader: Reader, *, partial: bool = False) -> Review:
+def recover(
+    ds: Dataset, source: str, reader: Reader, *, partial: bool = False, by: Restorer | None = None
+) -> Review:
     """Judge an instance and put the original back into `ds`: pixels, labels, record.
 
     `ds` changes only when every frame is proven exact by the hash in its record, or proven to be as it was
     released by a carrier that restores approximately (then labelled so), or, with `partial`, when there is
-    anything to restore at all.
+    anything to restore at all. `by` stands in the labels; without it this program, now.
     """
+    by = by or Restorer("dicom-node", int(time.time()))
     subject = _Subject(source, _place(ds))
-    image = pixels.load(ds)
+    with stage("decode"):
+        image = pixels.load(ds)
     if isinstance(image, pixels.Passthrough):
-        return _without_pixels(ds, subject, str(image.reason), reader, restore=True)
+        return _without_pixels(ds, subject, str(image.reason), reader, restore=by)
     verdicts: list[Verdict] = []
     try:
-        pixels.store(ds, image, _restored(ds, image, reader, verdicts, partial=partial))
+        with stage("encode"):
+            pixels.store(ds, image, _restored(ds, image, reader, verdicts, partial=partial))
     except _NotRestorable:
         rest = range(len(verdicts) + 1, image.frames + 1)
         verdicts += [_without_samples(v) for v in _verdicts(ds, image, reader, rest)]
         if _nothing_in_the_pixels(verdicts):
-            rewritten = _without_pixels(ds, subject, _NO_ROOM, reader, restore=True)
+            rewritten = _without_pixels(ds, subject, _NO_ROOM, reader, restore=by)
             if rewritten.restored:
                 return rewritten
         return _concluded(subject, verdicts, image.frames, reader)
-    identical = _restore_header(ds, reader.ring, verdicts)
-    return _concluded(subject, verdicts, image.frames, reader, restored=True, identical=identical)
+    proven = _restore_header(ds, reader.ring, verdicts, image.frames, by)
+    return _concluded(subject, verdicts, image.frames, reader, restored=True, proven=proven)
 
 
 class Recoverer:
     """Restores instances of one route from the spool into the spool; see `jobs` for its place.
 
-    What is not proven original goes by the route's `on_error`, with the finding as its reason; objects
-    without pixels to restore are handed on as they came.
+    What is not authentic goes by the route's `on_finding`; objects of a kind that holds no watermark are
+    handed on as they came.
     """
 
     def __init__(
@@ -155,31 +184,42 @@ class Recoverer:
         spool: Spool,
         draw: Draw = segmenter,
     ) -> None:
-        self._route, self._spool = route, spool
+        self._route, self._spool, self._node = route, spool, config.node.id
         self._reader = reader_of(config, ring, draw)
 
     def __call__(self, work: Work) -> Outcome:
         self._spool.check_room_to_work(work.blob)
-        ds = pixels.read(self._spool.path(work.blob))
-        done = recover(ds, work.blob, self._reader)
-        if done.report.reason and done.finding is Finding.UNMARKED:
-            return passed(work, self._route, "passed", done.report.reason)
-        if not done.restored:
-            return failed(work, self._route, str(done.finding))
-        blob = self._spool.put_output(pixels.parts(ds))
-        nearly = any(frame.restoration == "approximate" for frame in done.report.frames)
-        whole = passed(work, self._route, "recovered", "approximate" if nearly else "")
+        ds = _read(self._spool.path(work.blob))
+        by = Restorer(self._node, int(work.received_at), self._route.label)
+        done = recover(ds, work.blob, self._reader, by=by)
+        if _is_not_judged(done):
+            outcome = passed(work, self._route, "passed", done.report.reason)
+            return replace(outcome, finding=NOT_JUDGED)
+        if not self._may_leave(done):
+            return judged(work, self._route, str(done.finding))
+        with stage("spool"):
+            blob = self._spool.put_output(pixels.parts(ds))
         return replace(
-            whole,
+            passed(work, self._route, "recovered", _told(done)),
+            finding=str(done.finding),
             blob=blob.name,
             size=blob.size,
             sop_instance_uid=header.text(ds, SOP_INSTANCE_UID),
             transfer_syntax_uid=str(ds.file_meta.TransferSyntaxUID),
         )
 
+    def _may_leave(self, done: Review) -> bool:
+        """Whether what was restored is handed on: the original, or one whose header the record set right."""
+        if done.finding is Finding.HEADER_ALTERED:
+            return done.restored and self._route.on(done.finding) is OnFinding.PASS
+        return done.restored and done.finding is Finding.AUTHENTIC
+
 
 class Verifier:
-    """Judges instances of one route and hands them on exactly as they came; the finding is the reason."""
+    """Judges instances of one route and hands them on exactly as they came; the finding is the reason.
+
+    What is not authentic goes by the route's `on_finding`, and usually on as well.
+    """
 
     def __init__(
         self,
@@ -193,8 +233,35 @@ class Verifier:
         self._reader = reader_of(config, ring, draw)
 
     def __call__(self, work: Work) -> Outcome:
-        done = review(pixels.read(self._spool.path(work.blob)), work.blob, self._reader)
-        return passed(work, self._route, "verified", done.report.reason or str(done.finding))
+        done = review(_read(self._spool.path(work.blob)), work.blob, self._reader)
+        if _is_not_judged(done):
+            outcome = passed(work, self._route, "verified", done.report.reason)
+            return replace(outcome, finding=NOT_JUDGED)
+        finding = str(done.finding)
+        if done.finding is Finding.AUTHENTIC or self._route.on(finding) is OnFinding.PASS:
+            return replace(passed(work, self._route, "verified", finding), finding=finding)
+        return judged(work, self._route, finding)
+
+
+def _is_not_judged(done: Review) -> bool:
+    """Whether an object is of a kind that holds no watermark, and says nothing of having been rewritten."""
+    return bool(done.report.reason) and done.finding is Finding.UNMARKED
+
+
+def _told(done: Review) -> str:
+    """The reason of an instance that was restored: what its reader should know; "" for an original."""
+    if done.finding is not Finding.AUTHENTIC:
+        return str(done.finding)
+    nearly = any(frame.restoration == "approximate" for frame in done.report.frames)
+    return "approximate" if nearly else ""
+
+
+def _read(path: Path) -> Dataset:
+    """An instance of the spool."""
+    with stage("decode"):
+        ds = pixels.read(path)
+    tell_modality(header.text(ds, _MODALITY))
+    return ds
 
 
 def reader_of(config: Config, ring: KeyRing, draw: Draw = segmenter) -> Reader:
@@ -235,15 +302,16 @@ def _verdicts(
     wanted = numbers if numbers is not None else range(1, image.frames + 1)
     frames = (image.frame(number) for number in wanted)
     for frame, drawer in batch.drawn_ahead(frames, first, reader.batch_frames):
-        verdict = verify(
-            frame,
-            reader.ring,
-            (drawer, *others),
-            header=fields,
-            sealed=sealed.get(frame.number),
-            hinted_keys=hints,
-            hinted_segmenters=drawn_by,
-        )
+        with stage("extract"):
+            verdict = verify(
+                frame,
+                reader.ring,
+                (drawer, *others),
+                header=fields,
+                sealed=sealed.get(frame.number),
+                hinted_keys=hints,
+                hinted_segmenters=drawn_by,
+            )
         if on_frame is not None:
             on_frame(frame, verdict)
         yield verdict
@@ -274,30 +342,66 @@ def _restored(
     """The restored samples of every frame; what was judged is noted in `verdicts`."""
     for verdict in _verdicts(ds, image, reader):
         verdicts.append(_without_samples(verdict))
-        if verdict.restored is None or not (verdict.exact or verdict.approximate or partial):
+        whole = verdict.record is None or verdict.record.frames in (0, image.frames)
+        sure = whole and (verdict.exact or verdict.approximate)
+        if verdict.restored is None or not (sure or partial):
             raise _NotRestorable
         yield verdict.restored.samples
 
 
-def _restore_header(ds: Dataset, ring: KeyRing, verdicts: Sequence[Verdict]) -> bool:
-    """Undo everything else that the node did; whether the data set is proven to be the original's bytes.
+def _restore_header(
+    ds: Dataset, ring: KeyRing, verdicts: Sequence[Verdict], frames: int, by: Restorer
+) -> str:
+    """Undo everything else that the node did, and label what is not the original; how much is proven to be.
 
-    The record in the pixels says whose image it is: originals of another instance are left alone.
+    The record in the pixels says whose image it is: originals of another instance are left alone, and without
+    a record any. What is not the original to the last sample takes no other instance's UID.
     """
     fullest = min((v.record for v in verdicts if v.record is not None), key=lambda r: r.tier, default=None)
-    found = unseal(ds, ring)
+    found = unseal(ds, ring) if fullest is not None else None
     if found is not None and fullest is not None:
         own = uid_digest(found.sop_instance_uid(ds)) == fullest.uid_digest
         found = found if own else None
-    before = header.text(ds, SOP_INSTANCE_UID)
+    arrived = header.text(ds, SOP_INSTANCE_UID)
+    before = label.held(ds, {tag for verdict in verdicts for tag in verdict.evidence.altered_fields})
     identical = found is not None and pixels.undo(ds, found.changes)
     if not identical and fullest is not None and fullest.fields:
         header.restore_fields(ds, fullest.fields, fullest.charset)
-    levels = [v.evidence.restored_psnr_db or 0.0 for v in verdicts if v.approximate]
-    if levels:
-        label.mark_approximate(ds, min(levels))
-    _follow_uid(ds, before)
-    return identical and not levels
+    proven = _BY_BYTES if identical else _proven(verdicts, frames)
+    derived, source = proven in _NOT_THE_ORIGINAL, label.Source.of(ds)
+    anew = derived and source.sop_instance != arrived
+    if anew:
+        content = header.value_bytes(ds, _PIXEL_DATA) or b""
+        ds.SOPInstanceUID = restored_uid(ring, source.sop_instance, content)
+    if _says_so(proven, by.label) or label.is_corrected(before, ds):
+        said = _description(verdicts, proven)
+        note = _note(by, said, derived=derived, source=source if anew else None)
+        label.mark_restored(ds, note, before)
+        proven = _BY_SAMPLES if identical else proven
+    _follow_uid(ds, arrived)
+    return proven
+
+
+def _says_so(proven: str, wanted: Label) -> bool:
+    """Whether an object that is proven so far says that it was restored."""
+    if proven == _BY_BYTES:
+        return wanted is Label.ALWAYS
+    return proven != _BY_SAMPLES or wanted is not Label.UNLESS_EXACT
+
+
+def _note(
+    by: Restorer, description: str, *, derived: bool = False, source: label.Source | None = None
+) -> label.Note:
+    return label.Note(by.node, __version__, by.time_s, description, pixels_changed=derived, source=source)
+
+
+def _description(verdicts: Sequence[Verdict], proven: str) -> str:
+    """What the labels say of a restored image."""
+    how = f"restored {proven}"
+    if proven == _NEARLY:
+        level = min(v.evidence.restored_psnr_db or 0.0 for v in verdicts if v.approximate)
+        how = f"NROI restored approximately, {level:.1f} dB"
+    return f"NROI watermark {label.FORMAT_NAME} removed; {how}"
 
 
 def _without_samples(verdict: Verdict) -> Verdict:
@@ -306,7 +410,7 @@ def _without_samples(verdict: Verdict) -> Verdict:
 
 
 def _without_pixels(
-    ds: Dataset, subject: _Subject, reason: str, reader: Reader, *, restore: bool = False
+    ds: Dataset, subject: _Subject, reason: str, reader: Reader, *, restore: Restorer | None = None
 ) -> Review:
     """The verdict on an object that carries nothing in pixels, but may have had its header rewritten.
 
@@ -315,24 +419,38 @@ def _without_pixels(
     """
     found = unseal(ds, reader.ring)
     if found is None:
-        finding = Finding.UNMARKED
-    else:
-        trial = shallow(ds)
-        finding = Finding.AUTHENTIC if pixels.undo(trial, found.changes) else Finding.HEADER_ALTERED
-    done = restore and finding is Finding.AUTHENTIC
-    if done:
+        finding = _unopened(ds, reader.ring)
+        return Review(InstanceReport(subject.source, str(finding), reason, place=subject.place), finding)
+    original = uid_digest(found.sop_instance_uid(ds)).hex()
+    revoked = _revoked(reader.ring, _sealed_under(ds, reader.ring))
+    trial = shallow(ds)
+    finding = Finding.AUTHENTIC if pixels.undo(trial, found.changes) else Finding.HEADER_ALTERED
+    proven = ""
+    if restore is not None and finding is Finding.AUTHENTIC:
         _become(ds, trial)
+        proven = _BY_BYTES if not _says_so(_BY_BYTES, restore.label) else _BY_SAMPLES
+        if proven != _BY_BYTES:
+            label.mark_restored(ds, _note(restore, f"Header restored ({label.FORMAT_NAME})"), Dataset())
     report = InstanceReport(
         subject.source,
         str(finding),
         reason,
-        restored=_BY_BYTES if done else "",
+        restored=proven,
         place=subject.place,
         bound_to=tuple(_PLACES) if finding is Finding.AUTHENTIC else (),
-        key_revoked="" if found is None else _revoked(reader.ring, _sealed_under(ds, reader.ring)),
-        original="" if found is None else uid_digest(found.sop_instance_uid(ds)).hex(),
+        key_revoked=revoked,
+        original=original,
     )
-    return Review(report, finding, restored=done, identical=done)
+    return Review(report, finding, restored=bool(proven), identical=proven == _BY_BYTES)
+
+
+def _unopened(ds: Dataset, ring: KeyRing) -> Finding:
+    """Why nothing could be unsealed: there is nothing, a key is lacking, or what is sealed is another's."""
+    mark = label.read_mark(ds)
+    if mark is None:
+        return Finding.UNMARKED
+    known = any(crypto.fingerprint(key) == mark.fingerprint for key in ring.keys)
+    return Finding.HEADER_ALTERED if known else Finding.WRONG_KEY
 
 
 def _become(ds: Dataset, other: Dataset) -> None:
@@ -357,7 +475,7 @@ def _concluded(
     *,
     show_record: bool = False,
     restored: bool = False,
-    identical: bool = False,
+    proven: str = "",
 ) -> Review:
     record = next((v.record for v in verdicts if v.record is not None), None)
     finding = _instance_finding(verdicts, frames)
@@ -369,7 +487,7 @@ def _concluded(
         frames_expected=0 if record is None else record.frames,
         segmenters=tuple(each.id for each in reader.segmenters),
         frames=tuple(_frame_report(verdict) for verdict in verdicts),
-        restored=_proven(verdicts, identical=identical) if restored else "",
+        restored=proven,
         place=subject.place,
         number_of_frames=frames,
         bound_to=_bound_to(verdicts),
@@ -378,7 +496,7 @@ def _concluded(
         fields=() if record is None else tuple(_keyword(tag) for tag in record.fields),
         record=_readable(record) if show_record and record is not None else {},
     )
-    return Review(report, finding, restored, identical)
+    return Review(report, finding, restored, proven == _BY_BYTES)
 
 
 def _revoked(ring: KeyRing, used: Collection[int | None]) -> str:
@@ -394,8 +512,8 @@ def _sealed_under(ds: Dataset, ring: KeyRing) -> set[int | None]:
 
 def _place(ds: Dataset) -> Place:
     number = header.text(ds, _INSTANCE_NUMBER)
-    study, series, instance = (header.text(ds, tag) for tag in _PLACES.values())
-    modality = header.text(ds, _MODALITY)
+    study, series, instance = (header.text(ds, tag)[:_LONGEST_UID] for tag in _PLACES.values())
+    modality = header.text(ds, _MODALITY)[:_LONGEST_CS]
     return Place(study, series, instance, modality, int(number) if _IS.fullmatch(number) else None)
 
 
@@ -418,13 +536,11 @@ def _bound_to(verdicts: Sequence[Verdict]) -> tuple[str, ...]:
     )
 
 
-def _proven(verdicts: Sequence[Verdict], *, identical: bool) -> str:
-    """How much of what was given back is the original; "" where each frame tells how nearly it is."""
-    if identical:
-        return _BY_BYTES
-    if all(verdict.exact for verdict in verdicts):
-        return _BY_SAMPLES
-    return "" if all(verdict.exact or verdict.approximate for verdict in verdicts) else _IN_PART
+def _proven(verdicts: Sequence[Verdict], frames: int) -> str:
+    """How much of the samples that were given back is the original; `_NEARLY` where each frame tells."""
+    if _instance_finding(verdicts, frames) not in _UNTOUCHED:
+        return _IN_PART
+    return _BY_SAMPLES if all(verdict.exact for verdict in verdicts) else _NEARLY
 
 
 def _instance_finding(verdicts: Sequence[Verdict], frames: int) -> Finding:

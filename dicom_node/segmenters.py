@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
 
 from blessmark.segment import engine, segmenter
+from blessmark.segment.batch import DrawsTogether
 from blessmark.segment.integer import Network, Runtime
-from blessmark.types import Segmenter
+from blessmark.types import BoolArray, Segmenter, View
 from dicom_node import header, log
 from dicom_node.config import Networks, SegmenterRule, Watermark
+from dicom_node.measuring import stage
 from dicom_node.metrics import NetworkRun
 
 _LOG = logging.getLogger(__name__)
@@ -85,3 +88,33 @@ class Engines:
         )
         self._tell(NetworkRun(network.id, started.runtime.backend, str(started.outcome)))
         return started.runtime
+
+
+def timed(segmenter: Segmenter) -> Segmenter:
+    """The same segmenter, its maps drawn in the stage `segment`."""
+    return _TimedTogether(segmenter) if isinstance(segmenter, DrawsTogether) else _Timed(segmenter)
+
+
+@dataclass(frozen=True, slots=True)
+class _Timed:
+    segmenter: Segmenter
+
+    @property
+    def id(self) -> str:
+        return self.segmenter.id
+
+    @property
+    def reach_px(self) -> int | None:
+        return self.segmenter.reach_px
+
+    def roi_blocks(self, view: View) -> BoolArray:
+        with stage("segment"):
+            return self.segmenter.roi_blocks(view)
+
+
+@dataclass(frozen=True, slots=True)
+class _TimedTogether(_Timed):
+    def roi_blocks_of(self, views: Sequence[View]) -> list[BoolArray]:
+        assert isinstance(self.segmenter, DrawsTogether)
+        with stage("segment"):
+            return self.segmenter.roi_blocks_of(views)

@@ -26,12 +26,13 @@ from dicom_node.config import AuditTransport, Config, Role
 from dicom_node.dimse.scp import Receiver
 from dicom_node.dimse.secure import client_context
 from dicom_node.errors import EXIT_DONE, NodeError, SpoolError
-from dicom_node.forwarder import Forwarder
+from dicom_node.exporter import Exporter, Parts
+from dicom_node.forwarder import Forwarder, steady_clock
 from dicom_node.housekeeping import Housekeeper
 from dicom_node.http import HttpServer
 from dicom_node.keys import FileKeyRing, fingerprint
 from dicom_node.ledger import Ledger
-from dicom_node.metrics import LedgerCollector
+from dicom_node.metrics import OCCURRENCES, Reading
 from dicom_node.pages.status import StatusPage
 from dicom_node.spool import Spool, release_reserve
 from dicom_node.systemd import Watchdog, notify
@@ -75,30 +76,45 @@ class Service:
         """Stop every part, last started first; each is given time to finish what it has in hand."""
         self._undo.close()
 
-    def problems(self) -> list[str]:
-        """What keeps the node from doing its work at this moment, one word each."""
-        checks: dict[str, Callable[[], object]] = {
-            "workers": lambda: self.workers.alive,
-            "spool": self._has_room,
-            "ledger": self._answers,
-        }
-        return [*self.dead_parts(), *(name for name, check in checks.items() if not check())]
-
     def dead_parts(self) -> list[str]:
         """Parts of the node that have ended although nobody stopped them; only a new start mends that.
 
-        Workers are none: whoever dies among them is replaced, and the others receive and send meanwhile.
+        A worker is none: whoever dies among them is replaced, as long as there is somebody to replace them.
         """
-        checks: dict[str, Callable[[], object]] = {
-            "receiver": lambda: self.receiver.listening,
-            "forwarder": lambda: self.forwarder.alive,
-            "committer": lambda: self.committer.alive,
+        return [name for name, runs in self._vital().items() if not runs]
+
+    def problems(self) -> list[str]:
+        """What keeps the node from doing its work at this moment, one word each."""
+        return [name for name, fine in self.checks().items() if not fine]
+
+    def checks(self) -> dict[str, bool]:
+        """Everything that may keep the node from doing its work, and whether it is fine.
+
+        `models`: no worker that runs has loaded what it needs, as in the first seconds.
+        """
+        vital, running = self._vital(), self.workers.alive
+        return vital | {
+            "receiver": vital["receiver"] and self.receiver.listening,
+            "workers": vital["workers"] and running > 0,
+            "models": running == 0 or self.workers.ready > 0,
+            "spool": self._has_room(),
+            "ledger": self._answers(),
         }
-        return [name for name, check in checks.items() if not check()]
+
+    def _vital(self) -> dict[str, bool]:
+        """The threads that everything hangs on, and whether they run."""
+        return {
+            "receiver": self.receiver.alive,
+            "workers": self.workers.supervised,
+            "forwarder": self.forwarder.alive,
+            "committer": self.committer.alive,
+            "housekeeper": self.housekeeper.is_alive(),
+        }
 
     def _start(self, undo: contextlib.ExitStack) -> None:
         config = self._config
         self._open_storage(undo)
+        undo.enter_context(security.listening(self._count_occurrence))
         self._self_test()
         salt = log_salt(config)
         self._open_trail(salt, undo)
@@ -106,10 +122,16 @@ class Service:
         self.workers = Workers(config, self.ledger, bells, factory=self._factory, log_salt=salt)
         _run(self.workers, undo)
         self.forwarder = Forwarder(
-            config, self.spool, self.ledger, rest=bells.rest_sends, wake=bells.ring_sends
+            config,
+            self.spool,
+            self.ledger,
+            rest=bells.rest_sends,
+            wake=bells.ring_sends,
+            steady=steady_clock(),
         )
         _run(self.forwarder, undo)
-        _run(Housekeeper(self.spool, self.ledger, housekeeping.history_s(config)), undo)
+        self.housekeeper = Housekeeper(self.spool, self.ledger, housekeeping.history_s(config))
+        _run(self.housekeeper, undo)
         self.committer = Committer(config, self.ledger)
         _run(self.committer, undo)
         self.receiver = Receiver(
@@ -122,16 +144,29 @@ class Service:
         )
         _run(self.receiver, undo)
         if config.http.port is not None:
-            collector = LedgerCollector(self.ledger, self.spool, self.forwarder, self.workers)
-            status = StatusPage(config, self.ledger, self.spool, self.problems)
-            self.http = HttpServer(config.http.bind, config.http.port, collector, self.problems, status)
-            _run(self.http, undo)
+            self._serve_http(config.http.bind, config.http.port, undo)
+
+    def _serve_http(self, bind: str, port: int, undo: contextlib.ExitStack) -> None:
+        parts = Parts(
+            self._config,
+            self.ledger,
+            self.spool,
+            self.housekeeper,
+            self.workers,
+            self.forwarder,
+            self.receiver,
+            self.checks,
+        )
+        status = StatusPage(self._config, self.ledger, self.spool, self.problems)
+        self.http = HttpServer(bind, port, Exporter(parts), self.problems, self.dead_parts, status)
+        _run(self.http, undo)
 
     def _open_storage(self, undo: contextlib.ExitStack) -> None:
         """Spool and ledger, whole and in step, with nothing in anybody's hands."""
         storage = self._config.storage
         self.ledger = Ledger(storage.ledger_path, on_full=lambda: release_reserve(storage.spool_dir))
         undo.callback(self.ledger.close)
+        undo.callback(self._settle)
         notify(_PATIENCE)
         self.ledger.check()
         housekeeping.require_spool(storage.spool_dir, self.ledger)
@@ -154,6 +189,14 @@ class Service:
             context = partial(client_context, self._config.tls) if over_tls else None
             _run(AuditTrail(self._config, self.auditor, self.ledger, self.spool, context), undo)
             undo.enter_context(security.listening(refusals(self.auditor)))
+
+    def _count_occurrence(self, occurrence: security.Occurrence) -> None:
+        self.ledger.count_soon(Reading(OCCURRENCES, (occurrence.event, occurrence.reason)))
+
+    def _settle(self) -> None:
+        """Write what was only counted; a ledger that refuses at the end keeps nobody from stopping."""
+        with contextlib.suppress(NodeError):
+            self.ledger.settle()
 
     def _has_room(self) -> bool:
         try:

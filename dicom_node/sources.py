@@ -15,7 +15,7 @@ from typing import BinaryIO
 from dicom_node.errors import InputError
 from dicom_node.item import Item
 from dicom_node.kind import HEAD_BYTES, Kind, kind
-from dicom_node.media import FileId, Index, index_of, is_index_name, unlisted
+from dicom_node.media import LARGEST_INDEX_BYTES, FileId, Index, index_of, is_index_name, unlisted
 from dicom_node.report import Note, Unreadable
 
 #: stands for standard input
@@ -153,6 +153,9 @@ class _Walk:
     def _read_index(self, path: Path, place: FileId, own: list[Index]) -> Iterator[Found]:
         try:
             with path.open("rb") as file:
+                if file.seek(0, os.SEEK_END) > LARGEST_INDEX_BYTES:
+                    raise InputError("is too large for an index of files; name the folders that it covers")
+                file.seek(0)
                 own.append(index_of(file, str(path), place))
         except InputError as error:
             yield Unreadable(str(path), str(error))

@@ -7,6 +7,7 @@ in whichever object it stands, without knowing the one that it points at.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Collection
 
 from pydicom.dataelem import DataElement
@@ -15,7 +16,8 @@ from pydicom.dataset import Dataset
 from blessmark.payload import crypto
 from blessmark.types import KeyRing
 from dicom_node import header
-from dicom_node.rewrite import Element, Fate, rewrite
+from dicom_node.label import SIGNATURES
+from dicom_node.rewrite import Element, Fate, rewrite, shallow
 
 Deriver = Callable[[str], str]
 
@@ -39,14 +41,28 @@ INSTANCE_UIDS = frozenset(
 
 def deriver(ring: KeyRing) -> Deriver:
     """UID -> the one that stands in for it under the oldest key of `ring`; UIDs of the standard stay."""
-    keys = crypto.derive(min(ring.keys, key=lambda key: key.id))
+    keys = _oldest(ring)
 
     def derive(uid: str) -> str:
         if not uid or uid.startswith(_STANDARD):
             return uid
-        return f"2.25.{int.from_bytes(crypto.stand_in(keys, b'uid', uid.encode())[:16])}"
+        return _uid(crypto.stand_in(keys, b"uid", uid.encode()))
 
     return derive
+
+
+def restored_uid(ring: KeyRing, original: str, pixel_data: bytes) -> str:
+    """The UID of an image that is restored, but not to the pixels of `original`: one for each outcome."""
+    content = original.encode() + hashlib.sha256(pixel_data).digest()
+    return _uid(crypto.stand_in(_oldest(ring), b"restored uid", content))
+
+
+def _oldest(ring: KeyRing) -> crypto.DerivedKeys:
+    return crypto.derive(min(ring.keys, key=lambda key: key.id))
+
+
+def _uid(digest: bytes) -> str:
+    return f"2.25.{int.from_bytes(digest[:16])}"
 
 
 def derived(holder: Dataset, element: Element, derive: Deriver) -> DataElement:
@@ -57,9 +73,18 @@ def derived(holder: Dataset, element: Element, derive: Deriver) -> DataElement:
 
 
 def rewrite_uids(ds: Dataset, derive: Deriver, tags: Collection[int] = INSTANCE_UIDS) -> None:
-    """Derive every UID of `ds` that is one of `tags`, at any depth."""
+    """Derive every UID of `ds` that is one of `tags`, at any depth.
+
+    An item that is changed so loses its digital signatures, which no longer hold (PS3.3 C.12.1.1.3).
+    """
 
     def rule(holder: Dataset, tag: int, element: Element) -> Fate | Element:
+        if tag in tags:
+            return derived(holder, element, derive)
+        signature = tag in SIGNATURES and holder is not ds
+        return Fate.REMOVE if signature and rewrite(shallow(holder), renaming) else Fate.KEEP
+
+    def renaming(holder: Dataset, tag: int, element: Element) -> Fate | Element:
         return derived(holder, element, derive) if tag in tags else Fate.KEEP
 
     rewrite(ds, rule)

@@ -27,6 +27,8 @@ from dicom_node.errors import KeyFileError
 
 #: of scrypt: 16 MB and some 50 ms for each try
 _COST, _BLOCK, _LANES, _SALT_BYTES, _HASH_BYTES = 1 << 14, 8, 1, 16, 32
+#: passcodes that are tried at the same time
+_AT_ONCE = 2
 NAME = re.compile(r"[!-~]{1,64}")
 _LINE = re.compile(r"user (?P<name>[!-~]{1,64}) scrypt:(?P<salt>[0-9a-f]{32}):(?P<hash>[0-9a-f]{64})")
 #: failures of one address within so many seconds, after which it is not listened to
@@ -48,6 +50,8 @@ class Users:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        #: each try takes 16 MB, and there may be as many peers as there are places
+        self._turn = threading.BoundedSemaphore(_AT_ONCE)
         self._decoy = (secrets.token_bytes(_SALT_BYTES), secrets.token_bytes(_HASH_BYTES))
 
     def load(self) -> dict[str, tuple[bytes, bytes]]:
@@ -65,7 +69,8 @@ class Users:
     def knows(self, name: str, passcode: bytes) -> bool:
         """Whether this is the passcode of that name. Raises KeyFileError, as `load`."""
         salt, wanted = self.load().get(name, self._decoy)
-        return hmac.compare_digest(_hashed(passcode, salt), wanted)
+        with self._turn:
+            return hmac.compare_digest(_hashed(passcode, salt), wanted)
 
 
 def _hashed(passcode: bytes, salt: bytes) -> bytes:

@@ -35,7 +35,8 @@ from dicom_node.insist import insist
 from dicom_node.jobs import Outcome, Work, failed, passed
 from dicom_node.keys import FileKeyRing, PresentRing
 from dicom_node.ledger import Ledger
-from dicom_node.metrics import NetworkRun
+from dicom_node.measuring import Measured, measured
+from dicom_node.metrics import PROCESSED, UNPROTECTED, NetworkRun, Reading
 from dicom_node.spool import Spool, release_reserve
 
 if TYPE_CHECKING:
@@ -52,8 +53,14 @@ POLL_S = 1.0
 PATIENCE = 8
 #: longest wait before an instance is tried again, seconds
 _LONGEST_WAIT_S = 60.0
+#: what a worker says once it has loaded what it needs
+_READY = "ready"
 #: a worker that lived this long, in seconds, starts with a clean record
 _PROVEN_S = 60.0
+
+#: results of an instance whose record travels with it; and the reason of one that had its own when it came
+_PROTECTED = frozenset({"protected", "protected-header", "protected-whole-image"})
+_PROTECTED_BEFORE = "already-protected"
 
 Processor = Callable[[Work], Outcome]
 #: is told of every network that a process starts to evaluate
@@ -115,11 +122,11 @@ class _Draws:
         self._engines: Engines | None = None
 
     def __call__(self, name: str) -> Segmenter:
-        if self._engines is None:
-            from dicom_node.segmenters import Engines
+        from dicom_node.segmenters import Engines, timed
 
+        if self._engines is None:
             self._engines = Engines(self._networks, self._tell)
-        return self._engines.segmenter(name)
+        return timed(self._engines.segmenter(name))
 
 
 class _Keyed:
@@ -217,20 +224,22 @@ class Worker:
     def _handle(self, work: Work) -> None:
         started = time.monotonic()
         error: Exception | None = None
-        try:
-            outcome = self._process(work)
-        except Exception as caught:
-            error = caught
-            outcome = failed(work, self._config.route(work.arrival.route), _reason(caught))
+        route = self._config.route(work.arrival.route)
+        with measured() as seen:
+            try:
+                outcome = self._process(work)
+            except Exception as caught:
+                error = caught
+                outcome = failed(work, route, _reason(caught))
         try:
             if _may_pass(error, work.attempts):
                 self._put_off(work, outcome.reason, error)
                 return
-            self._conclude(work, outcome)
+            self._conclude(work, _counted(outcome, route, seen))
         except StaleLease as stale:
             log.event(_LOG, "lease-lost", level=logging.WARNING, error=stale, job=work.id, worker=self.name)
         else:
-            self._report(work, outcome, error, time.monotonic() - started)
+            self._report(work, outcome, error, seen, time.monotonic() - started)
 
     def _put_off(self, work: Work, reason: str, error: Exception | None) -> None:
         wait_s = min(_LONGEST_WAIT_S, 2.0 ** min(work.attempts, PATIENCE))
@@ -254,13 +263,13 @@ class Worker:
         for destination in outcome.destinations:
             self._bells.ring_sends(destination)
 
-    def _report(self, work: Work, outcome: Outcome, error: Exception | None, total_s: float) -> None:
-        # what goes on to a destination is told by a line from there
-        done = logging.DEBUG if outcome.destinations else logging.INFO
+    def _report(
+        self, work: Work, outcome: Outcome, error: Exception | None, seen: Measured, total_s: float
+    ) -> None:
         log.event(
             _LOG,
             "processed",
-            level=done if error is None else logging.ERROR,
+            level=_level(outcome, error),
             error=error,
             job=work.id,
             uid=log.uid_hash(work.arrival.sop_instance_uid),
@@ -269,7 +278,10 @@ class Worker:
             state=outcome.state,
             result=outcome.result,
             reason=outcome.reason,
+            finding=outcome.finding or None,
             attempts=work.attempts,
+            modality=seen.modality,
+            **{f"{stage}_s": seconds for stage, seconds in seen.seconds.items()},
             total_s=total_s,
         )
 
@@ -291,6 +303,24 @@ class Worker:
                 # a lost lease shows when the work is finished; a refusing ledger is asked again next time
                 with contextlib.suppress(NodeError):
                     self._ledger.beat(work, self._lease_s)
+
+
+def _counted(outcome: Outcome, route: Route | None, seen: Measured) -> Outcome:
+    """The outcome with everything that is counted of it."""
+    readings = [Reading(PROCESSED, (seen.modality, outcome.result)), *seen.readings()]
+    protects = route is not None and route.role is Role.PROTECT
+    if protects and outcome.result not in _PROTECTED and outcome.reason != _PROTECTED_BEFORE:
+        readings.append(Reading(UNPROTECTED, (outcome.reason,)))
+    return replace(outcome, readings=(*outcome.readings, *readings))
+
+
+def _level(outcome: Outcome, error: Exception | None) -> int:
+    if error is not None:
+        return logging.ERROR
+    if outcome.alarms:
+        return logging.WARNING
+    # what goes on to a destination is told by a line from there
+    return logging.DEBUG if outcome.destinations else logging.INFO
 
 
 def _may_pass(error: Exception | None, attempts: int) -> bool:
@@ -335,6 +365,7 @@ def _work(order: Order, lifeline: Connection) -> None:
     storage = order.config.storage
     ledger = Ledger(storage.ledger_path, on_full=lambda: release_reserve(storage.spool_dir))
     process = order.factory(order.config, lifeline.send)
+    lifeline.send(_READY)
     worker = Worker(order.name, order.config, ledger, order.bells, process)
     threading.Thread(target=_listen, args=(lifeline, worker), name="lifeline", daemon=True).start()
     worker.run()
@@ -358,6 +389,7 @@ class _Slot:
     started_at: float = 0.0
     start_at: float = 0.0
     networks: tuple[NetworkRun, ...] = ()
+    ready: bool = False
 
 
 class Workers:
@@ -388,10 +420,35 @@ class Workers:
         return sum(slot.process is not None and slot.process.is_alive() for slot in self._slots)
 
     @property
+    def configured(self) -> int:
+        """How many workers there should be."""
+        return len(self._slots)
+
+    @property
+    def ready(self) -> int:
+        """How many workers are running and have loaded what they need."""
+        running = [slot.process for slot in self._slots if slot.ready]
+        return sum(process is not None and process.is_alive() for process in running)
+
+    @property
+    def supervised(self) -> bool:
+        """Whether the thread that replaces dead workers is running."""
+        return self._watch.is_alive()
+
+    @property
+    def named_pids(self) -> dict[str, int]:
+        """The process id of every running worker."""
+        held = {slot.name: slot.process for slot in self._slots}
+        return {
+            name: process.pid
+            for name, process in held.items()
+            if process is not None and process.pid is not None and process.is_alive()
+        }
+
+    @property
     def pids(self) -> tuple[int, ...]:
         """The process ids of the running workers."""
-        running = [slot.process for slot in self._slots if slot.process is not None]
-        return tuple(process.pid for process in running if process.pid is not None and process.is_alive())
+        return tuple(self.named_pids.values())
 
     @property
     def networks(self) -> tuple[NetworkRun, ...]:
@@ -453,7 +510,7 @@ class Workers:
         process.start()
         theirs.close()
         slot.process, slot.lifeline, slot.started_at = process, ours, time.monotonic()
-        slot.networks = ()
+        slot.networks, slot.ready = (), False
 
     def _bury(self, slot: _Slot, *, stopped: bool = False) -> None:
         """Take back what a dead worker held, and forget it; what was told to stop and did not is killed."""
@@ -464,7 +521,7 @@ class Workers:
             process.join()
         if slot.lifeline is not None:
             slot.lifeline.close()
-        slot.networks = ()
+        slot.networks, slot.ready = (), False
         taken_back = self._ledger.worker_died(slot.name, stopped=stopped)
         if process.exitcode or taken_back:
             log.event(
@@ -482,7 +539,11 @@ def _hear(slot: _Slot) -> None:
     """Take in what the worker has told since."""
     with contextlib.suppress(EOFError, OSError):  # it died; it is looked after next
         while slot.lifeline is not None and slot.lifeline.poll():
-            slot.networks += (slot.lifeline.recv(),)
+            said = slot.lifeline.recv()
+            if said == _READY:
+                slot.ready = True
+            else:
+                slot.networks += (said,)
 
 
 def worker_count(config: Config) -> int:

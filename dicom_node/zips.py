@@ -5,10 +5,10 @@ What is no DICOM is told after its first bytes; so what inflates without end is 
 
 from __future__ import annotations
 
+import errno
 import io
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -16,7 +16,8 @@ from typing import IO
 from dicom_node.errors import InputError
 from dicom_node.item import Item
 from dicom_node.kind import HEAD_BYTES, Kind, kind
-from dicom_node.media import FileId, Index, index_of, is_index_name, unlisted
+from dicom_node.media import LARGEST_INDEX_BYTES, FileId, Index, index_of, is_index_name, unlisted
+from dicom_node.problem import problem
 from dicom_node.report import Note, Unreadable
 
 #: what an instance may decode to (`blessmark.pixels.image`); no instance is larger
@@ -27,10 +28,7 @@ IN_MEMORY_BYTES = 4 << 20
 _DENSE_FROM_BYTES, _DENSEST = 64 << 20, 250
 _MOST_MEMBERS = 1 << 20
 _CHUNK = 1 << 20
-#: a record of an index takes some hundred bytes
-LARGEST_INDEX_BYTES = 256 << 20
 _ENCRYPTED = 1
-_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
 
 
 def members(path: Path, room: Path) -> Iterator[Item | Note | Unreadable]:
@@ -41,7 +39,7 @@ def members(path: Path, room: Path) -> Iterator[Item | Note | Unreadable]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            infos = [info for info in archive.infolist() if not info.is_dir()]
+            infos = [info for info in archive.infolist() if not info.filename.endswith("/")]
             _check(infos, path.stat().st_size)
             indexes: list[Index] = []
             for info in infos:
@@ -53,10 +51,8 @@ def members(path: Path, room: Path) -> Iterator[Item | Note | Unreadable]:
                 yield from _member(archive, info, f"{path}!{info.filename}", room, indexes)
             for index in indexes:
                 yield from index.conclusion()
-    except InputError as error:
-        yield Unreadable(str(path), str(error))
-    except _BROKEN:
-        yield Unreadable(str(path), "is a broken archive; have it made again")
+    except Exception as error:
+        yield Unreadable(str(path), _why(error, "is a broken archive; have it made again"))
 
 
 def kept(source: IO[bytes], head: bytes, name: str, room: Path) -> Item:
@@ -64,7 +60,7 @@ def kept(source: IO[bytes], head: bytes, name: str, room: Path) -> Item:
 
     Raises
     ------
-    InputError : it is larger than any instance
+    InputError : it is larger than any instance, or there is no room for it
     """
     start = head + source.read(IN_MEMORY_BYTES - len(head))
     if len(start) < IN_MEMORY_BYTES:
@@ -72,8 +68,11 @@ def kept(source: IO[bytes], head: bytes, name: str, room: Path) -> Item:
     with tempfile.NamedTemporaryFile(dir=room, delete=False) as file:
         try:
             _copy(source, start, file)
-        except BaseException:
+            file.flush()
+        except BaseException as error:
             Path(file.name).unlink()
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise InputError("has no room in the temporary folder; name a larger one in TMPDIR") from None
             raise
         return Item(name, Path(file.name), temporary=True)
 
@@ -136,10 +135,15 @@ def _member(
                 yield Unreadable(
                     name, "is not a DICOM file: it lacks the DICM prefix; leave it out of the archive"
                 )
-    except InputError as error:
-        yield Unreadable(name, str(error))
-    except _BROKEN:
-        yield Unreadable(name, "is broken within its archive; have the archive made again")
+    except Exception as error:
+        yield Unreadable(name, _why(error, "is broken within its archive; have the archive made again"))
+
+
+def _why(error: Exception, broken: str) -> str:
+    """What to say of an error; `zipfile` raises nearly anything over an archive that is not in order."""
+    odd_offset = isinstance(error, OSError) and error.errno in (None, errno.EINVAL)
+    known = isinstance(error, InputError | OSError | MemoryError) and not odd_offset
+    return problem("", error) if known else broken
 
 
 def _check_member(info: zipfile.ZipInfo) -> None:

@@ -38,6 +38,12 @@ def _answer(task: Task) -> str:
         os._exit(3)
     if verb == "sleep":
         time.sleep(float(argument))
+    if verb == "tidy":  # has something to take back when it is ended
+        Path(argument).touch()
+        try:
+            time.sleep(600)
+        finally:
+            Path(argument).unlink()
     if verb == "environment":
         return os.environ.get(argument, "")
     if verb == "alone":  # others at work at the same time leave their file

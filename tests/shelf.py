@@ -57,7 +57,7 @@ class Shelf:
     #: C-GET and C-MOVE: what is sent in place of what was asked for
     instead: Callable[[list[Dataset]], list[Dataset]] = lambda found: found
     #: called before every object that is sent, with the event and its number
-    before_each: Callable[[Any, int], None] = lambda event, number: None
+    before_each: Callable[[Any, int], object] = lambda event, number: None
     #: called before a C-FIND is answered
     before_find: Callable[[Any], None] = lambda event: None
     classes: tuple[str, ...] = (CT, MR)

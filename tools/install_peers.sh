@@ -1,8 +1,8 @@
 #!/bin/sh
 # Brings the peers that interoperability tests and the demonstration talk to, from Debian's own packages.
-# usage: install_peers.sh [PACKAGE...]     default: dcmtk orthanc orthanc-dicomweb dicom3tools chromium
+# usage: install_peers.sh [PACKAGE...]     default: dcmtk orthanc orthanc-dicomweb dicom3tools chromium prometheus
 set -eu
-[ $# -gt 0 ] || set -- dcmtk orthanc orthanc-dicomweb dicom3tools chromium
+[ $# -gt 0 ] || set -- dcmtk orthanc orthanc-dicomweb dicom3tools chromium prometheus
 
 missing=
 for package; do

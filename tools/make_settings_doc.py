@@ -89,7 +89,7 @@ def _resolved(facts: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[st
 def _default(value: Any) -> str:
     if isinstance(value, list) and (len(value) > 3 or any(isinstance(each, dict) for each in value)):
         return "see the example"
-    if isinstance(value, dict):
+    if isinstance(value, dict) and value:
         return "as below"
     return f"`{json.dumps(value)}`"
 
@@ -100,6 +100,10 @@ def _allowed(facts: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
         return " or ".join(_allowed(variant, schema) for variant in facts["anyOf"])
     if "enum" in facts or "const" in facts:
         return ", ".join(f"`{word}`" for word in facts.get("enum", [facts.get("const")]))
+    if "propertyNames" in facts:
+        return (
+            f"{_allowed(facts['propertyNames'], schema)}: {_allowed(facts['additionalProperties'], schema)}"
+        )
     kind = str(facts.get("type", "text"))
     if kind == "array":
         return f"list of {_allowed(facts['items'], schema)}"

@@ -46,8 +46,16 @@ class Asked:
 
     def orders(self) -> Iterator[Order]:
         """Everything wanted, request by request."""
-        level = RetrieveLevel.SERIES if self.peer.dicomweb is not None else self.peer.level
-        return archives.orders(archives.found(self.source, self.inquiry), level)
+        return archives.orders(archives.found(self.source, self.inquiry), self._level())
+
+    def _level(self) -> RetrieveLevel:
+        """What one request fetches: never more than was asked for."""
+        if self.inquiry.matched_at(Level.IMAGE):
+            return RetrieveLevel.IMAGE
+        whole_studies = self.peer.dicomweb is None and not self.inquiry.matched_at(Level.SERIES)
+        if self.peer.level is RetrieveLevel.STUDY and not whole_studies:
+            return RetrieveLevel.SERIES
+        return self.peer.level
 
     def collected(self, folder: Path, orders: Iterable[Order], *, durable: bool = False) -> Collection:
         """Have orders fetched into a folder in the background."""

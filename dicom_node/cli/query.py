@@ -266,6 +266,8 @@ def _accounted(asked: Asked, collection: Iterator[Landed | Missed]) -> Iterator[
             else:
                 asked.trail.fetched(asked.archive, came.study, came.sop_class)
                 yield came
+        if archives.NO_UID in asked.source.notes:
+            yield Unreadable(asked.name, f"{archives.NO_UID}; what they stand for was not fetched")
     except UsageError:
         raise
     except NodeError as error:

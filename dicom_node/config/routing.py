@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Mapping
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -12,8 +13,11 @@ from dicom_node.config.words import (
     CarrierName,
     Dates,
     Descriptors,
+    Finding,
+    Label,
     OnContent,
     OnError,
+    OnFinding,
     OnUnprotectable,
     Profile,
     Retain,
@@ -30,7 +34,7 @@ class Match(Section):
 
     def takes(self, calling_ae: str, called_ae: str) -> bool:
         """Whether both AE titles match."""
-        return _fits(calling_ae, self.calling_ae) and _fits(called_ae, self.called_ae)
+        return fits(calling_ae, self.calling_ae) and fits(called_ae, self.called_ae)
 
 
 class Deidentify(Section):
@@ -60,6 +64,19 @@ class Route(Section):
     carrier: CarrierName | None = None
     on_unprotectable: OnUnprotectable = OnUnprotectable.HEADER
     on_error: OnError = OnError.HOLD
+    #: of the roles recover and verify; see `on`
+    on_finding: Mapping[Finding, OnFinding] = {}
+    #: of the role recover
+    label: Label = Label.UNLESS_EXACT
+
+    def on(self, finding: str) -> OnFinding:
+        """What happens to an object with this finding: as named, else as `other`, else as the role has it.
+
+        A route that recovers hands on originals, and nothing else unasked; one that verifies lets everything
+        through.
+        """
+        usual = OnFinding.PASS if self.role is Role.VERIFY else OnFinding.HOLD
+        return self.on_finding.get(Finding(finding), self.on_finding.get(Finding.OTHER, usual))
 
     @property
     def deidentifies(self) -> bool:
@@ -74,11 +91,20 @@ class Route(Section):
         return self
 
     @model_validator(mode="after")
+    def _only_readers_find_anything(self) -> Self:
+        if self.on_finding and self.role not in (Role.RECOVER, Role.VERIFY):
+            raise ValueError(f"on_finding belongs to the roles recover and verify, not to {self.role}")
+        if self.label is not Label.UNLESS_EXACT and self.role is not Role.RECOVER:
+            raise ValueError(f"label belongs to the role recover, not to {self.role}")
+        return self
+
+    @model_validator(mode="after")
     def _nothing_identified_slips_through(self) -> Self:
         if self.deidentifies and self.on_error is OnError.PASS:
             raise ValueError("on_error: pass would send identified objects on a route that de-identifies")
         return self
 
 
-def _fits(title: str, patterns: tuple[str, ...]) -> bool:
+def fits(title: str, patterns: tuple[str, ...]) -> bool:
+    """Whether an AE title matches any of the patterns."""
     return any(fnmatch.fnmatchcase(title.strip(" "), pattern) for pattern in patterns)

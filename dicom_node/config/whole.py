@@ -14,10 +14,13 @@ from dicom_node.config.kinds import Name, Section
 from dicom_node.config.marking import Networks, Watermark, Workers
 from dicom_node.config.querying import Query, QueryPeer
 from dicom_node.config.receiving import Keys, Node, Storage
-from dicom_node.config.routing import Route
+from dicom_node.config.routing import Route, fits
 from dicom_node.config.securing import Access, Tls
 from dicom_node.config.sending import Destination
 from dicom_node.config.watching import Http, Log
+
+#: a peer that nothing in the file names
+OTHER = "other"
 
 
 class Config(Section):
@@ -43,11 +46,27 @@ class Config(Section):
         """The first route that takes this association, or None: refuse it."""
         return next((route for route in self.routes if route.match.takes(calling_ae, called_ae)), None)
 
+    def peers(self) -> list[str]:
+        """Every name under which a peer is counted: those of routes, callers and requesters, and `other`."""
+        patterns = [pattern for route in self.routes for pattern in route.match.calling_ae if pattern != "*"]
+        patterns += [caller.ae_title for caller in self.access.callers if caller.ae_title != "*"]
+        titles = [peer.ae_title for peer in self.commitment.requesters]
+        titles += [peer.ae_title for peer in self._committing()]
+        return list(dict.fromkeys((*patterns, *titles, OTHER)))
+
+    def peer(self, calling_ae: str) -> str:
+        """The one of `peers` under which this AE title is counted: its own, else the first that fits it."""
+        title, names = calling_ae.strip(" "), self.peers()
+        if title in names:
+            return title
+        return next((name for name in names if fits(title, (name,))), OTHER)
+
+    def _committing(self) -> list[Destination]:
+        return [peer for peer in self.destinations.values() if peer.commitment]
+
     def answers_commitment(self, calling_ae: str) -> bool:
         """Whether this is the AE title of a destination that is asked for storage commitment."""
-        return any(
-            peer.commitment and peer.ae_title == calling_ae.strip(" ") for peer in self.destinations.values()
-        )
+        return any(peer.ae_title == calling_ae.strip(" ") for peer in self._committing())
 
     def requester(self, ae_title: str) -> Requester | None:
         """Where an answer to this AE title goes: as configured, else to the destination of that title."""

@@ -41,6 +41,35 @@ class OnError(enum.StrEnum):
     REJECT = "reject"
 
 
+class Finding(enum.StrEnum):
+    """What a reader says of an object that is not authentic, the words of `blessmark.types.Finding`."""
+
+    HEADER_ALTERED = "header-altered"
+    PIXELS_ALTERED = "pixels-altered"
+    DAMAGED = "damaged"
+    UNKNOWN_SEGMENTER = "unknown-segmenter"
+    WRONG_KEY = "wrong-key"
+    UNMARKED = "unmarked"
+    OTHER = "other"  #: each of them that is not named
+
+
+class OnFinding(enum.StrEnum):
+    """What happens to an object that a reader did not find authentic."""
+
+    HOLD = "hold"
+    #: send it; restored where its pixels are proven, else as it came
+    PASS = "pass"  # noqa: S105
+    REJECT = "reject"
+
+
+class Label(enum.StrEnum):
+    """Which restored objects say that they were restored, beside those that differ from their original."""
+
+    UNLESS_EXACT = "unless-exact"  #: none: not where every sample is proven
+    UNLESS_IDENTICAL = "unless-identical"  #: those whose data set is not proven byte for byte
+    ALWAYS = "always"
+
+
 class Uids(enum.StrEnum):
     """What becomes of the UIDs of the objects of a route."""
 

@@ -228,14 +228,14 @@ class Intake:
     Parameters
     ----------
     start : makes a reception of the command set and the id of its presentation context
-    on_end : called when nothing will be answered any more
+    ended : called when the association has ended, however it did
     """
 
     def __init__(
-        self, start: Callable[[Any, int], Reception], on_end: Callable[[], object] = lambda: None
+        self, start: Callable[[Any, int], Reception], ended: Callable[[], object] = lambda: None
     ) -> None:
         self.begin = start
-        self._on_end = on_end
+        self._ended = ended
         self._lock = threading.Lock()
         self._waiting: set[Reception] = set()
         self._answering = True
@@ -260,7 +260,7 @@ class Intake:
             left, self._waiting = self._waiting, set()
         for reception in left:
             reception.discard()
-        self._on_end()
+        self._ended()
 
 
 def _level(error: Exception) -> int:

@@ -52,6 +52,7 @@ from dicom_node.dimse.reception import NO_ROOM, Intake, Reception, Refusal, erro
 from dicom_node.dimse.visits import Visit
 from dicom_node.errors import NodeError, OutputError
 from dicom_node.jobs import Arrival
+from dicom_node.metrics import ASSOCIATIONS, RECEIVED_BYTES, STAGE_SECONDS, STORES, Declaration, Reading
 from dicom_node.spool import Blob, Spool
 
 if TYPE_CHECKING:  # who asks an archive listens here too, and has no ledger
@@ -67,6 +68,8 @@ _SPARE_CONNECTIONS, _SPARE_OF_ADDRESS = 500, 250
 #: seconds that such a connection may take to ask; before that, as many for the handshake of TLS
 ASK_S = 10.0
 _POLL_S = 0.1
+#: seconds without a poll after which the loop that takes connections is stuck
+_STUCK_S = 30.0
 #: seconds between two collections of ended associations, which are cycles that hold buffers
 _COLLECT_S = 30.0
 #: PS3.7 table D.3-14: the identity is a user name and a passcode
@@ -110,6 +113,7 @@ class Receiver:
         self._identities = Identities(config.access)
         self._storing: set[Any] = set()
         self._visits: dict[Any, Visit] = {}
+        self._open: set[Any] = set()
         self._lock = threading.Lock()
 
     @property
@@ -135,6 +139,17 @@ class Receiver:
     def associations(self) -> list[Any]:
         """Every connection that has not ended, asked for an association or not."""
         return [association for server in self._servers for association in server.active_associations]
+
+    @property
+    def alive(self) -> bool:
+        """Whether every loop that takes connections goes round."""
+        oldest = min((server.turned_at for server in self._servers), default=0.0)
+        return bool(self._servers) and time.monotonic() - oldest < _STUCK_S
+
+    @property
+    def open_associations(self) -> int:
+        """How many associations are open."""
+        return len(self._open)
 
     def start(self) -> None:
         """Listen; returns at once.
@@ -168,7 +183,7 @@ class Receiver:
                     (evt.EVT_REQUESTED, self._on_requested),
                     (evt.EVT_SOP_COMMON, serve_unregistered),
                     (evt.EVT_C_STORE, self._on_store),
-                    (evt.EVT_ESTABLISHED, lambda event: patches.install_gate(event.assoc)),
+                    (evt.EVT_ESTABLISHED, self._on_established),
                     *self._services,
                 ],
                 server_class=Server,
@@ -178,6 +193,7 @@ class Receiver:
                 f"cannot listen on {bind}:{port}: {error.strerror}; is another program there?"
             ) from error
         assert isinstance(server, Server)
+        server.turned_at = time.monotonic()
         server.connection_limit = self._config.node.max_associations + _SPARE_CONNECTIONS
         server.door = door
         return server
@@ -221,12 +237,13 @@ class Receiver:
         called_ae = request.called_ae_title.strip()
         verdict = self._verdict(association, peer, called_ae)
         if verdict is not None:
+            self._count(ASSOCIATIONS, peer.calling_ae, "rejected", verdict.word)
             _reject(association, verdict, peer, called_ae)
             return
         self._visits[association] = Visit(association, peer, called_ae)
         intake = Intake(
             lambda command, context_id: self._begin(association, command, context_id),
-            lambda: self._ended(association),
+            lambda: self._on_ended(association, peer.calling_ae),
         )
         patches.conduct(association, intake, self._config.node.stall_s)
         # without a route there is nothing to store; the peer may still answer a request of ours
@@ -253,6 +270,27 @@ class Receiver:
             association.acceptor.add_negotiation_item(_positive_response())
         return verdict
 
+    def _on_established(self, event: Any) -> None:
+        patches.install_gate(event.assoc)
+        with self._lock:
+            self._open.add(event.assoc)
+        self._count(ASSOCIATIONS, event.assoc.requestor.ae_title, "accepted", "")
+
+    def _on_ended(self, association: Any, calling_ae: str) -> None:
+        visit = self._visits.pop(association, None)
+        if visit is not None:
+            visit.ended()
+        with self._lock:
+            was_open = association in self._open
+            self._open.discard(association)
+        if was_open:
+            end = "released" if association.is_released else "aborted"
+            self._count(ASSOCIATIONS, calling_ae, end, "")
+
+    def _count(self, metric: Declaration, calling_ae: str, *labels: str) -> None:
+        """Count what leaves no row; only the names of the configuration are told apart."""
+        self._ledger.count_soon(Reading(metric, (self._config.peer(calling_ae), *labels)))
+
     def _begin(self, association: Any, command: Any, context_id: int) -> Reception:
         """Start to receive what a command announces; KeyError for a context that was not accepted."""
         context = association._accepted_cx[context_id]
@@ -262,25 +300,23 @@ class Receiver:
     def _on_store(self, event: Any) -> int | Dataset:
         with self._receiving(event.assoc):
             reception = self._reception(event)
+            arrived = time.monotonic()
             outcome = reception.finish()
             if isinstance(outcome, Blob):
-                outcome = self._record(reception, outcome, event.assoc.requestor.address) or outcome
+                took = (arrived - reception.started, time.monotonic() - arrived)
+                outcome = self._record(reception, outcome, took, event.assoc.requestor.address) or outcome
         patches.busy(event.assoc)
         visit = self._visits.get(event.assoc)
         if isinstance(outcome, Refusal):
             if visit is not None:
                 visit.refused()
             self._tell_refused(reception.arrival, outcome, event.assoc.requestor.address)
+            self._count(STORES, reception.arrival.calling_ae, f"{outcome.status:04x}")
             return _refuse(reception.arrival, outcome)
         if visit is not None:
             visit.kept(outcome.size)
         self._on_arrival()
         return SUCCESS
-
-    def _ended(self, association: Any) -> None:
-        visit = self._visits.pop(association, None)
-        if visit is not None:
-            visit.ended()
 
     def _reception(self, event: Any) -> Reception:
         """What has arrived with a request; from memory if the library is not repaired."""
@@ -291,11 +327,17 @@ class Receiver:
                 reception.write(data_set)
         return reception
 
-    def _record(self, reception: Reception, blob: Blob, address: str) -> Refusal | None:
-        """Write the row of an object whose bytes are kept; from then on it may be acknowledged."""
+    def _record(
+        self, reception: Reception, blob: Blob, took: tuple[float, float], address: str
+    ) -> Refusal | None:
+        """Write the row of an object whose bytes are kept; from then on it may be acknowledged.
+
+        `took` are the seconds in which it came, and in which it was kept.
+        """
         arrival = reception.arrival
+        readings = _readings(self._config.peer(arrival.calling_ae), blob, *took)
         try:
-            added = self._ledger.add(arrival, blob.name, blob.size)
+            added = self._ledger.add(arrival, blob.name, blob.size, readings)
         except Exception as error:
             level = logging.ERROR if isinstance(error, NodeError) else logging.CRITICAL
             log.event(_LOG, "not-kept", level=level, error=error)
@@ -378,6 +420,7 @@ class Server(ThreadedAssociationServer):
     block_on_close = False
     connection_limit = _SPARE_CONNECTIONS
     collect_at = 0.0
+    turned_at = 0.0
     #: what shakes hands with those who connect; None is a port in the clear
     door: secure.Door | None = None
 
@@ -411,6 +454,8 @@ class Server(ThreadedAssociationServer):
                 connection = self.door.shake(request, client_address, ASK_S)
             if connection is None or self._stopped:
                 self.shutdown_request(request)
+                if connection is not None:
+                    connection.close()
                 return
             request.close()
             request = connection
@@ -428,6 +473,7 @@ class Server(ThreadedAssociationServer):
 
     def service_actions(self) -> None:
         """Called at every poll; the library would collect garbage at every sixtieth."""
+        self.turned_at = time.monotonic()
         if time.monotonic() > self.collect_at:
             gc.collect()
             self.collect_at = time.monotonic() + _COLLECT_S
@@ -508,6 +554,16 @@ def _as_storage(sop_class_uid: str) -> SOPClassCommonExtendedNegotiation:
     item.sop_class_uid = sop_class_uid
     item.service_class_uid = _STORAGE_SERVICE
     return item
+
+
+def _readings(peer: str, blob: Blob, receive_s: float, spool_s: float) -> tuple[Reading, ...]:
+    """What is counted of an object with its row."""
+    return (
+        Reading(STORES, (peer, f"{SUCCESS:04x}")),
+        Reading(RECEIVED_BYTES, (peer,), blob.size),
+        Reading(STAGE_SECONDS, ("receive",), receive_s),
+        Reading(STAGE_SECONDS, ("spool",), spool_s),
+    )
 
 
 def _refuse(arrival: Arrival, refused: Refusal) -> Dataset:

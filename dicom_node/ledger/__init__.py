@@ -23,6 +23,7 @@ Rules that bind here:
     trail        the story of all of them, for the audit trail
     conversions  objects made for destinations that take another transfer syntax
     outages      destinations that are down, and how attempts ended
+    verdicts     what readers found, counted
     retention    what may go
     figures      what is counted
     recovery     what a start puts right
@@ -42,6 +43,7 @@ from dicom_node.ledger.promises import Promises
 from dicom_node.ledger.recovery import Claim, Part, Recovery
 from dicom_node.ledger.retention import Purged
 from dicom_node.ledger.trail import Step, Trail
+from dicom_node.ledger.verdicts import Verdicts
 from dicom_node.ledger.view import Backlog, DeadLetter, Event, Item, Judged, Kept, Parcel, View
 
 __all__ = [
@@ -65,5 +67,5 @@ __all__ = [
 ]
 
 
-class Ledger(Recovery, Promises, Operator, View, Trail, Figures, Conversions, Outages):
+class Ledger(Recovery, Promises, Operator, View, Trail, Figures, Conversions, Outages, Verdicts):
     """The jobs of one node, in one SQLite file; see `database.Database` for how it is opened."""

@@ -46,6 +46,8 @@ _i, _d, _c, _a, _item = instances.c, deliveries.c, commitments.c, asks.c, ask_it
 _WANTED = in_state(commitments, CommitmentState.WANTED)
 _OPEN = in_state(asks, AskState.ASKING, AskState.ASKED)
 
+#: rows that one step of letting go changes; others write in between
+_BATCH = 500
 #: seconds to wait after so many requests in a row that came to nothing
 Delay = Callable[[int], float]
 
@@ -129,15 +131,20 @@ class Commitments(Retention):
     def waive_commitments(self, asked: Collection[str]) -> int:
         """Let go of what destinations other than these were to commit to; they are not asked any more.
 
-        Returns how many deliveries that sets free.
+        Returns how many deliveries that sets free. It takes some at a time, and others write in between.
         """
-        others = _c.destination.not_in(asked)
-        waived = in_state(commitments, CommitmentState.WANTED, CommitmentState.ASKED)
-        with self._writing() as connection:
-            rows = connection.execute(_with_instances().where(others, waived)).all()
-            self._note_rows(connection, rows, "commitment-waived", "")
-            connection.execute(sa.delete(commitments).where(others))
-            return len(rows)
+        waived = 0
+        others = _with_instances().where(_c.destination.not_in(asked)).limit(_BATCH)
+        while True:
+            with self._writing() as connection:
+                rows = connection.execute(others).all()
+                owed = [row for row in rows if row.state in (CommitmentState.WANTED, CommitmentState.ASKED)]
+                self._note_rows(connection, owed, "commitment-waived", "")
+                gone = [row.delivery_id for row in rows]
+                connection.execute(sa.delete(commitments).where(_c.delivery_id.in_(gone)))
+            waived += len(owed)
+            if len(rows) < _BATCH:
+                return waived
 
     def forget_asks(self, before: float) -> int:
         """Delete the requests that ended and were made before this time; returns how many."""

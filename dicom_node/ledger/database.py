@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from dicom_node.errors import LedgerError, LedgerUnavailable
+from dicom_node.ledger import tallies
 from dicom_node.ledger.schema import events, migrate, require_present, scripts
+from dicom_node.metrics import Reading
 
 #: how long a write waits for a writer in another process before the ledger refuses, seconds
 _BUSY_TIMEOUT_S = 30.0
@@ -74,6 +76,7 @@ class Database:
         # SQLite lets one writer in at a time and makes the others poll; threads queue up here instead
         self._turn = threading.Lock()
         self._together = Grouped(self)
+        self._soon = tallies.Soon()
         self._engine = open_engine(path)
         self._reader = self._engine.execution_options(dicom_node_reads=True)
         self._insist(self._require_present if existing else self._migrate)
@@ -105,8 +108,18 @@ class Database:
                 raw.execute(f"PRAGMA busy_timeout = {int(_BUSY_TIMEOUT_S * 1000)}")
         return False
 
+    def count_soon(self, *readings: Reading) -> None:
+        """Count what no row stands for; it is written with the next step that is, or by `settle`."""
+        self._soon.add(readings)
+
+    def settle(self) -> None:
+        """Write what was counted without a row, if anything was."""
+        if self._soon:
+            with self._writing():
+                pass
+
     def _migrate(self) -> None:
-        with self._writing() as connection:
+        with self._refusals(), self._engine.begin() as connection:
             migrate(connection, scripts())
 
     def _require_present(self) -> None:
@@ -142,9 +155,16 @@ class Database:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:
-        """A write of whoever has the turn."""
-        with self._refusals(), self._engine.begin() as connection:
-            yield connection
+        """A write of whoever has the turn, and of what was counted since the last."""
+        soon = self._soon.take()
+        try:
+            with self._refusals(), self._engine.begin() as connection:
+                tallies.begin(connection)
+                yield connection
+                tallies.write(connection, soon)
+        except BaseException:
+            self._soon.give_back(soon)
+            raise
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[sa.Connection]:
@@ -164,6 +184,10 @@ class Database:
                 raise damaged(self._path, str(said)) from error
             if code in _FULL:
                 self._made_room = self._on_full()
+            if isinstance(error, IntegrityError | sqlite3.IntegrityError):  # the same again is refused again
+                raise LedgerError(
+                    f"the ledger {self._path} takes no such row: {said}; report this as a fault of the node"
+                ) from error
             raise LedgerUnavailable(f"the ledger {self._path} refuses: {said}; check its disk") from error
 
 

@@ -11,7 +11,6 @@ from dicom_node.errors import StaleLease
 from dicom_node.jobs import DeliveryState, Send, check_delivery_move
 from dicom_node.ledger.commitments import Commitments
 from dicom_node.ledger.database import Loss, event_values
-from dicom_node.ledger.outages import count_attempt
 from dicom_node.ledger.schema import (
     DEAD,
     MENDED_BY_ARRIVAL,
@@ -23,6 +22,8 @@ from dicom_node.ledger.schema import (
     instances,
     pauses,
 )
+from dicom_node.ledger.tallies import count
+from dicom_node.metrics import ATTEMPTS, DELIVERY_DELAY, RESULTS, Reading
 
 _i, _d, _p = instances.c, deliveries.c, pauses.c
 
@@ -60,10 +61,19 @@ class Deliveries(Commitments):
         with self._writing() as connection:
             self._change_send(connection, send, {"lease_until": self._clock() + lease_s})
 
-    def delivered(self, send: Send, status: int, *, via: str = "", to_commit: bool = False) -> None:
+    def delivered(
+        self,
+        send: Send,
+        status: int,
+        *,
+        via: str = "",
+        to_commit: bool = False,
+        readings: Iterable[Reading] = (),
+    ) -> None:
         """Record that the destination, or `via` in its stead, answered success or a warning.
 
         `to_commit`: who took it is to be asked for storage commitment, and the bytes stay until it gives it.
+        `readings` are counted with it.
         """
         values = {"status": status, "via": via}
         result = "warning" if status else "delivered"
@@ -71,6 +81,7 @@ class Deliveries(Commitments):
 
         def record(connection: sa.Connection) -> None:
             self._leave_send(connection, send, DeliveryState.DELIVERED, word, values, result=result, via=via)
+            count(connection, readings)
             if to_commit:
                 self._want_commitment(connection, send.id, via or send.destination)
             else:
@@ -127,15 +138,22 @@ class Deliveries(Commitments):
         via: str = "",
     ) -> None:
         check_delivery_move(DeliveryState.SENDING, state)
-        # counted here, not when it is leased: what is put back untried would make the counter go down
-        ended = {"state": state, "reason": reason, "tries": _d.tries + 1, **values}
-        self._change_send(connection, send, ended)
-        instance = connection.execute(sa.select(_d.instance_id).where(_d.id == send.id)).scalar_one()
+        self._change_send(connection, send, {"state": state, "reason": reason, **values})
+        row = connection.execute(sa.select(_d.instance_id, _d.queued_at).where(_d.id == send.id)).one()
+        instance = row.instance_id
         what = "retry" if state is DeliveryState.QUEUED else state
         if via:
             self._note(connection, instance, "failed-over", destination=send.destination, reason=via)
         self._note(connection, instance, what, destination=send.destination, reason=reason)
-        count_attempt(connection, via or send.destination, result)
+        # counted here, not when it is leased: what is put back was not tried
+        counted = [
+            Reading(ATTEMPTS, (send.destination,)),
+            Reading(RESULTS, (via or send.destination, result)),
+        ]
+        if state is DeliveryState.DELIVERED:
+            waited_s = max(0.0, self._clock() - row.queued_at)
+            counted.append(Reading(DELIVERY_DELAY, (send.destination,), waited_s))
+        count(connection, counted)
 
     def _queue(
         self, connection: sa.Connection, instance_id: int, destinations: Iterable[str], priority: int
@@ -175,10 +193,10 @@ class Deliveries(Commitments):
                 "state": DeliveryState.QUEUED,
                 "next_at": self._clock(),
                 "reason": loss,
-                "tries": _d.tries + 1,
             }
             connection.execute(sa.update(deliveries).where(_d.id == row.id).values(values))
             self._note(connection, row.instance_id, "lost", destination=row.destination, reason=loss)
+        count(connection, (Reading(ATTEMPTS, (row.destination,)) for row in rows))
         return len(rows)
 
 

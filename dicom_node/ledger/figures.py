@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from dicom_node.jobs import DeliveryState, InstanceState
+from dicom_node.ledger import tallies
 from dicom_node.ledger.database import Database
 from dicom_node.ledger.schema import (
     KEPT,
@@ -15,10 +16,12 @@ from dicom_node.ledger.schema import (
     UNPROCESSED,
     UNREPORTED,
     Row,
-    carried,
+    commitment_counts,
     commitments,
     deliveries,
+    delivery_counts,
     in_state,
+    instance_counts,
     instances,
     pauses,
     promises,
@@ -28,22 +31,28 @@ from dicom_node.metrics import CommitmentTally, DeliveryTally, InstanceTally, Pr
 
 _i, _d, _c, _p = instances.c, deliveries.c, commitments.c, promises.c
 
-_INSTANCE_TALLY = sa.select(_i.state, _i.result, _i.reason, sa.func.count()).group_by(
-    _i.result, _i.reason, _i.state
-)
+_ic, _dc, _cc = instance_counts.c, delivery_counts.c, commitment_counts.c
+
+_INSTANCE_TALLY = sa.select(_ic.state, _ic.result, _ic.reason, _ic.count).where(_ic.count > 0)
+#: counts, each with when the oldest was queued: one look into an index, however many there are
 _DELIVERY_TALLY = sa.select(
-    _d.destination,
-    _d.state,
-    sa.func.count().label("number"),
-    sa.func.sum(_d.tries).label("tries"),
-    sa.func.min(_d.queued_at).label("oldest"),
-).group_by(_d.destination, _d.state)
+    _dc.destination,
+    _dc.state,
+    _dc.count.label("number"),
+    sa.select(sa.func.min(_d.queued_at))
+    .where(_d.destination == _dc.destination, _d.state == _dc.state)
+    .scalar_subquery()
+    .label("oldest"),
+).where(_dc.count > 0)
 _WAITING = (DeliveryState.QUEUED, DeliveryState.SENDING)
 
-_COMMITMENT_TALLY = sa.select(_c.destination, _c.state, sa.func.count()).group_by(_c.destination, _c.state)
-_COMMITMENT_AGES = (
-    sa.select(_c.destination, sa.func.min(_c.wanted_at)).where(UNCOMMITTED).group_by(_c.destination)
+_COMMITMENT_TALLY = sa.select(_cc.destination, _cc.state, _cc.count).where(_cc.count > 0)
+_OLDEST_COMMITMENT = (
+    sa.select(sa.func.min(_c.wanted_at))
+    .where(UNCOMMITTED, _c.destination == _cc.destination)
+    .scalar_subquery()
 )
+_COMMITMENT_AGES = sa.select(_cc.destination, _OLDEST_COMMITMENT).where(_cc.count > 0).distinct()
 _PROMISE_TALLY = sa.select(_p.state, _p.result, sa.func.count()).group_by(_p.result, _p.state)
 
 
@@ -115,22 +124,18 @@ class Figures(Database):
         with self._reading() as connection:
             oldest = connection.execute(sa.select(sa.func.min(_i.received_at)).where(UNPROCESSED)).scalar()
             rows = connection.execute(_DELIVERY_TALLY).all()
-            owed = {(row.name, row.destination): row.value for row in connection.execute(sa.select(carried))}
             return Snapshot(
                 instances=tuple(InstanceTally(*row) for row in connection.execute(_INSTANCE_TALLY)),
-                deliveries=tuple(
-                    DeliveryTally(row.destination, row.state, row.number, row.tries) for row in rows
-                ),
+                deliveries=tuple(DeliveryTally(row.destination, row.state, row.number) for row in rows),
                 ages=_ages(rows, now),
                 oldest_unprocessed_s=0.0 if oldest is None else max(0.0, now - oldest),
-                repeats=_total(connection, _i.repeats) + owed.get(("repeats", ""), 0),
-                conflicts=_total(connection, _i.conflict) + owed.get(("conflicts", ""), 0),
-                lost=_total(connection, _i.lost) + owed.get(("lost", ""), 0),
-                purged_attempts=tuple((to, count) for (name, to), count in owed.items() if name == "tries"),
+                counted=tallies.read(connection),
                 paused=tuple(connection.execute(sa.select(pauses.c.destination)).scalars()),
                 commitments=tuple(CommitmentTally(*row) for row in connection.execute(_COMMITMENT_TALLY)),
                 commitment_ages=tuple(
-                    QueueAge(name, max(0.0, now - at)) for name, at in connection.execute(_COMMITMENT_AGES)
+                    QueueAge(name, max(0.0, now - at))
+                    for name, at in connection.execute(_COMMITMENT_AGES)
+                    if at is not None
                 ),
                 promises=tuple(PromiseTally(*row) for row in connection.execute(_PROMISE_TALLY)),
                 oldest_promise_s=_oldest_promise_s(connection, now),
@@ -159,9 +164,3 @@ def _oldest(connection: sa.Connection, state: InstanceState) -> float | None:
         if found is not None:
             return float(found)
     return None
-
-
-def _total(connection: sa.Connection, column: sa.Column[int]) -> int:
-    """The sum of a column that is 0 almost everywhere; the literal 0 lets its partial index serve."""
-    query = sa.select(sa.func.coalesce(sa.func.sum(column), 0)).where(column > sa.literal_column("0"))
-    return int(connection.execute(query).scalar_one())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -13,6 +13,8 @@ from dicom_node.jobs import Arrival, InstanceState, Outcome, Work, check_instanc
 from dicom_node.ledger.database import Loss
 from dicom_node.ledger.deliveries import Deliveries
 from dicom_node.ledger.schema import BYTES_LOST, RECEIVED, WORKING, Row, instances
+from dicom_node.ledger.tallies import count
+from dicom_node.metrics import CONFLICTS, LOST, PROCESSED, REPEATS, UNKNOWN, VERDICTS, Reading
 
 #: an instance that loses its worker this often is quarantined
 LOST_LIMIT = 2
@@ -34,13 +36,20 @@ class Added:
 class Instances(Deliveries):
     """The life of an instance until its deliveries are queued."""
 
-    def add(self, arrival: Arrival, blob: str, size: int) -> Added:
+    def add(self, arrival: Arrival, blob: str, size: int, readings: Iterable[Reading] = ()) -> Added:
         """Record an arrival whose bytes are in the spool; on return it may be acknowledged.
 
         Threads that add at the same time share one sync. The same again starts nothing, unless the bytes had
-        been lost: then it takes the place of what was lost.
+        been lost: then it takes the place of what was lost. `readings` are counted with it.
         """
-        return self._together(lambda connection: self._add(connection, arrival, blob, size))
+
+        def record(connection: sa.Connection) -> Added:
+            added = self._add(connection, arrival, blob, size)
+            what = [REPEATS] if added.duplicate else [CONFLICTS] if added.conflict else []
+            count(connection, [*readings, *map(Reading, what)])
+            return added
+
+        return self._together(record)
 
     def _add(self, connection: sa.Connection, arrival: Arrival, blob: str, size: int) -> Added:
         same_uid = connection.execute(
@@ -111,7 +120,7 @@ class Instances(Deliveries):
             self._change_work(connection, work, {"lease_until": self._clock() + lease_s})
 
     def finish(self, work: Work, outcome: Outcome, *, priority: int = 0) -> None:
-        """Record what became of an instance and queue its deliveries, in one transaction.
+        """Record what became of an instance, count what was found, queue its deliveries; one transaction.
 
         Deliveries of higher `priority` are sent first.
 
@@ -133,6 +142,8 @@ class Instances(Deliveries):
         with self._writing() as connection:
             self._change_work(connection, work, _outcome_values(outcome))
             self._note(connection, work.id, outcome.state, reason=outcome.reason)
+            judged = [Reading(VERDICTS, (work.arrival.route, outcome.finding))] if outcome.finding else []
+            count(connection, [*outcome.readings, *judged])
             self._queue(connection, work.id, outcome.destinations, priority)
 
     def release(self, work: Work, at: float, reason: str) -> None:
@@ -161,11 +172,13 @@ class Instances(Deliveries):
 
     def _take_back_work(self, connection: sa.Connection, which: sa.ColumnElement[bool], loss: Loss) -> int:
         """End leases whose holder is gone; what has lost too many is quarantined, the rest waits again."""
-        count = _i.interrupted if loss is Loss.RESTART else _i.lost
+        losses = _i.interrupted if loss is Loss.RESTART else _i.lost
         limit = INTERRUPTED_LIMIT if loss is Loss.RESTART else LOST_LIMIT
-        rows = connection.execute(sa.select(_i.id, count).where(WORKING, which)).all()
+        rows = connection.execute(sa.select(_i.id, losses).where(WORKING, which)).all()
+        if loss is not Loss.RESTART:
+            count(connection, [Reading(LOST)] * len(rows))
         for identity, before in rows:
-            values: dict[str, object] = {count.name: before + 1, "next_at": self._clock()}
+            values: dict[str, object] = {losses.name: before + 1, "next_at": self._clock()}
             if before + 1 < limit:
                 values |= {"state": InstanceState.RECEIVED}
                 self._note(connection, identity, "lost", reason=loss)
@@ -176,6 +189,7 @@ class Instances(Deliveries):
                     "reason": "killed-its-worker",
                 }
                 self._note(connection, identity, InstanceState.QUARANTINED, reason="killed-its-worker")
+                count(connection, [Reading(PROCESSED, (UNKNOWN, "quarantined"))])
             connection.execute(sa.update(instances).where(_i.id == identity).values(values))
         return len(rows)
 

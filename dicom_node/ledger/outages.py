@@ -7,8 +7,10 @@ from collections.abc import Iterable
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
+from dicom_node.ledger import tallies
 from dicom_node.ledger.database import Database
-from dicom_node.ledger.schema import attempts, outages
+from dicom_node.ledger.schema import outages
+from dicom_node.metrics import RESULTS
 
 
 class Outages(Database):
@@ -27,10 +29,10 @@ class Outages(Database):
 
     def results(self) -> dict[tuple[str, str], int]:
         """(destination that was asked, bounded word for how it ended) -> attempts, all that ever were."""
-        columns = (attempts.c.destination, attempts.c.result, attempts.c.count)
         with self._reading() as connection:
-            rows = connection.execute(sa.select(*columns).order_by(*columns[:2]))
-            return {(name, result): int(count) for name, result, count in rows}
+            counted = tallies.read(connection)
+        ended = (each for each in counted if each.metric == RESULTS.name)
+        return {(each.labels[0], each.labels[1]): int(each.value) for each in ended}
 
     def went_down(self, destination: str, since: float) -> None:
         """Record that a destination is down; if it was already, since the earlier moment."""
@@ -58,12 +60,3 @@ def hurry(connection: sa.Connection, destinations: Iterable[str]) -> None:
     """Have those of the destinations that are down asked at once."""
     names = list(destinations)
     connection.execute(sa.update(outages).where(outages.c.destination.in_(names)).values(hurry=1))
-
-
-def count_attempt(connection: sa.Connection, destination: str, result: str) -> None:
-    """Add one to the attempts that ended so; inside the transaction that records the end."""
-    made = sqlite.insert(attempts).values(destination=destination, result=result, count=1)
-    more = made.on_conflict_do_update(
-        index_elements=[attempts.c.destination, attempts.c.result], set_={"count": attempts.c.count + 1}
-    )
-    connection.execute(more)

@@ -10,13 +10,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from dicom_node.ledger.conversions import converted_for_waiting, forget_conversions, known_conversions
 from dicom_node.ledger.database import Database
-from dicom_node.ledger.schema import FINISHED, UNSETTLED, carried, deliveries, events, instances
+from dicom_node.ledger.schema import FINISHED, UNSETTLED, deliveries, events, instances
 
-_i, _d, _e, _c = instances.c, deliveries.c, events.c, carried.c
+_i, _d, _e = instances.c, deliveries.c, events.c
 
 #: rows that one step of a purge looks at, and so the most that it deletes
 _WINDOW = 500
@@ -81,7 +80,6 @@ class Retention(Database):
         with self._writing() as connection:
             # again, because somebody may have come to need one since
             ripe = connection.execute(self._ripe(ripe, before)).scalars().all()
-            _carry_over(connection, ripe)
             forget_conversions(connection, ripe)
             gone = connection.execute(sa.delete(deliveries).where(_d.instance_id.in_(ripe))).rowcount
             connection.execute(sa.delete(events).where(_e.instance_id.in_(ripe)))
@@ -97,24 +95,3 @@ class Retention(Database):
         recent = sa.exists().where(_e.instance_id == _i.id, _e.at >= before)
         keeping = (unsettled, recent, *self._bound())
         return sa.select(_i.id).where(_i.id.in_(numbers), FINISHED, *(sa.not_(each) for each in keeping))
-
-
-def _carry_over(connection: sa.Connection, numbers: Sequence[int]) -> None:
-    """Add what the counters owe to these instances to what is carried."""
-    sums = sa.select(
-        *(sa.func.coalesce(sa.func.sum(column), 0) for column in (_i.repeats, _i.conflict, _i.lost))
-    )
-    found = connection.execute(sums.where(_i.id.in_(numbers))).one()
-    rows = [
-        {"name": name, "destination": "", "value": value}
-        for name, value in zip(("repeats", "conflicts", "lost"), found, strict=True)
-    ]
-    tries = sa.select(_d.destination, sa.func.sum(_d.tries)).where(_d.instance_id.in_(numbers))
-    rows += [
-        {"name": "tries", "destination": name, "value": value}
-        for name, value in connection.execute(tries.group_by(_d.destination))
-    ]
-    add = upsert(carried)
-    add = add.on_conflict_do_update([_c.name, _c.destination], set_={"value": _c.value + add.excluded.value})
-    if rows := [row for row in rows if row["value"]]:
-        connection.execute(add, rows)

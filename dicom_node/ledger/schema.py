@@ -63,7 +63,6 @@ deliveries = sa.Table(
     sa.Column("state", sa.Text),
     sa.Column("next_at", sa.Float),
     sa.Column("attempts", sa.Integer),
-    sa.Column("tries", sa.Integer),
     sa.Column("lease_until", sa.Float),
     sa.Column("token", sa.Integer),
     sa.Column("status", sa.Integer),
@@ -88,14 +87,6 @@ outages = sa.Table(
     sa.Column("hurry", sa.Integer),
 )
 
-attempts = sa.Table(
-    "attempts",
-    METADATA,
-    sa.Column("destination", sa.Text, primary_key=True),
-    sa.Column("result", sa.Text, primary_key=True),
-    sa.Column("count", sa.Integer),
-)
-
 events = sa.Table(
     "events",
     METADATA,
@@ -109,12 +100,39 @@ events = sa.Table(
 
 pauses = sa.Table("pauses", METADATA, sa.Column("destination", sa.Text), sa.Column("since", sa.Float))
 
-carried = sa.Table(
-    "carried",
+tallies = sa.Table(
+    "tallies",
     METADATA,
-    sa.Column("name", sa.Text),
-    sa.Column("destination", sa.Text),
-    sa.Column("value", sa.Integer),
+    sa.Column("metric", sa.Text, primary_key=True),
+    sa.Column("labels", sa.Text, primary_key=True),
+    sa.Column("bound", sa.Text, primary_key=True),
+    sa.Column("value", sa.Float),
+)
+
+# kept by triggers, see migrations/0006_tallies.sql
+instance_counts = sa.Table(
+    "instance_counts",
+    METADATA,
+    sa.Column("state", sa.Text, primary_key=True),
+    sa.Column("result", sa.Text, primary_key=True),
+    sa.Column("reason", sa.Text, primary_key=True),
+    sa.Column("count", sa.Integer),
+)
+
+delivery_counts = sa.Table(
+    "delivery_counts",
+    METADATA,
+    sa.Column("destination", sa.Text, primary_key=True),
+    sa.Column("state", sa.Text, primary_key=True),
+    sa.Column("count", sa.Integer),
+)
+
+commitment_counts = sa.Table(
+    "commitment_counts",
+    METADATA,
+    sa.Column("destination", sa.Text, primary_key=True),
+    sa.Column("state", sa.Text, primary_key=True),
+    sa.Column("count", sa.Integer),
 )
 
 runs = sa.Table(

@@ -45,7 +45,8 @@ MEANINGS: Mapping[str, Meaning] = {
         "good",
         "✓",
         "The record opens with the key, the header agrees with it, and every pixel is what it was made for.",
-        "Who held the key, whether its clock was right, and header fields that did not travel in the record.",
+        "Who held the key, whether its clock was right, whether other images are missing, and header fields "
+        "that did not travel in the record.",
         ("G2", "G3", "G4", "N6", "N9", "N10"),
     ),
     "header-altered": Meaning(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -192,20 +193,13 @@ def test_recover_works_with_several_processes(site: Site, tmp_path: Path) -> Non
     assert pixels.digest(restored) == pixels.digest(pixels.read(site.images / "ct"))
 
 
-@pytest.fixture
-def many(marked: bytes, tmp_path: Path) -> Path:
-    folder = tmp_path / "many"
+@contextlib.contextmanager
+def running(site: Site, folder: Path, instances: int) -> Iterator[subprocess.Popen[str]]:
+    """A command that has begun to judge so many instances, its judges at work."""
     folder.mkdir()
-    (folder / "0000").write_bytes(marked)
-    for n in range(1, 400):
-        (folder / f"{n:04}").symlink_to(folder / "0000")
-    return folder
-
-
-@pytest.fixture
-def running(site: Site, many: Path) -> Iterator[subprocess.Popen[str]]:
-    """A command that has begun to judge, its judges at work."""
-    command = [str(each) for each in (COMMAND, "verify", many, "--jobs", "2", "--keys", site.keys)]
+    for n in range(instances):
+        (folder / f"{n:04}").symlink_to(site.marked / "ct")
+    command = [str(each) for each in (COMMAND, "verify", folder, "--jobs", "2", "--keys", site.keys)]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as child:
@@ -219,27 +213,28 @@ def descendants(child: subprocess.Popen[str]) -> list[psutil.Process]:
     return psutil.Process(child.pid).children(recursive=True)
 
 
-def test_a_judge_that_is_killed_costs_nothing(running: subprocess.Popen[str]) -> None:
-    judge = next(each for each in descendants(running) if "spawn_main" in " ".join(each.cmdline()))
-    judge.kill()
-    out, err = running.communicate(timeout=120)
-    assert (running.returncode, err) == (0, "")
-    assert out.splitlines()[-1] == "400 authentic"
+def test_a_judge_that_is_killed_costs_nothing(site: Site, tmp_path: Path) -> None:
+    with running(site, tmp_path / "many", 40) as child:
+        judge = next(each for each in descendants(child) if "spawn_main" in " ".join(each.cmdline()))
+        judge.kill()
+        out, err = child.communicate(timeout=120)
+    assert (child.returncode, err) == (0, "")
+    assert out.splitlines()[-1] == "40 authentic"
 
 
 @pytest.mark.parametrize("ended_by", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_no_process_outlives_the_command(running: subprocess.Popen[str], ended_by: signal.Signals) -> None:
+def test_no_process_outlives_the_command(site: Site, tmp_path: Path, ended_by: signal.Signals) -> None:
     """Ctrl-C reaches the whole group, as from a terminal; the others one process."""
-    others = descendants(running)
-    assert others
-    if ended_by is signal.SIGINT:
-        os.killpg(running.pid, ended_by)
-    else:
-        running.send_signal(ended_by)
-    _, err = running.communicate(timeout=30)
-    _, alive = psutil.wait_procs(others, timeout=10)
-    assert alive == []
+    with running(site, tmp_path / "many", 2000) as child:
+        others = descendants(child)
+        assert others
+        if ended_by is signal.SIGINT:
+            os.killpg(child.pid, ended_by)
+        else:
+            child.send_signal(ended_by)
+        _, err = child.communicate(timeout=60)
+    assert psutil.wait_procs(others, timeout=30)[1] == []
     if ended_by is not signal.SIGKILL:
         assert "Traceback" not in err
-        assert running.returncode == 1
+        assert child.returncode == 1
         assert err.startswith("dicom-node: interrupted")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dicom_node import config, log
 from tests.architecture.repository import ROOT
-from tools import make_conformance, make_logging_doc, make_settings_doc
+from tools import make_conformance, make_dashboard, make_logging_doc, make_metrics_doc, make_settings_doc
 from tools.generated import filled
 
 
@@ -45,6 +45,16 @@ def test_no_meaning_is_given_to_a_line_that_is_gone() -> None:
 def test_a_stale_table_is_noticed() -> None:
     stale = "<!-- generated: a -->\nold\n<!-- end -->"
     assert filled(stale, {"a": "new"}) == "<!-- generated: a -->\nnew\n<!-- end -->"
+
+
+def test_the_metrics_are_those_of_the_table() -> None:
+    text = make_metrics_doc.DOCUMENT.read_text("utf-8")
+    assert text == make_metrics_doc.rendered()
+    assert "| `dicom_node_store_requests_total` | counter | `peer`, `status` |" in text
+
+
+def test_the_dashboard_is_that_of_its_table() -> None:
+    assert make_dashboard.DOCUMENT.read_text("utf-8") == make_dashboard.rendered()
 
 
 def test_the_schema_for_editors_is_that_of_the_models() -> None:

@@ -10,6 +10,12 @@ import pytest
 from benchmarks.stand import Node, Peer, Setup, objects, wait_until
 from benchmarks.wire import head_of
 from benchmarks.witnesses import Archive, Modality, account, data_set_digest
+from blessmark import pixels
+from blessmark.payload.record import FULL_FIELDS
+from blessmark.segment import segmenter
+from dicom_node.keys import FileKeyRing
+from dicom_node.ledger import Ledger
+from dicom_node.protect import Site, protect, written
 from tests.crash.conftest import Nodes
 from tests.crash.trap import FILE_POINTS, LEDGER_POINTS, PASS, POINT
 
@@ -60,6 +66,43 @@ def test_a_node_killed_while_it_recovers_recovers_the_next_time(
     assert node.wait() == -signal.SIGKILL, "the point was never reached"
     node.start()
     _delivers_all(node, archive, modality, paths, "pass")
+
+
+@pytest.mark.parametrize("point", ["output written, not finished", "finished, nobody told"])
+def test_a_receiver_killed_while_it_restores_restores_again_to_the_same_bytes(
+    tmp_path: Path, nodes: Nodes, archive: Archive, point: str
+) -> None:
+    originals = objects(tmp_path / "in", _OBJECTS)
+    node = nodes(Setup({"archive": Peer(archive.port)}, "recover"))
+    site = Site("n", FileKeyRing.load(node.keys), segmenter("anatomy"), FULL_FIELDS)
+    marked = [_protected(path, tmp_path / "marked", site) for path in originals]
+    node.start("tests.crash.trap", _trap(point))
+    modality = Modality(node.port, marked)
+    modality.start()
+    assert node.wait() == -signal.SIGKILL, "the point was never reached"
+    node.start()
+    _delivers_all(node, archive, modality, marked, "recover")
+    sent = {head_of(path).sop_instance_uid: {data_set_digest(path)} for path in originals}
+    assert {uid: set(digests) for uid, digests in archive.digests().items()} == sent
+    assert _verdicts(node) == {"authentic": _OBJECTS}, "each is counted once, whatever was done twice"
+
+
+def _protected(path: Path, folder: Path, site: Site) -> Path:
+    folder.mkdir(exist_ok=True)
+    ds = pixels.read(path)
+    assert protect(ds, site, 0).changed
+    target = folder / path.name
+    target.write_bytes(written(ds))
+    return target
+
+
+def _verdicts(node: Node) -> dict[str, int]:
+    """Finding -> how often, from the ledger of a node that has stopped."""
+    book = Ledger(node.state / "ledger.sqlite")
+    try:
+        return {finding: count for (_, finding), count in book.verdicts().items()}
+    finally:
+        book.close()
 
 
 def _trap(point: str) -> dict[str, str]:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import json
 import tempfile
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,9 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pynetdicom import AE
 from pynetdicom.association import Association
+from pynetdicom.dsutils import encode
 from pynetdicom.pdu_primitives import A_ASSOCIATE, P_DATA
+from pynetdicom.presentation import build_context
 
 from blessmark import pixels
 from blessmark.errors import PixelError, RecordError, WatermarkError
@@ -28,16 +32,18 @@ from blessmark.payload import erasure, packets, record
 from blessmark.segment import segmenter
 from blessmark.types import Frame
 from blessmark.verify import verify
-from dicom_node import config, keys, review
-from dicom_node.dimse import patches, scp
+from dicom_node import config, inquiry, keys, review, web
+from dicom_node.dimse import patches, query, scp
 from dicom_node.dimse.contexts import is_accepted_class
 from dicom_node.dimse.reception import Intake, Reception
 from dicom_node.dimse.structure import StructureWalk
-from dicom_node.errors import ConfigError, DataSetError, KeyFileError, NodeError
+from dicom_node.errors import ConfigError, DataSetError, InputError, KeyFileError, NodeError, PeerError
+from dicom_node.inquiry import Level
 from dicom_node.jobs import Arrival
 from dicom_node.originals import Originals
+from dicom_node.sources import found
 from dicom_node.spool import Spool
-from tests import wire
+from tests import media, wire
 from tests.builders import Encoding, ct, dataset, file_bytes, mr, phantom, us
 from tests.data_sets import BIG, DEFLATED, EXPLICIT, IMPLICIT, JPEG, Writer, simple
 from tests.fuzz import marked
@@ -247,8 +253,8 @@ def message(data: bytes) -> None:
     _, shards = packets.unpack(packet)
     points = np.concatenate([packets.points(data[0] + tile, 4) for tile in range(len(shards) // 4 + 1)])
     groups = np.arange(len(shards)) // 4
-    for found in erasure.decode(points[: len(shards)], shards, count, groups=groups):
-        packets.message_of(found.data)
+    for decoded in erasure.decode(points[: len(shards)], shards, count, groups=groups):
+        packets.message_of(decoded.data)
     with contextlib.suppress(RecordError):
         record.decode(rest, data[0])
     for parse in (Originals.from_bytes, pixels.Changes.from_bytes):
@@ -280,13 +286,87 @@ def ring(data: bytes) -> None:
 
 
 def ring_seeds() -> Sequence[bytes]:
-    """A ring of two keys."""
+    """A ring of two keys, and one with a key to come and one that is revoked."""
     return [
+        b"key 1 2026-01-31T09:00:00Z "
+        + b"7f" * 32
+        + b"\nkey 2 2027-01-31T09:00:00Z "
+        + b"01" * 32
+        + b"\nkey 3 2027-01-31T09:00:00Z "
+        + b"02" * 32
+        + b"\ncurrent 2\ncurrent 3 from 2027-02-15T00:00:00Z\nrevoked 1 2027-03-01T12:00:00Z\n",
         b"# keys\nkey 1 2026-01-31T09:00:00Z "
         + b"7f" * 32
         + b"\nkey 2 2027-01-31T09:00:00Z "
         + b"01" * 32
-        + b"\ncurrent 2\n"
+        + b"\ncurrent 2\n",
+    ]
+
+
+@functools.cache
+def _disc() -> Path:
+    return Path(tempfile.mkdtemp(dir=_spool().folder))
+
+
+def medium(data: bytes) -> None:
+    """What an auditor was given: an index of files, an archive, or a stream; nothing is left behind."""
+    name = {0: "DICOMDIR", 1: "x.zip"}.get(data[0] if data else 0, "-")
+    path = _disc() / name
+    with contextlib.suppress(InputError):
+        if name == "-":
+            list(found(["-"], _disc(), io.BytesIO(data[1:])))
+            return
+        path.write_bytes(data[1:])
+        list(found([str(path), str(_disc())], _disc(), io.BytesIO()))
+    path.unlink()
+    assert list(_disc().iterdir()) == []
+
+
+def medium_seeds() -> Sequence[bytes]:
+    """One of each, whole."""
+    index, instance = media.dicomdir(["A\\B", "..\\C", "D"], unused=["E"]), file_bytes(ct(16, 16))
+    archive = media.zipped({"cd/DICOMDIR": index, "cd/A/B": instance, "x/../../y": instance, "z": b"text"})
+    return [b"\0" + index, b"\1" + archive, b"\2" + instance]
+
+
+def answer(data: bytes) -> None:
+    """What an archive answers: matches by C-FIND or QIDO-RS, objects by WADO-RS."""
+    kind, rest = data[0] % 4 if data else 0, data[1:]
+    wanted = [key for level in inquiry.RETURNED.values() for key in level]
+    if kind < 2:
+        context = build_context(query.STUDY_ROOT_FIND, (EXPLICIT, IMPLICIT)[kind])
+        row = inquiry.row_of(Level.IMAGE, query.decoded(io.BytesIO(rest), context), wanted)
+    elif kind == 2:
+        with contextlib.suppress(ValueError):
+            value = json.loads(rest)
+            row = inquiry.row_of_json(Level.IMAGE, value if isinstance(value, dict) else {}, wanted)
+            assert all(isinstance(row.get(key), str) for key in wanted)
+        return
+    else:
+        with contextlib.suppress(PeerError):
+            for part in web.parts(iter([rest]), "multipart/related; boundary=xx"):
+                b"".join(part)
+        return
+    assert not [each for key in wanted for each in row.get(key) if unicodedata.category(each)[0] == "C"]
+
+
+def answer_seeds() -> Sequence[bytes]:
+    """One of each."""
+    match = mr(
+        16,
+        16,
+        SpecificCharacterSet=["", "ISO 2022 IR 87"],
+        PatientName="Yamada^Tarou=\u5c71\u7530",
+        InstanceNumber=3,
+    )
+    del match.PixelData
+    explicit, implicit = (encode(match, is_implicit, True) or b"" for is_implicit in (False, True))
+    message = b"--xx\r\nContent-Type: application/dicom\r\n\r\none\r\n--xx\r\n\r\ntwo\r\n--xx--"
+    return [
+        b"\0" + explicit,
+        b"\1" + implicit,
+        b"\2" + json.dumps(match.to_json_dict()).encode(),
+        b"\3" + message,
     ]
 
 
@@ -299,4 +379,6 @@ TARGETS: Mapping[str, Target] = {
     "message": Target(message, message_seeds, longest=4096),
     "settings": Target(settings, settings_seeds),
     "ring": Target(ring, ring_seeds, longest=1024),
+    "medium": Target(medium, medium_seeds),
+    "answer": Target(answer, answer_seeds),
 }

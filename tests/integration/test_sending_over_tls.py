@@ -19,7 +19,7 @@ import pytest
 from pynetdicom import AE
 
 from dicom_node import security
-from dicom_node.commitment import Due, Report
+from dicom_node.commitment import Ask, Due, Reference, Report
 from dicom_node.config import Destination, Query, Requester, Tls
 from dicom_node.dimse import commit
 from dicom_node.dimse.retrieve import DimseArchive
@@ -28,7 +28,7 @@ from dicom_node.errors import PeerError, TlsError
 from dicom_node.inquiry import Level, Order
 from dicom_node.landing import Landing
 from tests.certificates import Authority
-from tests.commitment_peers import Modality, answers
+from tests.commitment_peers import CT, Archive, Modality, answers, wait_until
 from tests.shelf import Shelf, instance
 from tests.unit.node import test_store as plain
 from tests.unit.node.test_store import job, part10, peer
@@ -201,6 +201,30 @@ def test_an_answer_about_commitment_goes_over_tls(archive_shows: ssl.SSLContext,
             commit.deliver(said, requester, Tls())
     finally:
         modality.stop()
+
+
+def test_a_destination_is_asked_for_commitment_over_tls_and_answers_on_the_same_connection(
+    archive_shows: ssl.SSLContext, tls: Tls
+) -> None:
+    reports: list[Report] = []
+
+    def take(report: Report) -> bool:
+        reports.append(report)
+        return True
+
+    desk = commit.Desk(lambda _request: None, take)
+    archive = Archive(0)
+    archive.channel, archive.stored = "same", {"1.2.3": 1}
+    archive.start()
+    try:
+        where = plain.destination(archive.port, tls=True, commitment=True)
+        inquirer = commit.Inquirer("archive", where, "NODE", desk, 10.0, tls)
+        assert inquirer.ask(Ask(1, "archive", "1.2.9", (Reference(CT, "1.2.3"),), 1)) == 0x0000
+        wait_until(lambda: reports)
+        inquirer.close()
+    finally:
+        archive.stop()
+    assert [dict(report.answers) for report in reports] == [{Reference(CT, "1.2.3"): 0}]
 
 
 # ---- archives that are asked ----

@@ -72,10 +72,10 @@ class Storescp:
 
 
 @contextlib.contextmanager
-def storescp(folder: Path) -> Iterator[Storescp]:
+def storescp(folder: Path, *options: str) -> Iterator[Storescp]:
     port = free_port()
     folder.mkdir(parents=True)
-    command = ("/usr/bin/storescp", "--fork", "+xa", "--output-directory", folder, str(port))
+    command = ("/usr/bin/storescp", "--fork", "+xa", *options, "--output-directory", folder, str(port))
     with process(*command, log=folder.with_suffix(".log")):
         wait_until(lambda: listens(port), 20, "storescp listens")
         yield Storescp(port, folder)
@@ -173,10 +173,13 @@ def node(
     port: int | None = None,
     options: str = "",
     node_keys: str = "",
+    route: str = "",
+    retry: str = "first_s: 1.0",
 ) -> Iterator[RunningNode]:
     """A node that sends everything to all `destinations`, name -> (AE title, port).
 
-    `more` is YAML to add, `options` more keys of every destination, `node_keys` more of the node itself.
+    `more` is YAML to add; `options` are more keys of every destination, `node_keys` of the node, `route` of
+    the route; `retry` is how destinations are tried again.
     """
     folder.mkdir(parents=True, exist_ok=True)
     keys = folder / "keyring"
@@ -185,7 +188,7 @@ def node(
     port = port or free_port()
     config = folder / "node.yaml"
     peers = "".join(
-        f"  {name}: {{ae_title: {ae}, host: 127.0.0.1, port: {peer}, retry: {{first_s: 1.0}}{options}}}\n"
+        f"  {name}: {{ae_title: {ae}, host: 127.0.0.1, port: {peer}, retry: {{{retry}}}{options}}}\n"
         for name, (ae, peer) in destinations.items()
     )
     config.write_text(
@@ -194,7 +197,7 @@ def node(
         f"keys: {{ring: {keys}}}\n"
         "workers: {count: 2}\n"
         f"destinations:\n{peers}"
-        f"routes:\n  - {{name: all, role: {role}, destinations: [{', '.join(destinations)}]}}\n"
+        f"routes:\n  - {{name: all, role: {role}, destinations: [{', '.join(destinations)}]{route}}}\n"
         "http: {port: null}\n" + more
     )
     log = folder / "node.log"

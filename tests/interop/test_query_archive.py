@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -206,3 +207,49 @@ def test_dcmtk_is_asked_and_sends(archive: Archive, way: str, tmp_path: Path) ->
         done = dicom_node("query", "verify", *peer, "--retrieve", way, "--patient-id", "P-1", *keys)
         assert done.returncode == 0, done.stdout + done.stderr
         assert done.stdout.splitlines()[-1] == "8 authentic"
+
+
+def test_pages_are_written_as_by_verify(archive: Archive, tmp_path: Path) -> None:
+    pages, keys = tmp_path / "pages", ("--keys", str(archive.keys))
+    done = archive.query(
+        "verify", "get", "--study", archive.study, "--summary-only", "--html", str(pages), *keys
+    )
+    assert done.returncode == 0, done.stderr
+    assert "open it in a browser" in done.stderr
+    assert list(pages.glob("*.html"))
+    assert done.stdout.splitlines()[-1] == "8 authentic"
+
+
+_FETCH = """
+import sys
+from dicom_node import cli
+code = cli.main(sys.argv[1:])
+(peak,) = (line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print("peak", peak)
+raise SystemExit(code)
+"""
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_object_of_a_hundred_megabytes_is_never_in_memory(
+    archive: Archive, way: str, tmp_path: Path
+) -> None:
+    ds = builders.ct(16, 16, PatientID="LARGE", StudyInstanceUID="1.2.9", SeriesInstanceUID="1.2.9.1")
+    ds.Rows = ds.Columns = 7168
+    ds.PixelData = bytes(range(256)) * (7168 * 7168 * 2 // 256)
+    content = builders.file_bytes(ds)
+    name = archive.orthanc.store(content)
+    command = ["query", "fetch", "--config", str(archive.config), "--peer", way, "--study", "1.2.9"]
+    done = subprocess.run(
+        [sys.executable, "-c", _FETCH, *command, "--out", str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    archive.orthanc.remove(name)
+    assert done.returncode == 0, done.stderr
+    (path,) = (tmp_path / "out").glob("*.dcm")
+    assert dcmread(path).PixelData == ds.PixelData
+    kilobytes = int(done.stdout.split()[-1])
+    assert kilobytes < 130_000, f"{kilobytes} kB; the object has {len(content) // 1024}"

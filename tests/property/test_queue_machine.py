@@ -25,6 +25,7 @@ from dicom_node.errors import StaleLease
 from dicom_node.housekeeping import reconcile
 from dicom_node.jobs import Arrival, DeliveryState, InstanceState, Outcome, Send, Work
 from dicom_node.ledger import INTERRUPTED_LIMIT, LOST_LIMIT, Ledger
+from dicom_node.metrics import ATTEMPTS, REPEATS, RESULTS, DeliveryTally, InstanceTally
 from dicom_node.spool import Spool
 
 _DESTINATIONS = ("pacs", "vna")
@@ -73,6 +74,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.instances: dict[int, Instance] = {}
         self.known: dict[tuple[str, bytes], int] = {}
         self.repeats = 0
+        self.counted: dict[tuple[str, tuple[str, ...], str], float] = {}
         self.paused: set[str] = set()
         self.open()
 
@@ -308,8 +310,29 @@ class QueueMachine(RuleBasedStateMachine):
         assert dict(counts.instances) == {state: instances[state] for state in InstanceState}
         assert dict(counts.deliveries) == {state: deliveries[state] for state in DeliveryState}
         snapshot = self.ledger.snapshot()
-        assert snapshot.repeats == self.repeats
+        assert snapshot.total(REPEATS) == self.repeats
         assert set(snapshot.paused) == self.paused
+
+    @invariant()
+    def what_the_triggers_count_is_what_the_rows_say(self) -> None:
+        snapshot = self.ledger.snapshot()
+        with self.ledger._reading() as connection:
+            instances = connection.exec_driver_sql(
+                "SELECT state, result, reason, count(*) FROM instances GROUP BY 1, 2, 3"
+            ).all()
+            deliveries = connection.exec_driver_sql(
+                "SELECT destination, state, count(*) FROM deliveries GROUP BY 1, 2"
+            ).all()
+        assert set(snapshot.instances) == {InstanceTally(*row) for row in instances}
+        assert set(snapshot.deliveries) == {DeliveryTally(*row) for row in deliveries}
+
+    @invariant()
+    def no_counter_falls(self) -> None:
+        snapshot = self.ledger.snapshot()
+        counted = {(each.metric, each.labels, each.bound): each.value for each in snapshot.counted}
+        assert all(counted[key] >= value for key, value in self.counted.items())
+        assert snapshot.total(RESULTS) <= snapshot.total(ATTEMPTS), "each end is an attempt"
+        self.counted = counted
 
     @invariant()
     def whatever_is_still_needed_is_there(self) -> None:

@@ -198,7 +198,11 @@ def digest(ds: Dataset) -> bytes:
 
 def encoded(ds: Dataset, tag: int, encoding: Encoding) -> bytes:
     """One element of the data set, written by pydicom."""
-    item = _item(ds, tag)
+    return written(ds, _item(ds, tag), encoding)
+
+
+def written(ds: Dataset, item: Item, encoding: Encoding) -> bytes:
+    """An element as pydicom writes it into the data set."""
     if isinstance(item, RawDataElement) and not _is_written_as(item, encoding):
         item = _decoded(ds, item)
     if isinstance(item, RawDataElement) and item.value is None:

@@ -10,6 +10,7 @@ The pixels themselves are not part of it: the watermark gives them back.
 from __future__ import annotations
 
 import io
+import itertools
 import struct
 import zlib
 from collections.abc import Iterable
@@ -19,7 +20,7 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 
 from blessmark.errors import PixelError
-from blessmark.pixels import elements, layout
+from blessmark.pixels import elements, layout, lengths
 from blessmark.pixels.header import PIXEL_DESCRIPTION
 from blessmark.pixels.layout import NO_TAG, PIXEL_DATA, Encoding, Layout, Piece
 
@@ -148,7 +149,10 @@ def original(found: Changes) -> Dataset:
 
 
 def undo(ds: Dataset, found: Changes) -> bool:
-    """Take `found` back; whether `ds` is then proven to be the original, byte for byte."""
+    """Take `found` back; whether `ds` is then proven to be the original, byte for byte.
+
+    Where somebody wrote the lengths of sequences anew, those of the original are found by trial.
+    """
     for tag in found.added:
         if tag in ds:
             del ds[tag]
@@ -159,8 +163,15 @@ def undo(ds: Dataset, found: Changes) -> bool:
             ds[piece.tag] = piece.item
     if lying is None or lying.encoding != found.encoding:
         return False
-    layout.attach(ds, Layout(lying.encoding, _merged(lying.pieces, put_back, found)))
-    return bool(found.digest) and layout.digest(ds) == found.digest
+    pieces = _merged(lying.pieces, put_back, found)
+    fixed = {tag for tag, _ in found.removed}
+    tried = lengths.variants(ds, pieces, lying.encoding, fixed) if found.digest else ()
+    for likely in itertools.chain((pieces,), tried):
+        layout.attach(ds, Layout(lying.encoding, likely))
+        if layout.digest(ds) == found.digest:
+            return True
+    layout.attach(ds, Layout(lying.encoding, pieces))
+    return False
 
 
 def _as_piece(tag: int, raw: bytes, encoding: Encoding) -> Piece:

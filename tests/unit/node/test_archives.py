@@ -33,6 +33,9 @@ class Paper:
         self.lost: set[str] = set()
         self.failing: list[PeerError] = []
         self.odd: list[Row] = []
+        #: what it says of those that are lost
+        self.named: list[str] = []
+        self.warned = 0
 
     def find(self, level: Level, keys: Keys, wanted: Sequence[str], limit: int | None) -> Iterator[Row]:
         self.asked.append((level, dict(keys)))
@@ -56,7 +59,8 @@ class Paper:
                 writer.write(uid.encode())
                 writer.keep()
         failed = len(self.lost & set(order.expected))
-        return Told(0xB000 if failed else 0, len(order.expected) - failed, failed)
+        status = 0xB000 if failed else 0
+        return Told(status, len(order.expected) - failed, failed, self.warned, tuple(self.named))
 
     def close(self) -> None:
         self.closed.set()
@@ -226,3 +230,11 @@ def test_one_uid_under_two_entries_is_gone_into_once() -> None:
     rows = list(found(paper, Inquiry(Level.SERIES)))
     assert [row.unique for row in rows if row.level is Level.SERIES] == ["1.1.1", "1.1.2", "1.2.1"]
     assert any("one UID" in note for note in paper.notes)
+
+
+def test_what_the_archive_itself_names_as_failed_is_told_as_such(tmp_path: Path) -> None:
+    paper = Paper()
+    paper.lost, paper.named, paper.warned = {"1.1.1.2"}, ["1.1.1.2"], 1
+    (missed,) = [one for one in collected(paper, tmp_path) if isinstance(one, Missed)]
+    assert missed.why == "the archive lists it among those that it could not send (status B000)"
+    assert paper.notes == ["it reported warnings about some of what it sent"]

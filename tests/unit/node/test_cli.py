@@ -80,6 +80,8 @@ def test_warnings_of_libraries_stay_quiet_and_sigterm_interrupts(command: types.
         ([], "required"),
         (["burn"], "invalid choice"),
         (["verify"], "PATH"),
+        (["verify", "x", "--jobs", "0"], "1 to 999"),
+        (["verify", "x", "--json", "--csv"], "not allowed with"),
         (["protect", "in"], "--out"),
         (["protect", "in", "--out", "out", "--max-change", "0"], "1 to 65535"),
         (["protect", "in", "--out", "out", "--max-change", "65536"], "1 to 65535"),
@@ -96,6 +98,10 @@ def test_a_wrong_command_line_exits_with_2(
         cli.main(arguments)
     assert ended.value.code == 2
     assert words in capsys.readouterr().err
+
+
+def test_standard_input_and_a_file_of_its_name_are_told_apart() -> None:
+    assert cli.parser().parse_args(["verify", "-", "./-"]).paths == ["-", "./-"]
 
 
 def test_arguments_arrive_as_values() -> None:

@@ -11,6 +11,7 @@ from dicom_node import cli
 from dicom_node.cli.asking import destination_of, inquiry_of, keys_of, opened
 from dicom_node.errors import ConfigError, UsageError
 from dicom_node.inquiry import Level
+from tests.shelf import Shelf, instance
 
 _YAML = """\
 query:
@@ -130,6 +131,30 @@ def test_the_key_ring_is_of_the_command_line_or_of_the_file_or_the_usual_one(
     Path(config).write_text(_YAML + "keys: {ring: own-ring}\n")
     assert keys_of(parsed(*verify, action="verify", peer="pacs")) == tmp_path / "own-ring"
     assert keys_of(parsed(*verify, "--keys", "given", action="verify", peer="pacs")) == Path("given")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "levels"),
+    [
+        (("--study", "1.2.300"), ["STUDY"]),
+        (("--study", "1.2.300", "--series", "1.2.30.0"), ["SERIES"]),
+        (("--study", "1.2.300", "--series", "1.2.30.0", "--instance", "1.2.3.1"), ["IMAGE"]),
+        (("--patient-id", "P1", "-m", "SOPClassUID=1.2.840.10008.5.1.4.1.1.2"), ["IMAGE"]),
+    ],
+)
+def test_no_more_is_fetched_than_was_asked_for(
+    arguments: tuple[str, ...], levels: list[str], tmp_path: Path
+) -> None:
+    shelf = Shelf([instance(1), instance(2)])
+    with shelf.open() as settings:
+        name = tmp_path / "workstation.yaml"
+        name.write_text(
+            f"query: {{peers: {{x: {{ae_title: S, host: 127.0.0.1, port: {settings.port}, level: study}}}}}}"
+        )
+        args = parsed("--config", str(name), *arguments, action="verify", peer="x")
+        with opened(args) as asked, asked.collected(tmp_path / "out", asked.orders()) as collection:
+            assert list(collection)
+    assert [get.QueryRetrieveLevel for get in shelf.gets] == levels
 
 
 def test_what_is_asked_over_tls_does_not_send_in_the_clear(tmp_path: Path) -> None:

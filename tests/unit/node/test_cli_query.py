@@ -116,3 +116,13 @@ def test_an_archive_that_is_not_there_is_an_error_in_a_whole_document(
     document = json.loads(capsys.readouterr().out)
     assert document["instances"] == []
     assert "cannot be reached" in document["errors"][0]["error"]
+
+
+def test_what_has_no_uid_cannot_be_fetched_and_is_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = Shelf([instance(1), instance(2, SOPInstanceUID="not-a-uid")])
+    assert query("fetch", there, "--all", "--out", str(tmp_path)) == 1
+    shown = capsys.readouterr()
+    assert shown.out == "1 fetched, 1 error\n"
+    assert "rows without a usable UID" in shown.err

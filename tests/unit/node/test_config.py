@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from blessmark import types
 from dicom_node import config
-from dicom_node.config import Config, Role, Transcode
+from dicom_node.config import Config, OnFinding, Role, Transcode
 from dicom_node.errors import ConfigError
 
 _CONFIG_FOLDER = Path(__file__).resolve().parents[3] / "config"
@@ -325,12 +326,27 @@ class TestPrivacy:
             ("role: recover, deidentify: {profile: basic}", "belong to the role protect"),
             ("deidentify: {profile: basic}, on_error: pass", "would send identified objects"),
             ("deidentify: {retain: [uids, uids]}", "named twice"),
+            ("on_finding: {unmarked: hold}", "on_finding belongs to the roles recover and verify"),
+            ("label: always", "label belongs to the role recover"),
+            ("role: recover, on_finding: {unmraked: hold}", "header-altered"),
+            ("role: recover, on_finding: {authentic: hold}", "header-altered"),
+            ("role: recover, on_finding: {unmarked: keep}", "hold"),
             ('deidentify: {safe_private: ["0018,xx0C,EVEN"]}', "pattern"),
         ],
     )
     def test_what_would_do_harm_is_refused(self, keys: str, complaint: str) -> None:
         with pytest.raises(ConfigError, match=complaint):
             parse_route(keys)
+
+    def test_findings_go_by_name_then_by_other_then_by_role(self) -> None:
+        route = parse_route("role: recover, on_finding: {unmarked: pass, other: reject}")
+        assert (route.on("unmarked"), route.on("damaged")) == (OnFinding.PASS, OnFinding.REJECT)
+        assert parse_route("role: recover").on("unmarked") is OnFinding.HOLD
+        assert parse_route("role: verify").on("damaged") is OnFinding.PASS
+
+    def test_the_findings_are_those_of_the_engine(self) -> None:
+        words = {str(finding) for finding in types.Finding} - {"authentic"} | {"other"}
+        assert {str(finding) for finding in config.Finding} == words
 
     def test_nothing_is_taken_out_by_default(self) -> None:
         assert not parse_route("on_error: hold").deidentifies

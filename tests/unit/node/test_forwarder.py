@@ -21,6 +21,7 @@ from dicom_node.errors import ConversionError, LedgerUnavailable, PeerError, Spo
 from dicom_node.forwarder import Forwarder
 from dicom_node.jobs import Arrival, DeliveryState, InstanceState, Outcome, Send
 from dicom_node.ledger import Ledger
+from dicom_node.metrics import ATTEMPTS, DELIVERY_DELAY, STAGE_SECONDS
 from dicom_node.reach import after_restart
 from dicom_node.spool import Spool
 from tests.ledgers import Clock
@@ -71,7 +72,11 @@ class Site:
     """Spool, ledger and a forwarder whose bells nobody rings; with a `clock`, one that `run` moves."""
 
     def __init__(
-        self, folder: Path, destinations: Mapping[str, Mapping[str, Any]], clock: Clock | None = None
+        self,
+        folder: Path,
+        destinations: Mapping[str, Mapping[str, Any]],
+        clock: Clock | None = None,
+        steady: Clock | None = None,
     ) -> None:
         self.config = Config.model_validate(
             {
@@ -101,6 +106,7 @@ class Site:
             rest=lambda _name, _seconds: time.sleep(0.01),
             wake=lambda _name: None,
             clock=self.clock,
+            steady=steady,
         )
 
     def run(self, until: Callable[[], object], limit_s: float, step_s: float = 30.0) -> None:
@@ -139,8 +145,10 @@ class Site:
 def made(tmp_path: Path) -> Iterator[Callable[..., Site]]:
     sites: list[Site] = []
 
-    def make(*, clock: Clock | None = None, **destinations: Mapping[str, Any]) -> Site:
-        sites.append(Site(tmp_path, destinations, clock))
+    def make(
+        *, clock: Clock | None = None, steady: Clock | None = None, **destinations: Mapping[str, Any]
+    ) -> Site:
+        sites.append(Site(tmp_path, destinations, clock, steady))
         return sites[-1]
 
     yield make
@@ -305,7 +313,7 @@ def test_what_was_not_sent_because_the_ledger_refused_goes_back(
     site.forwarder.start()
     wait_until(lambda: site.tally("a") == {"delivered": 2})
     assert sum(len(sender.sent) for sender in FakeSender.made) == 2
-    assert site.ledger.snapshot().deliveries[0].attempts == 2
+    assert site.ledger.snapshot().total(ATTEMPTS, "a") == 2
 
 
 def test_the_association_is_released_when_there_is_nothing_to_send(
@@ -418,6 +426,50 @@ def test_days_of_outage_cost_few_attempts_and_lose_nothing(made: Callable[..., S
     assert len(pacs.taken) == 30
     assert clock() - back_at < 1.2 * 900 + 1.2 * 900 + 60
     assert site.ledger.outages() == {}
+
+
+def test_a_wall_clock_that_is_set_back_keeps_nobody_waiting(made: Callable[..., Site]) -> None:
+    """The machine was an hour ahead and is corrected while the destination is down."""
+    wall, steady = Clock(), Clock()
+    site = made(clock=wall, pacs={"retry": {"first_s": 10.0}}, steady=steady)
+    pacs = Peer("pacs", wall)
+    pacs.there = False
+    site.queue(1)
+    site.run(lambda: pacs.asked_at, 60.0)
+    pacs.there = True
+    wall.now -= 3600.0
+    watch = site.forwarder._sites["pacs"].watch
+    assert not watch.asks_next()
+    steady.now += 15.0
+    assert watch.asks_next()
+    assert watch.admits(object())
+
+
+def test_a_steady_clock_does_not_jump(monkeypatch: pytest.MonkeyPatch) -> None:
+    wall, passed = [5000.0], [70.0]
+    monkeypatch.setattr(forwarder.time, "time", lambda: wall[0])
+    monkeypatch.setattr(forwarder.time, "monotonic", lambda: passed[0])
+    steady = forwarder.steady_clock()
+    assert steady() == 5000.0
+    wall[0] = 1.0
+    passed[0] += 10.0
+    assert steady() == 5010.0
+
+
+def test_a_delivery_is_timed(made: Callable[..., Site]) -> None:
+    clock = Clock()
+    site = made(clock=clock, pacs={})
+    Peer("pacs", clock)
+    site.queue(2)
+    clock.now += 40.0
+    site.run(lambda: site.tally("pacs") == {DeliveryState.DELIVERED: 2}, DAY_S)
+    figures = site.ledger.snapshot()
+    assert figures.total(STAGE_SECONDS, "send") == 2
+    assert figures.total(DELIVERY_DELAY, "pacs") == 2
+    (waited,) = [
+        each.value for each in figures.counted if each.metric == DELIVERY_DELAY.name and not each.bound
+    ]
+    assert 80.0 <= waited < 300.0
 
 
 def test_an_operator_ends_the_wait(made: Callable[..., Site]) -> None:

@@ -19,6 +19,7 @@ from dicom_node.errors import LedgerError, SpoolError
 from dicom_node.housekeeping import Found, Housekeeper, reconcile
 from dicom_node.jobs import DeliveryState, InstanceState, Outcome
 from dicom_node.ledger import Ledger
+from dicom_node.metrics import STORES, Reading
 from dicom_node.spool import Blob, Spool
 from tests.ledgers import Clock, arrival, outcome
 
@@ -318,6 +319,64 @@ def test_a_short_disk_gives_up_what_is_delivered_before_its_time(
     assert kept_long.look(waiting[1].name), "not delivered yet"
     assert kept_long.look(unnamed.name)
     assert [line["count"] for line in lines if line["event"] == "relieved"] == [3]
+
+
+@pytest.mark.parametrize(
+    ("before_s", "removed", "took_s", "expected"),
+    [
+        (30.0, 5, 0.1, 30.0),
+        (30.0, 0, 0.1, 60.0),
+        (480.0, 0, 0.1, 960.0),
+        (960.0, 0, 0.1, 960.0),
+        (960.0, 1, 0.1, 30.0),
+        (30.0, 1, 90.0, 1800.0),
+    ],
+)
+def test_a_disk_that_stays_short_is_looked_through_ever_less_often(
+    before_s: float, removed: int, took_s: float, expected: float
+) -> None:
+    assert housekeeping.relief_wait_s(before_s, removed, took_s) == expected
+
+
+def test_only_when_it_is_short_and_due(scratch: Path, book: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, short, relieved = [1000.0], [True], []
+    monkeypatch.setattr(housekeeping.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(Spool, "is_short", lambda _self: short[0])
+    monkeypatch.setattr(Housekeeper, "relieve", lambda _self: relieved.append(now[0]) or 0)
+    keeper = Housekeeper(Spool(scratch / "spool", 0), book, 100.0)
+    for _ in range(30):
+        keeper.look()
+        now[0] += 5.0
+    assert relieved == [1000.0, 1060.0], "after 30 s doubled, then after 120 s"
+    short[0] = False
+    keeper.look()
+    short[0] = True
+    keeper.look()
+    assert len(relieved) == 3, "a disk that was not short in between is looked through at once"
+
+
+def test_the_spool_is_weighed_now_and_then(
+    spool: Spool, book: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(housekeeping.time, "monotonic", lambda: now[0])
+    keeper = Housekeeper(spool, book, 100.0)
+    assert keeper.spool_bytes is None
+    spool.put([b"12345"])
+    keeper.look()
+    assert keeper.spool_bytes == 5
+    spool.put([b"678"])
+    keeper.look()
+    assert keeper.spool_bytes == 5
+    now[0] += 31.0
+    keeper.look()
+    assert keeper.spool_bytes == 8
+
+
+def test_what_was_only_counted_is_written_every_few_seconds(spool: Spool, book: Ledger) -> None:
+    book.count_soon(Reading(STORES, ("other", "a700")))
+    Housekeeper(spool, book, 100.0).look()
+    assert book.snapshot().total(STORES) == 1
 
 
 def test_what_came_a_moment_ago_stays_even_then(scratch: Path, book: Ledger) -> None:

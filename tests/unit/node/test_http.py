@@ -28,9 +28,12 @@ class Gauge(Collector):
 class Site:
     def __init__(self) -> None:
         self.problems: list[str] = []
+        self.failures: list[str] = []
         self.gauge = Gauge()
         self.status = "<p>all is well</p>"
-        self.server = HttpServer("127.0.0.1", 0, self.gauge, lambda: self.problems, lambda: self.status)
+        self.server = HttpServer(
+            "127.0.0.1", 0, self.gauge, lambda: self.problems, lambda: self.failures, lambda: self.status
+        )
         self.server.start()
 
     def get(self, path: str, method: str = "GET") -> tuple[int, str]:
@@ -54,12 +57,18 @@ def test_metrics(site: Site) -> None:
     status, body = site.get("/metrics?x=1")
     assert status == 200
     assert "dicom_node_test 3.0" in body
+    assert "process_resident_memory_bytes" in body
 
 
 def test_alive_even_when_not_ready(site: Site) -> None:
     site.problems = ["spool", "workers"]
     assert site.get("/healthz") == (200, "alive\n")
     assert site.get("/readyz") == (503, "spool\nworkers\n")
+
+
+def test_what_has_stopped_is_named_to_whoever_restarts_us(site: Site) -> None:
+    site.failures = ["forwarder"]
+    assert site.get("/healthz") == (503, "forwarder\n")
 
 
 def test_ready(site: Site) -> None:
@@ -109,7 +118,7 @@ def test_a_ledger_that_refuses_is_a_500_and_not_the_end(site: Site) -> None:
 
 def test_a_port_that_is_taken() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        server = HttpServer("127.0.0.1", taken.getsockname()[1], Gauge(), list, str)
+        server = HttpServer("127.0.0.1", taken.getsockname()[1], Gauge(), list, list, str)
         with pytest.raises(OutputError, match="cannot serve HTTP"):
             server.start()
     server.stop()

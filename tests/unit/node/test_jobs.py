@@ -7,9 +7,18 @@ from typing import TypeVar
 
 import pytest
 
-from dicom_node import jobs
+from dicom_node import config, jobs
+from dicom_node.config import OnFinding, Role, Route
 from dicom_node.errors import IllegalTransition
-from dicom_node.jobs import DELIVERY_TRANSITIONS, INSTANCE_TRANSITIONS, DeliveryState, InstanceState
+from dicom_node.jobs import (
+    DELIVERY_TRANSITIONS,
+    INSTANCE_TRANSITIONS,
+    Arrival,
+    DeliveryState,
+    InstanceState,
+    Outcome,
+    Work,
+)
 
 State = TypeVar("State", InstanceState, DeliveryState)
 
@@ -48,6 +57,53 @@ def test_what_is_finished_stays_finished() -> None:
     # but for a destination that does not have it after all, see `commitment`
     assert DELIVERY_TRANSITIONS[DeliveryState.DELIVERED] == {DeliveryState.QUEUED, DeliveryState.DEAD}
     assert not DELIVERY_TRANSITIONS[DeliveryState.DROPPED]
+
+
+WORK = Work(1, 1, 1, Arrival("1.2", "1.2.3", "1.2.4", "A", "B", "back"), "blob", 0.0, 10)
+
+
+def route(role: Role, **by_finding: OnFinding) -> Route:
+    policies = {config.Finding(name.replace("_", "-")): policy for name, policy in by_finding.items()}
+    return Route(name="back", role=role, destinations=("pacs",), on_finding=policies)
+
+
+@pytest.mark.parametrize(
+    ("policies", "state", "result"),
+    [
+        ({}, "held", "held"),
+        ({"unmarked": OnFinding.PASS}, "held", "held"),
+        ({"damaged": OnFinding.REJECT}, "rejected", "rejected"),
+        ({"damaged": OnFinding.PASS, "other": OnFinding.REJECT}, "ready", "passed-on-finding"),
+        ({"other": OnFinding.PASS}, "ready", "passed-on-finding"),
+    ],
+)
+def test_a_finding_goes_by_its_own_policy(policies: dict[str, OnFinding], state: str, result: str) -> None:
+    found = jobs.judged(WORK, route(Role.RECOVER, **policies), "damaged")
+    assert (found.state, found.result, found.reason, found.finding) == (state, result, "damaged", "damaged")
+    assert found.destinations == (("pacs",) if state == "ready" else ())
+    assert found.blob == ("blob" if state == "ready" else "")
+
+
+def test_a_route_that_verifies_lets_everything_through_unless_told() -> None:
+    assert jobs.judged(WORK, route(Role.VERIFY), "damaged").state is InstanceState.READY
+    assert jobs.judged(WORK, route(Role.VERIFY, other=OnFinding.HOLD), "damaged").state is InstanceState.HELD
+
+
+@pytest.mark.parametrize(
+    ("state", "finding", "alarms"),
+    [
+        (InstanceState.READY, "", False),
+        (InstanceState.READY, "authentic", False),
+        (InstanceState.READY, "not-judged", False),
+        (InstanceState.READY, "unmarked", False),
+        (InstanceState.HELD, "unmarked", True),
+        (InstanceState.READY, "pixels-altered", True),
+        (InstanceState.READY, "header-altered", True),
+        (InstanceState.REJECTED, "wrong-key", True),
+    ],
+)
+def test_what_an_operator_should_know_of(state: InstanceState, finding: str, alarms: bool) -> None:
+    assert Outcome(state, "any", finding=finding).alarms is alarms
 
 
 def _reached(first: State, table: dict[State, frozenset[State]]) -> set[State]:

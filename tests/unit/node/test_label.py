@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -70,21 +71,70 @@ class TestTheHintAtTheSegmenters:
         assert label.read_mark(ds).segmenters == ("anatomy/1",)
 
 
-class TestApproximate:
-    def test_says_that_the_pixels_are_not_quite_the_original_ones(self):
-        ds = stored(ImageType=["ORIGINAL", "PRIMARY", "AXIAL"], DerivationDescription="earlier")
-        label.mark_approximate(ds, 63.25)
-        assert list(ds.ImageType) == ["DERIVED", "PRIMARY", "AXIAL"]
-        assert ds.DerivationDescription.startswith("earlier; NROI watermark blessmark/1 removed")
-        assert "approximately, 63.2 dB" in ds.DerivationDescription
-        (contributor,) = ds.ContributingEquipmentSequence
-        assert contributor.ContributionDescription.endswith("approximately, 63.2 dB")
-        assert "StationName" not in contributor, "who restored it is nobody's business"
+class TestRestored:
+    NOTE = label.Note("node-2", "0.1", TIME_S, "restored somehow", pixels_changed=False)
 
-    def test_says_so_where_nothing_was_said(self):
+    def test_pixels_that_are_not_quite_the_original_ones_make_a_derived_image(self):
+        ds = stored(ImageType=["ORIGINAL", "PRIMARY", "AXIAL"], DerivationDescription="earlier")
+        label.mark_restored(ds, replace(self.NOTE, pixels_changed=True, source=SOURCE), Dataset())
+        assert list(ds.ImageType) == ["DERIVED", "PRIMARY", "AXIAL"]
+        assert ds.DerivationDescription == "earlier; restored somehow"
+        assert ds.SourceImageSequence[0].ReferencedSOPInstanceUID == "2.25.77"
+        assert "OriginalAttributesSequence" not in ds
+
+    def test_the_original_gains_nothing_but_who_restored_it(self):
+        ds = stored(ContributingEquipmentSequence=[item("first")])
+        before = {int(tag) for tag in ds.keys()}  # noqa: SIM118
+        label.mark_restored(ds, self.NOTE, Dataset())
+        assert {int(tag) for tag in ds.keys()} == before  # noqa: SIM118
+        _, last = through_a_file(ds).ContributingEquipmentSequence
+        assert last.PurposeOfReferenceCodeSequence[0].CodeValue == "109103"
+        assert (last.StationName, last.ContributionDateTime) == ("node-2", "20260921174640+0000")
+        assert last.ContributionDescription == "restored somehow"
+
+    @pytest.mark.parametrize("syntax", NATIVE)
+    def test_a_field_that_was_put_right_is_told_with_what_it_held(self, syntax):
+        ds = stored(syntax, PatientName="Wrong^Name", PatientID="1", SpecificCharacterSet="ISO_IR 100")
+        before = label.held(ds, {0x00100010, 0x00100020, 0x00080020})
+        assert not label.is_corrected(before, ds)
+        ds.PatientName, ds.StudyDate = "Right^Näme", "20260921"
+        ds.SpecificCharacterSet = "ISO_IR 192"
+        label.mark_restored(ds, self.NOTE, before)
+        (told,) = through_a_file(ds).OriginalAttributesSequence
+        assert (told.ModifyingSystem, told.ReasonForTheAttributeModification) == ("node-2", "CORRECT")
+        assert told.AttributeModificationDateTime == "20260921174640+0000"
+        assert told.SourceOfPreviousValues == ""
+        (modified,) = told.ModifiedAttributesSequence
+        assert (modified.PatientName, modified.SpecificCharacterSet) == ("Wrong^Name", "ISO_IR 100")
+        assert modified["StudyDate"].value == "", "it was absent"
+        assert "PatientID" not in modified, "it was right"
+
+    def test_a_value_that_cannot_be_read_is_told_as_empty(self):
         ds = stored()
-        label.mark_approximate(ds, 60)
-        assert list(ds.ImageType) == ["DERIVED", "PRIMARY"]
+        ds[0x00280106] = RawDataElement(Tag(0x00280106), "US", 3, b"odd", 0, False, True)
+        before = label.held(ds, {0x00280106})
+        ds[0x00280106] = RawDataElement(Tag(0x00280106), "US", 2, b"7\0", 0, False, True)
+        label.mark_restored(ds, self.NOTE, before)
+        (told,) = through_a_file(ds).OriginalAttributesSequence
+        assert not told.ModifiedAttributesSequence[0]["SmallestImagePixelValue"].value
+
+    def test_earlier_corrections_stay(self):
+        earlier = Dataset()
+        earlier.ModifyingSystem = "PACS"
+        ds = stored(OriginalAttributesSequence=[earlier], PatientID="1")
+        before = label.held(ds, {0x00100020})
+        ds.PatientID = "2"
+        label.mark_restored(ds, self.NOTE, before)
+        assert [each.ModifyingSystem for each in ds.OriginalAttributesSequence] == ["PACS", "node-2"]
+
+
+class TestSignatures:
+    def test_are_found_in_items_where_asked_for(self):
+        below = Dataset()
+        below.DigitalSignaturesSequence = [Dataset()]
+        ds = stored(ContributingEquipmentSequence=[below])
+        assert (label.is_signed(ds), label.is_signed(ds, deep=True)) == (False, True)
+        assert not label.is_signed(stored(ContributingEquipmentSequence=[item("x")]), deep=True)
 
 
 class TestMark:

@@ -6,9 +6,12 @@ import itertools
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
+import sqlalchemy as sa
+
 from dicom_node.commitment import Ask, Reference, Report, Settled
 from dicom_node.jobs import DeliveryState
-from dicom_node.ledger import Ledger
+from dicom_node.ledger import Ledger, commitments
 from dicom_node.metrics import CommitmentTally, QueueAge
 from tests.ledgers import Clock, arrival, blob, delivery_state, outcome
 
@@ -247,6 +250,18 @@ def test_a_destination_that_is_not_asked_any_more(book: Ledger) -> None:
     assert not needed(book)
     assert told(book)[-1] == "commitment-waived"
     assert report(book, asked, {"1.1": 0}) == Settled("pacs")
+
+
+def test_very_many_are_let_go_some_at_a_time(book: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commitments, "_BATCH", 2)
+    for number in range(5):
+        deliver(book, f"1.{number}")
+    report(book, ask(book), dict.fromkeys(("1.0", "1.1"), 0))
+    commits: list[object] = []
+    sa.event.listen(book._engine, "commit", commits.append)
+    assert book.waive_commitments(set()) == 3, "two are committed to, and owed no more"
+    assert len(commits) == 3
+    assert states(book) == {}
 
 
 def test_ended_requests_are_forgotten_and_open_ones_are_not(book: Ledger, clock: Clock) -> None:

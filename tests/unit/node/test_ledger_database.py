@@ -142,6 +142,19 @@ def test_arrivals_of_several_threads_share_a_commit(book: Ledger) -> None:
     assert len(commits) == 1
 
 
+def test_a_row_that_breaks_a_rule_is_not_tried_for_ever(book: Ledger) -> None:
+    """`insist` repeats what is unavailable; this would be refused every second until the end of days."""
+    for write in (lambda: book.add(arrival(), blob("a"), None), lambda: _broken(book)):  # type: ignore[arg-type]
+        with pytest.raises(LedgerError, match="takes no such row") as caught:
+            write()
+        assert not isinstance(caught.value, LedgerUnavailable)
+
+
+def _broken(book: Ledger) -> None:
+    with book._writing() as connection:
+        connection.connection.cursor().execute("INSERT INTO runs (id, born_at) VALUES (1, 0)")
+
+
 def test_a_refusal_below_sqlalchemy_is_one_all_the_same(book: Ledger) -> None:
     """Giving space back goes by the driver itself; its error would end the thread that keeps house."""
     with pytest.raises(LedgerUnavailable, match="no such table"), book._writing() as connection:

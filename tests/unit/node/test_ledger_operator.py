@@ -9,6 +9,7 @@ import pytest
 from dicom_node.errors import IllegalTransition, LedgerError
 from dicom_node.jobs import DeliveryState, InstanceState, Outcome
 from dicom_node.ledger import Ledger, operator
+from dicom_node.metrics import ATTEMPTS
 from tests.ledgers import Clock, blob, delivery_state, outcome, send, state, work
 
 
@@ -29,7 +30,7 @@ def test_a_dead_letter_is_listed_and_can_be_requeued(book: Ledger, clock: Clock)
     (again,) = book.claim_sends("pacs", 16, 10.0)
     assert again.attempts == 1, "requeueing gives a delivery its chances back"
     book.delivered(again, 0)
-    assert book.snapshot().deliveries[0].attempts == 2, "but the figures forget nothing"
+    assert book.snapshot().total(ATTEMPTS, "pacs") == 2, "but the figures forget nothing"
 
 
 def test_only_dead_and_waiting_deliveries_are_requeued(book: Ledger) -> None:

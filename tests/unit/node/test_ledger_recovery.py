@@ -11,6 +11,7 @@ import pytest
 from dicom_node.errors import LedgerError, StaleLease
 from dicom_node.jobs import NOT_SENDABLE, DeliveryState, InstanceState, Outcome
 from dicom_node.ledger import INTERRUPTED_LIMIT, Claim, Ledger, Part
+from dicom_node.metrics import LOST
 from tests.ledgers import Clock, arrival, blob, delivery_state, outcome, send, state, work
 
 
@@ -18,7 +19,7 @@ def test_recovery_takes_every_lease_back_and_accuses_nobody(book: Ledger, clock:
     delivery = send(book)
     stale = work(book, "1.9")
     assert book.recover() == 2
-    assert book.snapshot().lost == 0
+    assert book.snapshot().total(LOST) == 0
     with pytest.raises(StaleLease):
         book.finish(stale, outcome())
     with pytest.raises(StaleLease):

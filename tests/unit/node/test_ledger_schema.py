@@ -13,7 +13,8 @@ import sqlalchemy as sa
 from dicom_node import commitment, jobs
 from dicom_node.errors import LedgerError
 from dicom_node.ledger import Ledger, database, schema
-from tests.ledgers import Clock, arrival, blob
+from dicom_node.metrics import ATTEMPTS, CONFLICTS, LOST, REPEATS
+from tests.ledgers import Clock, arrival, blob, send
 
 
 def columns(path: Path) -> dict[str, list[str]]:
@@ -115,7 +116,7 @@ def test_an_old_ledger_keeps_every_row_and_goes_on(old: Path, clock: Clock) -> N
         "delivered": 1,
         "dead": 1,
     }
-    assert (book.snapshot().repeats, book.snapshot().conflicts) == (1, 1)
+    assert [book.snapshot().total(metric) for metric in (REPEATS, CONFLICTS, ATTEMPTS)] == [1, 1, 4]
     assert [event.what for event in book.trace("1.6")] == [
         "received",
         "ready",
@@ -137,6 +138,27 @@ def test_an_old_ledger_keeps_every_row_and_goes_on(old: Path, clock: Clock) -> N
     book.check()
     with book._reading() as connection:
         assert connection.exec_driver_sql("PRAGMA foreign_key_check").all() == []
+    book.close()
+
+
+def test_counters_go_on_where_the_rows_of_the_fourth_schema_left_them(scratch: Path) -> None:
+    path = scratch / "old.sqlite"
+    engine = database.open_engine(path)
+    with engine.begin() as connection:
+        schema.migrate(connection, schema.scripts()[:4])
+        for statement in (
+            "INSERT INTO carried VALUES ('repeats', '', 7), ('lost', '', 2), ('tries', 'pacs', 30)",
+            "INSERT INTO attempts VALUES ('pacs', 'delivered', 20), ('vna', 'transient', 3)",
+        ):
+            connection.exec_driver_sql(statement)
+    engine.dispose()
+    book = Ledger(path)
+    figures = book.snapshot()
+    assert [figures.total(metric) for metric in (REPEATS, CONFLICTS, LOST)] == [7, 0, 2]
+    assert figures.total(ATTEMPTS, "pacs") == 30
+    book.retry(send(book), 0.0, "busy", result="transient")
+    assert book.snapshot().total(ATTEMPTS, "pacs") == 31
+    assert book.results() == {("pacs", "delivered"): 20, ("pacs", "transient"): 1, ("vna", "transient"): 3}
     book.close()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
@@ -16,6 +17,8 @@ from blessmark import pixels
 from blessmark.payload.record import FULL_FIELDS
 from blessmark.segment import segmenter
 from blessmark.types import Evidence, Finding, Frame, Verdict
+from dicom_node.config import OnUnprotectable, Uids
+from dicom_node.header import put_bytes
 from dicom_node.pictures import Gallery, Painter, display
 from dicom_node.protect import Site, protect, written
 from dicom_node.report import CHANGE_LIMIT, InstancePictures
@@ -286,6 +289,40 @@ class TestFramesOfACine:
 
 
 class TestAGallery:
+    def test_disturbs_no_verdict_that_rests_on_bytes(self):
+        """What pydicom would write otherwise once looked at: numbers, paddings, lengths of sequences."""
+        window, group, uid = b"+40.0 \\00080.0", Dataset(), b"1.2.840.4711\0"
+        group.FrameVOILUTSequence = Sequence([_window(100)])
+        samples = np.random.default_rng(1).normal(2000, 4, (1, 1, 128, 128)).astype(np.int32)
+        ds = reread(builders.dataset(samples, SharedFunctionalGroupsSequence=Sequence([group])))
+        for tag, vr, value in (
+            (0x00281050, "DS", window),
+            (0x00281051, "DS", window),
+            (0x0020000E, "UI", uid),
+        ):
+            put_bytes(ds, tag, vr, value)
+        ds = reread(ds)
+        site = replace(SITE, on_unprotectable=OnUnprotectable.PASS, uids=Uids.DERIVE)
+        assert protect(ds, site, 0).result == "rewritten"
+        content = written(ds)
+        ds, gallery = pixels.read(content), Gallery()
+        painter = gallery.painter(ds)
+        found = review(ds, "x", READER, on_frame=painter)
+        assert gallery.finished(ds, painter, found.finding) is not None
+        assert found.finding is Finding.AUTHENTIC
+        assert written(ds) == content
+        for tag in (0x00281050, 0x52009229):
+            assert isinstance(ds.get_item(tag), RawDataElement), "nobody looked at it"
+
+    def test_paints_what_has_values_that_are_none(self):
+        ds = header()
+        for tag in (0x00281050, 0x00281051, 0x00281053, 0x00281052):
+            put_bytes(ds, tag, "DS", b"forty \\1e")
+        ds = reread(ds)
+        painter = Gallery().painter(ds)
+        painter(frame(np.arange(256).reshape(16, 16)), Verdict(Finding.UNMARKED, Evidence(1)))
+        assert painter.pictures().greys == "the range of its samples"
+
     def test_paints_one_authentic_instance_of_a_series_in_full(self):
         gallery, plane = Gallery(), np.full((16, 16), 1)
         for series, finding, full in [

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import psutil
@@ -69,6 +71,31 @@ def test_a_pool_that_is_left_leaves_no_process() -> None:
     assert not any(pid is not None and psutil.pid_exists(pid) for pid in ends)
 
 
+def test_what_a_process_has_begun_to_write_it_takes_back_when_it_is_ended(tmp_path: Path) -> None:
+    draft = tmp_path / "draft"
+    with Pool(prepared, lost, 1) as pool:
+        answers = pool.answers([("say", "a"), ("tidy", str(draft))])
+        next(answers)
+        pool._feed(answers.gi_frame.f_locals["run"])  # type: ignore[attr-defined]
+        while not draft.exists():
+            time.sleep(0.01)
+    assert not draft.exists()
+
+
+def test_a_task_that_takes_long_gets_company(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dicom_node.pool._LONG_S", 0.05)
+    with Pool(prepared, lost, 2) as pool:
+        assert len(list(pool.answers([("sleep", "0.5"), ("say", "a")]))) == 2
+        assert len(pool._workers) == 2
+
+
+def test_a_few_that_are_short_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dicom_node.pool._LONG_S", 600)
+    with Pool(prepared, lost, 4) as pool:
+        assert len(list(pool.answers([("say", str(n)) for n in range(4)]))) == 4
+        assert len(pool._workers) == 1
+
+
 def test_a_process_that_is_killed_from_outside_is_replaced() -> None:
     with Pool(prepared, lost, 1) as pool:
         answers = pool.answers([("say", "a"), ("sleep", "0.5"), ("say", "b")])
@@ -89,6 +116,19 @@ def test_ctrl_c_is_answered_by_the_first_process_alone() -> None:
         os.kill(pid, signal.SIGINT)
         time.sleep(0.05)
         assert [answer for _, answer in answers] == ["0.3", "b"]
+
+
+def test_an_interrupt_while_a_process_starts_leaves_none_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = SpawnProcess.start
+
+    def interrupted(process: SpawnProcess) -> None:
+        start(process)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(SpawnProcess, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt), Pool(prepared, lost, 2) as pool:
+        list(pool.answers([("sleep", "600")]))
+    assert multiprocessing.active_children() == []
 
 
 def test_what_cannot_begin_says_why() -> None:

@@ -29,12 +29,15 @@ from dicom_node.config import (
 )
 from dicom_node.errors import InputError
 from dicom_node.jobs import Arrival, InstanceState, Work
+from dicom_node.measuring import measured
+from dicom_node.metrics import CAPACITY, PSNR
 from dicom_node.protect import FrameMark, Protector, Site, protect, site_of, written
 from dicom_node.review import Reader, recover, review
+from dicom_node.segmenters import timed
 from dicom_node.spool import Spool
 from dicom_node.uids import deriver
 from tests import builders
-from tests.builders import COLOUR_8, Encoding, dataset, phantom, reread
+from tests.builders import COLOUR_8, Encoding, dataset, file_bytes, phantom, reread
 from tests.strategies import KEY, OTHER_KEY, RING, Ring
 
 TIME_S = 1_790_000_000
@@ -324,6 +327,21 @@ class TestRewriting:
         assert done.reason == "no-pixel-data, signature-removed"
         assert protect(reread(report), site(), TIME_S).reason == "no-pixel-data", "it leaves with its own"
 
+    def test_a_signature_of_an_item_goes_where_the_item_is_renamed(self):
+        below = Dataset()
+        below.ReferencedSOPClassUID, below.ReferencedSOPInstanceUID = uid.MRImageStorage, "2.25.7"
+        below.MACParametersSequence, below.DigitalSignaturesSequence = [Dataset()], [Dataset()]
+        original = file_bytes(builders.mr(256, 192, ReferencedImageSequence=[below], **PATIENT))
+        ds = pixels.read(original)
+        assert protect(ds, site(), TIME_S).reason == ""
+        assert "DigitalSignaturesSequence" in ds.ReferencedImageSequence[0]
+        ds = pixels.read(original)
+        assert protect(ds, site(uids=Uids.DERIVE), TIME_S).reason == "signature-removed"
+        assert "DigitalSignaturesSequence" not in ds.ReferencedImageSequence[0]
+        sent = pixels.read(written(ds))
+        assert recover(sent, "x", Reader(RING, (segmenter("anatomy"),))).identical
+        assert written(sent) == original
+
     def test_an_image_without_room_that_may_pass_is_rewritten_too(self):
         ds = full_of_tissue()
         done = protect(ds, site(OnUnprotectable.PASS, deidentify=BASIC), TIME_S)
@@ -557,6 +575,20 @@ class TestProtector:
         found = review(pixels.read(spool.path(outcome.blob)), "x", Reader(RING, (segmenter("anatomy"),)))
         assert str(found.finding) == "authentic"
         assert outcome.destinations == ("a",)
+
+    def test_tells_what_it_measured(self, tmp_path, spool):
+        ds = reread(builders.mr(256, 192, **PATIENT))
+        settings = config(tmp_path)
+        protector = Protector(settings, settings.routes[0], RING, spool, lambda name: timed(segmenter(name)))
+        work = self.work(spool, ds)
+        with measured() as seen:
+            assert protector(work).result == "protected"
+        assert seen.modality == "MR"
+        assert set(seen.seconds) == {"decode", "segment", "embed", "encode", "spool"}
+        told = {reading.metric: reading.value for reading in seen.told}
+        assert set(told) == {CAPACITY, PSNR}
+        assert told[CAPACITY] > 100
+        assert 60 < told[PSNR] < 110
 
     def test_hands_on_the_very_blob_of_what_is_passed(self, tmp_path, spool):
         ds = reread(dataset(phantom(6, 6)))

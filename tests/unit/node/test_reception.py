@@ -197,7 +197,8 @@ class Gone:
 
 
 def test_what_nobody_answers_any_more_is_discarded() -> None:
-    intake = Intake(lambda _command, _context: Gone())
+    ended: list[None] = []
+    intake = Intake(lambda _command, _context: Gone(), lambda: ended.append(None))
     taken, waiting, late = (intake.begin(None, 1) for _ in range(3))
     intake.complete(taken)
     intake.take(taken)
@@ -208,6 +209,7 @@ def test_what_nobody_answers_any_more_is_discarded() -> None:
     intake.complete(late)
     assert late.discarded.is_set()
     assert not taken.discarded.is_set()
+    assert ended == [None]
 
 
 def test_the_head_of_a_file_is_the_same_for_ever() -> None:

@@ -14,7 +14,6 @@ from dicom_node.report import (
     Place,
     instance_document,
     line,
-    summary,
 )
 
 FRAME = FrameReport(
@@ -99,12 +98,6 @@ class TestLine:
         told = line(InstanceReport("a", "authentic", "no-pixel-data", restored="byte for byte"))
         assert told.split() == ["authentic", "no-pixel-data,", "byte", "for", "byte", "a"]
         assert line(ErrorReport("b.dcm", "cut short")) == "error            b.dcm: cut short"
-
-
-def test_summary_counts_most_frequent_first():
-    reports = [INSTANCE, replace(INSTANCE, finding="unmarked"), INSTANCE, ErrorReport("x", "y")]
-    assert summary(reports) == "2 authentic, 1 unmarked, 1 error"
-    assert summary([]) == "nothing to judge"
 
 
 class TestDocument:

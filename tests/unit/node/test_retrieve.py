@@ -169,11 +169,19 @@ def test_an_archive_that_breaks_off_half_way_leaves_whole_files_only(way: str, t
     assert len(list(tmp_path.iterdir())) == 6
 
 
-def test_an_archive_that_still_sends_is_waited_for(tmp_path: Path) -> None:
-    held = [instance(number) for number in range(4)]
-    shelf = Shelf(held, before_each=lambda event, number: time.sleep(0.3))
-    with fetching(shelf, tmp_path, timeout_s=0.5) as made:
-        assert made.fetch(series(*held)).completed == 4
+def test_an_archive_that_still_sends_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Silence is counted from the last piece of an object, not from the last response."""
+    asked_about: list[float] = []
+    monkeypatch.setattr("dicom_node.dimse.query._LOOK_S", 0.01)
+    monkeypatch.setattr(
+        "dicom_node.dimse.query._check_there", lambda _a, _n, heard, _q: asked_about.append(heard)
+    )
+    held = [instance(1)]
+    shelf = Shelf(held, before_each=lambda event, number: time.sleep(0.2))
+    with fetching(shelf, tmp_path) as made:
+        made.landing.moved_at = later = time.monotonic() + 1000.0
+        assert made.fetch(series(*held)).completed == 1
+    assert later in asked_about
 
 
 def test_an_archive_that_falls_silent_is_given_up(tmp_path: Path) -> None:

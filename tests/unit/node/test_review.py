@@ -16,10 +16,10 @@ from blessmark.payload.record import FULL_FIELDS
 from blessmark.segment import segmenter
 from blessmark.types import BoolArray, Carrier, Finding, View
 from dicom_node import header
-from dicom_node.config import Config, Deidentify, OnError, Profile, Role, Route, SegmenterRule, Uids, parse
+from dicom_node.config import Config, Deidentify, Label, Profile, Route, SegmenterRule, Uids, parse
 from dicom_node.jobs import Arrival, InstanceState, Outcome, Work
 from dicom_node.protect import Site, protect, written
-from dicom_node.review import Reader, Recoverer, Verifier, recover, review
+from dicom_node.review import Reader, Recoverer, Restorer, Verifier, recover, review
 from dicom_node.spool import Spool
 from tests import builders
 from tests.builders import Encoding, dataset, phantom, reread
@@ -274,9 +274,131 @@ class TestRewritten:
         assert (found.finding, found.restored) == (Finding.HEADER_ALTERED, False)
         assert written(ds) == before
 
-    def test_is_unmarked_to_those_without_the_key(self):
+    def test_those_without_the_key_are_told_that_it_is_missing(self):
         other = Reader(Ring(OTHER_KEY), (segmenter("anatomy"),))
-        assert review(self.sent(), "x", other).finding is Finding.UNMARKED
+        found = recover(self.sent(), "x", other)
+        assert (found.finding, found.restored) == (Finding.WRONG_KEY, False)
+
+    @pytest.mark.parametrize("uid", ["2.25.4711", ""])
+    def test_under_another_uid_it_is_altered_not_unmarked(self, uid):
+        ds = self.sent()
+        ds.SOPInstanceUID = uid
+        assert review(pixels.read(written(ds)), "x", READER).finding is Finding.HEADER_ALTERED
+
+    def test_it_may_say_that_it_was_restored(self):
+        ds = self.sent()
+        found = recover(ds, "x", READER, by=Restorer("b", TIME_S, Label.ALWAYS))
+        assert (found.restored, found.identical, found.report.restored) == (True, False, "sample for sample")
+        (item,) = ds.ContributingEquipmentSequence
+        assert (item.StationName, item.ContributionDescription) == ("b", "Header restored (blessmark/1)")
+        assert list(ds.get("ImageType", [])) == []
+
+
+class TestLabels:
+    """What a restored object says of itself, and under which UID."""
+
+    BY = Restorer("node-2", TIME_S)
+
+    def test_the_original_byte_for_byte_says_nothing_unless_it_is_told_to(self):
+        original = written(reread(builders.mr(256, 256, **PATIENT)))
+        ds = marked(pixels.read(original))
+        assert recover(ds, "x", READER, by=replace(self.BY, label=Label.UNLESS_IDENTICAL)).identical
+        assert written(ds) == original
+        ds = marked(pixels.read(original))
+        found = recover(ds, "x", READER, by=replace(self.BY, label=Label.ALWAYS))
+        assert (found.identical, found.report.restored) == (False, "sample for sample")
+        (item,) = ds.ContributingEquipmentSequence
+        assert (item.StationName, item.ContributionDateTime) == ("node-2", "20260921174640+0000")
+        assert item.ContributionDescription == "NROI watermark blessmark/1 removed; restored byte for byte"
+        assert "ImageType" not in ds
+
+    @pytest.mark.parametrize(("wanted", "items"), [(Label.UNLESS_EXACT, 0), (Label.UNLESS_IDENTICAL, 1)])
+    def test_samples_that_are_stored_in_another_form_are_the_original_all_the_same(self, wanted, items):
+        encoding = Encoding(syntax="1.2.840.10008.1.2.4.80")
+        ds = marked(dataset(phantom(256, 256, hi=3000), encoding, **PATIENT))
+        found = recover(ds, "x", READER, by=replace(self.BY, label=wanted))
+        assert (found.restored, found.report.restored) == (True, "sample for sample")
+        assert len(ds.get("ContributingEquipmentSequence", [])) == items
+
+    def test_fields_that_the_record_put_right_are_told_with_what_they_held(self):
+        ds = marked()
+        ds.PatientName = "Another^Name"
+        del ds.StudyDate
+        assert recover(ds, "x", READER, by=self.BY).restored
+        ds = pixels.read(written(ds))
+        (told,) = ds.OriginalAttributesSequence
+        (modified,) = told.ModifiedAttributesSequence
+        assert (told.ModifyingSystem, modified.PatientName) == ("node-2", "Another^Name")
+        assert modified["StudyDate"].value == ""
+        assert {each.keyword for each in modified} == {"PatientName", "StudyDate"}
+        assert len(ds.ContributingEquipmentSequence) == 1
+        assert "ImageType" not in ds, "its pixels are the original ones"
+
+    def test_a_pseudonym_is_no_earlier_value_of_a_name(self):
+        ds = pixels.read(builders.file_bytes(builders.mr(256, 192, **PATIENT)))
+        protect(ds, replace(SITE, deidentify=Deidentify(profile=Profile.BASIC)), TIME_S)
+        ds = pixels.read(written(ds))
+        ds.PatientID = "reconciled"
+        assert recover(ds, "x", READER, by=self.BY).restored
+        (told,) = ds.OriginalAttributesSequence
+        assert [each.value for each in told.ModifiedAttributesSequence[0]] == ["reconciled"]
+        assert (ds.PatientID, ds.PatientName) == ("P-1", "Phantom^Test")
+
+    @staticmethod
+    def nearly(uids: Uids) -> Dataset:
+        ds = reread(builders.us(300, 420, SequenceOfUltrasoundRegions=[], **PATIENT))
+        assert protect(ds, replace(SITE, carrier=Carrier.DCT, uids=uids), TIME_S).result == "protected"
+        return pixels.read(written(ds))
+
+    def test_what_is_restored_nearly_does_not_take_the_uid_of_its_original(self):
+        original = builders.us(300, 420, SequenceOfUltrasoundRegions=[], **PATIENT)
+        sent, again = self.nearly(Uids.DERIVE), self.nearly(Uids.DERIVE)
+        arrived = sent.SOPInstanceUID
+        assert recover(sent, "x", READER, by=self.BY).finding is Finding.AUTHENTIC
+        assert recover(again, "x", READER, by=self.BY).restored
+        assert written(sent) == written(again)
+        assert sent.SOPInstanceUID not in (arrived, original.SOPInstanceUID)
+        assert sent.file_meta.MediaStorageSOPInstanceUID == sent.SOPInstanceUID
+        assert sent.SourceImageSequence[-1].ReferencedSOPInstanceUID == original.SOPInstanceUID
+        assert sent.SeriesInstanceUID == original.SeriesInstanceUID
+        assert sent.ImageType[0] == "DERIVED"
+
+    def test_where_it_never_had_another_it_stays(self):
+        ds = self.nearly(Uids.KEEP)
+        arrived = ds.SOPInstanceUID
+        assert recover(ds, "x", READER, by=self.BY).restored
+        assert ds.SOPInstanceUID == arrived
+
+    def test_what_is_restored_in_part_says_so_and_keeps_off_the_uid_of_its_original(self):
+        original = builders.mr(256, 256, **PATIENT)
+        ds = reread(original)
+        protect(ds, replace(SITE, uids=Uids.DERIVE), TIME_S)
+        ds = altered(pixels.read(written(ds)), 130, 70)
+        arrived = ds.SOPInstanceUID
+        found = recover(ds, "x", READER, partial=True, by=self.BY)
+        assert (found.restored, found.report.restored) == (True, "in part")
+        assert ds.ContributingEquipmentSequence[-1].ContributionDescription.endswith("restored in part")
+        assert ds.ImageType[0] == "DERIVED"
+        assert ds.SOPInstanceUID not in (arrived, original.SOPInstanceUID)
+
+    def test_tiles_without_a_record_do_not_tell_whose_image_it_is(self):
+        """Somebody puts the header of one de-identified image onto the damaged pixels of another."""
+        site = replace(SITE, deidentify=Deidentify(profile=Profile.BASIC))
+        other = pixels.read(builders.file_bytes(builders.mr(256, 256, seed=2, PatientName="Other^Name")))
+        damaged = pixels.read(builders.file_bytes(builders.mr(256, 256, **PATIENT)))
+        for ds in (other, damaged):
+            protect(ds, site, TIME_S)
+        samples = samples_of(damaged)[0]
+        # a lattice site of every tile but the first: the map is the same, the packets are gone
+        samples[0, 71::64, 7::64] ^= 1
+        samples[0, 7, 71::64] ^= 1
+        image = pixels.load(other)
+        assert isinstance(image, pixels.Image)
+        pixels.store(other, image, [samples])
+        ds = pixels.read(written(other))
+        found = recover(ds, "x", READER, partial=True)
+        assert (found.finding, found.restored) == (Finding.DAMAGED, True)
+        assert "Other" not in str(ds)
 
 
 class TestSeveralFrames:
@@ -293,11 +415,34 @@ class TestSeveralFrames:
         assert found.finding is Finding.PIXELS_ALTERED
         assert (len(found.report.frames), found.report.frames_expected) == (1, 2)
 
+    def test_and_what_is_left_is_restored_only_in_part(self):
+        ds = two_frames()
+        ds.PixelData = ds.PixelData[: len(ds.PixelData) // 2]
+        ds.NumberOfFrames = 1
+        before = written(ds)
+        assert not recover(ds, "x", READER).restored
+        assert written(ds) == before
+        found = recover(ds, "x", READER, partial=True)
+        assert (found.restored, found.report.restored) == (True, "in part")
+
     def test_exchanged_frames_are_not_authentic(self):
         ds = two_frames()
         half = len(ds.PixelData) // 2
         ds.PixelData = ds.PixelData[half:] + ds.PixelData[:half]
         assert review(ds, "x", READER).finding is not Finding.AUTHENTIC
+
+    def test_exchanged_frames_say_where_they_were(self):
+        ds = two_frames()
+        image = pixels.load(ds)
+        assert isinstance(image, pixels.Image)
+        pixels.store(ds, image, [frame.samples for frame in image][::-1])
+        report = review(ds, "x", READER).report
+        assert report.finding == "pixels-altered"
+        assert [(frame.holds_frame, frame.exact, frame.tier) for frame in report.frames] == [
+            (2, False, "full"),
+            (1, False, "full"),
+        ]
+        assert report.bound_to == ("study", "series", "instance")
 
     def test_an_unmarked_frame_among_marked_ones_is_an_alteration(self):
         ds = two_frames()
@@ -312,6 +457,51 @@ class TestSeveralFrames:
         found = review(ds, "x", READER)
         assert [frame.finding for frame in found.report.frames] == ["authentic", "unmarked"]
         assert found.finding is Finding.PIXELS_ALTERED
+
+
+class TestPlace:
+    def test_is_what_the_header_claims_and_the_record_binds(self):
+        ds = marked()
+        report = review(ds, "x", READER).report
+        assert report.place.study == ds.StudyInstanceUID
+        assert report.place.series == ds.SeriesInstanceUID
+        assert report.place.instance == ds.SOPInstanceUID
+        assert (report.place.modality, report.place.number) == ("MR", None)
+        assert (report.number_of_frames, report.bound_to) == (1, ("study", "series", "instance"))
+
+    def test_what_the_header_denies_binds_nothing(self):
+        ds = marked()
+        ds.SeriesInstanceUID, ds.InstanceNumber = "1.2.3", "7"
+        report = review(ds, "x", READER).report
+        assert (report.place.series, report.place.number) == ("1.2.3", 7)
+        assert report.bound_to == ("study", "instance")
+
+    def test_a_record_without_the_study_binds_the_instance_alone(self):
+        site = replace(SITE, record_tags=(0x00100010,))
+        ds = reread(builders.mr(256, 256, **PATIENT))
+        assert protect(ds, site, TIME_S).changed
+        assert review(ds, "x", READER).report.bound_to == ("instance",)
+
+    def test_nothing_that_was_read_binds_nothing(self):
+        report = review(reread(builders.mr(256, 256)), "x", READER).report
+        assert (report.bound_to, report.original) == ((), "")
+
+    def test_a_new_name_does_not_change_whose_image_it_was(self):
+        plain, derived = reread(builders.mr(256, 256)), reread(builders.mr(256, 256))
+        protect(plain, SITE, TIME_S)
+        protect(derived, replace(SITE, uids=Uids.DERIVE), TIME_S)
+        one, two = (review(pixels.read(written(ds)), "x", READER).report for ds in (plain, derived))
+        assert one.place.instance != two.place.instance
+        assert one.original == two.original != ""
+        assert two.bound_to == ("study", "series", "instance")
+
+    @pytest.mark.parametrize("number", ["", "12345678901234567", "1.5", "7\\8"])
+    def test_a_number_that_is_none_is_none(self, number):
+        ds = reread(builders.mr(16, 16))
+        header.put_bytes(ds, 0x00200013, "IS", number.encode())
+        ds["Modality"].value = "M" * 100
+        found = review(ds, "x", READER).report.place
+        assert (found.number, found.modality) == (None, "M" * 16)
 
 
 class TestRecord:
@@ -399,49 +589,94 @@ class TestRoles:
         return Spool(tmp_path / "spool", 0)
 
     def process(
-        self, role: str, spool: Spool, ds: Dataset, tmp_path: Path, on_error: str = "hold"
+        self, role: str, spool: Spool, ds: Dataset, tmp_path: Path, ring: Ring = RING, **keys: object
     ) -> Outcome:
         route = Route.model_validate(
-            {"name": "back", "role": Role(role), "destinations": ("pacs",), "on_error": OnError(on_error)}
+            {"name": "back", "role": role, "destinations": ("pacs",), **keys}, strict=False
         )
         arrival = Arrival("1.2", str(ds.SOPInstanceUID), "1.2.840.10008.1.2.1", "A", "B", "back")
-        work = Work(1, 1, 1, arrival, spool.put([written(ds)]).name)
+        work = Work(1, 1, 1, arrival, spool.put([written(ds)]).name, TIME_S)
         kind = Recoverer if role == "recover" else Verifier
-        return kind(_config(tmp_path), route, RING, spool)(work)
+        return kind(_config(tmp_path), route, ring, spool)(work)
 
     def test_recover_hands_on_the_original(self, spool, tmp_path):
         original = reread(builders.mr(256, 256, **PATIENT))
         outcome = self.process("recover", spool, marked(original), tmp_path)
-        assert (outcome.state, outcome.result, outcome.destinations) == (
+        assert (outcome.state, outcome.result, outcome.destinations, outcome.finding) == (
             InstanceState.READY,
             "recovered",
             ("pacs",),
+            "authentic",
         )
         restored = pixels.read(spool.path(outcome.blob))
         assert (samples_of(restored) == samples_of(reread(builders.mr(256, 256, **PATIENT)))).all()
 
+    @pytest.mark.parametrize("keys", [{}, {"label": "always"}])
+    def test_recovering_again_gives_the_same_bytes(self, spool, tmp_path, keys):
+        """As after a kill: the label tells when an object arrived, not when it was restored."""
+        first, second = (self.process("recover", spool, marked(), tmp_path, **keys) for _ in range(2))
+        assert first == second
+        assert ("ContributingEquipmentSequence" in pixels.read(spool.path(first.blob))) is bool(keys)
+
     @pytest.mark.parametrize(
-        ("on_error", "state", "result"),
+        ("policy", "state", "result"),
         [
             ("hold", InstanceState.HELD, "held"),
             ("reject", InstanceState.REJECTED, "rejected"),
-            ("pass", InstanceState.READY, "passed-on-error"),
+            ("pass", InstanceState.READY, "passed-on-finding"),
         ],
     )
-    def test_recover_hands_nothing_on_unasked_that_is_not_proven(
-        self, spool, tmp_path, on_error, state, result
-    ):
+    @pytest.mark.parametrize("role", ["recover", "verify"])
+    def test_what_is_not_authentic_goes_by_its_finding(self, spool, tmp_path, role, policy, state, result):
         ds = altered(marked())
-        outcome = self.process("recover", spool, ds, tmp_path, on_error)
+        keys = {"on_finding": {"pixels-altered": policy}, "on_error": "pass"}
+        outcome = self.process(role, spool, ds, tmp_path, **keys)
+        if role == "verify" and policy == "pass":
+            result = "verified"
         assert (outcome.state, outcome.result, outcome.reason) == (state, result, "pixels-altered")
-        assert outcome.blob in ("", spool.put([written(ds)]).name)
+        assert outcome.finding == "pixels-altered"
+        assert outcome.blob in ("", spool.put([written(ds)]).name), "as it came, or not at all"
+
+    def test_recover_holds_everything_that_is_not_authentic(self, spool, tmp_path):
+        renamed, missing = marked(), two_frames()
+        renamed.PatientName = "Another^Name"
+        missing.PixelData = missing.PixelData[: len(missing.PixelData) // 2]
+        missing.NumberOfFrames = 1
+        for ds, finding in (
+            (renamed, "header-altered"),
+            (missing, "pixels-altered"),
+            (reread(builders.mr(256, 256)), "unmarked"),
+        ):
+            outcome = self.process("recover", spool, ds, tmp_path)
+            assert (outcome.state, outcome.reason) == (InstanceState.HELD, finding)
+
+    def test_a_header_that_the_record_put_right_may_leave_restored(self, spool, tmp_path):
+        ds = marked()
+        ds.PatientName = "Another^Name"
+        outcome = self.process("recover", spool, ds, tmp_path, on_finding={"header-altered": "pass"})
+        assert (outcome.state, outcome.result, outcome.reason, outcome.finding) == (
+            InstanceState.READY,
+            "recovered",
+            "header-altered",
+            "header-altered",
+        )
+        restored = pixels.read(spool.path(outcome.blob))
+        assert restored.PatientName == "Phantom^Test"
+        assert restored.OriginalAttributesSequence[0].ModifyingSystem == "n"
+
+    def test_what_a_missing_key_keeps_shut_is_recovered_once_it_is_there(self, spool, tmp_path):
+        first = self.process("recover", spool, marked(), tmp_path, Ring(OTHER_KEY))
+        assert (first.state, first.finding) == (InstanceState.HELD, "wrong-key")
+        again = self.process("recover", spool, marked(), tmp_path, Ring(OTHER_KEY, KEY))
+        assert (again.result, again.finding) == ("recovered", "authentic")
 
     def test_verify_hands_everything_on_as_it_came(self, spool, tmp_path):
         for ds, finding in ((marked(), "authentic"), (altered(marked()), "pixels-altered")):
             outcome = self.process("verify", spool, ds, tmp_path)
-            assert (outcome.state, outcome.result, outcome.reason) == (
+            assert (outcome.state, outcome.result, outcome.reason, outcome.finding) == (
                 InstanceState.READY,
                 "verified",
+                finding,
                 finding,
             )
             assert outcome.blob == spool.put([written(ds)]).name
@@ -451,8 +686,12 @@ class TestRoles:
         ds = reread(builders.mr(64, 64, **PATIENT))
         for tag in ("PixelData", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit"):
             del ds[tag]
-        outcome = self.process(role, spool, ds, tmp_path)
-        assert (outcome.state, outcome.reason) == (InstanceState.READY, "no-pixel-data")
+        outcome = self.process(role, spool, ds, tmp_path, on_finding={"other": "reject"})
+        assert (outcome.state, outcome.reason, outcome.finding) == (
+            InstanceState.READY,
+            "no-pixel-data",
+            "not-judged",
+        )
 
 
 def _config(folder: Path) -> Config:

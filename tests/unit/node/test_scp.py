@@ -31,6 +31,16 @@ from dicom_node.dimse.scp import Receiver
 from dicom_node.errors import LedgerError, OutputError, SpoolError, SpoolFull
 from dicom_node.jobs import Arrival
 from dicom_node.ledger import Ledger
+from dicom_node.metrics import (
+    ASSOCIATIONS,
+    CONFLICTS,
+    RECEIVED_BYTES,
+    REPEATS,
+    STAGE_SECONDS,
+    STORES,
+    Declaration,
+    Snapshot,
+)
 from dicom_node.spool import Spool
 from tests import wire as wire_kinds
 from tests.data_sets import simple
@@ -95,7 +105,8 @@ def config(folder: Path, port: int = 0, **node: Any) -> Config:
         {
             "node": {"id": "n", "ae_title": "NODE", "bind": "127.0.0.1", **node},
             "storage": {"folder": folder},
-            "routes": ({"name": "all", "role": "pass"},),
+            # all of them, of whom some have a name to be counted under
+            "routes": ({"name": "all", "match": {"calling_ae": ("*", "MOD*")}, "role": "pass"},),
         },
         strict=False,
     )
@@ -789,6 +800,61 @@ def test_one_address_does_not_take_every_connection(tmp_path: Path, monkeypatch:
             assert fourth.hung_up()
 
 
+def _moved(site: Site, before: Snapshot, metric: Declaration, *labels: str) -> float:
+    """By how much a counter went up since."""
+    site.ledger.settle()
+    return site.ledger.snapshot().total(metric, *labels) - before.total(metric, *labels)
+
+
+def test_what_is_received_and_refused_is_counted_by_peer_and_status(site: Site, tmp_path: Path) -> None:
+    site.ledger.settle()
+    before = site.ledger.snapshot()
+    with associated(site) as association:
+        path = part10(tmp_path)
+        assert association.send_c_store(path).Status == 0x0000
+        kept = path.stat().st_size
+        assert association.send_c_store(path).Status == 0x0000
+        wrong = part10(tmp_path, data_set_of(arrival(sop_instance_uid="1.2.3.4.5.6.7")))
+        assert association.send_c_store(wrong).Status == 0xA900
+    wait_until(lambda: _moved(site, before, ASSOCIATIONS, "MOD*", "released") == 1)
+    assert _moved(site, before, STORES, "MOD*", "0000") == 2
+    assert _moved(site, before, STORES, "MOD*", "a900") == 1
+    assert _moved(site, before, RECEIVED_BYTES, "MOD*") == 2 * kept
+    assert _moved(site, before, STAGE_SECONDS, "receive") == 2
+    assert _moved(site, before, STAGE_SECONDS, "spool") == 2
+    assert _moved(site, before, ASSOCIATIONS, "MOD*", "accepted") == 1
+    assert site.receiver.open_associations == 0
+
+
+def test_how_associations_end_is_counted(site: Site) -> None:
+    site.ledger.settle()
+    before = site.ledger.snapshot()
+    with associated(site) as association:
+        assert site.receiver.open_associations == 1
+        association.abort()
+    with associated(site) as association:
+        patches.hang_up(association)
+    wait_until(lambda: _moved(site, before, ASSOCIATIONS, "MOD*", "aborted") == 2)
+    assert _moved(site, before, ASSOCIATIONS, "MOD*", "accepted") == 2
+
+
+def test_titles_that_nobody_configured_share_one_name(tmp_path: Path) -> None:
+    with contextlib.closing(Site(tmp_path, accept_called_ae="own")) as site:
+        for number in range(12):
+            with associated(site, calling=f"EVIL {number}", called="NOBODY") as association:
+                assert association.is_rejected
+        with associated(site, called="NOBODY") as association:
+            assert association.is_rejected
+        site.ledger.settle()
+        figures = site.ledger.snapshot()
+    assert figures.total(ASSOCIATIONS, "other", "rejected", UNKNOWN_CALLED.word) == 12
+    assert figures.total(ASSOCIATIONS, "MOD*", "rejected", UNKNOWN_CALLED.word) == 1
+    assert {each.labels[0] for each in figures.counted if each.metric == ASSOCIATIONS.name} == {
+        "MOD*",
+        "other",
+    }
+
+
 def test_the_same_uid_with_other_content_is_kept_and_told(
     site: Site, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -801,7 +867,7 @@ def test_the_same_uid_with_other_content_is_kept_and_told(
             assert association.send_c_store(path).Status == 0x0000
     assert len(site.kept()) == 2
     after = site.ledger.snapshot()
-    assert (after.repeats - before.repeats, after.conflicts - before.conflicts) == (1, 1)
+    assert [after.total(metric) - before.total(metric) for metric in (REPEATS, CONFLICTS)] == [1, 1]
     (told,) = [log.line(record) for record in caplog.records if record.msg == "same-uid-other-content"]
     assert told["level"] == "warning"
     assert told["uid"] == log.uid_hash(uid)

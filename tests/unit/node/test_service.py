@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
-from dicom_node import service
+from dicom_node import security, service
 from dicom_node.config import Config
 from dicom_node.errors import NodeError, OutputError, SpoolError
 from dicom_node.jobs import Arrival
+from dicom_node.metrics import OCCURRENCES, STORES, Reading
 from dicom_node.service import Service, log_salt, serve
 
 
@@ -33,7 +34,8 @@ def config(folder: Path, **sections: Any) -> Config:
             "node": {"id": "n", "ae_title": "NODE", "bind": "127.0.0.1", "port": free_port()},
             "storage": {"folder": folder, "reserve_mb": 16},
             "workers": {"count": 1},
-            "routes": ({"name": "all", "role": "pass"},),
+            "destinations": {"pacs": {"ae_title": "PACS", "host": "127.0.0.1", "port": free_port()}},
+            "routes": ({"name": "all", "role": "pass", "destinations": ["pacs"]},),
             "http": {"port": free_port()},
         }
         | sections,
@@ -65,8 +67,10 @@ def test_a_node_starts_answers_and_stops(tmp_path: Path) -> None:
     node = Service(made)
     node.start()
     try:
-        assert node.problems() == []
+        assert node.dead_parts() == []
         assert is_open(made.node.port)
+        wait_until(lambda: node.problems() == [])
+        assert get(made.http.port, "/healthz") == (200, "alive\n")
         assert get(made.http.port, "/readyz") == (200, "ready\n")
         assert "The node works, and everything" in get(made.http.port, "/")[1]
         assert "dicom_node_spool_free_bytes" in get(made.http.port, "/metrics")[1]
@@ -111,8 +115,67 @@ def test_http_can_be_switched_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     node = Service(config(tmp_path, http={"port": None}))
     node.start()
     assert not hasattr(node, "http")
+    assert node.dead_parts() == ["workers"], "nobody replaces those that die"
     assert node.problems() == ["workers"]
     node.stop()
+
+
+@pytest.mark.parametrize("part", ["receiver", "workers", "forwarder", "committer", "housekeeper"])
+def test_a_thread_that_has_ended_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    monkeypatch.setattr(service.Workers, "_start", lambda _self, _slot: None)
+    monkeypatch.setattr(service.Workers, "_look_after", lambda _self, _slot: None)
+    node = Service(config(tmp_path, http={"port": None}))
+    node.start()
+    try:
+        assert node.dead_parts() == []
+        _end(node, part)
+        wait_until(lambda: node.dead_parts() == [part])
+        assert part in node.problems()
+    finally:
+        node.stop()
+
+
+def _end(node: Service, part: str) -> None:
+    """End one of the threads that everything hangs on."""
+    match part:
+        case "receiver":
+            (server,) = node.receiver._servers
+            server.service_actions = lambda: None  # type: ignore[method-assign]
+            server.turned_at -= 60.0
+        case "workers":
+            node.workers._stopping.set()
+        case "forwarder":
+            node.forwarder._lanes[0].stopping.set()
+        case "committer":
+            node.committer._promiser.stopping.set()
+        case "housekeeper":
+            node.housekeeper._stopping.set()
+
+
+def test_what_was_only_counted_is_written_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service.Workers, "start", lambda _self: None)
+    monkeypatch.setattr(service.Workers, "stop", lambda _self: None)
+    node = Service(config(tmp_path, http={"port": None}))
+    node.start()
+    node.ledger.count_soon(Reading(STORES, ("other", "a700")))
+    node.stop()
+    again = service.Ledger(tmp_path / "ledger.sqlite")
+    assert again.snapshot().total(STORES, "other", "a700") == 1
+    again.close()
+
+
+def test_who_was_not_let_in_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service.Workers, "start", lambda _self: None)
+    monkeypatch.setattr(service.Workers, "stop", lambda _self: None)
+    node = Service(config(tmp_path, http={"port": None}))
+    node.start()
+    security.tell(security.Occurrence("handshake-failed", "certificate-expired", "192.0.2.7"))
+    node.ledger.settle()
+    assert node.ledger.snapshot().total(OCCURRENCES, "handshake-failed", "certificate-expired") == 1
+    node.stop()
+    security.tell(security.Occurrence("handshake-failed", "certificate-expired", "192.0.2.7"))
 
 
 def test_leases_of_a_crash_are_taken_back_at_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,6 +270,13 @@ def test_serve_ends_with_sigterm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert serve(config(tmp_path, http={"port": None})) == 0
     assert told == ["EXTEND_TIMEOUT_USEC=600000000", "READY=1", "STOPPING=1"]
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def wait_until(condition: Callable[[], bool], limit_s: float = 20.0) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def _when(ready: Callable[[], bool], act: Callable[[], None]) -> None:

@@ -172,6 +172,13 @@ class TestMedia:
         assert [type(each) for each in given] == [Unreadable, Item]
         assert [type(each) for each in everything(tmp_path / "DICOMDIR")] == [Unreadable]
 
+    def test_an_index_without_end_is_not_read(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sources, "LARGEST_INDEX_BYTES", 100)
+        touch(tmp_path, "DICOMDIR", content=media.dicomdir(["A"]))
+        (told,) = everything(tmp_path / "DICOMDIR")
+        assert isinstance(told, Unreadable)
+        assert "too large" in told.error
+
     def test_an_index_under_another_name_is_skipped_and_a_file_of_its_name_is_none(
         self, tmp_path: Path
     ) -> None:

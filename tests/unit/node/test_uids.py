@@ -8,7 +8,7 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 
 from blessmark import pixels
-from dicom_node.uids import INSTANCE_UIDS, deriver, rewrite_uids
+from dicom_node.uids import INSTANCE_UIDS, deriver, restored_uid, rewrite_uids
 from tests.builders import dataset, file_bytes, phantom
 from tests.strategies import KEY, OTHER_KEY, RING, Ring
 
@@ -63,6 +63,32 @@ def test_references_follow_at_every_depth_and_the_study_stays():
     referred = [each.ReferencedSOPInstanceUID for each in series.ReferencedSOPSequence]
     assert referred == [derive("2.25.7"), derive("2.25.8")]
     assert series.ReferencedSOPSequence[0].ReferencedSOPClassUID == uid.MRImageStorage
+
+
+def test_an_item_that_is_renamed_loses_its_signature_and_no_other_does():
+    ds = referring("2.25.7")
+    (study,) = ds.CurrentRequestedProcedureEvidenceSequence
+    (series,) = study.ReferencedSeriesSequence
+    untouched = Dataset()
+    untouched.Manufacturer = "signed"
+    for holder in (ds, study, untouched):
+        holder.DigitalSignaturesSequence, holder.MACParametersSequence = [Dataset()], [Dataset()]
+    ds.ContributingEquipmentSequence = [untouched]
+    rewrite_uids(ds, deriver(RING))
+    (renamed,) = ds.CurrentRequestedProcedureEvidenceSequence
+    assert not {"DigitalSignaturesSequence", "MACParametersSequence"} & set(renamed.dir())
+    assert "DigitalSignaturesSequence" in study, "what was read is not changed in place"
+    assert "DigitalSignaturesSequence" in ds.ContributingEquipmentSequence[0]
+    assert "DigitalSignaturesSequence" in ds, "that of the whole is the label's to remove"
+    assert "DigitalSignaturesSequence" not in series
+
+
+def test_what_is_restored_nearly_has_a_uid_for_each_outcome():
+    made = restored_uid(RING, "2.25.1", b"pixels")
+    assert uid.UID(made).is_valid
+    assert made == restored_uid(Ring(OTHER_KEY, KEY), "2.25.1", b"pixels")
+    others = {restored_uid(RING, "2.25.1", b"others"), restored_uid(RING, "2.25.2", b"pixels")}
+    assert len({made, deriver(RING)("2.25.1"), *others}) == 4
 
 
 def test_the_image_that_a_frame_was_taken_from():

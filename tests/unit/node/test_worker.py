@@ -9,19 +9,21 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from blessmark.errors import WatermarkError
-from dicom_node import insist, log, private
+from dicom_node import insist, log, private, worker
 from dicom_node.config import Config, Keys
 from dicom_node.errors import InputError, LedgerError, LedgerUnavailable, NodeError, SpoolError, SpoolFull
 from dicom_node.jobs import Arrival, InstanceState, Outcome, Work
 from dicom_node.keys import FileKeyRing, generate
 from dicom_node.ledger import Ledger
-from dicom_node.metrics import NetworkRun
+from dicom_node.measuring import Measured, stage, tell_modality
+from dicom_node.metrics import LOST, PROCESSED, STAGE_SECONDS, UNPROTECTED, NetworkRun, Reading
 from dicom_node.spool import Spool
 from dicom_node.worker import (
     PATIENCE,
@@ -145,6 +147,76 @@ def test_an_unexpected_error_quotes_nothing_in_the_log(
     site.worker.turn()
     assert caplog.records
     assert not any("Doe" in str(log.line(record)) for record in caplog.records)
+
+
+def test_what_was_finished_is_counted_once_with_its_modality_and_stages(made: Callable[..., Site]) -> None:
+    def process(work: Work) -> Outcome:
+        tell_modality("CT")
+        with stage("decode"):
+            pass
+        return passed(work, site.config.routes[0], "passed", "no-pixel-data")
+
+    site = made(process=process)
+    site.arrive(3)
+    site.worker.turn()
+    figures = site.ledger.snapshot()
+    assert figures.total(PROCESSED, "CT", "passed") == 3
+    assert figures.total(STAGE_SECONDS, "decode") == 3
+    assert figures.total(UNPROTECTED) == 0, "the route protects nothing"
+
+
+@pytest.mark.parametrize(
+    ("result", "reason", "counted"),
+    [
+        ("passed", "no-pixel-data", 1),
+        ("passed-on-error", "PixelError", 1),
+        ("held", "no-room", 1),
+        ("rewritten", "no-pixel-data", 1),
+        ("protected", "", 0),
+        ("protected-header", "", 0),
+        ("protected-whole-image", "", 0),
+        ("passed", "already-protected", 0),
+    ],
+)
+def test_what_a_protecting_route_leaves_unprotected_is_counted_by_its_reason(
+    tmp_path: Path, result: str, reason: str, counted: int
+) -> None:
+    route = config(tmp_path, role="protect").routes[0]
+    outcome = worker._counted(Outcome(InstanceState.READY, result, reason), route, Measured("CT"))
+    assert [each for each in outcome.readings if each.metric is UNPROTECTED] == [
+        Reading(UNPROTECTED, (reason,))
+    ] * counted
+    assert Reading(PROCESSED, ("CT", result)) in outcome.readings
+
+
+def test_an_error_is_counted_as_what_became_of_it_and_a_second_try_not_at_all(
+    made: Callable[..., Site],
+) -> None:
+    site = made(process=raises(SpoolFull("full")))
+    site.arrive()
+    site.worker.turn()
+    assert site.ledger.snapshot().total(PROCESSED) == 0
+    site.worker._process = raises(ValueError("unforeseen"))
+    with site.ledger._writing() as connection:
+        connection.exec_driver_sql("UPDATE instances SET next_at = 0")
+    site.worker.turn()
+    assert site.ledger.snapshot().total(PROCESSED, "unknown", "held") == 1
+
+
+@pytest.mark.parametrize(("finding", "level"), [("authentic", "info"), ("pixels-altered", "warning")])
+def test_what_a_reader_found_is_told_and_counted(
+    made: Callable[..., Site], caplog: pytest.LogCaptureFixture, finding: str, level: str
+) -> None:
+    def judge(work: Work) -> Outcome:
+        return replace(passed(work, config(Path("x")).routes[0], "verified", finding), finding=finding)
+
+    caplog.set_level("INFO")
+    site = made(process=judge)
+    site.arrive()
+    site.worker.turn()
+    (told,) = (line for line in map(log.line, caplog.records) if line["event"] == "processed")
+    assert (told["level"], told["finding"]) == (level, finding)
+    assert site.ledger.verdicts() == {("all", finding): 1}
 
 
 def test_an_error_that_may_pass_is_tried_again(made: Callable[..., Site]) -> None:
@@ -438,7 +510,7 @@ def test_what_a_stop_interrupts_is_accused_of_nothing(made: Callable[..., Site])
         wait_until(lambda: site.states() == {("working", "", ""): 1})
         workers.stop(drain_s=0.1)
         assert site.states() == {("received", "", ""): 1}
-    assert site.ledger.snapshot().lost == 0
+    assert site.ledger.snapshot().total(LOST) == 0
 
 
 LOADED = """

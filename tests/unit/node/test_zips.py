@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 import zipfile
 from pathlib import Path
@@ -120,6 +121,20 @@ class TestBombs:
         (found,) = members(path, tmp_path)
         assert isinstance(found, Unreadable)
         assert "made to do harm" in found.error
+
+
+def test_want_of_room_is_no_fault_of_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(zips, "IN_MEMORY_BYTES", 4096)
+    monkeypatch.setattr(zips, "_copy", full)
+    room = tmp_path / "room"
+    room.mkdir()
+    (found,) = members(media.archive(tmp_path / "a.zip", {"x": INSTANCE}), room)
+    assert isinstance(found, Unreadable)
+    assert "TMPDIR" in found.error
+    assert list(room.iterdir()) == []
 
 
 @pytest.mark.parametrize("cut", [30, -40, -1])

@@ -40,6 +40,7 @@ vectors: venv
 docs: venv
 	$(BIN)/python -m tools.make_conformance
 	$(BIN)/python -m tools.make_settings_doc
+	$(BIN)/python -m tools.make_logging_doc
 	$(BIN)/python -m tools.make_metrics_doc
 	$(BIN)/python -m tools.make_dashboard
 	$(BIN)/dicom-node config schema > config/dicom-node.schema.json

@@ -19,7 +19,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -171,6 +171,8 @@ class Setup:
     role: str = "pass"
     workers: int = 1
     reserve_mb: int = 16
+    #: further sections of the configuration
+    sections: Mapping[str, object] = field(default_factory=dict)
 
 
 class Node(Program):
@@ -276,6 +278,7 @@ class Node(Program):
             "destinations": peers,
             "routes": [{"name": "all", "role": setup.role, "destinations": list(peers)}],
             "http": {"port": self.http_port},
+            **setup.sections,
         }
 
 

@@ -13,6 +13,8 @@
     ├── LedgerError          exit 1      the ledger refuses                                              A700
     │   ├── LedgerUnavailable exit 1     the database refuses now (full disk, lock); the same again may work
     │   └── StaleLease       exit 1      somebody else holds this job now; drop the result
+    ├── AuditError           exit 1      the audit trail cannot be written or read
+    │   └── AuditFull        exit 1      so many audit messages wait that no more are taken
     ├── IllegalTransition    exit 1      a job was asked to move where its table does not lead
     ├── ConversionError      exit 1      an object cannot be put into another transfer syntax
     └── PeerError            exit 1      a peer refused, failed or vanished; `retryable` tells which
@@ -113,6 +115,14 @@ class LedgerUnavailable(LedgerError):  # noqa: N818
 
 class StaleLease(LedgerError):  # noqa: N818
     """Somebody else holds this job now; the result must be dropped."""
+
+
+class AuditError(NodeError):
+    """The audit trail cannot be written or read."""
+
+
+class AuditFull(AuditError):  # noqa: N818
+    """So many audit messages wait for their repository, or the disk is so short, that no more are taken."""
 
 
 class IllegalTransition(NodeError):  # noqa: N818

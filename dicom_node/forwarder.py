@@ -417,6 +417,7 @@ class _Lane(threading.Thread):
             "delivered" if done else "dead-letter" if isinstance(decision, GiveUp) else "delivery-failed",
             level=logging.INFO if done else logging.WARNING,
             error=answer if isinstance(answer, PeerError) else None,
+            job=send.job,
             delivery=send.id,
             uid=log.uid_hash(send.sop_instance_uid),
             destination=send.destination,
@@ -424,5 +425,8 @@ class _Lane(threading.Thread):
             status=None if isinstance(answer, PeerError) else f"{answer:04x}",
             attempts=send.attempts,
             retry_in_s=decision.at - self._clock() if isinstance(decision, RetryAt) else None,
+            bytes=send.size,
+            work_s=send.queued_at - send.received_at,
             send_s=send_s,
+            total_s=self._clock() - send.received_at,
         )

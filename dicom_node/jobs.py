@@ -165,6 +165,11 @@ class Send:
     transfer_syntax_uid: str
     #: how often its destination refused this very object
     refusals: int = 0
+    #: the instance, when it arrived and was ready to be sent (seconds since 1970-01-01 UTC), and its bytes
+    job: int = 0
+    received_at: float = 0.0
+    queued_at: float = 0.0
+    size: int = 0
 
 
 def passed(work: Work, route: Route, result: str, reason: str = "") -> Outcome:

@@ -4,11 +4,13 @@ Rules that bind here:
 1. A line is an event name and fields from `FIELDS`. A field of another name is left out; only its name is
    shown, under `refused`.
 2. UIDs appear as `uid_hash`, the same at one site for ever and different at every other.
-3. Of a library's line only where it came from is shown: its text may quote a data set. Of a plain line of our
-   own the text is shown, with numbers and our own errors filled in and everything else as its type.
-   Python's warnings are not shown at all: see `silence_warnings`.
+3. Of a library's line only where it came from is shown: its text may quote a data set. What remains of a
+   warning says nothing to anybody, so below an error a library is heard at the level `debug` only. Of a plain
+   line of our own the text is shown, with numbers and our own errors filled in and everything else as its
+   type. Python's warnings are not shown at all: see `silence_warnings`.
 4. Of an exception the type and the place are shown; its message only if it is one of ours, which never name
-   a patient.
+   a patient. UIDs in it appear as `uid_hash` too.
+5. Under systemd each line begins with its priority (sd-daemon(3)), which the journal takes off and keeps.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ import hashlib
 import hmac
 import json
 import logging
+import os
+import re
 import sys
 import traceback
 import warnings
@@ -55,6 +59,7 @@ FIELDS: Mapping[str, str] = {
     "conflict": "whether the UID had come with other content",
     "bytes": "size of the object",
     "count": "how many",
+    "refusals": "how many objects of an association were refused",
     "swept": "half-written files removed at start",
     "leases": "leases that a restart ended",
     "checked": "rows held against the spool",
@@ -82,8 +87,9 @@ FIELDS: Mapping[str, str] = {
     "embed_s": "seconds to embed",
     "extract_s": "seconds to extract and verify",
     "encode_s": "seconds to encode",
-    "send_s": "seconds to send",
-    "total_s": "seconds in all",
+    "work_s": "seconds from the arrival of an object until it was ready to be sent",
+    "send_s": "seconds to send, the last attempt",
+    "total_s": "seconds in all; of a delivery, since the object arrived",
     "ms": "milliseconds in all",
     "version": "version of this software",
     "node": "id of this node",
@@ -96,6 +102,8 @@ FIELDS: Mapping[str, str] = {
 _OUR_ERRORS = frozenset({"dicom_node.errors", "blessmark.errors"})
 _OUR_LOGGERS = frozenset({"dicom_node", "blessmark"})
 _HASH_DIGITS = 12
+#: digits and dots that are longer than an IPv4 address or have more parts; those of DICOM itself are known
+_UID = re.compile(r"(?<![\w.])(?!1\.2\.840\.10008\.)(?=[\d.]{16}|(?:\d+\.){4})\d+(?:\.\d+)+")
 _MARK = "dicom_node_event"
 _salt = b""
 
@@ -111,9 +119,23 @@ def setup(format: str, level: str, *, salt: bytes = b"", stream: TextIO | None =
     """
     global _salt
     _salt = salt
-    handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(_Json() if format == "json" else _Text())
+    stream = stream or sys.stderr
+    handler = logging.StreamHandler(stream)
+    formatter = _Json() if format == "json" else _Text()
+    handler.setFormatter(_Prioritised(formatter) if goes_to_the_journal(stream) else formatter)
+    if level != "debug":
+        handler.addFilter(_is_heard)
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+
+
+def goes_to_the_journal(stream: TextIO) -> bool:
+    """Whether systemd has connected this very stream to the journal (systemd.exec(5), JOURNAL_STREAM)."""
+    named = os.environ.get("JOURNAL_STREAM", "")
+    try:
+        facts = os.fstat(stream.fileno())
+    except (OSError, ValueError):  # a stream without a file
+        return False
+    return named == f"{facts.st_dev}:{facts.st_ino}"
 
 
 def silence_warnings() -> None:
@@ -150,6 +172,14 @@ def uid_hash(uid: str) -> str:
     return hmac.new(_salt, uid.encode("utf-8", "replace"), hashlib.sha256).hexdigest()[:_HASH_DIGITS]
 
 
+def without_uids(text: str) -> str:
+    """The text of an error with the UIDs in it as their hashes; constants of the standard stay as they are.
+
+    Errors name the instance that they are about, for whoever asked about a file of his own.
+    """
+    return _UID.sub(lambda found: f"uid={uid_hash(found[0])}", text)
+
+
 def line(record: logging.LogRecord) -> dict[str, object]:
     """What may be shown of a log record, in order: time, level, event, fields."""
     shown: dict[str, object] = {
@@ -170,6 +200,8 @@ def line(record: logging.LogRecord) -> dict[str, object]:
 
 def _allowed(fields: Mapping[str, object]) -> dict[str, object]:
     shown = {name: _plain(value) for name, value in fields.items() if name in FIELDS and value is not None}
+    if "error" in shown:
+        shown["error"] = without_uids(str(shown["error"]))
     refused = sorted(name for name in fields if name not in FIELDS)
     return shown | ({"refused": refused} if refused else {})
 
@@ -187,7 +219,7 @@ def _own_text(record: logging.LogRecord) -> str:
 def _harmless(value: object) -> object:
     if isinstance(value, int | float):
         return value
-    return str(value) if _is_our_error(value) else f"<{type(value).__name__}>"
+    return without_uids(str(value)) if _is_our_error(value) else f"<{type(value).__name__}>"
 
 
 def _is_our_error(value: object) -> bool:
@@ -207,10 +239,30 @@ def _exception(error: BaseException) -> dict[str, object]:
     if frames:
         shown["place"] = f"{frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno}"
     if _is_our_error(error):
-        shown["error"] = str(error)
+        shown["error"] = without_uids(str(error))
     if error.__cause__ is not None:
         shown["cause"] = type(error.__cause__).__name__
     return shown
+
+
+def _is_heard(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR or record.name.split(".", 1)[0] in _OUR_LOGGERS
+
+
+#: sd-daemon(3)
+_PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
+
+
+class _Prioritised(logging.Formatter):
+    """Another formatter's line behind the priority that the journal files it under."""
+
+    def __init__(self, formatter: logging.Formatter) -> None:
+        super().__init__()
+        self._formatter = formatter
+
+    def format(self, record: logging.LogRecord) -> str:
+        priority = next((number for level, number in _PRIORITIES if record.levelno >= level), 7)
+        return f"<{priority}>{self._formatter.format(record)}"
 
 
 class _Json(logging.Formatter):

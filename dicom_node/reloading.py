@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 
 from dicom_node.config import Config
 
-#: what the receiver is bound to, and what holds what was received: section -> keys, () is all of it
+#: what the receiver is bound to, what holds what was received, and who is told of it: section -> keys, () is
+#: all of it
 _FIXED: dict[str, tuple[str, ...]] = {
     "node": ("ae_title", "bind", "port", "tls_port", "max_pdu"),
     "storage": ("folder",),
+    "audit": (),
 }
 
 
@@ -22,6 +24,8 @@ def needs_restart(before: Config, after: Config) -> list[str]:
         for key in keys or type(old).model_fields:
             if getattr(old, key) != getattr(new, key):
                 found.append(f"{section}.{key}")
+    if after.audit.host is not None and before.tls != after.tls:
+        found.append("tls (the audit trail uses it)")
     return found
 
 

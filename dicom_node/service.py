@@ -1,6 +1,6 @@
 """The composition root: builds every part from the configuration, starts it, stops it.
 
-    storage -> self-test -> workers -> forwarders -> commitment -> receiver -> http        and back
+    storage -> self-test -> audit trail -> workers -> forwarders -> commitment -> receiver -> http, and back
 
 So nothing is accepted that could not be kept, worked on and sent; and what was accepted is finished or safely
 on disk before the process ends.
@@ -19,13 +19,17 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from dicom_node import __version__, housekeeping, log, private, security
+from dicom_node.audit.auditor import Auditor
+from dicom_node.audit.trail import AuditTrail, auditor_of, refusals
 from dicom_node.committer import Committer
-from dicom_node.config import Config, Role
+from dicom_node.config import AuditTransport, Config, Role
 from dicom_node.dimse.commit import desk_handlers
 from dicom_node.dimse.scp import Receiver
+from dicom_node.dimse.secure import client_context
 from dicom_node.errors import EXIT_DONE, ConfigError, NodeError, ReloadError, SpoolError
 from dicom_node.exporter import Exporter, Parts
 from dicom_node.forwarder import Forwarder, steady_clock
@@ -124,6 +128,7 @@ class Service:
         undo.enter_context(security.listening(self._count_occurrence))
         self._self_test()
         self._salt = log_salt(self._config)
+        self._open_trail(self._salt, undo)
         undo.callback(lambda: self._behind.close())
         self._start_behind()
         self.receiver = Receiver(
@@ -131,6 +136,7 @@ class Service:
             self.spool,
             self.ledger,
             on_arrival=lambda: self._bells.ring_work(),
+            auditor=self.auditor,
             services=desk_handlers(lambda: self.committer.desk),
         )
         _run(self.receiver, undo)
@@ -241,6 +247,16 @@ class Service:
         undo.callback(self.ledger.end_run)
         log.event(_LOG, "recovered", swept=swept, leases=leases, checked=found.checked, lost=found.lost)
         housekeeping.warn_of_strangers(self.ledger, self._config)
+
+    def _open_trail(self, salt: bytes, undo: contextlib.ExitStack) -> None:
+        """Before anything that it tells about, and so stopped after all of it."""
+        self.auditor: Auditor | None = auditor_of(self._config, salt)
+        if self.auditor is not None:
+            over_tls = self._config.audit.transport is AuditTransport.TLS
+            # made for each connection: files that are no good then cost the trail, not the node
+            context = partial(client_context, self._config.tls) if over_tls else None
+            _run(AuditTrail(self._config, self.auditor, self.ledger, self.spool, context), undo)
+            undo.enter_context(security.listening(refusals(self.auditor)))
 
     def _count_occurrence(self, occurrence: security.Occurrence) -> None:
         self.ledger.count_soon(Reading(OCCURRENCES, (occurrence.event, occurrence.reason)))
@@ -416,7 +432,7 @@ def _signals() -> Iterator[Callable[[], signal.Signals]]:
 
 
 def _run(
-    part: Workers | Forwarder | Housekeeper | Committer | Receiver | HttpServer,
+    part: AuditTrail | Workers | Forwarder | Housekeeper | Committer | Receiver | HttpServer,
     undo: contextlib.ExitStack,
 ) -> None:
     part.start()

@@ -319,7 +319,10 @@ def _counted(outcome: Outcome, route: Route | None, seen: Measured) -> Outcome:
 def _level(outcome: Outcome, error: Exception | None) -> int:
     if error is not None:
         return logging.ERROR
-    return logging.WARNING if outcome.alarms else logging.INFO
+    if outcome.alarms:
+        return logging.WARNING
+    # what goes on to a destination is told by a line from there
+    return logging.DEBUG if outcome.destinations else logging.INFO
 
 
 def _may_pass(error: Exception | None, attempts: int) -> bool:

@@ -305,7 +305,7 @@ routes:
      deidentify: {{profile: basic}}}}
   - {{name: everything, role: protect, destinations: [pacs]}}
 http: {{port: {http_port}}}
-log: {{format: json}}
+log: {{format: json, level: debug}}
 """
     )
     _run("config", "check", config)

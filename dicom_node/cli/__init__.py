@@ -110,6 +110,7 @@ def parser() -> argparse.ArgumentParser:
     _add_config(commands)
     _add_queue(commands)
     _add_trace(commands)
+    _add_audit(commands)
     _command(commands, "selftest", "selftest", "check that this machine reproduces the packaged vectors")
     return top
 
@@ -198,12 +199,14 @@ def _add_verify(commands: _Commands[argparse.ArgumentParser]) -> None:
     )
     _add_reading(verify)
     options_verify.add(verify)
+    _add_trail(verify)
 
 
 def _add_recover(commands: _Commands[argparse.ArgumentParser]) -> None:
     recover = _command(commands, "recover", "recover", "remove the watermark and restore pixels and header")
     _add_in_and_out(recover)
     _add_reading(recover)
+    _add_trail(recover)
     recover.add_argument(
         "--partial",
         action="store_true",
@@ -290,6 +293,19 @@ def _add_trace(commands: _Commands[argparse.ArgumentParser]) -> None:
     _add_configuration(trace)
 
 
+def _add_audit(commands: _Commands[argparse.ArgumentParser]) -> None:
+    audit = commands.add_parser(
+        "audit", help="what waits for the audit repository", description="The audit trail of a node."
+    )
+    actions = audit.add_subparsers(dest="action", required=True, metavar="ACTION")
+    status = _command(actions, "status", "audit", "how many messages wait, and since when; 3 if any was lost")
+    status.add_argument("--json", action="store_true", help="one JSON document instead of lines")
+    export = _command(actions, "export", "audit", "write the messages that wait, one XML document a line")
+    export.add_argument("--out", type=Path, metavar="FILE", help="where to (default: standard output)")
+    for action in (status, export):
+        _add_configuration(action)
+
+
 def _add_configuration(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--config",
@@ -314,6 +330,17 @@ def _add_reading(command: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="what draws the region of interest (default: anatomy; vessels in colour fundus photographs)",
     )
+
+
+def _add_trail(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="the configuration of the node whose audit trail is told (default: $DICOM_NODE_CONFIG or "
+        "/etc/dicom-node/dicom-node.yaml, if it is there)",
+    )
+    command.set_defaults(usual_config=_DEFAULT_CONFIG)
 
 
 def _add_ring(command: argparse.ArgumentParser) -> None:

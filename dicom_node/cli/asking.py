@@ -13,6 +13,8 @@ from typing import Any
 
 from dicom_node import archives, config
 from dicom_node.archives import Collection, Source
+from dicom_node.audit.events import Party
+from dicom_node.cli.trail import Told, told_to
 from dicom_node.config import Destination, Query, QueryPeer, Retrieve, RetrieveLevel, Tls, Workstation
 from dicom_node.errors import UsageError
 from dicom_node.inquiry import Inquiry, Level, Order
@@ -30,6 +32,13 @@ class Asked:
     peer: QueryPeer
     query: Query
     inquiry: Inquiry
+    #: who is told what is asked and what comes
+    trail: Told
+
+    @property
+    def archive(self) -> Party:
+        """The archive, as it takes part in what is told."""
+        return Party(self.peer.ae_title or self.name, self.peer.host or "")
 
     def called(self, uid: str) -> str:
         """What to call an instance in a report."""
@@ -66,9 +75,13 @@ def opened(args: argparse.Namespace) -> Iterator[Asked]:
     workstation = _workstation(args, args.peer)
     peer, query = _peer(args, workstation), _query(args, workstation.query)
     inquiry = inquiry_of(args)
+    trail = told_to(args.config, args.default_config)
     source = archives.opened(_called(args.peer), peer, query, workstation.tls)
+    asked = Asked(_called(args.peer), source, peer, query, inquiry, trail)
     try:
-        yield Asked(_called(args.peer), source, peer, query, inquiry)
+        trail.queried(asked.archive, inquiry.matches)
+        yield asked
+        trail.close()
     finally:
         source.close()
         for note in source.notes:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import pwd
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -65,6 +67,17 @@ def audit(
         count=count,
         reason="operator",
     )
+
+
+def login() -> str:
+    """The login of who gave a command; its number where it has no name."""
+    behind = os.environ.get("SUDO_USER", "")
+    if behind and os.geteuid() == 0:
+        return behind
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 def moment(at: float) -> str:

@@ -120,7 +120,8 @@ def _verify(args: argparse.Namespace) -> int:
             else Item(asked.called(came.uid), collection.landing.path(came), temporary=True)
             for came in _accounted(asked, collection, iter(collection))
         )
-        code = judge(args, found, partial(_watched, collection, "verifying"))
+        watched = partial(_watched, collection, "verifying")
+        code = judge(args, found, lambda reports: asked.trail.watching(watched(reports)))
         _tell_refused(collection)
     return code
 
@@ -151,10 +152,15 @@ def _restored(
             called[path] = asked.called(came.uid)
             yield Pair(path, target(came))
 
+    asked.trail.allow_restoring(None)
     with restoring(how_of(args), args.jobs or cores()) as pool:
         for pair, found in pool.answers(pairs()):
             pair.source.unlink(missing_ok=True)
             original = pair.target if pair.target.exists() else None
+            if isinstance(found, InstanceReport):
+                asked.trail.judged(found.place.study, found.finding)
+                if original is not None:
+                    asked.trail.restored(found.place.study)
             yield replace(found, source=called.pop(pair.source)), original
     yield from ((each, None) for each in missed)
 
@@ -258,7 +264,11 @@ def _accounted(
     """
     try:
         for came in items:
-            yield Unreadable(asked.called(came.uid), came.why) if isinstance(came, Missed) else came
+            if isinstance(came, Missed):
+                yield Unreadable(asked.called(came.uid), came.why)
+            else:
+                asked.trail.fetched(asked.archive, came.study, came.sop_class)
+                yield came
         if archives.NO_UID in asked.source.notes:
             yield Unreadable(asked.name, f"{archives.NO_UID}; what they stand for was not fetched")
         if count := collection.landing.refused.get(OTHER_CONTENT):

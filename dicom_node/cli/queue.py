@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from dicom_node import log
 from dicom_node.cli import RowId
-from dicom_node.cli.live import age, audit, moment, opened, start_log, table
+from dicom_node.cli.live import age, audit, login, moment, opened, start_log, table
 from dicom_node.config import Config
 from dicom_node.errors import EXIT_DONE, EXIT_ERROR, LedgerError, UsageError
 from dicom_node.jobs import DeliveryState, InstanceState
@@ -236,7 +236,12 @@ def _drop(args: argparse.Namespace, config: Config, ledger: Ledger) -> int:
         raise UsageError("name IDs, or --destination D for all that waits for it or is dead")
     start_log(config)
     if args.ids:
-        changes = _changes(ledger, args.ids, lambda number: ledger.reject(number, "operator"), ledger.drop)
+        changes = _changes(
+            ledger,
+            args.ids,
+            lambda number: ledger.reject(number, login()),
+            lambda number: ledger.drop(number, login()),
+        )
         if not _sure(args, f"{len(changes)} of {len(args.ids)} named"):
             return EXIT_ERROR
         return _make(changes, "dropped")
@@ -247,7 +252,7 @@ def _drop(args: argparse.Namespace, config: Config, ledger: Ledger) -> int:
     )
     if not _sure(args, f"all {waiting} waiting or dead deliveries to {args.destination}"):
         return EXIT_ERROR
-    done = _all(lambda: ledger.drop_waiting(args.destination))
+    done = _all(lambda: ledger.drop_waiting(args.destination, login()))
     audit("dropped", count=done, destination=args.destination)
     print(f"{done} dropped")
     return EXIT_DONE
@@ -360,7 +365,7 @@ def _export(args: argparse.Namespace, config: Config, ledger: Ledger) -> int:
     spool.verify(blob)
     with spool.open(blob) as file:
         write_whole(args.out, iter(lambda: file.read(_CHUNK_BYTES), b""))
-    ledger.note_export(item.id)
+    ledger.note_export(item.id, login())
     audit("exported", job=item.id, uid=item.sop_instance_uid)
     print(f"{args.out}: {'as it is sent' if args.id.delivery else 'as it arrived'}; it holds patient data")
     return EXIT_DONE

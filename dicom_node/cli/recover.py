@@ -11,6 +11,7 @@ from dicom_node import report
 from dicom_node.cli.files import Pair, pairs, progress
 from dicom_node.cli.judging import exit_code, how_of
 from dicom_node.cli.telling import Report
+from dicom_node.cli.trail import Told, told_to
 from dicom_node.item import How
 from dicom_node.judge import lost
 from dicom_node.pool import Pool, cores
@@ -21,8 +22,11 @@ from dicom_node.summary import summarised, totals
 def run(args: argparse.Namespace) -> int:
     """Restore every file of IN that is proven; what is not is told and not written."""
     how, tasks = how_of(args), pairs(args.source, args.out)
+    trail = told_to(args.config, args.usual_config)
+    trail.allow_restoring(len(tasks))
     with restoring(how, args.jobs or cores(), everything=args.partial) as pool:
-        summary = summarised(_told(pool, tasks))
+        summary = summarised(_audited(_told(pool, tasks), trail))
+    trail.close()
     print(totals(summary))
     return exit_code(summary)
 
@@ -39,6 +43,19 @@ def _told(pool: Pool[Pair, Report], tasks: Sequence[Pair]) -> Iterator[Report]:
         stream = sys.stdout if isinstance(each, InstanceReport) else sys.stderr
         print(report.line(each), file=stream, flush=True)
         yield each
+
+
+def _audited(reports: Iterator[Report], trail: Told) -> Iterator[Report]:
+    for each in trail.watching(reports):
+        if isinstance(each, InstanceReport) and _was_restored(each):
+            trail.restored(each.place.study)
+        yield each
+
+
+def _was_restored(found: InstanceReport) -> bool:
+    """What restores approximately says so of its frames, not of the whole."""
+    nearly = any(frame.restoration == "approximate" for frame in found.frames)
+    return bool(found.restored) or (nearly and found.finding == "authentic")
 
 
 def _restorer(how: How, *, everything: bool) -> Callable[[Pair], Report]:

@@ -6,12 +6,12 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 
 from dicom_node.cli.files import progress
 from dicom_node.cli.judging import judge
 from dicom_node.cli.telling import Report
+from dicom_node.cli.trail import told_to
 from dicom_node.kind import Kind
 from dicom_node.sources import STANDARD_INPUT, found, kind_of
 
@@ -20,7 +20,10 @@ def run(args: argparse.Namespace) -> int:
     """Judge everything that PATH names; one line each and a summary, one JSON document, or CSV."""
     with tempfile.TemporaryDirectory(prefix="dicom-node-") as room:
         several = found(args.paths, Path(room), sys.stdin.buffer)
-        return judge(args, several, partial(_watched, args.paths))
+        trail = told_to(args.config, args.usual_config)
+        code = judge(args, several, lambda reports: trail.watching(_watched(args.paths, reports)))
+        trail.close()
+        return code
 
 
 def _watched(paths: Sequence[str], reports: Iterator[Report]) -> Iterator[Report]:

@@ -15,11 +15,19 @@ YAML, `references` sees what no single section can.
 
 from __future__ import annotations
 
+from dicom_node.config.auditing import Audit
 from dicom_node.config.committing import Asking, Commitment, ReportPolicy, Requester
 from dicom_node.config.kinds import CREDENTIAL, RECORD_FIELDS, Section, record_tag
 from dicom_node.config.marking import Dct, Networks, SegmenterRule, Watermark, Workers
 from dicom_node.config.querying import Query, QueryPeer
-from dicom_node.config.reading import json_schema, load, load_any, load_workstation, parse, parse_workstation
+from dicom_node.config.reading import (
+    json_schema,
+    load,
+    load_any,
+    load_workstation,
+    parse,
+    parse_workstation,
+)
 from dicom_node.config.receiving import Keys, Node, Storage
 from dicom_node.config.routing import Deidentify, Match, Route
 from dicom_node.config.securing import Access, Caller, Tls
@@ -27,6 +35,8 @@ from dicom_node.config.sending import Destination, RetryPolicy
 from dicom_node.config.watching import Http, Log
 from dicom_node.config.whole import Config, Workstation
 from dicom_node.config.words import (
+    AuditPatient,
+    AuditTransport,
     CalledAE,
     CarrierName,
     Dates,
@@ -59,6 +69,9 @@ __all__ = [
     "RECORD_FIELDS",
     "Access",
     "Asking",
+    "Audit",
+    "AuditPatient",
+    "AuditTransport",
     "CalledAE",
     "Caller",
     "CarrierName",

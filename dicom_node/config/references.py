@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dicom_node.config.document import Document, Place
-from dicom_node.config.words import Role, TlsClients
+from dicom_node.config.words import AuditTransport, Role, TlsClients
 
 
 def check_references(data: Any, document: Document) -> None:
@@ -96,6 +96,9 @@ def _check_tls(data: Mapping[str, Any], document: Document) -> None:
     """Peers over TLS of which nothing could be believed."""
     if _dict(data.get("tls")).get("ca") is not None:
         return
+    audit = _dict(data.get("audit"))
+    if audit.get("host") is not None and audit.get("transport", AuditTransport.TLS) == AuditTransport.TLS:
+        document.problem(("audit", "host"), "is spoken to over TLS; needs tls.ca, or another audit.transport")
     requesters = _list(_dict(data.get("commitment")).get("requesters"))
     peers: list[tuple[Place, Any]] = [
         *((("destinations", name), peer) for name, peer in _dict(data.get("destinations")).items()),

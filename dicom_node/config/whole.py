@@ -8,6 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from dicom_node.config.auditing import Audit
 from dicom_node.config.committing import Commitment, Requester
 from dicom_node.config.kinds import Name, Section
 from dicom_node.config.marking import Networks, Watermark, Workers
@@ -37,6 +38,7 @@ class Config(Section):
     routes: Annotated[tuple[Route, ...], Field(min_length=1)]
     commitment: Commitment = Commitment()
     query: Query = Query()
+    audit: Audit = Audit()
     http: Http = Http()
     log: Log = Log()
 

@@ -189,6 +189,22 @@ class LogLevel(enum.StrEnum):
     ERROR = "error"
 
 
+class AuditTransport(enum.StrEnum):
+    """How audit messages travel."""
+
+    TLS = "tls"  #: RFC 5425
+    TCP = "tcp"  #: the same in the clear
+    UDP = "udp"  #: RFC 5426: in the clear, and nobody knows whether they arrive
+
+
+class AuditPatient(enum.StrEnum):
+    """How audit messages name a patient."""
+
+    NONE = "none"  #: not at all; the study is named by its UID
+    HASH = "hash"  #: by a number that means nothing elsewhere, the same in all messages about a patient
+    ID = "id"  #: by the Patient ID
+
+
 class Retrieve(enum.StrEnum):
     """How objects are fetched from an archive."""
 

@@ -26,6 +26,8 @@ from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.transport import ThreadedAssociationServer
 
 from dicom_node import log, security
+from dicom_node.audit.auditor import Auditor
+from dicom_node.audit.events import Objects, Outcome, Party, Study, Transferred
 from dicom_node.config import Config
 from dicom_node.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, patches, secure
 from dicom_node.dimse.admission import (
@@ -46,7 +48,8 @@ from dicom_node.dimse.contexts import (
     is_accepted_class,
     is_storage,
 )
-from dicom_node.dimse.reception import Intake, Reception, Refusal, error_refusal
+from dicom_node.dimse.reception import NO_ROOM, Intake, Reception, Refusal, error_refusal
+from dicom_node.dimse.visits import Visit
 from dicom_node.errors import NodeError, OutputError
 from dicom_node.jobs import Arrival
 from dicom_node.metrics import ASSOCIATIONS, RECEIVED_BYTES, STAGE_SECONDS, STORES, Declaration, Reading
@@ -86,6 +89,7 @@ class Receiver:
     spool, ledger : where objects and their jobs are kept
     on_arrival : called after every object that was kept, from the thread of its association
     services : events of pynetdicom with their handlers, for what `contexts.SERVICES` has beyond Verification
+    auditor : is told what was refused; None without an audit trail
     """
 
     def __init__(
@@ -96,16 +100,19 @@ class Receiver:
         *,
         on_arrival: Callable[[], object] = lambda: None,
         services: Sequence[tuple[Any, Callable[[Any], Any]]] = (),
+        auditor: Auditor | None = None,
     ) -> None:
         self._config = config
         self._spool = spool
         self._ledger = ledger
         self._on_arrival = on_arrival
+        self._auditor = auditor
         self._servers: list[Server] = []
         self._services = tuple(services)
         self._admission = Admission(config.node.max_associations, config.node.max_associations_per_peer)
         self._identities = Identities(config.access)
         self._storing: set[Any] = set()
+        self._visits: dict[Any, Visit] = {}
         self._open: set[Any] = set()
         #: association -> name of the route that its objects take, to its end
         self._routes: dict[Any, str] = {}
@@ -247,6 +254,7 @@ class Receiver:
             self._count(ASSOCIATIONS, peer.calling_ae, "rejected", verdict.word)
             _reject(association, verdict, peer, called_ae)
             return
+        self._visits[association] = Visit(association, peer, called_ae)
         intake = Intake(
             lambda command, context_id: self._begin(association, command, context_id),
             lambda: self._on_ended(association, peer.calling_ae),
@@ -286,6 +294,9 @@ class Receiver:
         self._count(ASSOCIATIONS, event.assoc.requestor.ae_title, "accepted", "")
 
     def _on_ended(self, association: Any, calling_ae: str) -> None:
+        visit = self._visits.pop(association, None)
+        if visit is not None:
+            visit.ended()
         with self._lock:
             was_open = association in self._open
             self._open.discard(association)
@@ -311,11 +322,17 @@ class Receiver:
             outcome = reception.finish()
             if isinstance(outcome, Blob):
                 took = (arrived - reception.started, time.monotonic() - arrived)
-                outcome = self._record(reception, outcome, took) or outcome
+                outcome = self._record(reception, outcome, took, event.assoc.requestor.address) or outcome
         patches.busy(event.assoc)
+        visit = self._visits.get(event.assoc)
         if isinstance(outcome, Refusal):
+            if visit is not None:
+                visit.refused()
+            self._tell_refused(reception.arrival, outcome, event.assoc.requestor.address)
             self._count(STORES, reception.arrival.calling_ae, f"{outcome.status:04x}")
             return _refuse(reception.arrival, outcome)
+        if visit is not None:
+            visit.kept(outcome.size)
         self._on_arrival()
         return SUCCESS
 
@@ -328,7 +345,9 @@ class Receiver:
                 reception.write(data_set)
         return reception
 
-    def _record(self, reception: Reception, blob: Blob, took: tuple[float, float]) -> Refusal | None:
+    def _record(
+        self, reception: Reception, blob: Blob, took: tuple[float, float], address: str
+    ) -> Refusal | None:
         """Write the row of an object whose bytes are kept; from then on it may be acknowledged.
 
         `took` are the seconds in which it came, and in which it was kept.
@@ -341,6 +360,8 @@ class Receiver:
             level = logging.ERROR if isinstance(error, NodeError) else logging.CRITICAL
             log.event(_LOG, "not-kept", level=level, error=error)
             return error_refusal(error)
+        if self._auditor is not None and not added.duplicate:
+            self._auditor.heard(added.id, address)
         uid = log.uid_hash(arrival.sop_instance_uid)
         if added.conflict:
             log.event(
@@ -355,6 +376,7 @@ class Receiver:
         log.event(
             _LOG,
             "received",
+            level=logging.DEBUG,  # what it was part of, and what became of it, are told in a line each
             job=added.id,
             uid=uid,
             route=arrival.route,
@@ -367,6 +389,20 @@ class Receiver:
             receive_s=time.monotonic() - reception.started,
         )
         return None
+
+    def _tell_refused(self, arrival: Arrival, refused: Refusal, address: str) -> None:
+        if self._auditor is None:
+            return
+        outcome = Outcome.MINOR if refused == NO_ROOM else Outcome.SERIOUS
+        event = Transferred(
+            time.time(),
+            Party(arrival.calling_ae, address),
+            Party(arrival.called_ae, self._auditor.origin.host),
+            Objects(Study(), ((arrival.sop_class_uid, 1),)),
+            outcome=outcome,
+            why=f"{refused.status:04X} {refused.comment}",
+        )
+        self._auditor.tell(event)
 
     @contextlib.contextmanager
     def _receiving(self, association: Any) -> Iterator[None]:

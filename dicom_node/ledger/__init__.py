@@ -20,6 +20,7 @@ Rules that bind here:
     instances    arrivals and the work on them
     operator     decisions of a person
     view         what these rest on: lists, one object, its story
+    trail        the story of all of them, for the audit trail
     conversions  objects made for destinations that take another transfer syntax
     outages      destinations that are down, and how attempts ended
     verdicts     what readers found, counted
@@ -41,6 +42,7 @@ from dicom_node.ledger.outages import Outages
 from dicom_node.ledger.promises import Promises
 from dicom_node.ledger.recovery import Claim, Part, Recovery
 from dicom_node.ledger.retention import Purged
+from dicom_node.ledger.trail import Step, Trail
 from dicom_node.ledger.verdicts import Verdicts
 from dicom_node.ledger.view import Backlog, DeadLetter, Event, Item, Judged, Kept, Parcel, View
 
@@ -61,8 +63,9 @@ __all__ = [
     "Part",
     "Purged",
     "Queue",
+    "Step",
 ]
 
 
-class Ledger(Recovery, Promises, Operator, View, Figures, Conversions, Outages, Verdicts):
+class Ledger(Recovery, Promises, Operator, View, Trail, Figures, Conversions, Outages, Verdicts):
     """The jobs of one node, in one SQLite file; see `database.Database` for how it is opened."""

@@ -228,6 +228,10 @@ _SENDS = sa.select(
     _i.out_sop_instance_uid,
     _i.out_transfer_syntax_uid,
     _d.refusals,
+    _d.instance_id,
+    _i.received_at,
+    _d.queued_at,
+    _i.out_size,
 ).join_from(deliveries, instances, _d.instance_id == _i.id)
 
 
@@ -242,4 +246,8 @@ def _send(row: Row) -> Send:
         row.out_sop_instance_uid,
         row.out_transfer_syntax_uid,
         row.refusals,
+        row.instance_id,
+        row.received_at,
+        row.queued_at,
+        row.out_size,
     )

@@ -14,13 +14,18 @@ from dicom_node.ledger.schema import DEAD, HELD, QUEUED, Row, deliveries, events
 
 #: rows that one transaction of a command for many changes; others write in between
 _BATCH = 500
+#: why something was done that only a person decides; in the record of an instance with the login behind it
+OPERATOR = "operator"
 _ON_HAND = (InstanceState.HELD, InstanceState.QUARANTINED)
 
 _i, _d, _p = instances.c, deliveries.c, pauses.c
 
 
 class Operator(Database):
-    """The decisions that only a person takes. Each is noted in the record of the instance."""
+    """The decisions that only a person takes. Each is noted in the record of the instance.
+
+    `by` is the login of who decides, "" if that is not known.
+    """
 
     def pause(self, destination: str) -> bool:
         """Lease nothing more for a destination, until `resume`; False if it was paused already.
@@ -64,18 +69,18 @@ class Operator(Database):
         with self._writing() as connection:
             return self._requeue(connection, _some(connection, DEAD, destination))
 
-    def drop(self, delivery_id: int) -> None:
+    def drop(self, delivery_id: int, by: str = "") -> None:
         """Never send a waiting or dead delivery; raises as `requeue` does."""
         with self._writing() as connection:
             row = self._delivery(connection, delivery_id)
             check_delivery_move(DeliveryState(row.state), DeliveryState.DROPPED)
-            self._drop(connection, [row])
+            self._drop(connection, [row], by)
 
-    def drop_waiting(self, destination: str) -> int:
+    def drop_waiting(self, destination: str, by: str = "") -> int:
         """Drop some of what waits for a destination or is dead; how many. Call until it is 0."""
         with self._writing() as connection:
             rows = _some(connection, QUEUED, destination) or _some(connection, DEAD, destination)
-            return self._drop(connection, rows)
+            return self._drop(connection, rows, by)
 
     def rework(self, instance_id: int) -> None:
         """Let a held or quarantined instance be worked on again; IllegalTransition if it is neither."""
@@ -92,18 +97,18 @@ class Operator(Database):
             held = sa.select(_i.id).where(HELD).order_by(_i.id).limit(_BATCH)
             return self._rework(connection, list(connection.execute(held).scalars()))
 
-    def reject(self, instance_id: int, reason: str) -> None:
+    def reject(self, instance_id: int, by: str = "") -> None:
         """Drop a held or quarantined instance; IllegalTransition if it is neither."""
         with self._writing() as connection:
             self._check_on_hand(connection, instance_id)
-            values = {"state": InstanceState.REJECTED, "result": "rejected", "reason": reason}
+            values = {"state": InstanceState.REJECTED, "result": "rejected", "reason": OPERATOR}
             connection.execute(sa.update(instances).where(_i.id == instance_id).values(values))
-            self._note(connection, instance_id, InstanceState.REJECTED, reason=reason)
+            self._note(connection, instance_id, InstanceState.REJECTED, reason=_decided(by))
 
-    def note_export(self, instance_id: int) -> None:
+    def note_export(self, instance_id: int, by: str = "") -> None:
         """Record that an operator took a copy of an instance out of the node."""
         with self._writing() as connection:
-            self._note(connection, instance_id, "exported", reason="operator")
+            self._note(connection, instance_id, "exported", reason=_decided(by))
 
     def _delivery(self, connection: sa.Connection, delivery_id: int) -> Row:
         row = connection.execute(_ROWS.where(_d.id == delivery_id)).first()
@@ -120,11 +125,11 @@ class Operator(Database):
             "reason": "",
         }
         hurry(connection, {row.destination for row in rows})
-        return self._change_all(connection, rows, values, "requeued", "operator")
+        return self._change_all(connection, rows, values, "requeued", OPERATOR)
 
-    def _drop(self, connection: sa.Connection, rows: list[Row]) -> int:
-        values = {"state": DeliveryState.DROPPED, "reason": "operator"}
-        return self._change_all(connection, rows, values, DeliveryState.DROPPED, "operator")
+    def _drop(self, connection: sa.Connection, rows: list[Row], by: str) -> int:
+        values = {"state": DeliveryState.DROPPED, "reason": OPERATOR}
+        return self._change_all(connection, rows, values, DeliveryState.DROPPED, _decided(by))
 
     def _change_all(
         self,
@@ -156,9 +161,13 @@ class Operator(Database):
         values = {"state": InstanceState.RECEIVED, "next_at": now, "result": "", "reason": ""}
         if numbers:
             connection.execute(sa.update(instances).where(_i.id.in_(numbers)).values(values))
-            notes = [event_values(now, number, "resumed", "", "operator") for number in numbers]
+            notes = [event_values(now, number, "resumed", "", OPERATOR) for number in numbers]
             connection.execute(sa.insert(events), notes)
         return len(numbers)
+
+
+def _decided(by: str) -> str:
+    return f"{OPERATOR} {by}".strip()
 
 
 _ROWS = sa.select(_d.id, _d.instance_id, _d.destination, _d.state)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dicom_node import config
+from dicom_node import config, log
 from tests.architecture.repository import ROOT
-from tools import make_conformance, make_dashboard, make_metrics_doc, make_settings_doc
+from tools import make_conformance, make_dashboard, make_logging_doc, make_metrics_doc, make_settings_doc
 from tools.generated import filled
 
 
@@ -24,6 +24,22 @@ def test_the_conformance_tables_are_those_of_the_contexts() -> None:
     text = make_conformance.DOCUMENT.read_text("utf-8")
     assert text == make_conformance.rendered(text)
     assert "| CT Image Storage | `1.2.840.10008.5.1.4.1.1.2` |" in text
+
+
+def test_the_lines_of_the_log_are_those_of_the_code() -> None:
+    text = make_logging_doc.DOCUMENT.read_text("utf-8")
+    assert text == make_logging_doc.rendered(text)
+    assert "| `association` | info |" in text
+
+
+def test_no_line_of_the_log_has_a_field_that_is_not_shown() -> None:
+    used = {field for line in make_logging_doc.lines() for field in line.fields}
+    assert used - set(log.FIELDS) == set()
+
+
+def test_no_meaning_is_given_to_a_line_that_is_gone() -> None:
+    known = {name for line in make_logging_doc.lines() for name in line.names} | {"note", "library"}
+    assert set(make_logging_doc.MEANINGS) - known == set()
 
 
 def test_a_stale_table_is_noticed() -> None:

@@ -180,7 +180,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule()
     def reject_what_is_held(self) -> None:
         for kept in self.ledger.held():
-            self.ledger.reject(kept.id, "operator")
+            self.ledger.reject(kept.id)
             self.instances[kept.id].state = InstanceState.REJECTED
             self.instances[kept.id].touched = self.now
 

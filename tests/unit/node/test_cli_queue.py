@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from dicom_node import cli, jobs
+from dicom_node.cli.live import login
 from dicom_node.jobs import DeliveryState, InstanceState, Outcome
 from dicom_node.ledger import Ledger
 from dicom_node.spool import Spool
@@ -296,7 +297,7 @@ def test_dropping_leaves_an_audit_line_and_a_trace(site: Site) -> None:
     assert f"job={number}" in site.told
     assert "uid=" in site.told
     last = site.book.trace(_UID)[-1]
-    assert (last.what, last.reason) == ("rejected", "operator")
+    assert (last.what, last.reason) == ("rejected", f"operator {login()}")
 
 
 def test_everything_of_a_destination_that_is_gone_can_be_dropped(site: Site) -> None:

@@ -54,7 +54,7 @@ def test_a_held_instance_can_be_worked_on_again(book: Ledger) -> None:
 
 def test_a_held_instance_can_be_rejected(book: Ledger) -> None:
     book.finish(work(book), Outcome(InstanceState.HELD, "held"))
-    book.reject(1, "operator")
+    book.reject(1)
     assert state(book) is InstanceState.REJECTED
     with pytest.raises(IllegalTransition):
         book.rework(1)
@@ -65,7 +65,7 @@ def test_only_kept_instances_wait_for_the_operator(book: Ledger) -> None:
     with pytest.raises(IllegalTransition, match="is working"):
         book.rework(1)
     with pytest.raises(LedgerError, match="no instance 99"):
-        book.reject(99, "operator")
+        book.reject(99)
 
 
 def test_a_waiting_delivery_can_be_told_to_wait_no_more(book: Ledger, clock: Clock) -> None:

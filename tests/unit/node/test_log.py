@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
@@ -132,3 +134,81 @@ def test_a_uid_hash_is_stable_short_and_the_sites_own(lines: Reader) -> None:
 
 def test_a_uid_hash_takes_whatever_a_peer_sends(lines: Reader) -> None:
     assert len(log.uid_hash("\udce4../../x")) == 12
+
+
+def test_a_library_is_heard_from_an_error_on(lines: Reader) -> None:
+    logging.getLogger("pydicom").warning("bad value in " + _PATIENT)
+    assert lines() == []
+
+
+def test_at_the_level_debug_it_is_always_heard() -> None:
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    stream = io.StringIO()
+    try:
+        log.setup("json", "debug", stream=stream)
+        logging.getLogger("pydicom").warning("bad value in " + _PATIENT)
+    finally:
+        root.handlers[:], root.level = before[0], before[1]
+    assert '"logger": "pydicom"' in stream.getvalue()
+    assert _PATIENT not in stream.getvalue()
+
+
+def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, journal: str) -> list[str]:
+    """What a process writes whose standard error is a file that JOURNAL_STREAM may name."""
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    with (tmp_path / "stderr").open("w+") as stream:
+        facts = os.fstat(stream.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", journal.format(dev=facts.st_dev, ino=facts.st_ino))
+        try:
+            log.setup("text", "debug", stream=stream)
+            for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL):
+                log.event(_LOGGER, "instance", level=level)
+        finally:
+            root.handlers[:], root.level = before[0], before[1]
+        stream.seek(0)
+        return stream.read().splitlines()
+
+
+def test_the_journal_gets_priorities(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [line[:3] for line in written(tmp_path, monkeypatch, "{dev}:{ino}")] == [
+        "<7>",
+        "<6>",
+        "<4>",
+        "<3>",
+        "<2>",
+    ]
+
+
+@pytest.mark.parametrize("journal", ["", "{dev}:1", "nonsense"])
+def test_nobody_else_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, journal: str) -> None:
+    assert not any(line.startswith("<") for line in written(tmp_path, monkeypatch, journal))
+
+
+def test_a_stream_without_a_file_is_not_the_journal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOURNAL_STREAM", "1:1")
+    assert not log.goes_to_the_journal(io.StringIO())
+
+
+@pytest.mark.parametrize(
+    "uid", ["1.2.826.0.1.3680043.8.498.1", "2.25.329800735698586629295641978511506172918"]
+)
+def test_uids_in_our_errors_are_hashed(lines: Reader, uid: str) -> None:
+    try:
+        raise InputError(
+            f"instance {uid}: truncated; 10.0.0.255:104 sent it in 1.2.840.10008.1.2.4.50, not {uid}."
+        )
+    except InputError as error:
+        log.event(_LOGGER, "instance", error=error)
+    hashed = f"uid={log.uid_hash(uid)}"
+    said = f"instance {hashed}: truncated; 10.0.0.255:104 sent it in 1.2.840.10008.1.2.4.50, not {hashed}."
+    assert parsed(lines)["error"] == said
+
+
+def test_uids_in_the_text_of_an_error_are_hashed(lines: Reader) -> None:
+    log.event(_LOGGER, "instance", error="1.2.3.4.5.6 is broken")
+    _LOGGER.warning("failed: %s", InputError("1.2.3.4.5.6 is broken"))
+    assert [json.loads(line).get("error", "") or json.loads(line)["text"][8:] for line in lines()] == [
+        f"uid={log.uid_hash('1.2.3.4.5.6')} is broken"
+    ] * 2

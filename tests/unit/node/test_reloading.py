@@ -29,6 +29,7 @@ def changed(section: str, **keys: Any) -> tuple[Config, Config]:
         ("node", "ae_title", "OTHER"),
         ("node", "max_pdu", 4096),
         ("storage", "folder", Path("/srv/other")),
+        ("audit", "host", "repository"),
     ],
 )
 def test_what_is_bound_at_the_start_needs_another(section: str, key: str, value: object) -> None:
@@ -48,6 +49,14 @@ def test_what_is_bound_at_the_start_needs_another(section: str, key: str, value:
 )
 def test_everything_else_is_taken_up(section: str, key: str, value: object) -> None:
     assert needs_restart(*changed(section, **{key: value})) == []
+
+
+def test_certificates_of_an_audit_trail_need_a_restart_others_do_not() -> None:
+    before, after = changed("tls", ca=Path("/srv/ca.pem"))
+    assert needs_restart(before, after) == []
+    told = before.audit.model_copy(update={"host": "repository"})
+    before, after = (each.model_copy(update={"audit": told}) for each in (before, after))
+    assert needs_restart(before, after) == ["tls (the audit trail uses it)"]
 
 
 def test_the_last_reload_is_remembered() -> None:

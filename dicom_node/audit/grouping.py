@@ -1,0 +1,97 @@
+"""What happens to a study is told once, not once for each of its objects; and so is what a peer repeats."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from dicom_node.audit.events import (
+    Accessed,
+    Deleted,
+    Event,
+    Exported,
+    Imported,
+    Objects,
+    Party,
+    SecurityAlert,
+    TransferBegun,
+    Transferred,
+)
+
+OfStudy = TransferBegun | Transferred | Accessed | Deleted | Exported | Imported
+
+#: refusals that differ (by AE title, address, reason) and are told one by one in a window; the rest are one
+MOST_DIFFERENT = 100
+
+
+def key_of(event: Event) -> Event:
+    """The event without its time and its number of objects: two events with the same key are told as one."""
+    if isinstance(event, OfStudy):
+        return replace(event, at=0.0, objects=replace(event.objects, classes=()))
+    if isinstance(event, SecurityAlert):
+        objects = None if event.objects is None else replace(event.objects, classes=())
+        return replace(event, at=0.0, objects=objects, count=0)
+    return event
+
+
+def together(events: Iterable[Event]) -> list[Event]:
+    """Events with what is alike made one, each at the time and in the place of the first of its kind."""
+    groups: dict[Event, Event] = {}
+    for event in events:
+        key = key_of(event)
+        groups[key] = _joined(groups[key], event) if key in groups else event
+    return list(groups.values())
+
+
+def _joined(first: Event, other: Event) -> Event:
+    if isinstance(first, SecurityAlert) and isinstance(other, SecurityAlert):
+        objects = _sum(first.objects, other.objects)
+        return replace(first, objects=objects, count=first.count + other.count)
+    if isinstance(first, OfStudy) and isinstance(other, OfStudy):
+        return replace(first, objects=first.objects + other.objects)
+    return first
+
+
+def _sum(first: Objects | None, other: Objects | None) -> Objects | None:
+    return first if first is None or other is None else first + other
+
+
+class Repeats:
+    """Tells the first of what a peer does again and again, and counts the rest until `window_s` is over.
+
+    A peer that runs wild is told with two messages in each window; many that do, with `MOST_DIFFERENT` and
+    one more.
+    """
+
+    def __init__(self, window_s: float) -> None:
+        self._window_s = window_s
+        self._ends_at = 0.0
+        self._seen: set[Event] = set()
+        self._counted: list[Event] = []
+
+    def is_first(self, event: Event) -> bool:
+        """Whether to tell an event now; if not, it is counted."""
+        if event.at >= self._ends_at and not self._counted:
+            self._seen, self._ends_at = set(), event.at + self._window_s
+        key = key_of(event)
+        if key not in self._seen and len(self._seen) < MOST_DIFFERENT:
+            self._seen.add(key)
+            return True
+        self._counted = together([*self._counted, event if key in self._seen else _anonymous(event)])
+        return False
+
+    def due(self, now: float) -> list[Event]:
+        """What was counted, once its window is over."""
+        if now < self._ends_at:
+            return []
+        counted, self._counted, self._seen = self._counted, [], set()
+        return counted
+
+
+def _anonymous(event: Event) -> Event:
+    """One of too many: only what happened, not who did it."""
+    if isinstance(event, SecurityAlert):
+        return replace(event, who=None)
+    if isinstance(event, Transferred):
+        return replace(event, source=Party(""))
+    return event

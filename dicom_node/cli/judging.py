@@ -75,10 +75,12 @@ def how_of(args: argparse.Namespace, *, show_record: bool = False, pictures: boo
     Raises
     ------
     KeyFileError : there is no key ring, or none that can be used
-    UsageError : this version lacks the segmenter
+    UsageError : this version lacks the segmenter, or pages are wanted of what no key ring proves
     """
     public = tuple(getattr(args, "public_key", ()))
     ring: Path | None = args.keys
+    if public and pictures and not args.keys.exists():
+        raise UsageError(f"--html shows what a key ring proves, and {args.keys} is none; leave --html out")
     if public and not args.keys.exists():
         print(
             f"{args.keys}: no key ring here; only signatures are checked, no record is read", file=sys.stderr

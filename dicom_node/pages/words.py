@@ -132,7 +132,21 @@ def sentence(report: InstanceReport) -> str:
         said += (
             f" But its key was revoked on {spoken(report.key_revoked)}: whoever has it could have made this."
         )
-    return said
+    return said + _looks_like(report) + _SIGNED.get(report.signature.state, "")
+
+
+#: what is said of a signature behind the verdict, which it never changes
+_SIGNED = {
+    "valid": " Its signature holds.",
+    "invalid": " Its signature does not hold for what is here.",
+    "revoked": " It is signed with a key that is trusted no more.",
+}
+
+
+def _looks_like(report: InstanceReport) -> str:
+    """The likeliest causes of a change; statistics, and called a hint."""
+    causes = list(dict.fromkeys(cause for frame in report.frames for cause, _ in frame.causes[:1]))
+    return f" It looks like {listed(causes)}; that is a hint, no proof." if causes else ""
 
 
 def _authentic(report: InstanceReport) -> str:

@@ -54,6 +54,8 @@ def test_without_a_ring_public_keys_do(tmp_path: Path, capsys: pytest.CaptureFix
     args = argparse.Namespace(keys=tmp_path / "ring", segmenter=None, public_key=[tmp_path / "public"])
     assert judging.how_of(args) == How(None, public_keys=(tmp_path / "public",))
     assert "no record is read" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="leave --html out"):
+        judging.how_of(args, pictures=True)
     keys.generate(tmp_path / "ring")
     assert judging.how_of(args) == How(tmp_path / "ring", public_keys=(tmp_path / "public",))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -18,9 +19,21 @@ from dicom_node.pages.words import (
     sentence,
     spoken,
 )
-from dicom_node.report import Place
+from dicom_node.report import Place, SignatureReport
 from tests.architecture.repository import ROOT
 from tests.found import a_frame, a_report
+
+
+def test_a_hint_and_a_signature_stand_behind_the_verdict_and_are_called_what_they_are() -> None:
+    altered = a_report("damaged", a_frame(finding="damaged"))
+    frames = tuple(replace(each, causes=(("resized", "x"), ("noise", "y"))) for each in altered.frames)
+    said = sentence(replace(altered, frames=frames, signature=SignatureReport("invalid")))
+    assert said.startswith(sentence(altered))
+    assert said.endswith(
+        " It looks like resized; that is a hint, no proof. Its signature does not hold for what is here."
+    )
+    assert sentence(replace(altered, signature=SignatureReport("unknown-key"))) == sentence(altered)
+    assert "holds" in sentence(replace(a_report(), signature=SignatureReport("valid", "ab" * 8)))
 
 
 def test_every_finding_has_its_meaning_and_its_sentence() -> None:

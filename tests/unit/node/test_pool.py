@@ -118,9 +118,7 @@ def test_ctrl_c_is_answered_by_the_first_process_alone() -> None:
         assert [answer for _, answer in answers] == ["0.3", "b"]
 
 
-def test_an_interrupt_while_a_process_starts_leaves_none_behind(
-    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> None:
+def test_an_interrupt_while_a_process_starts_leaves_none_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     start = SpawnProcess.start
 
     def interrupted(process: SpawnProcess) -> None:
@@ -128,9 +126,6 @@ def test_an_interrupt_while_a_process_starts_leaves_none_behind(
         os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(SpawnProcess, "start", interrupted)
-    # a test run in the background of a shell has Ctrl-C switched off
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     with pytest.raises(KeyboardInterrupt), Pool(prepared, lost, 2) as pool:
         list(pool.answers([("sleep", "600")]))
     assert multiprocessing.active_children() == []

@@ -19,7 +19,7 @@ settings.register_profile(
 )
 settings.load_profile("dicom-node")
 
-# In the background of a shell Ctrl-C is switched off, and so it would be for whatever the tests start and stop.
+# In the background of a shell Ctrl-C is switched off, and so it would be for whatever the tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

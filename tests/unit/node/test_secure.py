@@ -63,9 +63,13 @@ def meet(
     door = secure.Door(server, clients)
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
+        def heard(told: security.Occurrence) -> None:
+            if told.event == "handshake-failed":  # what the other end tells is heard here too
+                found.server = told.reason
+
         def serve() -> None:
             raw, address = listener.accept()
-            with raw, security.listening(lambda told: setattr(found, "server", told.reason)):
+            with raw, security.listening(heard):
                 connection = door.shake(raw, address, 5.0)
                 if connection is not None:
                     with connection:

@@ -364,7 +364,7 @@ def _restored(
     for verdict in _verdicts(ds, image, reader):
         verdicts.append(_without_samples(verdict))
         whole = verdict.record is None or verdict.record.frames in (0, image.frames)
-        sure = whole and (verdict.exact or verdict.approximate)
+        sure = whole and (verdict.exact or verdict.approximate) and _of_one_instance(verdicts)
         if verdict.restored is None or not (sure or partial):
             raise _NotRestorable
         yield verdict.restored.samples
@@ -567,15 +567,23 @@ def _proven(verdicts: Sequence[Verdict], frames: int) -> str:
 
 
 def _instance_finding(verdicts: Sequence[Verdict], frames: int) -> Finding:
-    """The worst frame decides; missing frames, and unmarked among marked ones, are alterations."""
+    """The worst frame decides; frames missing, unmarked among marked, or of others, are alterations."""
     marked = any(verdict.record is not None for verdict in verdicts)
     findings = [verdict.finding for verdict in verdicts]
     if marked:
         findings = [Finding.PIXELS_ALTERED if f is Finding.UNMARKED else f for f in findings]
         expected = {verdict.record.frames for verdict in verdicts if verdict.record is not None}
-        if any(count not in (0, frames) for count in expected):
+        if any(count not in (0, frames) for count in expected) or not _of_one_instance(verdicts):
             findings.append(Finding.PIXELS_ALTERED)
     return max(findings, key=_SEVERITY.__getitem__)
+
+
+def _of_one_instance(verdicts: Sequence[Verdict]) -> bool:
+    """Whether the records may have been made together: all name one instance, and one time, a seal none."""
+    records = [verdict.record for verdict in verdicts if verdict.record is not None]
+    instances = {record.uid_digest for record in records}
+    times = {record.time_s for record in records if record.time_s}
+    return len(instances) <= 1 and len(times) <= 1
 
 
 def _frame_report(verdict: Verdict) -> FrameReport:

@@ -156,7 +156,7 @@ def judged(found: Peeled | None, frame: Frame, release: Release) -> SignatureEvi
     if found is not None and found.signature is not None:
         return _checked(found.signature, found.frame, release, "pixels")
     if beside is not None:
-        return _checked(beside, frame if found is None else found.frame, release, "header")
+        return _checked(beside, frame, release, "header")  # signed as it left, layers of strangers included
     claimed = found is not None or release.hinted or release.beside is not None
     return SignatureEvidence(SignatureState.INVALID if claimed else SignatureState.NONE)
 

@@ -7,15 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from blessmark.carrier import tile_framing
 from blessmark.embed import embed
 from blessmark.embed_dct import embed_dct
 from blessmark.extract import extract
-from blessmark.payload.signature import Instance, PublicKey, SigningKey
-from blessmark.roi import pixel_mask
+from blessmark.payload import crypto, signature
+from blessmark.payload.signature import LAYER_KEY, Instance, PublicKey, Signature, SigningKey
+from blessmark.roi import block_map, pixel_mask
 from blessmark.segment.anatomy import Anatomy
 from blessmark.segment.whole import Whole
 from blessmark.signing import Release, check, peel, sign
-from blessmark.types import Embedded, Finding, Frame, Framing, SignatureState
+from blessmark.types import Embedded, Finding, Frame, Framing, Lattice, Segmenter, SignatureState
 from blessmark.verify import verify
 from tests.phantoms import blocks_of, body, body_in_air, frame
 from tests.strategies import ABOUT, KEY, OTHER_KEY, RING, Drawn, Ring
@@ -200,3 +202,64 @@ def test_a_reader_of_v1_alone_never_calls_it_authentic() -> None:
     """What it finds below a layer that it does not know is at most a record without its pixels."""
     found = extract(FRAME, Ring(KEY), [DRAWN])
     assert found is None or not np.array_equal(found.restored, IMAGE.samples)
+
+
+def with_a_strangers_layer(image: Frame, drawer: Segmenter, made: Signature | None = None) -> Frame:
+    """A layer that holds no signature of ours, or `made`, by a map of the stranger's choice."""
+    content = signature.seal(made or Signature(bytes(8), TIME_S, bytes(64)), image)
+    keys, roi = crypto.derive(LAYER_KEY), block_map(drawer, image, Lattice.QUARTER)
+    plan = tile_framing.plan(image, roi, Lattice.QUARTER, keys, 4)
+    samples = tile_framing.embed(plan, keys, content, resilient=False)
+    assert samples is not None
+    return image.with_samples(samples)
+
+
+@pytest.mark.parametrize("made", [None, SIGNED.signature])
+def test_a_layer_in_the_region_of_interest_is_a_change_of_it(made: Signature | None) -> None:
+    """Everybody can write one there, and take it off again; a signer's leaves it alone."""
+    received = with_a_strangers_layer(MARKED.frame, Whole(), made)
+    inside = pixel_mask(ROI, *SHAPE)
+    assert (received.samples[:, inside] != MARKED.frame.samples[:, inside]).any()
+    for hinted in (True, False):
+        verdict = verify(received, RING, [DRAWN, Whole()], release=replace(TRUSTING, hinted=hinted))
+        assert (verdict.finding, verdict.exact) == (Finding.PIXELS_ALTERED, False)
+        assert verdict.evidence.localisation == "exact"
+        touched = (received.samples != MARKED.frame.samples)[0] & inside
+        rows, cols = (places // 64 for places in np.nonzero(touched))
+        assert set(verdict.evidence.proven_tiles) == set(zip(rows.tolist(), cols.tolist(), strict=True))
+
+
+def test_a_strangers_layer_outside_of_it_comes_off_as_noise_of_few_steps() -> None:
+    received = with_a_strangers_layer(MARKED.frame, DRAWN)
+    assert np.abs(received.samples - MARKED.frame.samples).max() <= 4
+    verdict = verify(received, RING, [DRAWN], release=TRUSTING)
+    assert (verdict.finding, verdict.signature.state) == (Finding.AUTHENTIC, SignatureState.UNKNOWN_KEY)
+    assert np.array_equal(verdict.restored.samples, IMAGE.samples)
+
+
+@pytest.mark.parametrize("hinted", [True, False])
+def test_a_layer_over_a_mark_that_proves_every_sample_is_a_change_of_them(hinted: bool) -> None:
+    """The carrier `dct` has no layers: signatures of its frames travel beside them."""
+    _, marked, drawer = beside_cases()["carrier dct"]
+    received = with_a_strangers_layer(marked.frame, drawer)
+    assert verify(marked.frame, RING, [drawer]).approximate
+    verdict = verify(received, RING, [drawer], release=replace(TRUSTING, hinted=hinted))
+    assert (verdict.finding, verdict.approximate) == (Finding.PIXELS_ALTERED, False)
+    assert verdict.evidence.proven_tiles
+
+
+def test_a_signature_beside_is_of_the_frame_as_it_arrived() -> None:
+    """A stranger puts some packets of a layer over a frame whose signature lies in the header."""
+    original, marked, drawer = beside_cases()["carrier dct"]
+    signed = sign(original, marked, drawer, INSTANCE, TIME_S, SIGNER)
+    assert signed.beside
+    trusting = replace(TRUSTING, beside=signed.signature.to_bytes())
+    layered = with_a_strangers_layer(marked.frame, drawer)
+    one_tile = marked.frame.samples.copy()
+    one_tile[:, :64, :64] = layered.samples[:, :64, :64]
+    received = marked.frame.with_samples(one_tile)
+    found = peel(received, [drawer])
+    assert found is not None
+    assert np.array_equal(found.frame.samples, marked.frame.samples)
+    assert check(marked.frame, [drawer], trusting).state is SignatureState.VALID
+    assert check(received, [drawer], trusting).state is SignatureState.INVALID

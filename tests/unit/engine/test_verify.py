@@ -84,6 +84,18 @@ def test_a_missing_field_counts_as_altered_and_an_added_one_does_not():
     assert altered_fields(judge(MARKED).record, header) == (0x00100020,)
 
 
+@pytest.mark.parametrize("name", ["M\xfcller".encode("latin-1"), b"\x1b$B;3ED"])
+def test_another_character_set_makes_another_name_of_the_same_bytes(name):
+    sent = replace(judge(MARKED).record, fields={0x00100010: name}, charset=b"ISO_IR 100")
+    header = {0x00100010: name, 0x00080018: b"2.25.1234567890"}
+
+    assert altered_fields(sent, header | {0x00080005: b"ISO_IR 100"}) == ()
+    assert altered_fields(sent, header | {0x00080005: b"ISO_IR 144"}) == (0x00080005,)
+    assert altered_fields(sent, header) == (0x00080005,)
+    plain = {0x00100010: b"Mueller"}
+    assert altered_fields(replace(sent, fields=plain), header | plain) == ()
+
+
 @pytest.mark.parametrize(
     ("uid", "altered"), [(b"2.25.1234567890\0", ()), (b"2.25.99", (0x00080018,)), (b"", (0x00080018,))]
 )

@@ -54,6 +54,8 @@ from dicom_node.uids import restored_uid
 _MODALITY = 0x00080060
 #: why an image has its originals in the header and nothing in its pixels
 _NO_ROOM = "no-room"
+#: the reason of what is authentic under a key that is revoked
+_REVOKED = "revoked-key"
 #: how much of a restored instance is proven: its whole data set, its pixels and the fields of its record, or
 #: only those frames that are told as exact
 _BY_BYTES, _BY_SAMPLES, _IN_PART = "byte for byte", "sample for sample", "in part"
@@ -254,7 +256,8 @@ class Verifier:
             return replace(outcome, finding=NOT_JUDGED)
         finding = str(done.finding)
         if done.finding is Finding.AUTHENTIC or self._route.on(finding) is OnFinding.PASS:
-            return replace(passed(work, self._route, "verified", finding), finding=finding)
+            reason = _REVOKED if _is_doubtful(done) else finding
+            return replace(passed(work, self._route, "verified", reason), finding=finding)
         return judged(work, self._route, finding)
 
 
@@ -263,10 +266,17 @@ def _is_not_judged(done: Review) -> bool:
     return bool(done.report.reason) and done.finding is Finding.UNMARKED
 
 
+def _is_doubtful(done: Review) -> bool:
+    """Whether it is authentic under a key that is revoked, so that a thief may have made it."""
+    return done.finding is Finding.AUTHENTIC and bool(done.report.key_revoked)
+
+
 def _told(done: Review) -> str:
     """The reason of an instance that was restored: what its reader should know; "" for an original."""
     if done.finding is not Finding.AUTHENTIC:
         return str(done.finding)
+    if _is_doubtful(done):
+        return _REVOKED
     nearly = any(frame.restoration == "approximate" for frame in done.report.frames)
     return "approximate" if nearly else ""
 
@@ -343,9 +353,11 @@ def _misplaced(
     if image.frames == 1 or not marked:
         return {}
 
+    fields = OriginalFields(ds, unseal(ds, reader.ring))
+
     def look(number: int, other: int) -> Verdict:
         frame = replace(image.frame(number), number=other)
-        seen = _without_samples(verify(frame, reader.ring, reader.segmenters))
+        seen = _without_samples(verify(frame, reader.ring, reader.segmenters, header=fields))
         signed = seen.signature.state is not SignatureState.NONE
         moved = SignatureEvidence(SignatureState.INVALID) if signed else SignatureEvidence()
         return replace(seen, signature=moved)

@@ -210,7 +210,7 @@ def _judge_found(
         restored = frame.with_samples(found.restored)
     exact = record.pixel_digest(restored) == sent.pixel_digest
     if not exact and sent.segmenter and sent.segmenter not in known:
-        return _not_to_judge(frame, found, restored, sent.segmenter)
+        return _not_to_judge(frame, found, restored, sent.segmenter, altered_fields(sent, header))
     if exact:
         found = replace(found, foreign=frozenset())  # of an earlier watermark, and part of the original
     altered = frozenset() if exact else _suspects(frame, found, sent)
@@ -219,11 +219,13 @@ def _judge_found(
     return Verdict(_finding(exact, fields), evidence, sent, restored, exact)
 
 
-def _not_to_judge(frame: Frame, found: Extraction, restored: Frame, segmenter: str) -> Verdict:
+def _not_to_judge(
+    frame: Frame, found: Extraction, restored: Frame, segmenter: str, fields: tuple[int, ...] = ()
+) -> Verdict:
     """Some packets were read by the map of another segmenter; where the two differ nothing can be said."""
     states = _states(frame, found, altered=frozenset())
     evidence = replace(
-        _evidence(frame, found, restored, states, ()),
+        _evidence(frame, found, restored, states, fields),
         segmenter=segmenter,
         localisation="none",
         altered_tiles=(),

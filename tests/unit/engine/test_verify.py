@@ -337,6 +337,14 @@ def test_the_record_says_that_the_map_was_another_one(held, hints, finding):
         assert not verdict.exact
 
 
+def test_a_header_is_compared_with_a_genuine_record_even_where_its_map_is_lacking():
+    header = dict(ABOUT.fields) | {0x00100010: b"Another^Name"}
+    verdict = verify(BY_WEIGHTS, RING, [OTHER_WEIGHTS], header=header)
+
+    assert verdict.finding is Finding.UNKNOWN_SEGMENTER
+    assert verdict.evidence.altered_fields == (0x00100010,)
+
+
 def test_tampering_is_still_told_where_the_segmenter_is_held():
     verdict = verify(
         one_more(MARKED, *IN_ROI), RING, [OTHER_WEIGHTS, DRAWN], hinted_segmenters=("nonesuch/1",)

@@ -18,6 +18,7 @@ from blessmark.types import BoolArray, Carrier, Finding, View
 from dicom_node import header
 from dicom_node.config import Config, Deidentify, Label, Profile, Route, SegmenterRule, Uids, parse
 from dicom_node.jobs import Arrival, InstanceState, Outcome, Work
+from dicom_node.keys import FileKeyRing
 from dicom_node.measuring import measured
 from dicom_node.protect import Site, protect, written
 from dicom_node.review import Reader, Recoverer, Restorer, Verifier, recover, review
@@ -255,6 +256,24 @@ def test_frames_of_two_instances_are_no_instance():
     assert (found.finding, found.restored, found.report.restored) == (Finding.PIXELS_ALTERED, False, "")
     assert written(mixed) == before
     assert recover(mixed, "x", READER, partial=True).report.restored == "in part"
+
+
+def test_frames_of_another_instance_in_other_places_bind_it_to_nothing():
+    other = {"frames": 3, "seed": 1, "PatientName": "Other^Name"}
+    other |= {"StudyInstanceUID": "2.25.7", "SeriesInstanceUID": "2.25.8"}
+    ours, theirs = (
+        marked(builders.enhanced_mr(192, 192, **PATIENT | {"frames": 3})),
+        marked(builders.enhanced_mr(192, 192, **PATIENT | other)),
+    )
+    image, stolen = pixels.load(ours), pixels.load(theirs)
+    assert isinstance(image, pixels.Image)
+    assert isinstance(stolen, pixels.Image)
+    mixed = [image.frame(1).samples, stolen.frame(3).samples, stolen.frame(2).samples]
+    pixels.store(ours, image, mixed)
+    found = review(pixels.read(written(ours)), "x", READER)
+    assert [frame.holds_frame for frame in found.report.frames] == [None, 3, 2]
+    assert found.report.bound_to == ()
+    assert "PatientName" in found.report.frames[1].altered_fields
 
 
 def test_frames_of_two_versions_of_an_instance_are_no_instance():
@@ -738,6 +757,12 @@ class TestRoles:
                 finding,
             )
             assert outcome.blob == spool.put([written(ds)]).name
+
+    @pytest.mark.parametrize(("role", "result"), [("recover", "recovered"), ("verify", "verified")])
+    def test_what_a_revoked_key_marked_is_told_so(self, spool, tmp_path, role, result):
+        ring = FileKeyRing((OTHER_KEY, KEY), {KEY.id: "2026-10-01T00:00:00Z"})
+        outcome = self.process(role, spool, marked(), tmp_path, ring)
+        assert (outcome.result, outcome.reason, outcome.finding) == (result, "revoked-key", "authentic")
 
     @pytest.mark.parametrize("role", ["recover", "verify"])
     def test_objects_without_pixels_pass_with_their_reason(self, spool, tmp_path, role):

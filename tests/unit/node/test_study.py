@@ -72,8 +72,8 @@ def test_one_study_is_one_page(tmp_path: Path) -> None:
 def test_a_single_image_is_its_own_verdict(tmp_path: Path) -> None:
     text = written(tmp_path / "out", [in_study(1)]).read_text("utf-8")
     assert (
-        ">This image is what ct-room protected on 21 September 2026 at 17:46:40 UTC. No pixel and no field of the record was changed.<"
-        in text
+        ">This image is what ct-room protected on 21 September 2026 at 17:46:40 UTC. "
+        "No pixel and no field of the record was changed.<" in text
     )
 
 

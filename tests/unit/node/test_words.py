@@ -52,7 +52,8 @@ def test_the_numbers_are_those_of_the_threat_model() -> None:
 class TestOneInstance:
     def test_authentic(self):
         assert sentence(a_report()) == (
-            "This image is what ct-room protected on 21 September 2026 at 17:46:40 UTC. No pixel and no field of the record was changed."
+            "This image is what ct-room protected on 21 September 2026 at 17:46:40 UTC. "
+            "No pixel and no field of the record was changed."
         )
 
     def test_authentic_as_released(self):
@@ -161,7 +162,8 @@ class TestOneInstance:
         (
             {"authentic": 1},
             2,
-            "The only image is what was protected. No pixel and no field of the record was changed. 2 files could not be read.",
+            "The only image is what was protected. No pixel and no field of the record was changed. "
+            "2 files could not be read.",
             "open",
         ),
         ({"damaged": 1}, 2, "1 of 1 image is not what was protected. 2 files could not be read.", "bad"),

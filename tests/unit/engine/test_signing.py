@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from blessmark.carrier import tile_framing
+from blessmark.carrier import global_framing, tile_framing
+from blessmark.carrier.lattice import NO_DOWN, Bands, insert
 from blessmark.embed import embed
 from blessmark.embed_dct import embed_dct
 from blessmark.extract import extract
@@ -235,6 +236,44 @@ def test_a_strangers_layer_outside_of_it_comes_off_as_noise_of_few_steps() -> No
     verdict = verify(received, RING, [DRAWN], release=TRUSTING)
     assert (verdict.finding, verdict.signature.state) == (Finding.AUTHENTIC, SignatureState.UNKNOWN_KEY)
     assert np.array_equal(verdict.restored.samples, IMAGE.samples)
+
+
+def moved_far(image: Frame, padding: int, bands: Bands) -> Frame:
+    """A layer in global framing whose header names bands that no signer uses."""
+    keys, roi = crypto.derive(LAYER_KEY), block_map(DRAWN, image, Lattice.QUINCUNX)
+    plan = global_framing.plan(image, roi, Lattice.QUINCUNX, keys, 4)
+    assert plan.header_bands is not None
+    made = Signature(bytes(8), TIME_S, bytes(64)).to_bytes() + bytes(padding)
+    message = crypto.seal_message(keys, made, crypto.context(image) + b"signature")
+    choice = global_framing._Choice(0, bands, 0)
+    header = global_framing._pack_header(plan, plan.header_bands, keys, choice, 8 * len(message))
+    values = plan.sites.values(image.samples)
+    insert(values, plan.sites.predicted, image.bounds, plan.header_bands, 0, np.unpackbits(header))
+    predicted = global_framing.predict_again(image, plan.sites, Lattice.QUINCUNX, 0)
+    bits = np.unpackbits(np.frombuffer(message, np.uint8))
+    assert insert(values, predicted, image.bounds, bands, plan.header_end, bits) > 0
+    samples = image.samples.copy()
+    samples.reshape(-1)[plan.sites.index] = values
+    return image.with_samples(samples)
+
+
+FAR, NEAR = Bands(-20, NO_DOWN, 1000, 1000, 1000), Bands(0, -1, 1, 64, 64)
+
+
+@pytest.mark.parametrize(("padding", "bands"), [(3, FAR), (2925, FAR), (603, NEAR)])
+@pytest.mark.parametrize("hinted", [True, False])
+def test_what_moves_samples_far_or_says_much_is_no_layer(padding: int, bands: Bands, hinted: bool) -> None:
+    """Else a stranger could change what everybody sees, and have it called authentic."""
+    received = moved_far(MARKED.frame, padding, bands)
+    assert (np.abs(received.samples - MARKED.frame.samples).max() > 4) == (bands is FAR)
+    verdict = verify(received, RING, [DRAWN], release=replace(TRUSTING, hinted=hinted))
+    assert verdict.finding is not Finding.AUTHENTIC
+    assert not verdict.exact
+
+
+def test_a_short_one_that_moves_them_a_little_is_one() -> None:
+    verdict = verify(moved_far(MARKED.frame, 3, NEAR), RING, [DRAWN], release=TRUSTING)
+    assert (verdict.finding, verdict.signature.state) == (Finding.AUTHENTIC, SignatureState.UNKNOWN_KEY)
 
 
 @pytest.mark.parametrize("hinted", [True, False])

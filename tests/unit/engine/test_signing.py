@@ -257,7 +257,7 @@ def moved_far(image: Frame, padding: int, bands: Bands) -> Frame:
     return image.with_samples(samples)
 
 
-FAR, NEAR = Bands(-20, NO_DOWN, 1000, 1000, 1000), Bands(0, NO_DOWN, 1, 1024, 1024)
+FAR, NEAR = Bands(-20, NO_DOWN, 1000, 1000, 1000), Bands(0, NO_DOWN, 4, 2048, 2048)
 
 
 @pytest.mark.parametrize(("padding", "bands"), [(3, FAR), (2925, FAR), (603, NEAR)])

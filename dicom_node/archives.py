@@ -30,6 +30,8 @@ _WAITING = 64
 _LET_IN_S = 5.0
 #: requests in a row that an archive does not answer at all before the rest is not asked for
 _GIVE_UP = 3
+#: rows of one answer that are taken; whoever gives more has no end, or is to be asked for less
+_MOST_ROWS = 1 << 20
 #: seconds that a request under way has to notice that its connection was closed
 _JOIN_S = 10.0
 _LISTED_TWICE = "the archive lists this UID in two places; which of the two objects is meant, nobody can tell"
@@ -117,7 +119,10 @@ def _usable(
     asked = {
         key: set(keys[key].split("\\")) for key in UNIQUE.values() if key.endswith("UID") and key in keys
     }
-    for row in source.find(level, keys, wanted, limit):
+    for count, row in enumerate(source.find(level, keys, wanted, limit)):
+        if count == _MOST_ROWS:
+            said = f"archive {source.name} gives more than {_MOST_ROWS} rows at once; narrow the question"
+            raise PeerError(said, retryable=False)
         if level is not Level.PATIENT and not is_uid(row.unique):
             _note(source, NO_UID)
         elif any(row.get(key) and row.get(key) not in uids for key, uids in asked.items()):

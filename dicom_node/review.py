@@ -54,6 +54,8 @@ from dicom_node.uids import restored_uid
 _MODALITY = 0x00080060
 #: why an image has its originals in the header and nothing in its pixels
 _NO_ROOM = "no-room"
+#: the reason of what is authentic under a key that is revoked
+_REVOKED = "revoked-key"
 #: how much of a restored instance is proven: its whole data set, its pixels and the fields of its record, or
 #: only those frames that are told as exact
 _BY_BYTES, _BY_SAMPLES, _IN_PART = "byte for byte", "sample for sample", "in part"
@@ -254,7 +256,8 @@ class Verifier:
             return replace(outcome, finding=NOT_JUDGED)
         finding = str(done.finding)
         if done.finding is Finding.AUTHENTIC or self._route.on(finding) is OnFinding.PASS:
-            return replace(passed(work, self._route, "verified", finding), finding=finding)
+            reason = _REVOKED if _is_doubtful(done) else finding
+            return replace(passed(work, self._route, "verified", reason), finding=finding)
         return judged(work, self._route, finding)
 
 
@@ -263,10 +266,17 @@ def _is_not_judged(done: Review) -> bool:
     return bool(done.report.reason) and done.finding is Finding.UNMARKED
 
 
+def _is_doubtful(done: Review) -> bool:
+    """Whether it is authentic under a key that is revoked, so that a thief may have made it."""
+    return done.finding is Finding.AUTHENTIC and bool(done.report.key_revoked)
+
+
 def _told(done: Review) -> str:
     """The reason of an instance that was restored: what its reader should know; "" for an original."""
     if done.finding is not Finding.AUTHENTIC:
         return str(done.finding)
+    if _is_doubtful(done):
+        return _REVOKED
     nearly = any(frame.restoration == "approximate" for frame in done.report.frames)
     return "approximate" if nearly else ""
 
@@ -343,9 +353,11 @@ def _misplaced(
     if image.frames == 1 or not marked:
         return {}
 
+    fields = OriginalFields(ds, unseal(ds, reader.ring))
+
     def look(number: int, other: int) -> Verdict:
         frame = replace(image.frame(number), number=other)
-        seen = _without_samples(verify(frame, reader.ring, reader.segmenters))
+        seen = _without_samples(verify(frame, reader.ring, reader.segmenters, header=fields))
         signed = seen.signature.state is not SignatureState.NONE
         moved = SignatureEvidence(SignatureState.INVALID) if signed else SignatureEvidence()
         return replace(seen, signature=moved)
@@ -364,7 +376,7 @@ def _restored(
     for verdict in _verdicts(ds, image, reader):
         verdicts.append(_without_samples(verdict))
         whole = verdict.record is None or verdict.record.frames in (0, image.frames)
-        sure = whole and (verdict.exact or verdict.approximate)
+        sure = whole and (verdict.exact or verdict.approximate) and _of_one_instance(verdicts)
         if verdict.restored is None or not (sure or partial):
             raise _NotRestorable
         yield verdict.restored.samples
@@ -567,15 +579,23 @@ def _proven(verdicts: Sequence[Verdict], frames: int) -> str:
 
 
 def _instance_finding(verdicts: Sequence[Verdict], frames: int) -> Finding:
-    """The worst frame decides; missing frames, and unmarked among marked ones, are alterations."""
+    """The worst frame decides; frames missing, unmarked among marked, or of others, are alterations."""
     marked = any(verdict.record is not None for verdict in verdicts)
     findings = [verdict.finding for verdict in verdicts]
     if marked:
         findings = [Finding.PIXELS_ALTERED if f is Finding.UNMARKED else f for f in findings]
         expected = {verdict.record.frames for verdict in verdicts if verdict.record is not None}
-        if any(count not in (0, frames) for count in expected):
+        if any(count not in (0, frames) for count in expected) or not _of_one_instance(verdicts):
             findings.append(Finding.PIXELS_ALTERED)
     return max(findings, key=_SEVERITY.__getitem__)
+
+
+def _of_one_instance(verdicts: Sequence[Verdict]) -> bool:
+    """Whether the records may have been made together: all name one instance, and one time, a seal none."""
+    records = [verdict.record for verdict in verdicts if verdict.record is not None]
+    instances = {record.uid_digest for record in records}
+    times = {record.time_s for record in records if record.time_s}
+    return len(instances) <= 1 and len(times) <= 1
 
 
 def _frame_report(verdict: Verdict) -> FrameReport:

@@ -164,9 +164,9 @@ class _Walk:
         path = Path(entry.path)
         if entry.is_dir(follow_symlinks=False):
             yield from self._folder(path, place, indexes)
-        elif entry.is_dir():
+        elif _is_folder(path):
             yield Note(str(path), "skipped", "a link to a folder; name that folder if it is meant")
-        elif indexes and entry.is_symlink() and not path.resolve().is_relative_to(self.top.resolve()):
+        elif indexes and entry.is_symlink() and _leads_out(path, self.top):
             yield Note(
                 str(path), "refused", "a link that leads out of the folder of the index; it was not read"
             )
@@ -184,6 +184,22 @@ class _Walk:
                 index.cross_off((*place, *name))
                 yield from _file(path, self.room)
         yield from index.conclusion()
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether there is a folder; a link to itself leads to none."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def _leads_out(path: Path, top: Path) -> bool:
+    """Whether a link leads out of `top`; what one that leads nowhere is worth, its reader says."""
+    try:
+        return not path.resolve().is_relative_to(top.resolve())
+    except (OSError, RuntimeError):
+        return False
 
 
 def _is_file(path: Path) -> bool:

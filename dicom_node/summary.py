@@ -164,6 +164,7 @@ _PROVEN = {
     "frames-added": "more frames than were marked",
     "frames-exchanged": "frames in other places than they were marked in",
     "frames-unread": "frames without a record of their own among marked ones",
+    "revoked-key": "marked with a key that is revoked since: whoever has it could have made it",
 }
 
 
@@ -184,6 +185,8 @@ def _proven(report: InstanceReport) -> Iterator[str]:
         yield "frames-exchanged"
     if any(_has_record(frame) for frame in report.frames) and not all(map(_accounted_for, report.frames)):
         yield "frames-unread"
+    if report.key_revoked:
+        yield "revoked-key"
 
 
 def _has_record(frame: FrameReport) -> bool:
@@ -267,7 +270,7 @@ class _Across:
         if place.instance and report.content:
             content = bytes.fromhex(report.content)[:16]
             first, source = self.seen.setdefault(place.instance, (content, report.source))
-            if source != report.source:
+            if (first, source) != (content, report.source):  # one path may be named twice
                 (self.repeated if first == content else self.differing).add(f"{source} and {report.source}")
         if report.original:
             uid = self.originals.setdefault(report.original, place.instance)

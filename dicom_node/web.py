@@ -33,7 +33,7 @@ _PIECE_BYTES = 1 << 18
 _LONGEST_HEADERS = 1 << 16
 _ACCEPT = 'multipart/related; type="application/dicom"'
 _AS_STORED = f"{_ACCEPT}; transfer-syntax=*"
-_NOT_ACCEPTABLE = 406
+_NOT_ACCEPTABLE, _GONE = 406, (404, 410)
 #: of wildcards and lists
 _PLAIN = {"%2A": "*", "%3F": "?", "%2C": ","}
 _PARTLY, _SUCCESS = 0xB000, 0x0000
@@ -78,12 +78,23 @@ class WebArchive:
     def fetch(self, order: Order, landing: Landing) -> Told:
         """See `archives.Source`; at image level one request an instance."""
         place = f"{self._url}/studies/{order.study}" + (f"/series/{order.series}" if order.series else "")
+        if order.level is not Level.IMAGE:
+            kept, refused = self._retrieved(place, landing)
+            return Told(_PARTLY if refused else _SUCCESS, kept, refused)
         kept = refused = 0
-        uids = [f"/instances/{uid}" for uid in order.expected] if order.level is Level.IMAGE else [""]
-        for resource in uids:
-            done, failed = self._retrieved(place + resource, landing)
+        for uid in order.expected:
+            done, failed = self._one(f"{place}/instances/{uid}", landing)
             kept, refused = kept + done, refused + failed
         return Told(_PARTLY if refused else _SUCCESS, kept, refused)
+
+    def _one(self, address: str, landing: Landing) -> tuple[int, int]:
+        """As `_retrieved`; an instance that is not there any more does not end the request for the others."""
+        try:
+            return self._retrieved(address, landing)
+        except PeerError as error:
+            if error.status not in _GONE:
+                raise
+            return 0, 1
 
     def close(self) -> None:
         """See `archives.Source`."""

@@ -39,7 +39,7 @@ def members(path: Path, room: Path) -> Iterator[Item | Note | Unreadable]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            infos = [info for info in archive.infolist() if not info.filename.endswith("/")]
+            infos = [each for each in archive.infolist() if each.file_size or not each.filename.endswith("/")]
             _check(infos, path.stat().st_size)
             indexes: list[Index] = []
             for info in infos:
@@ -147,6 +147,8 @@ def _why(error: Exception, broken: str) -> str:
 
 
 def _check_member(info: zipfile.ZipInfo) -> None:
+    if info.filename.endswith("/"):
+        raise InputError("is called a folder and holds bytes; have the archive made again")
     if info.flag_bits & _ENCRYPTED:
         raise InputError("is encrypted; unpack the archive, and verify the folder")
     if info.file_size > LARGEST_BYTES:

@@ -18,6 +18,7 @@ from blessmark.extract import put_back
 from blessmark.fidelity import psnr_db
 from blessmark.payload import crypto, signature
 from blessmark.payload.signature import LAYER_KEY, Instance, PublicKey, Signature, SigningKey
+from blessmark.profile import V1
 from blessmark.roi import block_map, fixed_blocks, pixel_mask
 from blessmark.types import (
     Embedded,
@@ -156,7 +157,7 @@ def judged(found: Peeled | None, frame: Frame, release: Release) -> SignatureEvi
     if found is not None and found.signature is not None:
         return _checked(found.signature, found.frame, release, "pixels")
     if beside is not None:
-        return _checked(beside, frame if found is None else found.frame, release, "header")
+        return _checked(beside, frame, release, "header")  # signed as it left, layers of strangers included
     claimed = found is not None or release.hinted or release.beside is not None
     return SignatureEvidence(SignatureState.INVALID if claimed else SignatureState.NONE)
 
@@ -228,10 +229,20 @@ def _packets(found: Peeled) -> int:
     return 0 if found.reader is None else len(found.reader.packets)
 
 
+def _may_be_a_layer(reading: global_framing.Reading, frame: Frame) -> bool:
+    """Whether a message is as long as a layer's, and moved no sample further than one in tiles could.
+
+    The header of global framing names any T, and a stranger may write it: the image would come back bit for
+    bit, and look like anything until then.
+    """
+    furthest = np.abs(frame.samples - reading.restored).max()
+    return len(reading.message) == signature.SHARDS * V1.shard_bytes and furthest <= V1.expansions[-1]
+
+
 def _peeled_whole(frame: Frame, segmenter: Segmenter, lattice: Lattice) -> Peeled | None:
     roi = block_map(segmenter, frame, lattice)
     reading = None if roi.all() else global_framing.read(frame, roi, lattice, _KEYS)
-    if reading is None:
+    if reading is None or not _may_be_a_layer(reading, frame):
         return None
     made = signature.unseal(reading.message, frame)
     restored = reading.restored if made is not None else frame.samples

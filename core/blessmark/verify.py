@@ -20,6 +20,7 @@ from blessmark.fidelity import psnr_db
 from blessmark.payload import crypto, record
 from blessmark.payload.signature import LAYER_ID
 from blessmark.profile import V1
+from blessmark.roi import pixel_mask
 from blessmark.signing import Release
 from blessmark.types import (
     Evidence,
@@ -37,7 +38,8 @@ from blessmark.types import (
 _LOOKS = 4
 _NOTHING_KNOWN = Release()
 
-_SOP_INSTANCE_UID = 0x00080018
+_SPECIFIC_CHARACTER_SET, _SOP_INSTANCE_UID = 0x00080005, 0x00080018
+_ESCAPE = b"\x1b"
 
 
 def verify(
@@ -96,11 +98,37 @@ def _below(
         closer = signing.peel_again(layer)
         if closer is not layer:
             layer, verdict = closer, judge(closer.frame)
-    return (verdict if layer is None else _as_received(verdict, frame)), layer
+    return (verdict if layer is None else _under(layer, _as_received(verdict, frame))), layer
 
 
 def _proven(verdict: Verdict) -> bool:
     return verdict.exact or verdict.approximate
+
+
+def _under(layer: signing.Peeled, verdict: Verdict) -> Verdict:
+    """The verdict on a frame as it arrived, by that on what is below its layer.
+
+    Everybody can write a layer. A signer's lies over a record in a lattice alone, and outside the region of
+    interest of its map; any other is a change of the pixels, though taking it off gives a genuine frame.
+    """
+    touched = (layer.received.samples != layer.frame.samples).any(axis=0)
+    roi = verdict.evidence.roi
+    if roi is not None:
+        touched &= pixel_mask(roi, layer.frame.rows, layer.frame.cols)
+    if not (_proven(verdict) and touched.any()):
+        return verdict
+    grid = tile_framing.TileGrid(layer.frame.rows, layer.frame.cols)
+    windows = (grid.window(tile) for tile in range(len(grid)))
+    hit = [touched[each.top : each.bottom, each.left : each.right].any() for each in windows]
+    tiles = tuple(divmod(tile, grid.shape[1]) for tile in np.flatnonzero(hit).tolist())
+    states = (
+        np.zeros(grid.shape, np.uint8) if verdict.evidence.tiles is None else verdict.evidence.tiles.copy()
+    )
+    _mark(states, set(tiles), TileState.ALTERED)
+    evidence = replace(
+        verdict.evidence, tiles=states, altered_tiles=tiles, proven_tiles=tiles, restored_psnr_db=None
+    )
+    return replace(verdict, finding=Finding.PIXELS_ALTERED, evidence=evidence, exact=False, approximate=False)
 
 
 def _as_received(verdict: Verdict, frame: Frame) -> Verdict:
@@ -182,7 +210,7 @@ def _judge_found(
         restored = frame.with_samples(found.restored)
     exact = record.pixel_digest(restored) == sent.pixel_digest
     if not exact and sent.segmenter and sent.segmenter not in known:
-        return _not_to_judge(frame, found, restored, sent.segmenter)
+        return _not_to_judge(frame, found, restored, sent.segmenter, altered_fields(sent, header))
     if exact:
         found = replace(found, foreign=frozenset())  # of an earlier watermark, and part of the original
     altered = frozenset() if exact else _suspects(frame, found, sent)
@@ -191,11 +219,13 @@ def _judge_found(
     return Verdict(_finding(exact, fields), evidence, sent, restored, exact)
 
 
-def _not_to_judge(frame: Frame, found: Extraction, restored: Frame, segmenter: str) -> Verdict:
+def _not_to_judge(
+    frame: Frame, found: Extraction, restored: Frame, segmenter: str, fields: tuple[int, ...] = ()
+) -> Verdict:
     """Some packets were read by the map of another segmenter; where the two differ nothing can be said."""
     states = _states(frame, found, altered=frozenset())
     evidence = replace(
-        _evidence(frame, found, restored, states, ()),
+        _evidence(frame, found, restored, states, fields),
         segmenter=segmenter,
         localisation="none",
         altered_tiles=(),
@@ -290,17 +320,28 @@ def _finding(exact: bool, fields: tuple[int, ...]) -> Finding:
 def altered_fields(sent: Record, header: Mapping[int, bytes] | None) -> tuple[int, ...]:
     """Tags of the record whose value bytes differ from the header's, padding apart (PS3.5 section 6.2).
 
-    The SOP Instance UID is always among them: a record without it, a seal, still holds its digest.
+    The SOP Instance UID is always among them: a record without it, a seal, still holds its digest. So is the
+    Specific Character Set where any value is more than ASCII: in another one the same bytes are another name.
     """
     if header is None:
         return ()
-    altered = {
-        tag for tag, value in sent.fields.items() if header.get(tag, b"").strip(b" \0") != value.strip(b" \0")
-    }
-    uid = header.get(_SOP_INSTANCE_UID, b"").strip(b" \0").decode("ascii", "replace")
+    altered = {tag for tag, value in sent.fields.items() if _bare(header, tag) != value.strip(b" \0")}
+    uid = _bare(header, _SOP_INSTANCE_UID).decode("ascii", "replace")
     if _SOP_INSTANCE_UID not in sent.fields and record.uid_digest(uid) != sent.uid_digest:
         altered.add(_SOP_INSTANCE_UID)
+    charset = _bare(header, _SPECIFIC_CHARACTER_SET)
+    if any(map(_needs_charset, sent.fields.values())) and charset != sent.charset.strip(b" \0"):
+        altered.add(_SPECIFIC_CHARACTER_SET)
     return tuple(sorted(altered))
+
+
+def _bare(header: Mapping[int, bytes], tag: int) -> bytes:
+    return header.get(tag, b"").strip(b" \0")
+
+
+def _needs_charset(value: bytes) -> bool:
+    """Whether what a value says depends on the character set (PS3.5 section 6.1)."""
+    return not value.isascii() or _ESCAPE in value
 
 
 def _suspects(frame: Frame, found: Extraction, sent: Record) -> frozenset[TileAt]:

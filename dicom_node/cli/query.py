@@ -24,7 +24,7 @@ from dicom_node.cli import query_table
 from dicom_node.cli.asking import Asked, destination_of, keys_of, opened, tls_of
 from dicom_node.cli.files import Pair
 from dicom_node.cli.judging import exit_code, how_of, judge
-from dicom_node.cli.recover import restoring
+from dicom_node.cli.recover import restoring, was_restored
 from dicom_node.cli.telling import Report
 from dicom_node.errors import EXIT_DONE, EXIT_ERROR, EXIT_FINDING, InputError, NodeError, UsageError
 from dicom_node.inquiry import Order
@@ -156,10 +156,11 @@ def _restored(
     with restoring(how_of(args), args.jobs or cores()) as pool:
         for pair, found in pool.answers(pairs()):
             pair.source.unlink(missing_ok=True)
-            original = pair.target if pair.target.exists() else None
+            original = None
             if isinstance(found, InstanceReport):
                 asked.trail.judged(found.place.study, found.finding)
-                if original is not None:
+                if was_restored(found):
+                    original = pair.target
                     asked.trail.restored(found.place.study)
             yield replace(found, source=called.pop(pair.source)), original
     yield from ((each, None) for each in missed)
@@ -180,13 +181,20 @@ def _send(args: argparse.Namespace) -> int:
         with contextlib.closing(
             Courier(args.to, destination, asked.query.ae_title or "DICOMNODE", tls_of(args, args.to))
         ) as courier:
+            doubtful = False
             for report, path in objects(args, asked, collection):
                 counts[_sent(courier, report, path)] += 1
+                doubtful |= _is_doubtful(report)
         _tell_refused(collection)
     print(_counted(counts))
     if counts["error"] or not counts["sent"]:
         return EXIT_ERROR
-    return EXIT_FINDING if counts["not sent"] else EXIT_DONE
+    return EXIT_FINDING if counts["not sent"] or doubtful else EXIT_DONE
+
+
+def _is_doubtful(report: Report) -> bool:
+    """Whether there is more to say of an object than that it is authentic, were its original sent or not."""
+    return isinstance(report, InstanceReport) and (report.finding != "authentic" or bool(report.key_revoked))
 
 
 def _as_they_are(

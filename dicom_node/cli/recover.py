@@ -47,15 +47,15 @@ def _told(pool: Pool[Pair, Report], tasks: Sequence[Pair]) -> Iterator[Report]:
 
 def _audited(reports: Iterator[Report], trail: Told) -> Iterator[Report]:
     for each in trail.watching(reports):
-        if isinstance(each, InstanceReport) and _was_restored(each):
+        if isinstance(each, InstanceReport) and was_restored(each):
             trail.restored(each.place.study)
         yield each
 
 
-def _was_restored(found: InstanceReport) -> bool:
+def was_restored(found: InstanceReport) -> bool:
     """What restores approximately says so of its frames, not of the whole."""
     nearly = any(frame.restoration == "approximate" for frame in found.frames)
-    return bool(found.restored) or (nearly and found.finding == "authentic")
+    return bool(found.restored) or (nearly and found.finding in ("authentic", "header-altered"))
 
 
 def _restorer(how: How, *, everything: bool) -> Callable[[Pair], Report]:

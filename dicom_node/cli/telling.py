@@ -117,6 +117,7 @@ class Csv:
         *("sop_instance_uid", "instance_number", "number_of_frames", "frames_expected", "bound_to"),
         *("content_sha256", "node", "protected_at", "key_id", "tier", "framing", "lowest_psnr_db"),
         *("restoration", "altered_tiles", "altered_fields"),
+        *("key_revoked", "signature", "signature_key"),
     )
     _SERIES = (
         *("study_instance_uid", "series_instance_uid", "modality", "instances", "frames", "bound"),
@@ -162,6 +163,7 @@ def _row(report: Report) -> tuple[object, ...]:
         next((each for each in ("none", "approximate", "exact") if each in known), ""),
         sum(len(frame.altered_tiles) for frame in report.frames),
         " ".join(sorted({name for frame in report.frames for name in frame.altered_fields})),
+        *(report.key_revoked, report.signature.state, report.signature.key),
     )
 
 

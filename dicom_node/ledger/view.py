@@ -247,8 +247,8 @@ _FOUND = (
     *("unknown-segmenter", "wrong-key", "unmarked"),
 )
 _JUDGED = {
-    "verified": _FOUND,
-    "recovered": ("", "approximate", "header-altered"),
+    "verified": (*_FOUND, "revoked-key"),
+    "recovered": ("", "approximate", "header-altered", "revoked-key"),
     "passed-on-error": _FOUND,
     "passed-on-finding": _FOUND,
     "held": _FOUND,

@@ -123,6 +123,8 @@ STATEMENTS: Mapping[str, str] = {
 
 
 _ANYBODY = "whoever has it could have made that"
+#: no more than this is compared (N6)
+_UNCHANGED = "No pixel and no field of the record was changed."
 
 
 def sentence(report: InstanceReport) -> str:
@@ -153,8 +155,8 @@ def _authentic(report: InstanceReport) -> str:
     if not report.frames:
         return "This object is what the node wrote, and undoing that gives back the original byte for byte."
     if any(frame.restoration == "approximate" for frame in report.frames):
-        return f"This image is, to the last bit, what {_origin(report)}. Nothing was changed since."
-    return f"This image is what {_origin(report)}. Nothing was changed."
+        return f"This image is, to the last bit, what {_origin(report)}. {_UNCHANGED}"
+    return f"This image is what {_origin(report)}. {_UNCHANGED}"
 
 
 def _header_altered(report: InstanceReport) -> str:
@@ -286,7 +288,7 @@ def _overall(counts: Mapping[str, int]) -> tuple[str, str]:
     if unjudged:
         return f"None of {images} could be judged.", "open"
     all_of = "The only image is" if total == 1 else f"All {images} are"
-    return f"{all_of} what was protected. Nothing was changed.", "good"
+    return f"{all_of} what was protected. {_UNCHANGED}", "good"
 
 
 def facts(report: InstanceReport) -> list[tuple[str, str]]:

@@ -32,7 +32,7 @@ def test_the_record_is_shown_on_request_only(site: Site, tmp_path: Path) -> None
     assert json.loads(done.stdout)["findings"] == {"authentic": 1}
     page = (tmp_path / "out" / "study-1.html").read_text("utf-8")
     assert "Synthetic^Person" in page
-    assert "Nothing was changed." in page
+    assert "No pixel and no field of the record was changed." in page
 
 
 def test_what_comes_out_of_an_archive_has_its_pictures_too(site: Site, tmp_path: Path) -> None:

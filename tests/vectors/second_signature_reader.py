@@ -49,6 +49,8 @@ def read(frame: v1.Frame, blocks: np.ndarray) -> Layer | None:
         whole = v1.read_global(frame, v1.nroi_pixels(frame, blocks, lattice), lattice, keys)
         if whole is not None:
             _, message, restored = whole
+            if len(message) != 96 or np.abs(frame.x - restored).max() > 4:
+                continue
             opened = _opened(frame, restored, keys, message)
             return opened or Layer(_below(frame, restored), None)
     return found

@@ -7,15 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from blessmark.carrier import global_framing, tile_framing
+from blessmark.carrier.lattice import NO_DOWN, Bands, insert
 from blessmark.embed import embed
 from blessmark.embed_dct import embed_dct
 from blessmark.extract import extract
-from blessmark.payload.signature import Instance, PublicKey, SigningKey
-from blessmark.roi import pixel_mask
+from blessmark.payload import crypto, signature
+from blessmark.payload.signature import LAYER_KEY, Instance, PublicKey, Signature, SigningKey
+from blessmark.roi import block_map, pixel_mask
 from blessmark.segment.anatomy import Anatomy
 from blessmark.segment.whole import Whole
 from blessmark.signing import Release, check, peel, sign
-from blessmark.types import Embedded, Finding, Frame, Framing, SignatureState
+from blessmark.types import Embedded, Finding, Frame, Framing, Lattice, Segmenter, SignatureState
 from blessmark.verify import verify
 from tests.phantoms import blocks_of, body, body_in_air, frame
 from tests.strategies import ABOUT, KEY, OTHER_KEY, RING, Drawn, Ring
@@ -200,3 +203,102 @@ def test_a_reader_of_v1_alone_never_calls_it_authentic() -> None:
     """What it finds below a layer that it does not know is at most a record without its pixels."""
     found = extract(FRAME, Ring(KEY), [DRAWN])
     assert found is None or not np.array_equal(found.restored, IMAGE.samples)
+
+
+def with_a_strangers_layer(image: Frame, drawer: Segmenter, made: Signature | None = None) -> Frame:
+    """A layer that holds no signature of ours, or `made`, by a map of the stranger's choice."""
+    content = signature.seal(made or Signature(bytes(8), TIME_S, bytes(64)), image)
+    keys, roi = crypto.derive(LAYER_KEY), block_map(drawer, image, Lattice.QUARTER)
+    plan = tile_framing.plan(image, roi, Lattice.QUARTER, keys, 4)
+    samples = tile_framing.embed(plan, keys, content, resilient=False)
+    assert samples is not None
+    return image.with_samples(samples)
+
+
+@pytest.mark.parametrize("made", [None, SIGNED.signature])
+def test_a_layer_in_the_region_of_interest_is_a_change_of_it(made: Signature | None) -> None:
+    """Everybody can write one there, and take it off again; a signer's leaves it alone."""
+    received = with_a_strangers_layer(MARKED.frame, Whole(), made)
+    inside = pixel_mask(ROI, *SHAPE)
+    assert (received.samples[:, inside] != MARKED.frame.samples[:, inside]).any()
+    for hinted in (True, False):
+        verdict = verify(received, RING, [DRAWN, Whole()], release=replace(TRUSTING, hinted=hinted))
+        assert (verdict.finding, verdict.exact) == (Finding.PIXELS_ALTERED, False)
+        assert verdict.evidence.localisation == "exact"
+        touched = (received.samples != MARKED.frame.samples)[0] & inside
+        rows, cols = (places // 64 for places in np.nonzero(touched))
+        assert set(verdict.evidence.proven_tiles) == set(zip(rows.tolist(), cols.tolist(), strict=True))
+
+
+def test_a_strangers_layer_outside_of_it_comes_off_as_noise_of_few_steps() -> None:
+    received = with_a_strangers_layer(MARKED.frame, DRAWN)
+    assert np.abs(received.samples - MARKED.frame.samples).max() <= 4
+    verdict = verify(received, RING, [DRAWN], release=TRUSTING)
+    assert (verdict.finding, verdict.signature.state) == (Finding.AUTHENTIC, SignatureState.UNKNOWN_KEY)
+    assert np.array_equal(verdict.restored.samples, IMAGE.samples)
+
+
+def moved_far(image: Frame, padding: int, bands: Bands) -> Frame:
+    """A layer in global framing whose header names bands that no signer uses."""
+    keys, roi = crypto.derive(LAYER_KEY), block_map(DRAWN, image, Lattice.QUINCUNX)
+    plan = global_framing.plan(image, roi, Lattice.QUINCUNX, keys, 4)
+    assert plan.header_bands is not None
+    made = Signature(bytes(8), TIME_S, bytes(64)).to_bytes() + bytes(padding)
+    message = crypto.seal_message(keys, made, crypto.context(image) + b"signature")
+    choice = global_framing._Choice(0, bands, 0)
+    header = global_framing._pack_header(plan, plan.header_bands, keys, choice, 8 * len(message))
+    values = plan.sites.values(image.samples)
+    insert(values, plan.sites.predicted, image.bounds, plan.header_bands, 0, np.unpackbits(header))
+    predicted = global_framing.predict_again(image, plan.sites, Lattice.QUINCUNX, 0)
+    bits = np.unpackbits(np.frombuffer(message, np.uint8))
+    assert insert(values, predicted, image.bounds, bands, plan.header_end, bits) > 0
+    samples = image.samples.copy()
+    samples.reshape(-1)[plan.sites.index] = values
+    return image.with_samples(samples)
+
+
+FAR, NEAR = Bands(-20, NO_DOWN, 1000, 1000, 1000), Bands(0, NO_DOWN, 4, 2048, 2048)
+
+
+@pytest.mark.parametrize(("padding", "bands"), [(3, FAR), (2925, FAR), (603, NEAR)])
+@pytest.mark.parametrize("hinted", [True, False])
+def test_what_moves_samples_far_or_says_much_is_no_layer(padding: int, bands: Bands, hinted: bool) -> None:
+    """Else a stranger could change what everybody sees, and have it called authentic."""
+    received = moved_far(MARKED.frame, padding, bands)
+    assert (np.abs(received.samples - MARKED.frame.samples).max() > 4) == (bands is FAR)
+    verdict = verify(received, RING, [DRAWN], release=replace(TRUSTING, hinted=hinted))
+    assert verdict.finding is not Finding.AUTHENTIC
+    assert not verdict.exact
+
+
+def test_a_short_one_that_moves_them_a_little_is_one() -> None:
+    verdict = verify(moved_far(MARKED.frame, 3, NEAR), RING, [DRAWN], release=TRUSTING)
+    assert (verdict.finding, verdict.signature.state) == (Finding.AUTHENTIC, SignatureState.UNKNOWN_KEY)
+
+
+@pytest.mark.parametrize("hinted", [True, False])
+def test_a_layer_over_a_mark_that_proves_every_sample_is_a_change_of_them(hinted: bool) -> None:
+    """The carrier `dct` has no layers: signatures of its frames travel beside them."""
+    _, marked, drawer = beside_cases()["carrier dct"]
+    received = with_a_strangers_layer(marked.frame, drawer)
+    assert verify(marked.frame, RING, [drawer]).approximate
+    verdict = verify(received, RING, [drawer], release=replace(TRUSTING, hinted=hinted))
+    assert (verdict.finding, verdict.approximate) == (Finding.PIXELS_ALTERED, False)
+    assert verdict.evidence.proven_tiles
+
+
+def test_a_signature_beside_is_of_the_frame_as_it_arrived() -> None:
+    """A stranger puts some packets of a layer over a frame whose signature lies in the header."""
+    original, marked, drawer = beside_cases()["carrier dct"]
+    signed = sign(original, marked, drawer, INSTANCE, TIME_S, SIGNER)
+    assert signed.beside
+    trusting = replace(TRUSTING, beside=signed.signature.to_bytes())
+    layered = with_a_strangers_layer(marked.frame, drawer)
+    one_tile = marked.frame.samples.copy()
+    one_tile[:, :64, :64] = layered.samples[:, :64, :64]
+    received = marked.frame.with_samples(one_tile)
+    found = peel(received, [drawer])
+    assert found is not None
+    assert np.array_equal(found.frame.samples, marked.frame.samples)
+    assert check(marked.frame, [drawer], trusting).state is SignatureState.VALID
+    assert check(received, [drawer], trusting).state is SignatureState.INVALID

@@ -84,6 +84,18 @@ def test_a_missing_field_counts_as_altered_and_an_added_one_does_not():
     assert altered_fields(judge(MARKED).record, header) == (0x00100020,)
 
 
+@pytest.mark.parametrize("name", ["M\xfcller".encode("latin-1"), b"\x1b$B;3ED"])
+def test_another_character_set_makes_another_name_of_the_same_bytes(name):
+    sent = replace(judge(MARKED).record, fields={0x00100010: name}, charset=b"ISO_IR 100")
+    header = {0x00100010: name, 0x00080018: b"2.25.1234567890"}
+
+    assert altered_fields(sent, header | {0x00080005: b"ISO_IR 100"}) == ()
+    assert altered_fields(sent, header | {0x00080005: b"ISO_IR 144"}) == (0x00080005,)
+    assert altered_fields(sent, header) == (0x00080005,)
+    plain = {0x00100010: b"Mueller"}
+    assert altered_fields(replace(sent, fields=plain), header | plain) == ()
+
+
 @pytest.mark.parametrize(
     ("uid", "altered"), [(b"2.25.1234567890\0", ()), (b"2.25.99", (0x00080018,)), (b"", (0x00080018,))]
 )
@@ -323,6 +335,14 @@ def test_the_record_says_that_the_map_was_another_one(held, hints, finding):
         assert verdict.evidence.segmenter == SPECKLED.id
         assert verdict.evidence.altered_tiles == ()
         assert not verdict.exact
+
+
+def test_a_header_is_compared_with_a_genuine_record_even_where_its_map_is_lacking():
+    header = dict(ABOUT.fields) | {0x00100010: b"Another^Name"}
+    verdict = verify(BY_WEIGHTS, RING, [OTHER_WEIGHTS], header=header)
+
+    assert verdict.finding is Finding.UNKNOWN_SEGMENTER
+    assert verdict.evidence.altered_fields == (0x00100010,)
 
 
 def test_tampering_is_still_told_where_the_segmenter_is_held():

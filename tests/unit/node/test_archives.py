@@ -111,6 +111,12 @@ def test_rows_that_cannot_be_used_are_left_out_with_a_note() -> None:
     assert len(paper.notes) == 2
 
 
+def test_an_answer_without_an_end_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "_MOST_ROWS", 1)
+    with pytest.raises(PeerError, match="more than 1 rows"):
+        list(found(Paper(), Inquiry(Level.STUDY)))
+
+
 def test_orders_follow_the_level_of_retrieval() -> None:
     by_series = list(every(Paper()))
     assert [(order.study, order.series, len(order.expected)) for order in by_series] == [

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,14 @@ from pydicom import dcmread
 from pynetdicom import AE, evt
 from pynetdicom.presentation import build_context
 
+from blessmark.payload.record import FULL_FIELDS
+from blessmark.segment import segmenter
 from dicom_node import cli
+from dicom_node.cli.trail import Told
+from dicom_node.keys import FileKeyRing
+from dicom_node.landing import name_of
+from dicom_node.protect import Site, protect
+from tests import builders
 from tests.shelf import CT, EXPLICIT, Shelf, instance
 
 
@@ -92,6 +101,59 @@ def test_what_is_found_is_sent_on(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert sorted(set(received)) == ["1.2.3.0", "1.2.3.1", "1.2.3.2"]
     assert shown.out == "2 sent, 1 error\n"
     assert "SHELF:1.2.3.1: the destination refuses it with status A900" in shown.err
+
+
+@contextlib.contextmanager
+def destination() -> Iterator[tuple[str, list[str]]]:
+    """An address that takes CT images, and the UIDs of what came."""
+    received: list[str] = []
+
+    def store(event: evt.Event) -> int:
+        received.append(str(event.request.AffectedSOPInstanceUID))
+        return 0
+
+    server = AE(ae_title="DEST").start_server(
+        ("127.0.0.1", 0),
+        block=False,
+        contexts=[build_context(CT, EXPLICIT)],
+        evt_handlers=[(evt.EVT_C_STORE, store)],
+    )
+    assert server is not None
+    try:
+        yield f"DEST@127.0.0.1:{server.server_address[1]}", received
+    finally:
+        server.shutdown()
+
+
+def test_an_original_under_another_name_is_sent_on_and_is_a_finding(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its record puts the name right; that somebody had changed it is no success without a word."""
+    keys = tmp_path / "keyring"
+    assert cli.main(["keys", "new", "--keys", str(keys)]) == 0
+    site = Site("n", FileKeyRing.load(keys), segmenter("anatomy"), FULL_FIELDS)
+    ds = builders.reread(builders.ct(256, 256, StudyInstanceUID="1.2.300", PatientID="P1"))
+    assert protect(ds, site, 1_790_000_000).changed
+    ds.PatientID = "P2"
+    with destination() as (to, received):
+        arguments = ("--all", "--to", to, "--recover", "--keys", str(keys))
+        assert query("send", Shelf([ds]), *arguments) == 3
+    assert received == [ds.SOPInstanceUID]
+    shown = capsys.readouterr()
+    assert "header-altered" in shown.out
+    assert shown.out.endswith("1 sent\n")
+
+
+def test_a_file_of_an_earlier_run_is_no_original(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not restored now is not told as restored because a file of its name is there."""
+    keys, out = tmp_path / "keyring", tmp_path / "out"
+    assert cli.main(["keys", "new", "--keys", str(keys)]) == 0
+    out.mkdir()
+    (out / name_of("1.2.3.0")).write_bytes(b"earlier")
+    told: list[str] = []
+    monkeypatch.setattr(Told, "restored", lambda _, study: told.append(study))
+    assert query("recover", shelf(1), "--all", "--out", str(out), "--keys", str(keys)) == 3
+    assert told == []
 
 
 def test_a_key_ring_that_is_not_there_is_told_before_anything_is_fetched(

@@ -14,7 +14,7 @@ import jsonschema
 import pytest
 
 from dicom_node.cli.telling import Csv, Json, Lines, Report, Telling, _print_table
-from dicom_node.report import ErrorReport, FrameReport, InstanceReport, Note, Place
+from dicom_node.report import ErrorReport, FrameReport, InstanceReport, Note, Place, SignatureReport
 from dicom_node.summary import summarised
 
 SCHEMA = json.loads((Path(__file__).resolve().parents[3] / "docs" / "verify.schema.json").read_text("utf-8"))
@@ -88,6 +88,20 @@ def test_csv_has_a_row_for_everything_and_nothing_that_is_computed(
     said(lambda: Csv(summary_only=True))
     series = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert [row["findings"] for row in series] == ["1 header-altered", "1 unmarked"]
+
+
+def test_csv_never_says_authentic_without_what_is_to_be_said_of_its_key(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    signed = SignatureReport("valid", "21fe31dfa154a261")
+    report = InstanceReport("a", "authentic", key_revoked="2026-10-01T00:00:00Z", signature=signed)
+    said(lambda: Csv(summary_only=False), [report])
+    (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert (row["finding"], row["key_revoked"]) == ("authentic", "2026-10-01T00:00:00Z")
+    assert (row["signature"], row["signature_key"]) == ("valid", "21fe31dfa154a261")
+    for only in (lambda: Csv(summary_only=True), lambda: Json(summary_only=True)):
+        said(only, [report])
+        assert "key that is revoked" in capsys.readouterr().out
 
 
 def test_a_negative_number_is_a_number(capsys: pytest.CaptureFixture[str]) -> None:

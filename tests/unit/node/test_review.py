@@ -18,6 +18,7 @@ from blessmark.types import BoolArray, Carrier, Finding, View
 from dicom_node import header
 from dicom_node.config import Config, Deidentify, Label, Profile, Route, SegmenterRule, Uids, parse
 from dicom_node.jobs import Arrival, InstanceState, Outcome, Work
+from dicom_node.keys import FileKeyRing
 from dicom_node.measuring import measured
 from dicom_node.protect import Site, protect, written
 from dicom_node.review import Reader, Recoverer, Restorer, Verifier, recover, review
@@ -233,6 +234,70 @@ def test_the_originals_of_another_image_are_not_put_into_this_one():
     assert (found.finding, found.identical) == (Finding.HEADER_ALTERED, False)
     assert mixed.PatientName == "Phantom^Test"
     assert "Other" not in str(mixed)
+
+
+def second_frame_of(other: Dataset) -> Dataset:
+    """An instance of two frames, the second of which is that of `other`."""
+    ds = two_frames()
+    image, theirs = pixels.load(ds), pixels.load(other)
+    assert isinstance(image, pixels.Image)
+    assert isinstance(theirs, pixels.Image)
+    pixels.store(ds, image, [image.frame(1).samples, theirs.frame(2).samples])
+    return pixels.read(written(ds))
+
+
+def test_frames_of_two_instances_are_no_instance():
+    """Each frame is the one it was marked as, and its record is genuine; together they are nobody's image."""
+    other = builders.enhanced_mr(192, 192, frames=2, seed=1, PatientName="Other^Name", PatientID="P-2")
+    mixed = second_frame_of(marked(other))
+    assert review(mixed, "x", READER).finding is Finding.PIXELS_ALTERED
+    before = written(mixed)
+    found = recover(mixed, "x", READER)
+    assert (found.finding, found.restored, found.report.restored) == (Finding.PIXELS_ALTERED, False, "")
+    assert written(mixed) == before
+    assert recover(mixed, "x", READER, partial=True).report.restored == "in part"
+
+
+def test_frames_of_another_instance_in_other_places_bind_it_to_nothing():
+    other = {"frames": 3, "seed": 1, "PatientName": "Other^Name"}
+    other |= {"StudyInstanceUID": "2.25.7", "SeriesInstanceUID": "2.25.8"}
+    ours, theirs = (
+        marked(builders.enhanced_mr(192, 192, **PATIENT | {"frames": 3})),
+        marked(builders.enhanced_mr(192, 192, **PATIENT | other)),
+    )
+    image, stolen = pixels.load(ours), pixels.load(theirs)
+    assert isinstance(image, pixels.Image)
+    assert isinstance(stolen, pixels.Image)
+    mixed = [image.frame(1).samples, stolen.frame(3).samples, stolen.frame(2).samples]
+    pixels.store(ours, image, mixed)
+    found = review(pixels.read(written(ours)), "x", READER)
+    assert [frame.holds_frame for frame in found.report.frames] == [None, 3, 2]
+    assert found.report.bound_to == ()
+    assert "PatientName" in found.report.frames[1].altered_fields
+
+
+def test_frames_of_two_versions_of_an_instance_are_no_instance():
+    """A modality sends an instance again with other pixels; frames of both are exchanged."""
+    again = reread(builders.enhanced_mr(192, 192, frames=2, seed=1, **PATIENT))
+    again.SOPInstanceUID = again.file_meta.MediaStorageSOPInstanceUID = two_frames().SOPInstanceUID
+    again = reread(again)
+    assert protect(again, SITE, TIME_S + 60).changed
+    mixed = second_frame_of(pixels.read(written(again)))
+    found = review(mixed, "x", READER)
+    assert [frame.finding for frame in found.report.frames] == ["authentic", "authentic"]
+    assert found.finding is Finding.PIXELS_ALTERED
+    assert not recover(mixed, "x", READER).restored
+
+
+def test_a_name_in_another_character_set_is_another_name():
+    ds = marked(
+        builders.mr(256, 256, SpecificCharacterSet="ISO_IR 100", **PATIENT | {"PatientName": "M\xfcller"})
+    )
+    assert review(ds, "x", READER).finding is Finding.AUTHENTIC
+    header.put_bytes(ds, 0x00080005, "CS", b"ISO_IR 144")
+    found = review(ds, "x", READER)
+    assert found.finding is Finding.HEADER_ALTERED
+    assert found.report.frames[0].altered_fields == ("SpecificCharacterSet",)
 
 
 class TestRewritten:
@@ -692,6 +757,12 @@ class TestRoles:
                 finding,
             )
             assert outcome.blob == spool.put([written(ds)]).name
+
+    @pytest.mark.parametrize(("role", "result"), [("recover", "recovered"), ("verify", "verified")])
+    def test_what_a_revoked_key_marked_is_told_so(self, spool, tmp_path, role, result):
+        ring = FileKeyRing((OTHER_KEY, KEY), {KEY.id: "2026-10-01T00:00:00Z"})
+        outcome = self.process(role, spool, marked(), tmp_path, ring)
+        assert (outcome.result, outcome.reason, outcome.finding) == (result, "revoked-key", "authentic")
 
     @pytest.mark.parametrize("role", ["recover", "verify"])
     def test_objects_without_pixels_pass_with_their_reason(self, spool, tmp_path, role):

@@ -89,6 +89,16 @@ def test_links_to_folders_are_told_and_not_followed(tmp_path: Path) -> None:
     assert (paths(given), notes(given, tmp_path)) == ([tmp_path / "a/1"], [("skipped", "loop")])
 
 
+@pytest.mark.parametrize("indexed", [False, True])
+def test_a_link_to_itself_holds_nothing_up(tmp_path: Path, indexed: bool) -> None:
+    """Whoever reads it says what is wrong with it; the files behind it are not held up."""
+    touch(tmp_path, "z")
+    if indexed:
+        touch(tmp_path, "DICOMDIR", content=media.dicomdir(["Z"]))
+    (tmp_path / "loop").symlink_to("loop")
+    assert paths(everything(tmp_path)) == [tmp_path / "loop", tmp_path / "z"]
+
+
 def test_folders_within_folders_end_somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "_DEEPEST", 2)
     touch(tmp_path, "a/b/1", "a/b/c/2")

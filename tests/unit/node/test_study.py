@@ -72,8 +72,8 @@ def test_one_study_is_one_page(tmp_path: Path) -> None:
 def test_a_single_image_is_its_own_verdict(tmp_path: Path) -> None:
     text = written(tmp_path / "out", [in_study(1)]).read_text("utf-8")
     assert (
-        ">This image is what ct-room protected on 21 September 2026 at 17:46:40 UTC. Nothing was changed.<"
-        in text
+        ">This image is what ct-room protected on 21 September 2026 at 17:46:40 UTC. "
+        "No pixel and no field of the record was changed.<" in text
     )
 
 
@@ -92,7 +92,10 @@ def test_several_studies_have_an_index(tmp_path: Path) -> None:
 def test_what_could_not_be_judged_is_on_the_index(tmp_path: Path) -> None:
     others = [ErrorReport("bad.dcm", "is cut short"), Note("IM3", "missing", "listed and not there")]
     text = written(tmp_path / "out", [in_study(1), *others]).read_text("utf-8")
-    assert "Nothing was changed. 1 file could not be read. 1 file is missing." in text
+    assert (
+        "No pixel and no field of the record was changed. 1 file could not be read. 1 file is missing."
+        in text
+    )
     for words in ("bad.dcm", "is cut short", "IM3", "listed and not there"):
         assert words in text
 

@@ -61,6 +61,7 @@ def test_only_what_is_authentic_and_named_by_its_record_is_proven_to_belong() ->
         ({"frames_expected": 1, "number_of_frames": 2}, "frames-added"),
         ({"frames": (FRAME, replace(LOST, tier="full", holds_frame=3))}, "frames-exchanged"),
         ({"frames": (FRAME, LOST)}, "frames-unread"),
+        ({"key_revoked": "2026-10-01T00:00:00Z"}, "revoked-key"),
     ],
 )
 def test_what_a_record_proves_of_its_instance(changed: dict[str, object], kind: str) -> None:
@@ -101,6 +102,12 @@ def test_the_same_instance_twice_is_told_from_two_that_only_share_a_name() -> No
     assert found.proven
     assert found.sources == ("1.1/1 and copy",)
     assert "repeated" not in remarks(summarised([one(1), one(1)]))  # one path, named twice
+
+
+def test_two_members_of_one_name_are_told_apart_by_their_content() -> None:
+    other = replace(one(1), content="f" * 64)
+    assert other.source == one(1).source
+    assert remarks(summarised([one(1), other]))["same-uid-other-content"].proven
 
 
 def test_one_original_under_two_names_is_proven() -> None:

@@ -53,6 +53,8 @@ class Site:
         if self.refuses_star and "transfer-syntax" in accept:
             return 406, "text/plain", b""
         wanted = places[5] if len(places) > 5 else None
+        if wanted is not None and all(ds.SOPInstanceUID != wanted for ds in self.held):
+            return 404, "text/plain", b""
         bodies = [builders.file_bytes(ds) for ds in self.held if wanted in (None, ds.SOPInstanceUID)]
         head = b"Content-Type: application/dicom\r\n\r\n"
         message = b"".join(b"--xx\r\n" + head + body + b"\r\n" for body in bodies) + b"--xx--\r\n"
@@ -214,6 +216,15 @@ def test_instances_are_asked_for_one_by_one(tmp_path: Path) -> None:
         uids, _, _ = fetched(archive, tmp_path, ORDER.of(["1.2.3.0", "1.2.3.2"]))
     assert uids == {"1.2.3.0", "1.2.3.2"}
     assert [path.rsplit("/", 1)[1] for path in there.requests] == ["1.2.3.0", "1.2.3.2"]
+
+
+def test_an_instance_that_is_gone_does_not_keep_the_others_away(tmp_path: Path) -> None:
+    with asked(Site([instance(number) for number in (0, 2)])) as archive:
+        order = Order(Level.IMAGE, STUDY, SERIES, ORDER.expected)
+        uids, landing, told = fetched(archive, tmp_path, order)
+    assert uids == {"1.2.3.0", "1.2.3.2"}
+    assert (told.completed, told.failed) == (2, 1)  # type: ignore[attr-defined]
+    assert landing.missing(order) == ("1.2.3.1",)
 
 
 def test_a_server_that_knows_no_transfer_syntax_of_any_kind_is_asked_without(tmp_path: Path) -> None:

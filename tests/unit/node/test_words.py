@@ -52,7 +52,8 @@ def test_the_numbers_are_those_of_the_threat_model() -> None:
 class TestOneInstance:
     def test_authentic(self):
         assert sentence(a_report()) == (
-            "This image is what ct-room protected on 21 September 2026 at 17:46:40 UTC. Nothing was changed."
+            "This image is what ct-room protected on 21 September 2026 at 17:46:40 UTC. "
+            "No pixel and no field of the record was changed."
         )
 
     def test_authentic_as_released(self):
@@ -131,8 +132,18 @@ class TestOneInstance:
 @pytest.mark.parametrize(
     ("counts", "unreadable", "expected", "tone"),
     [
-        ({"authentic": 3}, 0, "All 3 images are what was protected. Nothing was changed.", "good"),
-        ({"authentic": 1}, 0, "The only image is what was protected. Nothing was changed.", "good"),
+        (
+            {"authentic": 3},
+            0,
+            "All 3 images are what was protected. No pixel and no field of the record was changed.",
+            "good",
+        ),
+        (
+            {"authentic": 1},
+            0,
+            "The only image is what was protected. No pixel and no field of the record was changed.",
+            "good",
+        ),
         ({"authentic": 1, "damaged": 1}, 0, "1 of 2 images is not what was protected.", "bad"),
         (
             {"authentic": 1, "header-altered": 1, "pixels-altered": 1, "wrong-key": 2},
@@ -151,7 +162,8 @@ class TestOneInstance:
         (
             {"authentic": 1},
             2,
-            "The only image is what was protected. Nothing was changed. 2 files could not be read.",
+            "The only image is what was protected. No pixel and no field of the record was changed. "
+            "2 files could not be read.",
             "open",
         ),
         ({"damaged": 1}, 2, "1 of 1 image is not what was protected. 2 files could not be read.", "bad"),

@@ -31,6 +31,7 @@ def test_members_are_items_and_everything_else_is_told(tmp_path: Path) -> None:
         {
             "b/1.dcm": INSTANCE,
             "b/": b"",
+            "c/": INSTANCE,
             "README.txt": b"burn two copies",
             "inner.zip": media.zipped({"x": INSTANCE}),
             ".hidden": INSTANCE,
@@ -41,7 +42,7 @@ def test_members_are_items_and_everything_else_is_told(tmp_path: Path) -> None:
     (item,) = (each for each in found if isinstance(each, Item))
     assert (item.source, item.path, item.data) == (f"{path}!b/1.dcm", None, INSTANCE)
     said = errors(found)
-    assert set(said) == {"README.txt", "inner.zip"}
+    assert set(said) == {"README.txt", "inner.zip", "c/"}
     assert "not a DICOM file" in said["README.txt"]
     assert "archive within an archive" in said["inner.zip"]
 

@@ -71,7 +71,7 @@ class Repeats:
 
     def is_first(self, event: Event) -> bool:
         """Whether to tell an event now; if not, it is counted."""
-        if event.at >= self._ends_at and not self._counted:
+        if self._is_over(event.at) and not self._counted:
             self._seen, self._ends_at = set(), event.at + self._window_s
         key = key_of(event)
         if key not in self._seen and len(self._seen) < MOST_DIFFERENT:
@@ -82,10 +82,14 @@ class Repeats:
 
     def due(self, now: float) -> list[Event]:
         """What was counted, once its window is over."""
-        if now < self._ends_at:
+        if not self._is_over(now):
             return []
         counted, self._counted, self._seen = self._counted, [], set()
         return counted
+
+    def _is_over(self, now: float) -> bool:
+        """Whether the window has ended, or has not begun: then the clock was put back, who knows how far."""
+        return not self._ends_at - self._window_s <= now < self._ends_at
 
 
 def _anonymous(event: Event) -> Event:

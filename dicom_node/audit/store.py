@@ -166,7 +166,7 @@ class Store:
         with self._locked() as lock:
             for part in self._messages.glob("*.part"):
                 part.unlink()
-            last = max([_number_in(lock), *(int(p.name) for p in self._messages.iterdir())])
+            last = max([_number_in(lock), *self.waiting()])
             os.pwrite(lock, b"%0*d" % (_DIGITS, last), 0)
 
     @contextlib.contextmanager

@@ -55,6 +55,18 @@ def test_the_first_refusal_is_told_at_once_and_the_others_are_counted() -> None:
     assert repeats.is_first(refused(61.0))
 
 
+def test_a_clock_that_is_put_back_holds_nothing_back() -> None:
+    repeats = Repeats(60.0)
+    year = 365 * 86400.0
+    assert [repeats.is_first(refused(year + at)) for at in (0.0, 1.0)] == [True, False]
+    (counted,) = repeats.due(5.0)
+    assert isinstance(counted, SecurityAlert)
+    assert counted.count == 1
+    assert [repeats.is_first(refused(at)) for at in (6.0, 7.0)] == [True, False]
+    assert repeats.due(65.0) == []
+    assert len(repeats.due(66.0)) == 1
+
+
 def test_another_peer_is_told_at_once() -> None:
     repeats = Repeats(60.0)
     assert repeats.is_first(refused(0.0, "X"))

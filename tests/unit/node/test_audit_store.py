@@ -106,3 +106,11 @@ def test_a_folder_that_is_a_file_says_so(scratch: Path) -> None:
     (scratch / "audit").write_bytes(b"")
     with pytest.raises(AuditError, match="check folder and disk"):
         Store(scratch / "audit", 10)
+
+
+def test_what_somebody_else_left_in_the_folder_is_left_alone(store: Store) -> None:
+    store.put([b"one"])
+    (store.folder / "messages" / ".nfs0001").write_bytes(b"")
+    again = Store(store.folder, 100)
+    again.put([b"two"])
+    assert [again.read(number) for number in again.waiting()] == [b"one", b"two"]

@@ -385,6 +385,19 @@ def test_a_called_title_that_is_not_ours_is_rejected(tmp_path: Path) -> None:
             assert association.is_established
 
 
+def test_a_fault_of_ours_lets_nobody_in_unexamined(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(site.receiver, "_verdict", broken)
+    with associated(site, build_context(VERIFICATION)) as association:
+        assert association.is_rejected
+        assert not association.is_established
+    assert [record.msg for record in caplog.records] == ["association-fault"]
+
+
 def test_a_port_that_is_taken(site: Site, tmp_path: Path) -> None:
     other = Receiver(config(tmp_path, site.receiver.port), site.spool, site.ledger)
     with pytest.raises(OutputError, match="cannot listen on"):

@@ -14,6 +14,7 @@ from dicom_node.audit.events import (
     Objects,
     Party,
     SecurityAlert,
+    Study,
     TransferBegun,
     Transferred,
 )
@@ -93,9 +94,15 @@ class Repeats:
 
 
 def _anonymous(event: Event) -> Event:
-    """One of too many: only what happened, not who did it."""
+    """One of too many: only what kind of thing happened; every word that a peer can choose is left out."""
     if isinstance(event, SecurityAlert):
-        return replace(event, who=None)
+        return replace(
+            event, who=None, what=f"{event.alert}, by too many different peers to name", objects=None
+        )
     if isinstance(event, Transferred):
-        return replace(event, source=Party(""))
+        objects = Objects(Study(), (("", sum(count for _, count in event.objects.classes)),))
+        return replace(event, source=_ANYBODY, destination=_ANYBODY, objects=objects)
     return event
+
+
+_ANYBODY = Party("")

@@ -192,7 +192,7 @@ def _make_folder(path: Path) -> None:
 
 @contextlib.contextmanager
 def _opened(path: Path, *, follow: bool = False) -> Iterator[int]:
-    """A handle of a folder: what is done by it is done in that folder; no link is followed unless `follow`."""
+    """A handle of a folder: what is done by it is done there; no link is followed unless `follow`."""
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | (0 if follow else os.O_NOFOLLOW))
     try:
         yield handle

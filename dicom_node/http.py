@@ -10,6 +10,7 @@ One word a line. Nothing here changes anything, and nothing here names a patient
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
@@ -79,13 +80,12 @@ class HttpServer:
     def start(self) -> None:
         """Listen; returns at once. Raises OutputError when the address cannot be bound."""
         try:
-            self._server = ThreadingHTTPServer(self._address, self._handler)
+            self._server = _Server(self._address, self._handler)
         except OSError as error:
             where = f"{self._address[0]}:{self._address[1]}"
             raise OutputError(
                 f"cannot serve HTTP on {where}: {error.strerror}; choose another http.port"
             ) from error
-        self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, args=(0.1,), name="http", daemon=True).start()
 
     def stop(self) -> None:
@@ -94,6 +94,18 @@ class HttpServer:
         if server is not None:
             server.shutdown()
             server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    """Every request has a thread of its own, which ends with the process."""
+
+    daemon_threads = True
+
+    def handle_error(self, _request: object, _client_address: object) -> None:
+        """Say that a page was not answered; the standard library would print whatever the error quotes."""
+        error = sys.exception()
+        if not isinstance(error, ConnectionError):  # who hangs up early has changed his mind
+            log.event(_LOG, "page-failed", level=logging.ERROR, error=error)
 
 
 def _state(fine: str, wrong: Sequence[str]) -> Page:

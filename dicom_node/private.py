@@ -58,9 +58,11 @@ def check(path: Path, facts: os.stat_result) -> None:
         mode = stat.S_IMODE(facts.st_mode)
         raise KeyFileError(f"{path} is open to other users (mode {mode:04o}); run: chmod 600 {path}")
     if facts.st_uid not in (0, os.geteuid()):
-        raise KeyFileError(
-            f"{path} belongs to another user ({facts.st_uid}); run: chown {os.geteuid()} {path}"
+        # what root takes over the service could not read any more
+        remedy = (
+            f"chown {os.geteuid()} {path}" if os.geteuid() else f"the command as sudo -u '#{facts.st_uid}'"
         )
+        raise KeyFileError(f"{path} belongs to another user ({facts.st_uid}); run: {remedy}")
 
 
 def is_credential(path: Path) -> bool:

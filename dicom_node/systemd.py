@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
@@ -14,11 +15,17 @@ _LOG = logging.getLogger(__name__)
 
 
 def notify(state: str) -> None:
-    """Tell the service manager; without one, do nothing."""
+    """Tell the service manager; without one, or with one that does not listen, do nothing.
+
+    Whoever stops, reloads or watches must not end because nobody wants to hear of it.
+    """
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+    with (
+        contextlib.suppress(OSError),
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock,
+    ):
         # a leading @ stands for the zero byte of Linux's abstract names
         sock.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
 

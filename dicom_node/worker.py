@@ -491,12 +491,13 @@ class Workers:
                 _hear(slot)
                 try:
                     self._look_after(slot)
-                except NodeError as error:
+                except (NodeError, OSError) as error:  # no process, memory or descriptor to be had for now
                     log.event(_LOG, "supervisor-fault", level=logging.ERROR, error=error, worker=slot.name)
 
     def _look_after(self, slot: _Slot) -> None:
         if slot.process is None:
             if time.monotonic() >= slot.start_at:
+                slot.start_at = time.monotonic() + POLL_S  # should it not come about
                 self._start(slot)
         elif not slot.process.is_alive():
             lived_s = time.monotonic() - slot.started_at

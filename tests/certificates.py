@@ -36,6 +36,8 @@ def _name(common: str) -> x509.Name:
 
 
 def _alternative(name: str) -> x509.GeneralName:
+    if name.startswith("dir:"):
+        return x509.DirectoryName(_name(name[4:]))
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
@@ -63,7 +65,7 @@ class Authority:
         self.file.write_bytes(self.certificate.public_bytes(Encoding.PEM))
 
     def issue(self, name: str, *names: str, days: float = 30) -> Issued:
-        """A certificate for `names` (DNS or addresses); of the past, if `days` is below 0."""
+        """A certificate for `names` (DNS, addresses, `dir:NAME`); of the past, if `days` is below 0."""
         key = self._new_key()
         builder = self._builder(name, key, days)
         if names:

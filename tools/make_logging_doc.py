@@ -22,6 +22,7 @@ MEANINGS: Mapping[str, str] = {
     "association": "an association of a peer has ended: who it was, how it ended, what it brought",
     "association-rejected": "a peer was not let in, with the word for why",
     "audit-fault": "the audit trail met something unforeseen; it goes on",
+    "audit-begins-anew": "the ledger is older than what was told of it; the trail goes on from its end",
     "audit-held-up": "the audit trail is full or cannot be written; what happened waits in the ledger",
     "audit-lost": "events could not be told to the audit trail and were counted instead",
     "audit-repository-away": "the audit repository cannot be reached; messages wait on disk",

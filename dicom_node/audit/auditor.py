@@ -47,6 +47,8 @@ class Auditor:
         self._clock = clock
         self._repeats = Repeats(repeats_s)
         self._lock = threading.Lock()
+        #: held from reading what was lost to noting what is
+        self._telling = threading.Lock()
         #: events that could not even be counted on disk
         self._unwritten = 0
         self._addresses: OrderedDict[int, str] = OrderedDict()
@@ -90,12 +92,13 @@ class Auditor:
         return syslog(message(event, self.origin), self._label, self._clock())
 
     def _tell_or_count(self, events: Sequence[Event]) -> None:
-        try:
-            self._confess()
-            self.require(events)
-        except AuditError as error:
-            log.event(_LOG, "audit-lost", level=logging.ERROR, error=error, count=len(events))
-            self._count_lost(len(events))
+        with self._telling:
+            try:
+                self._confess()
+                self.require(events)
+            except AuditError as error:
+                log.event(_LOG, "audit-lost", level=logging.ERROR, error=error, count=len(events))
+                self._count_lost(len(events))
 
     def _confess(self) -> None:
         """Say what was lost, now that there is room again."""

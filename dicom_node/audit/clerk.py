@@ -94,6 +94,8 @@ class Clerk(threading.Thread):
         """Take in what has happened since; tell it when the window is over, or there is no other turn."""
         self._begin()
         self._auditor.tell_repeats(last=last)
+        if self._is_over():  # what could not be told before comes first, or the window would grow for ever
+            self._tell()
         ends_at = time.monotonic() + (_LAST_S if last else float("inf"))
         while time.monotonic() < ends_at and (steps := self._ledger.steps(self._read_to, _BATCH)):
             settled = steps if last else self._settled(steps)
@@ -102,22 +104,31 @@ class Clerk(threading.Thread):
             self._take_in(settled)
             if len(self._window) > _MOST_EVENTS:
                 self._tell()
-        if last or (self._read_to > self._told_to and time.monotonic() >= self._ends_at):
+        if last or self._is_over():
             self._tell()
 
+    def _is_over(self) -> bool:
+        """Whether what was taken in is to be told now."""
+        return self._read_to > self._told_to and time.monotonic() >= self._ends_at
+
     def _begin(self) -> None:
-        """Where the last run ended; a trail that is new begins now."""
+        """Where the last run ended; a trail that is new begins now, and so does one of another ledger."""
         if self._told_to >= 0:
             return
-        state = self._auditor.store.state()
-        if state.told_to < 0:
-            state = self._auditor.store.note(told_to=self._ledger.last_step())
-        self._read_to = self._told_to = state.told_to
+        told_to, last_step = self._auditor.store.state().told_to, self._ledger.last_step()
+        if told_to > last_step:
+            log.event(_LOG, "audit-begins-anew", level=logging.WARNING, count=told_to - last_step)
+        if not 0 <= told_to <= last_step:
+            told_to = self._auditor.store.note(told_to=last_step).told_to
+        self._read_to = self._told_to = told_to
 
     def _settled(self, steps: list[Step]) -> list[Step]:
-        """Those that are old enough for the receiver to have said where their objects came from."""
-        limit = self._clock() - _SETTLED_S
-        return list(itertools.takewhile(lambda step: step.at <= limit, steps))
+        """Those that are old enough for the receiver to have said where their objects came from.
+
+        A step of the future is old too: the clock was put back since.
+        """
+        now = self._clock()
+        return list(itertools.takewhile(lambda step: not now - _SETTLED_S < step.at <= now, steps))
 
     def _take_in(self, steps: list[Step]) -> None:
         if self._read_to == self._told_to:

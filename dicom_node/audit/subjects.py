@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,6 +17,10 @@ from dicom_node.spool import Spool
 
 _LOG = logging.getLogger(__name__)
 _TAGS = ["SpecificCharacterSet", "PatientID", "StudyInstanceUID"]
+#: what is no UID may be anything, a name too; and what is longer than the standard has it (PS3.5 section 6.2)
+#: would make messages that no repository takes, and all others wait behind them
+_UID = re.compile(r"[0-9.]{1,64}")
+_LONGEST_ID = 64
 #: an object is asked for when it came, when it was worked on, and for every destination
 _REMEMBERED = 4096
 
@@ -49,5 +54,7 @@ def study_in(path: Path) -> Study:
 
 
 def study_of(ds: Dataset) -> Study:
-    """The study of a data set."""
-    return Study(str(ds.get("StudyInstanceUID", "") or ""), str(ds.get("PatientID", "") or ""))
+    """The study of a data set; "" for a UID that is none, the first 64 characters of a longer Patient ID."""
+    uid = str(ds.get("StudyInstanceUID", "") or "")
+    patient_id = str(ds.get("PatientID", "") or "")
+    return Study(uid if _UID.fullmatch(uid) else "", patient_id[:_LONGEST_ID])

@@ -10,9 +10,11 @@ Rules that bind here:
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import logging
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -70,10 +72,14 @@ ASK_S = 10.0
 _POLL_S = 0.1
 #: seconds without a poll after which the loop that takes connections is stuck
 _STUCK_S = 30.0
+#: what accepting a connection fails of while the machine has no room for it, and seconds until the next try
+_EXHAUSTED, _RECOVER_S = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM), 0.5
 #: seconds between two collections of ended associations, which are cycles that hold buffers
 _COLLECT_S = 30.0
 #: PS3.7 table D.3-14: the identity is a user name and a passcode
 _USER_AND_PASSCODE = 2
+#: PS3.8 table 9-21: a transient rejection by the ACSE provider, without a reason
+_FAULT = (2, 2, 1)
 #: PS3.7 annex C.5: the VR of Error Comment is LO
 _COMMENT_LENGTH = 64
 
@@ -201,16 +207,25 @@ class Receiver:
         return server
 
     def adopt(self, config: Config) -> None:
-        """Take the next associations by another configuration; those that are open keep route and terms."""
-        node = config.node
+        """Take the next associations by another configuration; those that are open keep route and terms.
+
+        Raises TlsError or KeyFileError when a file that it names is no good; nothing has changed then. What
+        it does not change goes on with what was read last: its files may be no good at this moment.
+        """
+        node, before = config.node, self._config
+        same_door = (config.tls, node.tls_clients) == (before.tls, before.node.tls_clients)
+        doors = [
+            server.door if same_door or server.door is None else secure.Door(config.tls, node.tls_clients)
+            for server in self._servers
+        ]
+        if config.access != before.access:  # else who is locked out stays so
+            self._identities = Identities(config.access)
         self._admission.resize(node.max_associations, node.max_associations_per_peer)
-        self._identities = Identities(config.access)
         self._config = config
-        for server in self._servers:
+        for server, door in zip(self._servers, doors, strict=True):
             server.ae.network_timeout = node.idle_s
             server.connection_limit = node.max_associations + _SPARE_CONNECTIONS
-            if server.door is not None:
-                server.door = secure.Door(config.tls, node.tls_clients)
+            server.door = door
 
     def stop(self, drain_s: float = 10.0) -> None:
         """Accept no more, give objects under way `drain_s` seconds to arrive, then hang up."""
@@ -246,7 +261,16 @@ class Receiver:
         )
 
     def _on_requested(self, event: Any) -> None:
-        association, request = event.assoc, event.assoc.requestor.primitive
+        """Let a peer in or not. The library would swallow a fault in here and let it in unexamined."""
+        association = event.assoc
+        try:
+            self._receive(association, association.requestor.primitive)
+        except Exception as error:
+            log.event(_LOG, "association-fault", level=logging.ERROR, error=error)
+            association.acse.send_reject(*_FAULT)
+            association.kill()
+
+    def _receive(self, association: Any, request: Any) -> None:
         peer = Peer(request.calling_ae_title.strip(), association.requestor.address)
         called_ae = request.called_ae_title.strip()
         verdict = self._verdict(association, peer, called_ae)
@@ -328,7 +352,7 @@ class Receiver:
         if isinstance(outcome, Refusal):
             if visit is not None:
                 visit.refused()
-            self._tell_refused(reception.arrival, outcome, event.assoc.requestor.address)
+            self._tell_refused(event, reception.arrival, outcome)
             self._count(STORES, reception.arrival.calling_ae, f"{outcome.status:04x}")
             return _refuse(reception.arrival, outcome)
         if visit is not None:
@@ -390,19 +414,21 @@ class Receiver:
         )
         return None
 
-    def _tell_refused(self, arrival: Arrival, refused: Refusal, address: str) -> None:
+    def _tell_refused(self, event: Any, arrival: Arrival, refused: Refusal) -> None:
         if self._auditor is None:
             return
         outcome = Outcome.MINOR if refused == NO_ROOM else Outcome.SERIOUS
-        event = Transferred(
+        # of the class that was agreed on: a refused command may say anything, and something new each time
+        sop_class = str(event.context.abstract_syntax)
+        told = Transferred(
             time.time(),
-            Party(arrival.calling_ae, address),
+            Party(arrival.calling_ae, event.assoc.requestor.address),
             Party(arrival.called_ae, self._auditor.origin.host),
-            Objects(Study(), ((arrival.sop_class_uid, 1),)),
+            Objects(Study(), ((sop_class, 1),)),
             outcome=outcome,
             why=f"{refused.status:04X} {refused.comment}",
         )
-        self._auditor.tell(event)
+        self._auditor.tell(told)
 
     @contextlib.contextmanager
     def _receiving(self, association: Any) -> Iterator[None]:
@@ -450,7 +476,13 @@ class Server(ThreadedAssociationServer):
 
     def get_request(self) -> tuple[socket.socket, Any]:
         assert self.socket is not None
-        connection, address = self.socket.accept()
+        try:
+            connection, address = self.socket.accept()
+        except OSError as error:
+            if error.errno in _EXHAUSTED:  # who waits would be announced again at once, and for ever
+                log.event(_LOG, "association-fault", level=logging.ERROR, error=error)
+                time.sleep(_RECOVER_S)
+            raise
         patches.send_at_once(connection)
         patches.keep_alive(connection)
         return connection, address
@@ -487,6 +519,10 @@ class Server(ThreadedAssociationServer):
         finally:
             with self._shaking_lock:
                 del self._shaking[request]
+
+    def handle_error(self, _request: Any, _address: Any) -> None:
+        """Say that a connection was lost to a fault; the library would print whatever the error quotes."""
+        log.event(_LOG, "association-fault", level=logging.ERROR, error=sys.exception())
 
     def service_actions(self) -> None:
         """Called at every poll; the library would collect garbage at every sixtieth."""

@@ -264,7 +264,9 @@ def proof_of(connection: object) -> Proof | None:
     facts, encoded = connection.certificate()
     if not encoded:
         return Proof()
-    names = {value.lower() for _kind, value in facts.get("subjectAltName", ())}
+    # a name of a directory (DirName) is a tuple, and none that a configuration could name
+    alternatives = facts.get("subjectAltName", ())
+    names = {value.lower() for _kind, value in alternatives if isinstance(value, str)}
     if not names:  # RFC 6125 section 6.4.4: the common name only where there is no other
         names = {
             value.lower() for part in facts.get("subject", ()) for key, value in part if key == "commonName"

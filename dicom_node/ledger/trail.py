@@ -64,9 +64,13 @@ class Trail(Database):
             return [_step(row) for row in connection.execute(query)]
 
     def last_step(self) -> int:
-        """The number of the latest step; 0 before the first."""
+        """The number of the latest step, be it forgotten since; 0 before the first."""
         with self._reading() as connection:
-            return int(connection.execute(sa.select(sa.func.max(_e.id))).scalar() or 0)
+            kept = connection.execute(sa.select(sa.func.max(_e.id))).scalar() or 0
+            given = connection.exec_driver_sql(
+                "SELECT seq FROM sqlite_sequence WHERE name = 'events'"
+            ).scalar()
+            return max(int(kept), int(given or 0))
 
 
 def _step(row: Row) -> Step:

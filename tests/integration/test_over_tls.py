@@ -289,6 +289,33 @@ def test_files_that_are_no_good_keep_the_node_from_listening(tmp_path: Path, tls
         assert not listener.listening
 
 
+def test_a_reload_goes_on_with_what_was_good_while_files_are_not(tmp_path: Path) -> None:
+    """A renewal that is half done, and the reload that its hook asks for."""
+    authority = Authority(tmp_path / "ca")
+    own = authority.issue("node", "localhost")
+    context = context_of(authority, "ct1", "ct1.example")
+    tls = Tls(certificate=own.certificate, key=own.key, ca=authority.file)
+    with receiver(tmp_path / "site", tls) as listener:
+        own.certificate.write_text("half a certifi")
+        before = listener._config
+        listener.adopt(before.model_copy(update={"workers": before.workers.model_copy()}))
+        assert answer(listener, context) == "accepted"
+        absent = tls.model_copy(update={"ca": tmp_path / "absent.pem"})
+        access = Access(callers=(Caller(ae_title="NOBODY"),))
+        with pytest.raises(TlsError, match="cannot be used"):
+            listener.adopt(before.model_copy(update={"tls": absent, "access": access}))
+        listener.adopt(before)
+        assert answer(listener, context) == "accepted"
+
+
+def test_a_certificate_that_names_a_directory_too(tmp_path: Path, tls: Tls, authority: Authority) -> None:
+    with receiver(tmp_path, tls, Caller(ae_title="CT1", certificates=("ct9.example",))) as listener:
+        context = context_of(authority, "ct9", "ct9.example", "dir:ct9")
+        assert answer(listener, context, "CT1") == "accepted"
+        other = context_of(authority, "ct8", "ct8.example", "dir:ct8")
+        assert answer(listener, other, "CT1") == "certificate-not-allowed"
+
+
 # ---- user identity ----
 
 

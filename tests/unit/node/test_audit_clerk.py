@@ -145,6 +145,40 @@ def test_a_full_trail_holds_the_ledger_up_and_loses_nothing(
     assert [message.instances for message in told(made)] == [3]
 
 
+def test_while_the_trail_is_full_the_ledger_is_not_read_on(book: Ledger, scratch: Path, clock: Clock) -> None:
+    made = clerk(book, scratch, clock, most=0)
+    made.turn()
+    for number in range(5):
+        arrive(book, clock, 3, start=3 * number)
+        made._contained(made.turn)
+    assert made._read_to == 3
+    made._auditor.store._most = 100
+    made.turn()
+    assert sum(message.instances for message in told(made)) == 15
+
+
+def test_a_clock_that_is_put_back_holds_nothing_back(book: Ledger, scratch: Path, clock: Clock) -> None:
+    made = clerk(book, scratch, clock)
+    made.turn()
+    arrive(book, clock, 2)
+    clock.now -= 3600.0
+    made.turn()
+    assert [message.instances for message in told(made)] == [2]
+
+
+def test_a_ledger_from_a_back_up_is_followed_at_once(
+    book: Ledger, scratch: Path, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    arrive(book, clock, 3)
+    clerk(book, scratch, clock)._auditor.store.note(told_to=1000)  # by the ledger that was lost
+    made = clerk(book, scratch, clock)
+    made.turn()
+    assert "audit-begins-anew" in caplog.text
+    arrive(book, clock, 2, start=3)
+    made.turn()
+    assert [message.instances for message in told(made)] == [2]
+
+
 def test_work_and_delivery_are_told_in_the_order_in_which_they_happened(
     book: Ledger, scratch: Path, clock: Clock
 ) -> None:

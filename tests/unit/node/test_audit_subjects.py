@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pytest
 
 from dicom_node.audit.events import Study
-from dicom_node.audit.subjects import Subjects, study_in
+from dicom_node.audit.subjects import Subjects, study_in, study_of
 from dicom_node.spool import Spool
 from tests.builders import file_bytes, mr
 
@@ -40,3 +41,16 @@ def test_a_header_without_a_study_is_of_none(scratch: Path) -> None:
     ds.PatientID = ""
     (scratch / "file").write_bytes(file_bytes(ds))
     assert study_in(scratch / "file") == Study()
+
+
+def test_what_breaks_the_rules_makes_no_message_that_nobody_takes() -> None:
+    ds = mr(8, 8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ds.add_new("StudyInstanceUID", "UI", "1." * 40_000)
+        ds.add_new("PatientID", "LO", "P" * 70_000)
+    assert study_of(ds) == Study("", "P" * 64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ds.add_new("StudyInstanceUID", "UI", "Surname^Given")
+    assert study_of(ds).uid == ""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import socket
+import struct
 from collections.abc import Iterable, Iterator
-from http.client import HTTPConnection
+from http.client import HTTPConnection, RemoteDisconnected
 
 import pytest
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -114,6 +115,22 @@ def test_a_ledger_that_refuses_is_a_500_and_not_the_end(site: Site) -> None:
     assert "locked" not in body
     site.gauge.error = None
     assert site.get("/metrics")[0] == 200
+
+
+def test_who_hangs_up_early_and_what_nobody_foresaw_print_nothing(
+    site: Site, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    site.status = "x" * 20_000_000
+    with socket.create_connection(("127.0.0.1", site.server.port)) as peer:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        peer.recv(1)
+    site.gauge.error = ValueError("Doe^Jane")
+    with pytest.raises(RemoteDisconnected):
+        site.get("/metrics")
+    assert site.get("/healthz") == (200, "alive\n")
+    assert [record.msg for record in caplog.records] == ["page-failed"]
+    assert capfd.readouterr().err == ""
 
 
 def test_a_port_that_is_taken() -> None:

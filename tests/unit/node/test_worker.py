@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -399,6 +400,29 @@ def tells_of_networks(made: Config, tell: Tell) -> Processor:
         return process(work)
 
     return started
+
+
+def test_a_machine_without_room_for_a_process_is_asked_again(
+    made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    site = made()
+    workers = Workers(site.config, site.ledger, site.bells, factory=build_processor)
+    stock, refusals = workers._start, iter((True, True))
+
+    def start(slot: object) -> None:
+        if next(refusals, False):
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        stock(slot)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("dicom_node.worker.POLL_S", 0.01)
+    monkeypatch.setattr(workers, "_start", start)
+    workers._watch.start()
+    try:
+        wait_until(lambda: workers.alive == 1)
+        assert workers.supervised
+    finally:
+        workers.stop()
+    assert caplog.text.count("supervisor-fault") == 2
 
 
 def test_what_a_worker_evaluates_networks_on_is_known_as_long_as_it_lives(made: Callable[..., Site]) -> None:

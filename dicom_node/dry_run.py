@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blessmark.errors import WatermarkError
-from dicom_node.config import Config, Destination, Tls, Transcode
+from dicom_node.config import CREDENTIAL, Config, Destination, Tls, Transcode
 from dicom_node.errors import NodeError, PeerError, TlsError
 
 _PEERS_AT_ONCE = 16
@@ -69,6 +69,10 @@ def _guarded(what: str, check: Callable[[], Found]) -> Found:
 def _keys(config: Config) -> Found:
     from dicom_node import keys
 
+    if str(config.keys.ring).startswith(CREDENTIAL):
+        return Found(
+            "keys", Grade.WARNING, f"{config.keys.ring} is handed over at the start; not seen from here"
+        )
     ring = keys.describe(config.keys.ring)
     current = next(key for key in ring if key.current)
     said = f"{len(ring)} in the ring; {current.id} of {current.created} is current"

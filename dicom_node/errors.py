@@ -3,6 +3,7 @@
     NodeError                exit 1
     ├── UsageError           exit 2      the command line is wrong
     ├── ConfigError          exit 1      the configuration cannot be used; carries every problem at once
+    ├── ReloadError          exit 1      a running node cannot take up a configuration; the old one stays
     ├── InputError           exit 1      a file or data set cannot be used (truncated, not DICOM, ...)   C000
     │   └── DataSetError     exit 1      a data set on its way in is cut off, or not in its syntax       C000
     ├── OutputError          exit 1      a result cannot be written

@@ -19,12 +19,13 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from dicom_node import __version__, keys, metrics
+from dicom_node.audit.auditor import Auditor
 from dicom_node.config import Config, Finding, Role
 from dicom_node.dimse import secure
 from dicom_node.dimse.admission import REJECTIONS
 from dicom_node.dimse.reception import NO_ROOM
 from dicom_node.dimse.scp import SUCCESS, Receiver
-from dicom_node.errors import KeyFileError, LedgerError
+from dicom_node.errors import AuditError, KeyFileError, LedgerError
 from dicom_node.forwarder import Forwarder
 from dicom_node.housekeeping import Housekeeper
 from dicom_node.jobs import AUTHENTIC, NOT_JUDGED, DeliveryState
@@ -55,6 +56,7 @@ class Parts:
     receiver: Receiver
     checks: Callable[[], Mapping[str, bool]]
     reloads: Reloads
+    auditor: Auditor | None
 
 
 class Exporter(Collector):
@@ -155,10 +157,23 @@ def live(parts: Parts) -> dict[Declaration, Iterable[Sample]]:
         metrics.KEY_CREATED: _key_created(parts.config),
         metrics.CERTIFICATE_END: _certificate_ends(parts.config),
         metrics.PROBLEM: [((name,), not fine) for name, fine in parts.checks().items()],
+        **_audit(parts.auditor),
         metrics.RELOADED: [((), parts.reloads.successful)],
         metrics.CONFIGURED_AT: [((), parts.reloads.taken_up_at)],
         metrics.BUILD: [((__version__, platform.python_version()), 1)],
     }
+
+
+def _audit(auditor: Auditor | None) -> dict[Declaration, Iterable[Sample]]:
+    """How far the audit trail is behind; nothing where there is none, or its folder cannot be read."""
+    nothing: dict[Declaration, Iterable[Sample]] = {metrics.AUDIT_WAITING: [], metrics.AUDIT_LOST: []}
+    if auditor is None:
+        return nothing
+    try:
+        waiting, lost = len(auditor.store.waiting()), auditor.store.state().lost
+    except AuditError:
+        return nothing
+    return {metrics.AUDIT_WAITING: [((), waiting)], metrics.AUDIT_LOST: [((), lost)]}
 
 
 def _key_created(config: Config) -> list[Sample]:

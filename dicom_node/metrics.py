@@ -365,6 +365,20 @@ CERTIFICATE_END = Declaration(
     ("file",),
     "When the first certificate or list in `tls.certificate`, `tls.ca` or `tls.crl` runs out.",
 )
+AUDIT_WAITING = Declaration(
+    "dicom_node_audit_messages_waiting",
+    Kind.GAUGE,
+    "",
+    (),
+    "Messages of the audit trail that the repository has not taken yet; absent without an audit trail.",
+)
+AUDIT_LOST = Declaration(
+    "dicom_node_audit_events_lost",
+    Kind.GAUGE,
+    "",
+    (),
+    "Events that the audit trail could not be told, until a message in it says so; absent without one.",
+)
 RELOADED = Declaration(
     "dicom_node_config_last_reload_successful",
     Kind.GAUGE,
@@ -430,6 +444,8 @@ LIVE = (
     KEY_CREATED,
     CERTIFICATE_END,
     PROBLEM,
+    AUDIT_WAITING,
+    AUDIT_LOST,
     RELOADED,
     CONFIGURED_AT,
     BUILD,

@@ -222,6 +222,7 @@ class Service:
             self.receiver,
             self.checks,
             self.reloads,
+            self.auditor,
         )
         status = StatusPage(self._config, self.ledger, self.spool, self.problems)
         self.http = HttpServer(http.bind, http.port, Exporter(parts), self.problems, self.dead_parts, status)

@@ -357,6 +357,9 @@ def run_process(order: Order, lifeline: Connection) -> None:
     private.keep_out_of_dumps()
     try:
         _work(order, lifeline)
+    except BrokenPipeError:
+        # told to stop, or left behind by its node, before it could say that it is ready
+        log.event(_LOG, "worker-not-needed", level=logging.DEBUG, worker=order.name)
     except Exception as error:
         # a bare traceback would quote whatever the exception quotes
         log.event(_LOG, "worker-failed", level=logging.CRITICAL, error=error, worker=order.name)

@@ -69,6 +69,18 @@ ROWS: Mapping[str, Sequence[Panel]] = {
             "Waits for an operator.",
         ),
         _stat("Spool free", "bytes", f"min({_of('dicom_node_spool_free_bytes')})"),
+        _stat(
+            "Configuration taken up",
+            "bool_on_off",
+            f"min({_of('dicom_node_config_last_reload_successful')})",
+            "Off: the last reload was refused.",
+        ),
+        _stat(
+            "Since",
+            "s",
+            f"time() - max({_of('dicom_node_config_last_reload_success_timestamp_seconds')})",
+            "How long the configuration has been in force.",
+        ),
     ),
     "Receiving": (
         Panel("Objects by peer", "cps", [(f"dicom_node:stored:rate5m{{{NODE}}}", "{{peer}}")], stacked=True),
@@ -95,6 +107,14 @@ ROWS: Mapping[str, Sequence[Panel]] = {
             "Not let in, or not trusted",
             "cps",
             [(_rate("dicom_node_security_occurrences_total", "event, reason"), "{{event}} {{reason}}")],
+        ),
+        Panel(
+            "Audit trail",
+            "none",
+            [
+                (f"sum({_of('dicom_node_audit_messages_waiting')})", "messages that wait"),
+                (f"sum({_of('dicom_node_audit_events_lost')})", "events lost"),
+            ],
         ),
         Panel(
             "Again, or with other content",

@@ -78,7 +78,7 @@ def _all(runs: int, seconds: int) -> int:
     from benchmarks.results import environment
     from tests.fuzz.targets import TARGETS
 
-    rows = [_measured(name, runs, seconds) for name in TARGETS]
+    rows = [_measured(name, runs, seconds, target.round) for name, target in TARGETS.items()]
     OUT.mkdir(exist_ok=True)
     (OUT / "result.json").write_text(
         json.dumps({"environment": environment(), "targets": rows}, indent=2) + "\n"
@@ -88,21 +88,25 @@ def _all(runs: int, seconds: int) -> int:
     return 1 if any(row["found"] for row in rows) else 0
 
 
-def _measured(name: str, runs: int, seconds: int) -> dict[str, object]:
-    began = time.monotonic()
+def _measured(name: str, runs: int, seconds: int, most: int) -> dict[str, object]:
+    """Run a target in processes of `most` cases each, until so many runs or seconds are over."""
+    began, cases, covered, found = time.monotonic(), 0, 0, False
+    while not found and (runs < 0 or cases < runs) and (not seconds or time.monotonic() - began < seconds):
+        left = most if runs < 0 else min(most, runs - cases)
+        rest = max(1, round(seconds - (time.monotonic() - began))) if seconds else 0
+        done = _round(name, left, rest)
+        found = done.returncode != 0
+        cases += max((int(one or other) for one, other in _EXECUTED.findall(done.stderr)), default=0)
+        covered = max([covered, *(int(count) for count in _COVERED.findall(done.stderr))])
+        if found:
+            print(done.stderr[-3000:], file=sys.stderr)
+    took = round(time.monotonic() - began)
+    return {"target": name, "cases": cases, "covered": covered, "seconds": took, "found": found}
+
+
+def _round(name: str, runs: int, seconds: int) -> subprocess.CompletedProcess[str]:
     command = (sys.executable, "-m", "tests.fuzz", name, "--runs", str(runs), "--seconds", str(seconds))
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    executed = [int(one or other) for one, other in _EXECUTED.findall(done.stderr)]
-    covered = [int(count) for count in _COVERED.findall(done.stderr)]
-    if done.returncode:
-        print(done.stderr[-3000:], file=sys.stderr)
-    return {
-        "target": name,
-        "cases": max(executed, default=0),
-        "covered": max(covered, default=0),
-        "seconds": round(time.monotonic() - began),
-        "found": done.returncode != 0,
-    }
+    return subprocess.run(command, capture_output=True, text=True, check=False, errors="replace")
 
 
 if __name__ == "__main__":

@@ -112,6 +112,22 @@ def test_an_image_goes_through(site: Site) -> None:
     assert verdict.startswith("authentic")
 
 
+def test_a_changed_configuration_is_taken_up_and_a_bad_one_is_not(site: Site) -> None:
+    path = site.machine.root / _CONFIG[1:]
+    good, before = path.read_text("utf-8"), site.machine.main_pid()
+    path.write_text(good + "\nlog: {level: debug}\n", "utf-8")
+    site.machine.must("systemctl", "reload", "dicom-node")
+    until(lambda: " reloaded " in site.machine.journal(), 60, "it has been taken up")
+    path.write_text(good + "\nsurprise: 1\n", "utf-8")
+    site.machine.must("systemctl", "reload", "dicom-node")
+    until(lambda: " reload-refused " in site.machine.journal(), 60, "it has been refused")
+    path.write_text(good, "utf-8")
+    assert site.machine.main_pid() == before
+    until(
+        lambda: site.machine.must("curl", "-s", "http://127.0.0.1:8080/readyz") == "ready\n", 60, "it works"
+    )
+
+
 def test_a_node_that_dies_is_started_again_and_has_what_it_acknowledged(site: Site) -> None:
     site.send(2)
     before = site.machine.main_pid()

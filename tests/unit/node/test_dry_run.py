@@ -92,6 +92,12 @@ def test_a_node_that_signs_needs_its_signing_key(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("answer")
+def test_a_ring_that_systemd_will_hand_over_cannot_be_seen_from_a_shell(tmp_path: Path) -> None:
+    ring = found(config(tmp_path, keys={"ring": "credential:keyring"}))["keys"]
+    assert (ring.grade, "not seen from here" in ring.said) == (Grade.WARNING, True)
+
+
+@pytest.mark.usefixtures("answer")
 @pytest.mark.parametrize(("times", "grade"), [(0.9, Grade.PROBLEM), (1.5, Grade.WARNING), (3, Grade.GOOD)])
 def test_room_is_held_against_the_reserve(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: float, grade: Grade

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -13,11 +15,13 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 import blessmark.types
 from dicom_node import keys, metrics
+from dicom_node.audit.store import Store
 from dicom_node.config import Config
 from dicom_node.errors import LedgerUnavailable
 from dicom_node.exporter import Exporter, Parts
 from dicom_node.ledger import Ledger
 from dicom_node.metrics import CAPACITY, STAGE_SECONDS, STORES, NetworkRun, Reading
+from dicom_node.reloading import Reloads
 from tests.certificates import Authority
 from tests.ledgers import Clock, arrival, blob, outcome, send, work
 
@@ -61,7 +65,7 @@ class Node:
     )
 
     def __init__(self, made: Config, book: Ledger) -> None:
-        self.parts = Parts(made, book, *(cast(Any, self) for _ in range(5)), self.checks)
+        self.parts = Parts(made, book, *(cast(Any, self) for _ in range(5)), self.checks, Reloads(), None)
 
     def checks(self) -> dict[str, bool]:
         return {"spool": False, "ledger": True}
@@ -94,7 +98,7 @@ def test_what_is_collected_is_what_is_declared(node: Node) -> None:
 
 
 def test_registering_asks_nobody(tmp_path: Path) -> None:
-    made = Parts(config(tmp_path), *(cast(Any, None) for _ in range(7)))
+    made = Parts(config(tmp_path), *(cast(Any, None) for _ in range(9)))
     assert [family.name for family in Exporter(made).describe()] == [
         declaration.name for declaration in metrics.DECLARATIONS
     ]
@@ -272,3 +276,20 @@ def test_a_page_grows_with_the_labels_and_not_with_the_rows(node: Node, book: Le
         book.finish(work(book, f"1.{number}"), outcome("pacs", uid=f"2.{number}"))
     grown = set(node.page())
     assert len(grown) == before + 1, "instances that are ready"
+
+
+def test_how_far_the_audit_trail_is_behind(node: Node, tmp_path: Path) -> None:
+    assert "dicom_node_audit_messages_waiting" not in node.page()
+    store = Store(tmp_path / "audit", 100)
+    store.put([b"one", b"two"])
+    store.note(lost=7)
+    node.parts = replace(node.parts, auditor=cast(Any, SimpleNamespace(store=store)))
+    page = node.page()
+    assert page["dicom_node_audit_messages_waiting"] == 2
+    assert page["dicom_node_audit_events_lost"] == 7
+
+
+def test_how_the_last_reload_ended(node: Node) -> None:
+    assert node.page()["dicom_node_config_last_reload_successful"] == 1
+    node.parts.reloads.failed()
+    assert node.page()["dicom_node_config_last_reload_successful"] == 0

@@ -203,14 +203,14 @@ def test_an_error_is_counted_as_what_became_of_it_and_a_second_try_not_at_all(
     assert site.ledger.snapshot().total(PROCESSED, "unknown", "held") == 1
 
 
-@pytest.mark.parametrize(("finding", "level"), [("authentic", "info"), ("pixels-altered", "warning")])
+@pytest.mark.parametrize(("finding", "level"), [("authentic", "debug"), ("pixels-altered", "warning")])
 def test_what_a_reader_found_is_told_and_counted(
     made: Callable[..., Site], caplog: pytest.LogCaptureFixture, finding: str, level: str
 ) -> None:
     def judge(work: Work) -> Outcome:
         return replace(passed(work, config(Path("x")).routes[0], "verified", finding), finding=finding)
 
-    caplog.set_level("INFO")
+    caplog.set_level("DEBUG")
     site = made(process=judge)
     site.arrive()
     site.worker.turn()

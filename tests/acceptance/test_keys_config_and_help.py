@@ -147,14 +147,13 @@ def test_what_a_revoked_key_marked_is_never_authentic_without_a_word_of_it(tmp_p
     assert run("verify", marked, keys=ring).returncode == 0
     run("keys", "new", "--keys", ring)
     run("keys", "revoke", "1", "--keys", ring)
-    done = run("verify", marked, keys=ring)
+    pages = tmp_path / "pages"
+    done = run("verify", "--html", pages, marked, keys=ring)
     assert done.returncode == 3
     assert done.stdout.count("its key was revoked 2") == 2
     assert "2 under a revoked key" in done.stdout
     told = json.loads(run("verify", "--json", marked, keys=ring).stdout)["instances"]
     assert all(each["key_revoked"].startswith("2") and each["finding"] == "authentic" for each in told)
-    pages = tmp_path / "pages"
-    run("verify", "--html", pages, marked, keys=ring)
     assert "was revoked" in (pages / "study-1.html").read_text("utf-8")
 
 

@@ -52,7 +52,8 @@ def _is_alive_and_refuses(node: Node, paths: list[Path], word: str) -> None:
     assert node.echo()
     assert node.page("/healthz")[0] == 200
     assert "dicom_node_spool_free_bytes" in node.page("/metrics")[1]
-    assert node.page("/readyz") == (503, f"{word}\n")
+    # workers may still be loading their models
+    wait_until(lambda: node.page("/readyz") == (503, f"{word}\n"), 60, f"no more than {word} in the way")
     refused = _send(node, paths)
     assert not refused.acknowledged
     assert set(refused.refused) == {OUT_OF_RESOURCES}

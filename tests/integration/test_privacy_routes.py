@@ -28,6 +28,7 @@ def config(folder: Path, ring: Path, route: dict[str, object], port: int) -> Con
             "storage": {"folder": folder, "reserve_mb": 16},
             "keys": {"ring": ring},
             "workers": {"count": 1},
+            "networks": {"engine": "numpy"},
             "destinations": {"out": {"ae_title": "OUT", "host": "127.0.0.1", "port": port}},
             "routes": ({"name": "all", "destinations": ("out",), **route},),
             "http": {"port": None},

@@ -70,7 +70,7 @@ def documented(number: int, folder: Path, ring: Path, port: int) -> Path:
         text = text.replace(there, here)
     folder.mkdir(exist_ok=True)
     path = folder / "node.yaml"
-    path.write_text(text + "http: {port: null}\nworkers: {count: 1}\n", "utf-8")
+    path.write_text(text + "http: {port: null}\nworkers: {count: 1}\nnetworks: {engine: numpy}\n", "utf-8")
     return path
 
 

@@ -91,7 +91,9 @@ def test_what_is_no_image_passes_byte_for_byte(shared_data: Path, tmp_path: Path
             peers.send(port, sources, "-xe")
         peers.wait_until(lambda: len(dcmtk.files()) == len(sources), 60, "all at storescp")
         assert {_data_set(path) for path in dcmtk.files()} == {_data_set(path) for path in direct.files()}
-    assert "no-pixel-data" in node.log.read_text()
+    for path in sources:
+        story = peers.dicom_node("trace", _uid(path), "--config", str(node.folder / "node.yaml"))
+        assert "no-pixel-data" in story.stdout, story.stdout + story.stderr
 
 
 def _data_set(path: Path) -> bytes:

@@ -22,15 +22,15 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from dicom_node import __version__, housekeeping, log, private, security
+from dicom_node import __version__, housekeeping, log, private, security, signers
 from dicom_node.audit.auditor import Auditor
 from dicom_node.audit.trail import AuditTrail, auditor_of, refusals
 from dicom_node.committer import Committer
-from dicom_node.config import AuditTransport, Config, Role
+from dicom_node.config import AuditTransport, Config, Destination, Requester, Role
 from dicom_node.dimse.commit import desk_handlers
 from dicom_node.dimse.scp import Receiver
-from dicom_node.dimse.secure import client_context
-from dicom_node.errors import EXIT_DONE, ConfigError, NodeError, ReloadError, SpoolError
+from dicom_node.dimse.secure import client_context, server_context
+from dicom_node.errors import EXIT_DONE, ConfigError, KeyFileError, NodeError, ReloadError, SpoolError
 from dicom_node.exporter import Exporter, Parts
 from dicom_node.forwarder import Forwarder, steady_clock
 from dicom_node.housekeeping import Housekeeper
@@ -42,10 +42,13 @@ from dicom_node.pages.status import StatusPage
 from dicom_node.reloading import Reloads, needs_restart
 from dicom_node.spool import Spool, release_reserve
 from dicom_node.systemd import Watchdog, notify
+from dicom_node.users import Users
 from dicom_node.worker import Bells, Factory, Workers, build_processor
 
 _LOG = logging.getLogger(__name__)
 _SALT_BYTES = 32
+#: seconds between tries to go on with the old configuration after a new one failed
+_PUT_BACK_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 #: asks the service manager for ten minutes more: a start with a million waiting objects takes its time
 _PATIENCE = "EXTEND_TIMEOUT_USEC=600000000"
 
@@ -180,13 +183,28 @@ class Service:
         fixed = needs_restart(self._config, config)
         if fixed:
             raise ReloadError(f"only a restart can change {', '.join(fixed)}; nothing has been changed")
+        try:
+            _require_usable(config)
+        except NodeError as error:
+            raise ReloadError(f"{error}; nothing has been changed") from error
         before = self._config
         with self._while_changing():
             try:
                 self._adopt(config)
-            except NodeError as error:
-                self._adopt(before)
+            except (NodeError, OSError, RuntimeError) as error:
+                self._put_back(before)
                 raise ReloadError(f"the old configuration stays, for with the new one {error}") from error
+
+    def _put_back(self, config: Config) -> None:
+        """Go on with what was in force; what stands in the way for a moment must not end the node."""
+        for wait_s in _PUT_BACK_S:
+            try:
+                self._adopt(config)
+                return
+            except (NodeError, OSError, RuntimeError) as error:
+                log.event(_LOG, "reload-held-up", level=logging.ERROR, error=error)
+                time.sleep(wait_s)
+        self._adopt(config)
 
     def _adopt(self, config: Config) -> None:
         self._before.close()
@@ -282,6 +300,24 @@ class Service:
         return True
 
 
+def _require_usable(config: Config) -> None:
+    """Raise what a start would raise for the files that a configuration names, before anything is stopped.
+
+    Raises KeyFileError, TlsError.
+    """
+    if any(route.role is not Role.PASS for route in config.routes):
+        FileKeyRing.load(config.keys.ring)
+    if config.keys.signing is not None and any(config.signs(route) for route in config.routes):
+        signers.load(config.keys.signing)
+    if config.access.users is not None:
+        Users(config.access.users).load()
+    if config.node.tls_port is not None:
+        server_context(config.tls, config.node.tls_clients)
+    peers: list[Destination | Requester] = [*config.destinations.values(), *config.commitment.requesters]
+    if any(peer.tls for peer in peers):
+        client_context(config.tls)
+
+
 def serve(
     config: Config,
     *,
@@ -339,7 +375,8 @@ def take_up(service: Service, reread: Callable[[], Config]) -> None:
         service.reloads.done()
         log.setup(config.log.format, config.log.level, salt=log_salt(config))
         log.event(_LOG, "reloaded", node=config.node.id, count=service.workers.alive)
-        tell_security(config)
+        with contextlib.suppress(KeyFileError):  # no good since it was looked at: a worker says so
+            tell_security(config)
     notify("READY=1")
 
 

@@ -14,6 +14,7 @@ from dicom_node.audit.events import (
     Objects,
     Party,
     SecurityAlert,
+    Study,
     TransferBegun,
     Transferred,
 )
@@ -36,11 +37,28 @@ def key_of(event: Event) -> Event:
 
 def together(events: Iterable[Event]) -> list[Event]:
     """Events with what is alike made one, each at the time and in the place of the first of its kind."""
-    groups: dict[Event, Event] = {}
-    for event in events:
-        key = key_of(event)
-        groups[key] = _joined(groups[key], event) if key in groups else event
-    return list(groups.values())
+    collected = Collected()
+    collected.add(events)
+    return collected.take()
+
+
+class Collected:
+    """What `together` makes of events that come one by one; each costs the same, however many there are."""
+
+    def __init__(self) -> None:
+        self._groups: dict[Event, Event] = {}
+
+    def add(self, events: Iterable[Event]) -> None:
+        """Take in more events."""
+        for event in events:
+            key = key_of(event)
+            before = self._groups.get(key)
+            self._groups[key] = event if before is None else _joined(before, event)
+
+    def take(self) -> list[Event]:
+        """What was collected; nothing is, from now on."""
+        groups, self._groups = self._groups, {}
+        return list(groups.values())
 
 
 def _joined(first: Event, other: Event) -> Event:
@@ -93,9 +111,15 @@ class Repeats:
 
 
 def _anonymous(event: Event) -> Event:
-    """One of too many: only what happened, not who did it."""
+    """One of too many: only what kind of thing happened; every word that a peer can choose is left out."""
     if isinstance(event, SecurityAlert):
-        return replace(event, who=None)
+        return replace(
+            event, who=None, what=f"{event.alert}, by too many different peers to name", objects=None
+        )
     if isinstance(event, Transferred):
-        return replace(event, source=Party(""))
+        objects = Objects(Study(), (("", sum(count for _, count in event.objects.classes)),))
+        return replace(event, source=_ANYBODY, destination=_ANYBODY, objects=objects)
     return event
+
+
+_ANYBODY = Party("")

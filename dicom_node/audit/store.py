@@ -9,6 +9,8 @@ Rules that bind here:
 2. Numbers go up, whichever process writes.
 3. Files are for the service's user only (0700, 0600): they may hold Patient IDs. What root writes beside a
    running node is given to the owner of the folder.
+4. Root writes into a folder that is not its own: it follows no link in there, writes only files that it made
+   itself, and gives away nothing else.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import errno
 import fcntl
 import json
 import os
+import stat
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -63,10 +66,9 @@ class Store:
         self._spare_bytes = spare_bytes
         self._turn = threading.Lock()
         with self._failures():
+            folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             for made in (folder, self._messages):
-                if not made.exists():
-                    made.mkdir(mode=0o700, parents=True, exist_ok=True)
-                    _give_away(made, made.parent)
+                _make_folder(made)
             self._settle_number()
 
     def put(self, messages: Sequence[bytes], *, beyond: bool = False) -> None:
@@ -79,13 +81,16 @@ class Store:
         AuditFull : too many wait, or the disk is short
         AuditError : the disk refuses
         """
-        with self._failures(), self._locked() as lock:
+        with self._failures(), self._locked() as lock, _opened(self._messages) as folder:
             self._check_room(len(messages), _SPARE if beyond else 0)
             number = _number_in(lock)
-            parts = [self._part(number + place, each) for place, each in enumerate(messages, start=1)]
-            for place, part in enumerate(parts, start=1):
-                part.rename(self._path(number + place))
-            _sync_folder(self._messages)
+            for place, each in enumerate(messages, start=1):
+                _write(folder, f"{number + place}.part", each)
+            for place in range(1, len(messages) + 1):
+                os.rename(
+                    f"{number + place}.part", _name(number + place), src_dir_fd=folder, dst_dir_fd=folder
+                )
+            os.fsync(folder)
             os.pwrite(lock, b"%0*d" % (_DIGITS, number + len(messages)), 0)
 
     def waiting(self) -> list[int]:
@@ -125,30 +130,15 @@ class Store:
 
     def note(self, **changes: object) -> State:
         """Change what is known after a restart; on return it is on disk."""
-        with self._failures(), self._locked():
+        with self._failures(), self._locked(), _opened(self.folder) as folder:
             state = replace(self.state(), **changes)  # type: ignore[arg-type]
-            part = self._written(self.folder / "state.part", json.dumps(asdict(state)).encode())
-            part.rename(self.folder / "state.json")
-            _sync_folder(self.folder)
+            _write(folder, "state.part", json.dumps(asdict(state)).encode())
+            os.rename("state.part", "state.json", src_dir_fd=folder, dst_dir_fd=folder)
+            os.fsync(folder)
         return state
 
     def _path(self, number: int) -> Path:
-        return self._messages / f"{number:0{_DIGITS}d}"
-
-    def _part(self, number: int, message: bytes) -> Path:
-        return self._written(self._messages / f"{number}.part", message)
-
-    def _written(self, path: Path, content: bytes) -> Path:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        try:
-            _give_away(handle, self.folder)
-            written = 0
-            while written < len(content):
-                written += os.write(handle, content[written:])
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        return path
+        return self._messages / _name(number)
 
     def _check_room(self, count: int, spare: int) -> None:
         waiting = len(os.listdir(self._messages))  # noqa: PTH208
@@ -157,24 +147,24 @@ class Store:
                 f"{waiting} audit messages wait in {self.folder}; let the audit repository take them, or "
                 "raise audit.keep_messages"
             )
-        stat = os.statvfs(self._messages)
-        if stat.f_bavail * stat.f_frsize < self._spare_bytes:
+        disk = os.statvfs(self._messages)
+        if disk.f_bavail * disk.f_frsize < self._spare_bytes:
             raise AuditFull(f"the disk of {self.folder} is short; make room")
 
     def _settle_number(self) -> None:
         """After a power cut the number in the lock may be older than the last message."""
-        with self._locked() as lock:
+        with self._locked() as lock, _opened(self._messages) as folder:
             for part in self._messages.glob("*.part"):
-                part.unlink()
+                os.unlink(part.name, dir_fd=folder)
             last = max([_number_in(lock), *self.waiting()])
             os.pwrite(lock, b"%0*d" % (_DIGITS, last), 0)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[int]:
-        with self._turn:
-            handle = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        with self._turn, _opened(self.folder) as folder:
+            handle = os.open("lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600, dir_fd=folder)
             try:
-                _give_away(handle, self.folder)
+                _give_away(handle, folder)
                 fcntl.flock(handle, fcntl.LOCK_EX)
                 yield handle
             finally:
@@ -192,21 +182,54 @@ class Store:
             ) from error
 
 
-def _give_away(what: int | Path, like: Path) -> None:
-    """What root makes belongs to whom the folder belongs, or the service could not send it."""
-    if os.geteuid() == 0:
-        owner = like.stat()
-        os.chown(what, owner.st_uid, owner.st_gid)
+def _make_folder(path: Path) -> None:
+    """Make a folder, if it is not there, for whom the one around it belongs to."""
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+        with _opened(path) as made, _opened(path.parent, follow=True) as around:
+            _give_away(made, around)
+
+
+@contextlib.contextmanager
+def _opened(path: Path, *, follow: bool = False) -> Iterator[int]:
+    """A handle of a folder: what is done by it is done there; no link is followed unless `follow`."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | (0 if follow else os.O_NOFOLLOW))
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _name(number: int) -> str:
+    return f"{number:0{_DIGITS}d}"
+
+
+def _write(folder: int, name: str, content: bytes) -> None:
+    """Make a file with this content, in the place of what an earlier run left, and have it on disk."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=folder)
+    handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder)
+    try:
+        _give_away(handle, folder)
+        written = 0
+        while written < len(content):
+            written += os.write(handle, content[written:])
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _give_away(handle: int, folder: int) -> None:
+    """What root has made belongs to whom the folder belongs, or the service could not send it."""
+    if os.geteuid() != 0:
+        return
+    owner, own = os.fstat(folder), os.fstat(handle)
+    if stat.S_ISREG(own.st_mode) and own.st_nlink != 1:
+        raise OSError(errno.EMLINK, "a file in there has another name elsewhere")
+    if own.st_uid == 0:
+        os.fchown(handle, owner.st_uid, owner.st_gid)
 
 
 def _number_in(lock: int) -> int:
     text = os.pread(lock, _DIGITS, 0)
     return int(text) if text.isdigit() else 0
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -26,7 +26,7 @@ from dicom_node.audit.events import (
     SecurityAlert,
     Study,
 )
-from dicom_node.audit.grouping import key_of, together
+from dicom_node.audit.grouping import Collected, key_of
 from dicom_node.cli.telling import Report
 from dicom_node.report import InstanceReport
 
@@ -48,7 +48,7 @@ class Told:
     def __init__(self, auditor: Auditor | None) -> None:
         self._auditor = auditor
         self._seen: set[Event] = set()
-        self._rest: list[Event] = []
+        self._rest = Collected()
 
     def allow_restoring(self, files: int | None) -> None:
         """Originals are about to be taken out of so many files, or of what comes; not without a trail."""
@@ -88,15 +88,15 @@ class Told:
 
     def close(self) -> None:
         """Tell what was counted. Raises AuditError."""
-        if self._auditor is not None and self._rest:
-            self._auditor.require(together(self._rest))
-            self._rest = []
+        rest = self._rest.take()
+        if self._auditor is not None and rest:
+            self._auditor.require(rest)
 
     def _tell(self, events: list[Event]) -> None:
         if self._auditor is None:
             return
         first = [event for event in events if key_of(event) not in self._seen]
-        self._rest = together([*self._rest, *(event for event in events if event not in first)])
+        self._rest.add(event for event in events if event not in first)
         if first:
             self._auditor.require(first)
         self._seen |= {key_of(event) for event in first}

@@ -24,6 +24,8 @@ looks a thousand times a second, in two threads,         fifty times a second on
   whether there is something to do                        second (measured: 1.7 % of a core, then 0.3 %)
 answers garbage after an abort with more aborts         drops it
 leaves a socket open that the peer has reset            closes it
+ends every association when the clock is put forward,   has timers that nobody sets
+  and no idle one for as long as it was put back
 takes what TLS says to itself for data, and waits for    asks whether there is data
   the data (session tickets after a handshake)
 loses a thread to a malformed request and keeps the     ends the association
@@ -44,7 +46,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import pynetdicom
-from pynetdicom import _config, evt
+from pynetdicom import _config, evt, timer
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import _MESSAGE_TYPES, DIMSEMessage
@@ -253,7 +255,7 @@ def install_gate(association: Any) -> None:
 
 def _is_quiet(dul: Any) -> bool:
     last_read = dul._idle_timer._start_time
-    return last_read is not None and time.time() - last_read > _QUIET_S
+    return last_read is not None and time.monotonic() - last_read > _QUIET_S
 
 
 def _run_loop_delay(self: Any) -> float:
@@ -543,7 +545,14 @@ def _contained(run: Callable[[Any], None], ended: Callable[[Any], None]) -> Call
     return contained
 
 
-_REPAIRS: tuple[tuple[type, str, Any], ...] = (
+class _Steady:
+    """What the library's timers take for the module `time`."""
+
+    time = staticmethod(time.monotonic)
+
+
+_REPAIRS: tuple[tuple[Any, str, Any], ...] = (
+    (timer, "time", _Steady),
     (DIMSEMessage, "decode_msg", _decode_msg),
     (DIMSEServiceProvider, "receive_primitive", _receive_primitive),
     (AssociationSocket, "recv", _recv),

@@ -79,3 +79,20 @@ def test_a_storm_of_names_is_bounded_and_nobody_is_forgotten() -> None:
     (rest,) = repeats.due(60.0)
     assert isinstance(rest, SecurityAlert)
     assert (told, rest.who, told + rest.count) == (MOST_DIFFERENT, None, 10 * MOST_DIFFERENT)
+
+
+def test_a_storm_of_words_is_bounded_too() -> None:
+    """AE titles that nobody has are free, and so are SOP classes."""
+    repeats = Repeats(60.0)
+    for number in range(3 * MOST_DIFFERENT):
+        called = f"unknown-called-ae calling X{number}"
+        repeats.is_first(SecurityAlert(1.0, Alert.ASSOCIATION_REFUSED, called, who=Party("X")))
+        repeats.is_first(
+            Transferred(1.0, A, Party(f"X{number}"), Objects(Study(), ((f"1.2.{number}", 1),)), why="A900")
+        )
+    refusals, objects = repeats.due(61.0)
+    assert isinstance(refusals, SecurityAlert)
+    assert isinstance(objects, Transferred)
+    told = MOST_DIFFERENT // 2
+    assert refusals.count == 3 * MOST_DIFFERENT - told
+    assert objects.objects.classes == (("", 3 * MOST_DIFFERENT - told),)

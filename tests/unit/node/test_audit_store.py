@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import threading
@@ -114,3 +115,41 @@ def test_what_somebody_else_left_in_the_folder_is_left_alone(store: Store) -> No
     again = Store(store.folder, 100)
     again.put([b"two"])
     assert [again.read(number) for number in again.waiting()] == [b"one", b"two"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be led astray")
+@pytest.mark.parametrize(
+    "link", ["lock", "state.part", "messages/1.part", "messages", "hard-lock"], ids=lambda each: each
+)
+def test_root_is_not_led_out_of_a_folder_that_is_not_its_own(scratch: Path, link: str) -> None:
+    """Whoever has taken over the service must not get root's files by what root does beside it."""
+    victim, folder = scratch / "victim", scratch / "audit"
+    (victim / "messages").mkdir(parents=True)
+    (victim / "file").write_bytes(b"secret")
+    (folder / "messages").mkdir(parents=True)
+    os.chown(folder, 12345, 12345)
+    if link == "hard-lock":
+        os.link(victim / "file", folder / "lock")
+    elif link == "messages":
+        (folder / "messages").rmdir()
+        (folder / "messages").symlink_to(victim / "messages")
+    else:
+        (folder / link).symlink_to(victim / "file")
+    with contextlib.suppress(AuditError):
+        store = Store(folder, 100)
+        store.put([b"message"])
+        store.note(lost=1)
+    assert (victim / "file").stat().st_uid == 0
+    assert (victim / "file").read_bytes() == b"secret"
+    assert list((victim / "messages").iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_root_writes_belongs_to_the_service(scratch: Path) -> None:
+    folder = scratch / "state"
+    folder.mkdir()
+    os.chown(folder, 12345, 12345)
+    store = Store(folder / "audit", 100)
+    store.put([b"message"])
+    store.note(lost=1)
+    assert {path.stat().st_uid for path in (folder / "audit", *(folder / "audit").rglob("*"))} == {12345}

@@ -13,6 +13,7 @@ from typing import Any
 import pynetdicom
 import pytest
 from pynetdicom import _config
+from pynetdicom.timer import Timer
 from pynetdicom.transport import AssociationSocket
 
 from dicom_node import log
@@ -90,6 +91,18 @@ def wrapper(connection: socket.socket, patience: float | None) -> Any:
     made.socket = connection
     made._assoc = SimpleNamespace(network_timeout=patience, is_acceptor=False)
     return made
+
+
+def test_a_clock_that_is_set_ends_no_association(monkeypatch: pytest.MonkeyPatch) -> None:
+    patches.apply()
+    idle, ended = Timer(60.0), Timer(-1.0)
+    for timer in (idle, ended):
+        timer.start()
+    for jump_s in (7200.0, -7200.0):
+        now = time.time() + jump_s
+        monkeypatch.setattr(time, "time", lambda now=now: now)
+        assert not idle.expired
+        assert ended.expired
 
 
 def test_a_peer_that_stops_in_the_middle_is_given_up() -> None:

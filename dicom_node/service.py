@@ -78,6 +78,7 @@ class Service:
         self._behind = contextlib.ExitStack()
         self._before = contextlib.ExitStack()
         self._changing = False
+        self._trail: AuditTrail | None = None
         #: how often the configuration was read again, and how the last time ended
         self.reloads = Reloads()
 
@@ -194,6 +195,8 @@ class Service:
             except (NodeError, OSError, RuntimeError) as error:
                 self._put_back(before)
                 raise ReloadError(f"the old configuration stays, for with the new one {error}") from error
+        if self._trail is not None:
+            self._trail.adopt(config)
 
     def _put_back(self, config: Config) -> None:
         """Go on with what was in force; what stands in the way for a moment must not end the node."""
@@ -251,10 +254,10 @@ class Service:
     def _open_storage(self, undo: contextlib.ExitStack) -> None:
         """Spool and ledger, whole and in step, with nothing in anybody's hands."""
         storage = self._config.storage
+        notify(_PATIENCE)  # a ledger of an older version is brought up first: seconds for each million rows
         self.ledger = Ledger(storage.ledger_path, on_full=lambda: release_reserve(storage.spool_dir))
         undo.callback(self.ledger.close)
         undo.callback(self._settle)
-        notify(_PATIENCE)
         self.ledger.check()
         housekeeping.require_spool(storage.spool_dir, self.ledger)
         self.spool = Spool(storage.spool_dir, storage.reserve_bytes, keep_s=storage.keep_s)
@@ -274,7 +277,8 @@ class Service:
             over_tls = self._config.audit.transport is AuditTransport.TLS
             # made for each connection: files that are no good then cost the trail, not the node
             context = partial(client_context, self._config.tls) if over_tls else None
-            _run(AuditTrail(self._config, self.auditor, self.ledger, self.spool, context), undo)
+            self._trail = AuditTrail(self._config, self.auditor, self.ledger, self.spool, context)
+            _run(self._trail, undo)
             undo.enter_context(security.listening(refusals(self.auditor)))
 
     def _count_occurrence(self, occurrence: security.Occurrence) -> None:

@@ -336,6 +336,16 @@ def test_another_configuration_is_taken_up(tmp_path: Path) -> None:
         assert 'destination="vault"' in get(first.http.port, "/metrics")[1]
 
 
+def test_a_reload_is_in_the_audit_trail(tmp_path: Path) -> None:
+    first = config(tmp_path, audit={"host": "127.0.0.1", "port": free_port(), "transport": "tcp"})
+    with running(first) as node:
+        assert node.auditor is not None
+        node.reload(with_destination(first, "vault"))
+        store = node.auditor.store
+        told = [store.read(number) or b"" for number in store.waiting()]
+        assert sum(b"Software Configuration" in message for message in told) == 1
+
+
 def test_what_only_a_start_can_change_is_refused_by_name(tmp_path: Path) -> None:
     first = config(tmp_path)
     moved = first.model_copy(update={"node": first.node.model_copy(update={"port": free_port()})})

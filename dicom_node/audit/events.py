@@ -13,6 +13,9 @@ from dataclasses import dataclass, replace
 #: findings (`blessmark.Finding`) that say that an object is not what was marked, or that the key is not here
 ALARMING = frozenset({"header-altered", "pixels-altered", "damaged", "wrong-key"})
 
+#: SOP classes that a message names: no study has as many, and a message of any size is one that nobody takes
+MOST_CLASSES = 100
+
 
 class Outcome(enum.IntEnum):
     """How an event ended (Event Outcome Indicator, PS3.15 table A.5.2-1)."""
@@ -61,7 +64,7 @@ class Study:
 
 @dataclass(frozen=True, slots=True)
 class Objects:
-    """Instances of one study: how many of each SOP class."""
+    """Instances of one study: how many of each SOP class; beyond `MOST_CLASSES` the rest is of ""."""
 
     study: Study
     #: SOP Class UID and number, each class once
@@ -71,6 +74,9 @@ class Objects:
 
     def __add__(self, other: Objects) -> Objects:
         counts = Counter(dict(self.classes)) + Counter(dict(other.classes))
+        if len(counts) > MOST_CLASSES:
+            named = Counter({uid: number for uid, number in sorted(counts.items())[:MOST_CLASSES] if uid})
+            counts = named + Counter({"": counts.total() - named.total()})
         return replace(self, classes=tuple(sorted(counts.items())))
 
 

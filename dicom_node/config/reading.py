@@ -105,6 +105,8 @@ def _validated(model: type[Whole], data: Any, document: Document) -> Whole | Non
     except ValidationError as error:
         unreadable = set(document.problems)
         for found in error.errors(include_url=False, include_context=False):
+            if found["type"] == "too_short" and found["input"]:
+                continue  # only what is good was counted; what is wrong with the others is told by itself
             place = _written_place(found["loc"], document, missing=found["type"] == "missing")
             if place not in unreadable:
                 document.problem(place, _said(found["type"], found["msg"], found["input"], place))

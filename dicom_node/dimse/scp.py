@@ -10,9 +10,11 @@ Rules that bind here:
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import logging
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -70,6 +72,8 @@ ASK_S = 10.0
 _POLL_S = 0.1
 #: seconds without a poll after which the loop that takes connections is stuck
 _STUCK_S = 30.0
+#: what accepting a connection fails of while the machine has no room for it, and seconds until the next try
+_EXHAUSTED, _RECOVER_S = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM), 0.5
 #: seconds between two collections of ended associations, which are cycles that hold buffers
 _COLLECT_S = 30.0
 #: PS3.7 table D.3-14: the identity is a user name and a passcode
@@ -472,7 +476,13 @@ class Server(ThreadedAssociationServer):
 
     def get_request(self) -> tuple[socket.socket, Any]:
         assert self.socket is not None
-        connection, address = self.socket.accept()
+        try:
+            connection, address = self.socket.accept()
+        except OSError as error:
+            if error.errno in _EXHAUSTED:  # who waits would be announced again at once, and for ever
+                log.event(_LOG, "association-fault", level=logging.ERROR, error=error)
+                time.sleep(_RECOVER_S)
+            raise
         patches.send_at_once(connection)
         patches.keep_alive(connection)
         return connection, address
@@ -509,6 +519,10 @@ class Server(ThreadedAssociationServer):
         finally:
             with self._shaking_lock:
                 del self._shaking[request]
+
+    def handle_error(self, _request: Any, _address: Any) -> None:
+        """Say that a connection was lost to a fault; the library would print whatever the error quotes."""
+        log.event(_LOG, "association-fault", level=logging.ERROR, error=sys.exception())
 
     def service_actions(self) -> None:
         """Called at every poll; the library would collect garbage at every sixtieth."""

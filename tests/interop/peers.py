@@ -36,11 +36,11 @@ def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None
 
 
 @contextlib.contextmanager
-def process(*command: str | Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def process(*command: str | Path, log: Path, cwd: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
     """Run a program, its output in `log`; ask it to stop at the end, and make it stop if it does not."""
     with log.open("wb") as output:
         child = subprocess.Popen(
-            [str(part) for part in command], stdout=output, stderr=output, env=ENVIRONMENT
+            [str(part) for part in command], stdout=output, stderr=output, env=ENVIRONMENT, cwd=cwd
         )
         try:
             yield child

@@ -44,6 +44,9 @@ class Site:
     def installer(self, *arguments: str, folder: str = "bundle") -> subprocess.CompletedProcess[str]:
         return self.machine.run(f"/srv/{folder}/install.sh", *arguments, seconds=300)
 
+    def is_ready(self) -> bool:
+        return self.machine.run("curl", "-s", "http://127.0.0.1:8080/readyz").stdout == "ready\n"
+
     def queued(self) -> str:
         return self.machine.must("dicom-node", "queue", "list", "--config", _CONFIG)
 
@@ -82,7 +85,7 @@ def test_the_first_configuration_needs_four_values_and_starts(site: Site) -> Non
     (site.machine.root / _CONFIG[1:]).write_text(edited, "utf-8")
     site.machine.must("dicom-node", "config", "check", _CONFIG)
     site.machine.must("systemctl", "start", "dicom-node")
-    assert site.machine.must("curl", "-s", "http://127.0.0.1:8080/readyz") == "ready\n"
+    until(site.is_ready, 60, "its models are loaded")
 
 
 def test_it_runs_as_nobody_in_particular_and_may_do_little(site: Site) -> None:
@@ -186,7 +189,7 @@ def test_a_release_that_does_not_start_hands_back_to_the_one_before(site: Site) 
     done = site.installer("upgrade", folder="broken")
     assert done.returncode == 1
     assert "goes on" in done.stderr
-    assert site.machine.must("curl", "-s", "http://127.0.0.1:8080/readyz") == "ready\n"
+    until(site.is_ready, 60, "its models are loaded")
     site.send(4)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dicom_node.audit.events import (
+    MOST_CLASSES,
     Alert,
     ApplicationStarted,
     Event,
@@ -96,3 +97,12 @@ def test_a_storm_of_words_is_bounded_too() -> None:
     told = MOST_DIFFERENT // 2
     assert refusals.count == 3 * MOST_DIFFERENT - told
     assert objects.objects.classes == (("", 3 * MOST_DIFFERENT - told),)
+
+
+def test_a_message_names_only_so_many_classes() -> None:
+    """Private classes are free, and a datagram that is too long would hold up all behind it for ever."""
+    (found,) = together(sent(1.0, sop_class=f"1.2.{number}") for number in range(3 * MOST_CLASSES))
+    assert isinstance(found, Transferred)
+    assert len(found.objects.classes) == MOST_CLASSES
+    assert dict(found.objects.classes)[""] == 2 * MOST_CLASSES + 1
+    assert sum(count for _, count in found.objects.classes) == 3 * MOST_CLASSES

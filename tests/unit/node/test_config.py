@@ -613,3 +613,16 @@ def test_a_peer_is_of_one_kind_and_has_a_whole_address(peer: str, said: str) -> 
     with pytest.raises(ConfigError) as caught:
         asking(f"query: {{peers: {{x: {peer}}}}}")
     assert said in str(caught.value)
+
+
+def test_a_mistake_in_the_only_route_is_no_lack_of_routes() -> None:
+    found = problems(_MINIMAL.replace("role: protect", "rol: protect"))
+    assert found == [
+        "6: routes[0].role: is missing",
+        "6: routes[0].rol: is unknown here; did you mean role?",
+    ]
+
+
+def test_no_route_at_all_is() -> None:
+    (found,) = problems(_MINIMAL.partition("routes:")[0] + "routes: []\n")
+    assert found.startswith("5: routes: ")

@@ -14,6 +14,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pydicom
@@ -396,6 +397,40 @@ def test_a_fault_of_ours_lets_nobody_in_unexamined(
         assert association.is_rejected
         assert not association.is_established
     assert [record.msg for record in caplog.records] == ["association-fault"]
+
+
+def test_a_connection_that_a_fault_costs_is_told_without_what_the_error_quotes(
+    site: Site,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("Doe^Jane")
+
+    with monkeypatch.context() as during:
+        during.setattr(scp.Server, "finish_request", broken)
+        assert raw(site, b"x") == b""
+        wait_until(lambda: caplog.records)
+    assert [record.msg for record in caplog.records] == ["association-fault"]
+    assert capfd.readouterr().err == ""
+    with associated(site) as association:
+        assert association.is_established
+
+
+def test_a_machine_without_descriptors_is_given_time(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Listener:
+        def accept(self) -> None:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(scp, "_RECOVER_S", 0.05)
+    began = time.monotonic()
+    with pytest.raises(OSError, match="Too many"):
+        scp.Server.get_request(SimpleNamespace(socket=Listener()))  # type: ignore[arg-type]
+    assert time.monotonic() - began >= 0.05
+    assert caplog.records[0].msg == "association-fault"
 
 
 def test_a_port_that_is_taken(site: Site, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """The composition root: builds every part from the configuration, starts it, stops it.
 
-    storage -> self-test -> audit trail -> workers -> forwarders -> commitment -> receiver -> http, and back
+    storage -> self-test -> audit trail -> workers -> forwarders -> receiver -> http -> commitment, and back
 
 So nothing is accepted that could not be kept, worked on and sent; and what was accepted is finished or safely
 on disk before the process ends.
@@ -146,6 +146,7 @@ class Service:
         _run(self.receiver, undo)
         undo.callback(lambda: self._before.close())
         self._serve_http()
+        self._start_committer()
 
     def _start_behind(self) -> None:
         """Everything that works on, sends and clears away what has been received."""
@@ -168,8 +169,11 @@ class Service:
             self.housekeeper = Housekeeper(self.spool, self.ledger, housekeeping.history_s(config))
             _run(self.housekeeper, undo)
             self.committer = Committer(config, self.ledger)
-            _run(self.committer, undo)
             self._behind = undo.pop_all()
+
+    def _start_committer(self) -> None:
+        """When all the rest runs: it lets go of what no destination is asked for any more, for good."""
+        _run(self.committer, self._behind)
 
     def reload(self, config: Config) -> None:
         """Go on with another configuration; no association to this node comes to an end by it.
@@ -219,6 +223,7 @@ class Service:
         self.receiver.adopt(config)
         self._serve_http()
         housekeeping.warn_of_strangers(self.ledger, config)
+        self._start_committer()
 
     @contextlib.contextmanager
     def _while_changing(self) -> Iterator[None]:

@@ -336,6 +336,23 @@ def test_another_configuration_is_taken_up(tmp_path: Path) -> None:
         assert 'destination="vault"' in get(first.http.port, "/metrics")[1]
 
 
+def test_a_reload_that_is_taken_back_lets_go_of_no_commitment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = config(tmp_path)
+    asked = made.destinations["pacs"].model_copy(update={"commitment": True})
+    first = made.model_copy(update={"destinations": {"pacs": asked}})
+    with running(first) as node, socket.create_server(("127.0.0.1", 0)) as taken:
+        kept: list[frozenset[str]] = []
+        monkeypatch.setattr(node.ledger, "waive_commitments", lambda names: kept.append(names) or 0)
+        http = first.http.model_copy(update={"port": taken.getsockname()[1]})
+        with pytest.raises(ReloadError, match="cannot serve HTTP"):
+            node.reload(made.model_copy(update={"http": http}))
+        assert kept == [{"pacs"}]
+        node.reload(made)
+        assert kept == [{"pacs"}, set()]
+
+
 def test_a_reload_is_in_the_audit_trail(tmp_path: Path) -> None:
     first = config(tmp_path, audit={"host": "127.0.0.1", "port": free_port(), "transport": "tcp"})
     with running(first) as node:

@@ -26,6 +26,8 @@ def needs_restart(before: Config, after: Config) -> list[str]:
                 found.append(f"{section}.{key}")
     if after.audit.host is not None and before.tls != after.tls:
         found.append("tls (the audit trail uses it)")
+    if after.audit.host is not None and before.node.id != after.node.id:
+        found.append("node.id (the audit trail says it)")
     return found
 
 

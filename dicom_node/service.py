@@ -1,6 +1,6 @@
 """The composition root: builds every part from the configuration, starts it, stops it.
 
-    storage -> self-test -> audit trail -> workers -> forwarders -> commitment -> receiver -> http, and back
+    storage -> self-test -> audit trail -> workers -> forwarders -> receiver -> http -> commitment, and back
 
 So nothing is accepted that could not be kept, worked on and sent; and what was accepted is finished or safely
 on disk before the process ends.
@@ -22,15 +22,15 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from dicom_node import __version__, housekeeping, log, private, security
+from dicom_node import __version__, housekeeping, log, private, security, signers
 from dicom_node.audit.auditor import Auditor
 from dicom_node.audit.trail import AuditTrail, auditor_of, refusals
 from dicom_node.committer import Committer
-from dicom_node.config import AuditTransport, Config, Role
+from dicom_node.config import AuditTransport, Config, Destination, Requester, Role
 from dicom_node.dimse.commit import desk_handlers
 from dicom_node.dimse.scp import Receiver
-from dicom_node.dimse.secure import client_context
-from dicom_node.errors import EXIT_DONE, ConfigError, NodeError, ReloadError, SpoolError
+from dicom_node.dimse.secure import client_context, server_context
+from dicom_node.errors import EXIT_DONE, ConfigError, KeyFileError, NodeError, ReloadError, SpoolError
 from dicom_node.exporter import Exporter, Parts
 from dicom_node.forwarder import Forwarder, steady_clock
 from dicom_node.housekeeping import Housekeeper
@@ -42,10 +42,13 @@ from dicom_node.pages.status import StatusPage
 from dicom_node.reloading import Reloads, needs_restart
 from dicom_node.spool import Spool, release_reserve
 from dicom_node.systemd import Watchdog, notify
+from dicom_node.users import Users
 from dicom_node.worker import Bells, Factory, Workers, build_processor
 
 _LOG = logging.getLogger(__name__)
 _SALT_BYTES = 32
+#: seconds between tries to go on with the old configuration after a new one failed
+_PUT_BACK_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 #: asks the service manager for ten minutes more: a start with a million waiting objects takes its time
 _PATIENCE = "EXTEND_TIMEOUT_USEC=600000000"
 
@@ -75,6 +78,7 @@ class Service:
         self._behind = contextlib.ExitStack()
         self._before = contextlib.ExitStack()
         self._changing = False
+        self._trail: AuditTrail | None = None
         #: how often the configuration was read again, and how the last time ended
         self.reloads = Reloads()
 
@@ -142,6 +146,7 @@ class Service:
         _run(self.receiver, undo)
         undo.callback(lambda: self._before.close())
         self._serve_http()
+        self._start_committer()
 
     def _start_behind(self) -> None:
         """Everything that works on, sends and clears away what has been received."""
@@ -164,8 +169,11 @@ class Service:
             self.housekeeper = Housekeeper(self.spool, self.ledger, housekeeping.history_s(config))
             _run(self.housekeeper, undo)
             self.committer = Committer(config, self.ledger)
-            _run(self.committer, undo)
             self._behind = undo.pop_all()
+
+    def _start_committer(self) -> None:
+        """When all the rest runs: it lets go of what no destination is asked for any more, for good."""
+        _run(self.committer, self._behind)
 
     def reload(self, config: Config) -> None:
         """Go on with another configuration; no association to this node comes to an end by it.
@@ -180,13 +188,30 @@ class Service:
         fixed = needs_restart(self._config, config)
         if fixed:
             raise ReloadError(f"only a restart can change {', '.join(fixed)}; nothing has been changed")
+        try:
+            _require_usable(config)
+        except NodeError as error:
+            raise ReloadError(f"{error}; nothing has been changed") from error
         before = self._config
         with self._while_changing():
             try:
                 self._adopt(config)
-            except NodeError as error:
-                self._adopt(before)
+            except (NodeError, OSError, RuntimeError) as error:
+                self._put_back(before)
                 raise ReloadError(f"the old configuration stays, for with the new one {error}") from error
+        if self._trail is not None:
+            self._trail.adopt(config)
+
+    def _put_back(self, config: Config) -> None:
+        """Go on with what was in force; what stands in the way for a moment must not end the node."""
+        for wait_s in _PUT_BACK_S:
+            try:
+                self._adopt(config)
+                return
+            except (NodeError, OSError, RuntimeError) as error:
+                log.event(_LOG, "reload-held-up", level=logging.ERROR, error=error)
+                time.sleep(wait_s)
+        self._adopt(config)
 
     def _adopt(self, config: Config) -> None:
         self._before.close()
@@ -198,6 +223,7 @@ class Service:
         self.receiver.adopt(config)
         self._serve_http()
         housekeeping.warn_of_strangers(self.ledger, config)
+        self._start_committer()
 
     @contextlib.contextmanager
     def _while_changing(self) -> Iterator[None]:
@@ -233,10 +259,10 @@ class Service:
     def _open_storage(self, undo: contextlib.ExitStack) -> None:
         """Spool and ledger, whole and in step, with nothing in anybody's hands."""
         storage = self._config.storage
+        notify(_PATIENCE)  # a ledger of an older version is brought up first: seconds for each million rows
         self.ledger = Ledger(storage.ledger_path, on_full=lambda: release_reserve(storage.spool_dir))
         undo.callback(self.ledger.close)
         undo.callback(self._settle)
-        notify(_PATIENCE)
         self.ledger.check()
         housekeeping.require_spool(storage.spool_dir, self.ledger)
         self.spool = Spool(storage.spool_dir, storage.reserve_bytes, keep_s=storage.keep_s)
@@ -256,7 +282,8 @@ class Service:
             over_tls = self._config.audit.transport is AuditTransport.TLS
             # made for each connection: files that are no good then cost the trail, not the node
             context = partial(client_context, self._config.tls) if over_tls else None
-            _run(AuditTrail(self._config, self.auditor, self.ledger, self.spool, context), undo)
+            self._trail = AuditTrail(self._config, self.auditor, self.ledger, self.spool, context)
+            _run(self._trail, undo)
             undo.enter_context(security.listening(refusals(self.auditor)))
 
     def _count_occurrence(self, occurrence: security.Occurrence) -> None:
@@ -280,6 +307,24 @@ class Service:
         except NodeError:
             return False
         return True
+
+
+def _require_usable(config: Config) -> None:
+    """Raise what a start would raise for the files that a configuration names, before anything is stopped.
+
+    Raises KeyFileError, TlsError.
+    """
+    if any(route.role is not Role.PASS for route in config.routes):
+        FileKeyRing.load(config.keys.ring)
+    if config.keys.signing is not None and any(config.signs(route) for route in config.routes):
+        signers.load(config.keys.signing)
+    if config.access.users is not None:
+        Users(config.access.users).load()
+    if config.node.tls_port is not None:
+        server_context(config.tls, config.node.tls_clients)
+    peers: list[Destination | Requester] = [*config.destinations.values(), *config.commitment.requesters]
+    if any(peer.tls for peer in peers):
+        client_context(config.tls)
 
 
 def serve(
@@ -339,7 +384,8 @@ def take_up(service: Service, reread: Callable[[], Config]) -> None:
         service.reloads.done()
         log.setup(config.log.format, config.log.level, salt=log_salt(config))
         log.event(_LOG, "reloaded", node=config.node.id, count=service.workers.alive)
-        tell_security(config)
+        with contextlib.suppress(KeyFileError):  # no good since it was looked at: a worker says so
+            tell_security(config)
     notify("READY=1")
 
 

@@ -90,6 +90,13 @@ class Clerk(threading.Thread):
         self._stopping.set()
         self.join()
 
+    def adopt(self, site: Site) -> None:
+        """Name peers and routes as `site` does; those that it does not have any more as before."""
+        before = self._site
+        self._site = Site(
+            site.node, {**before.destinations, **site.destinations}, {**before.routes, **site.routes}
+        )
+
     def turn(self, *, last: bool = False) -> None:
         """Take in what has happened since; tell it when the window is over, or there is no other turn."""
         self._begin()

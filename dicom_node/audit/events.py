@@ -40,8 +40,8 @@ class Alert(enum.StrEnum):
     ASSOCIATION_REFUSED = "association-refused"  #: a peer that may not come in, by AE title, address or TLS
     NOT_AUTHENTIC = "not-authentic"  #: an object is not what was marked, or under a key that this ring lacks
     RE_IDENTIFIED = "re-identified"  #: patient data were taken out of a watermark
-    KEYS_CHANGED = "keys-changed"  #: the key ring is not that of the last start
-    CONFIGURATION_CHANGED = "configuration-changed"  #: the configuration is not that of the last start
+    KEYS_CHANGED = "keys-changed"  #: the key ring is another than before
+    CONFIGURATION_CHANGED = "configuration-changed"  #: the configuration is another than before
     RECORDING_STOPPED = "recording-stopped"  #: the audit trail is full
     RECORDING_STARTED = "recording-started"  #: it is written again; the description says what was lost
 

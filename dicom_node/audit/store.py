@@ -40,7 +40,7 @@ class State:
 
     `told_to` is the last step of the ledger that was told, -1 before the first start; `lost` how many events
     were not told since `lost_since` (seconds since 1970-01-01 UTC); `seen` digests of the configuration and
-    of the key ring at the last start.
+    of the key ring when they were last looked at.
     """
 
     told_to: int = -1

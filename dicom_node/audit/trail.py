@@ -92,8 +92,7 @@ class AuditTrail:
     def start(self) -> None:
         """Say that the node starts, and what was changed since it last did; then follow it."""
         self._auditor.tell(ApplicationStarted(time.time()))
-        for event in self._changes():
-            self._auditor.tell(event)
+        self._tell_changes()
         self._courier.start()
         self._clerk.start()
 
@@ -103,8 +102,18 @@ class AuditTrail:
         self._auditor.tell(ApplicationStopped(time.time()))
         self._courier.stop()
 
+    def adopt(self, config: Config) -> None:
+        """Say that the configuration was changed, and name peers and routes as it does from now on."""
+        self._config = config
+        self._clerk.adopt(site_of(config, self._auditor.origin.host))
+        self._tell_changes()
+
+    def _tell_changes(self) -> None:
+        for event in self._changes():
+            self._auditor.tell(event)
+
     def _changes(self) -> Sequence[Event]:
-        """Alerts about a configuration or a key ring that is another than at the last start."""
+        """Alerts about a configuration or a key ring that is another than when it was last looked at."""
         seen = fingerprints(self._config)
         try:
             before = self._auditor.store.state().seen
@@ -143,9 +152,9 @@ _FINGERPRINTED = (
     (
         "configuration",
         Alert.CONFIGURATION_CHANGED,
-        "the configuration is another than at the start before",
+        "the configuration is another than before",
     ),
-    ("keys", Alert.KEYS_CHANGED, "the key ring holds other keys than at the start before"),
+    ("keys", Alert.KEYS_CHANGED, "the key ring holds other keys than before"),
 )
 
 

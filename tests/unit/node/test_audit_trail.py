@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from dicom_node import keys, security
+from dicom_node.audit.events import Party
 from dicom_node.audit.trail import AuditTrail, auditor_of, fingerprints, refusals
-from dicom_node.config import Config
+from dicom_node.config import Config, Destination
 from dicom_node.ledger import Ledger
 from dicom_node.spool import Spool
 from tests.audit_trails import Sink, Told
@@ -67,6 +68,25 @@ def test_a_changed_configuration_and_new_keys_are_told_at_the_next_start(scratch
         told = [each.type for each in one_run(scratch, sink, enterprise_site="north")]
     assert "Software Configuration" in told
     assert "Security Configuration" not in told
+
+
+def test_a_reload_is_told_and_names_peers_as_it_does(scratch: Path) -> None:
+    with Sink() as sink:
+        made = config(scratch, sink)
+        auditor = auditor_of(made, b"salt")
+        assert auditor is not None
+        ledger = Ledger(made.storage.ledger_path)
+        trail = AuditTrail(made, auditor, ledger, Spool(made.storage.spool_dir, 0), None)
+        trail.start()
+        trail.adopt(made)
+        vault = Destination(ae_title="VAULT", host="vault.example", port=104)
+        trail.adopt(made.model_copy(update={"destinations": {"vault": vault}}))
+        known = trail._clerk._site.destinations
+        trail.stop()
+        ledger.close()
+    assert known["vault"] == Party("VAULT", "vault.example")
+    assert set(known) == {"vault", *made.destinations}
+    assert [each.type for each in sink.told].count("Software Configuration") == 1
 
 
 def test_a_repository_that_is_away_holds_nothing_up_and_is_told_later(scratch: Path) -> None:

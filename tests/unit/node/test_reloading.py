@@ -59,6 +59,14 @@ def test_certificates_of_an_audit_trail_need_a_restart_others_do_not() -> None:
     assert needs_restart(before, after) == ["tls (the audit trail uses it)"]
 
 
+def test_the_name_that_an_audit_trail_says_needs_a_restart() -> None:
+    before, after = changed("node", id="other")
+    assert needs_restart(before, after) == []
+    told = before.audit.model_copy(update={"host": "repository"})
+    before, after = (each.model_copy(update={"audit": told}) for each in (before, after))
+    assert needs_restart(before, after) == ["node.id (the audit trail says it)"]
+
+
 def test_the_last_reload_is_remembered() -> None:
     reloads = Reloads()
     first = reloads.taken_up_at

@@ -16,12 +16,20 @@ from typing import Any
 
 import pytest
 
-from dicom_node import security, service
-from dicom_node.config import Config, Destination
-from dicom_node.errors import ConfigError, NodeError, OutputError, ReloadError, SpoolError
+from dicom_node import keys, security, service, users
+from dicom_node.config import Access, Caller, Config, Destination, Keys, Role, Route, Tls
+from dicom_node.errors import (
+    ConfigError,
+    LedgerUnavailable,
+    NodeError,
+    OutputError,
+    ReloadError,
+    SpoolError,
+)
 from dicom_node.jobs import Arrival
 from dicom_node.metrics import OCCURRENCES, STORES, Reading
 from dicom_node.service import Service, log_salt, serve, take_up
+from tests.certificates import Authority
 
 
 def free_port() -> int:
@@ -328,6 +336,33 @@ def test_another_configuration_is_taken_up(tmp_path: Path) -> None:
         assert 'destination="vault"' in get(first.http.port, "/metrics")[1]
 
 
+def test_a_reload_that_is_taken_back_lets_go_of_no_commitment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = config(tmp_path)
+    asked = made.destinations["pacs"].model_copy(update={"commitment": True})
+    first = made.model_copy(update={"destinations": {"pacs": asked}})
+    with running(first) as node, socket.create_server(("127.0.0.1", 0)) as taken:
+        kept: list[frozenset[str]] = []
+        monkeypatch.setattr(node.ledger, "waive_commitments", lambda names: kept.append(names) or 0)
+        http = first.http.model_copy(update={"port": taken.getsockname()[1]})
+        with pytest.raises(ReloadError, match="cannot serve HTTP"):
+            node.reload(made.model_copy(update={"http": http}))
+        assert kept == [{"pacs"}]
+        node.reload(made)
+        assert kept == [{"pacs"}, set()]
+
+
+def test_a_reload_is_in_the_audit_trail(tmp_path: Path) -> None:
+    first = config(tmp_path, audit={"host": "127.0.0.1", "port": free_port(), "transport": "tcp"})
+    with running(first) as node:
+        assert node.auditor is not None
+        node.reload(with_destination(first, "vault"))
+        store = node.auditor.store
+        told = [store.read(number) or b"" for number in store.waiting()]
+        assert sum(b"Software Configuration" in message for message in told) == 1
+
+
 def test_what_only_a_start_can_change_is_refused_by_name(tmp_path: Path) -> None:
     first = config(tmp_path)
     moved = first.model_copy(update={"node": first.node.model_copy(update={"port": free_port()})})
@@ -373,3 +408,73 @@ def test_a_reload_that_fails_is_told_and_shown(
     assert line.exc_info is not None
     assert "is unknown here" in str(line.exc_info[1])
     assert told[-2:] == ["RELOADING", "READY"]
+
+
+def _half_renewed(folder: Path) -> tuple[Path, dict[str, Any]]:
+    authority = Authority(folder / "ca")
+    own = authority.issue("node", "localhost")
+    tls = Tls(certificate=own.certificate, key=own.key, ca=authority.file)
+    peer = Destination(ae_title="PACS", host="127.0.0.1", port=free_port(), tls=True)
+    return own.certificate, {"tls": tls, "destinations": {"pacs": peer}}
+
+
+def _ring(folder: Path) -> tuple[Path, dict[str, Any]]:
+    keys.generate(folder / "ring")
+    route = Route(name="all", role=Role.PROTECT, destinations=("pacs",))
+    return folder / "ring", {"keys": Keys(ring=folder / "ring"), "routes": (route,)}
+
+
+def _users(folder: Path) -> tuple[Path, dict[str, Any]]:
+    file = folder / "users"
+    file.write_text(users.entry("a", "b"))
+    file.chmod(0o600)
+    return file, {"access": Access(callers=(Caller(ae_title="A", users=("a",)),), users=file)}
+
+
+@pytest.mark.parametrize("named", [_half_renewed, _ring, _users])
+def test_a_file_that_is_no_good_at_a_reload_stops_nothing(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    named: Callable[[Path], tuple[Path, dict[str, Any]]],
+) -> None:
+    """A certificate's renewal that is half done, say, and the reload that its hook asks for."""
+    monkeypatch.setattr(service.Workers, "start", lambda _self: None)
+    monkeypatch.setattr(service.Workers, "stop", lambda _self: None)
+    file, sections = named(tmp_path)
+    made = config(tmp_path / "state").model_copy(update=sections)
+    with running(made) as node:
+        forwarder, content = node.forwarder, file.read_bytes()
+        file.write_text("half")
+        take_up(node, lambda: made)
+        assert node.forwarder is forwarder
+        assert forwarder.alive
+        assert not node.reloads.successful
+        assert "reload-refused" in caplog.text
+        file.write_bytes(content)
+        take_up(node, lambda: made)
+        assert node.reloads.successful
+
+
+@pytest.mark.parametrize(
+    "error", [LedgerUnavailable("database is locked"), OSError(24, "Too many open files")]
+)
+def test_what_passes_is_waited_for_before_a_reload_ends_the_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(service, "_PUT_BACK_S", (0.01, 0.01))
+    monkeypatch.setattr(service.Workers, "start", lambda _self: None)
+    monkeypatch.setattr(service.Workers, "stop", lambda _self: None)
+    made = config(tmp_path)
+    stock, refusals = service.Forwarder, iter((True, True))
+
+    def forwarder(*arguments: Any, **named: Any) -> Any:
+        if next(refusals, False):
+            raise error
+        return stock(*arguments, **named)
+
+    with running(made) as node:
+        monkeypatch.setattr(service, "Forwarder", forwarder)
+        with pytest.raises(ReloadError, match="the old configuration stays"):
+            node.reload(made)
+        assert node.forwarder.alive

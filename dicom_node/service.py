@@ -49,6 +49,8 @@ _LOG = logging.getLogger(__name__)
 _SALT_BYTES = 32
 #: seconds between tries to go on with the old configuration after a new one failed
 _PUT_BACK_S = (1.0, 2.0, 4.0, 8.0, 16.0)
+#: longest that a reload may take before the service manager hears of dead parts, seconds
+_CHANGE_S = 300.0
 #: asks the service manager for ten minutes more: a start with a million waiting objects takes its time
 _PATIENCE = "EXTEND_TIMEOUT_USEC=600000000"
 
@@ -77,7 +79,8 @@ class Service:
         #: what is built anew when the configuration changes: behind the receiver, and before it
         self._behind = contextlib.ExitStack()
         self._before = contextlib.ExitStack()
-        self._changing = False
+        #: until when parts may be missing because they are built anew, on the monotonic clock
+        self._changing_until = 0.0
         self._trail: AuditTrail | None = None
         #: how often the configuration was read again, and how the last time ended
         self.reloads = Reloads()
@@ -97,7 +100,8 @@ class Service:
 
         A worker is none: whoever dies among them is replaced, as long as there is somebody to replace them.
         """
-        return [] if self._changing else [name for name, runs in self._vital().items() if not runs]
+        changing = time.monotonic() < self._changing_until
+        return [] if changing else [name for name, runs in self._vital().items() if not runs]
 
     def problems(self) -> list[str]:
         """What keeps the node from doing its work at this moment, one word each."""
@@ -227,12 +231,12 @@ class Service:
 
     @contextlib.contextmanager
     def _while_changing(self) -> Iterator[None]:
-        """What is being built anew is not dead."""
-        self._changing = True
+        """What is being built anew is not dead, unless it takes for ever."""
+        self._changing_until = time.monotonic() + _CHANGE_S
         try:
             yield
         finally:
-            self._changing = False
+            self._changing_until = 0.0
 
     def _serve_http(self) -> None:
         http = self._config.http
@@ -448,6 +452,7 @@ def _create(path: Path, content: bytes) -> None:
     handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         os.write(handle, content)
+        os.fsync(handle)
         os.link(part, path)
     finally:
         os.close(handle)

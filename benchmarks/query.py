@@ -37,7 +37,6 @@ _NOTES = (
     "the resident sets of all processes of the command, Orthanc's not among them, looked at five times a "
     "second; pages that they share are counted for each. CPU time is that of all these processes, start "
     "included: it tells more than seconds where the machine had other work.",
-    "The saved run shared its two cores with some fifteen other busy processes; CPU time is what compares.",
 )
 
 

@@ -67,7 +67,7 @@ _UNTOUCHED = (Finding.AUTHENTIC, Finding.HEADER_ALTERED)
 _PIXEL_DATA = 0x7FE00010
 #: what says where an instance belongs
 _PLACES = {"study": 0x0020000D, "series": 0x0020000E, "instance": SOP_INSTANCE_UID}
-_MODALITY, _INSTANCE_NUMBER = 0x00080060, 0x00200013
+_INSTANCE_NUMBER = 0x00200013
 #: characters that a report takes over; twice what PS3.5 section 6.2 allows a UID, and what it allows a code
 _LONGEST_UID, _LONGEST_CS = 128, 16
 #: an integer string (PS3.5 section 6.2)

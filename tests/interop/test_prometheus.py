@@ -66,7 +66,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("prometheus")
     paths = objects(folder / "in", 24, edge=128)
     archive = Archive(free_port()).start()
-    node = Node(folder / "node", Setup({"archive": Peer(archive.port)}, "protect", workers=1)).start()
+    # nobody listens there, so there is a trail that waits
+    audit = {"audit": {"host": "127.0.0.1", "port": free_port(), "transport": "tcp"}}
+    setup = Setup({"archive": Peer(archive.port)}, "protect", workers=1, sections=audit)
+    node = Node(folder / "node", setup).start()
     config = {
         "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
         "rule_files": [str(_MONITORING / name) for name in ("recording.yml", "alerts.yml")],

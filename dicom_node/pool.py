@@ -76,7 +76,7 @@ class Pool(Generic[Task, Answer]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        workers, self._workers = self._workers, []
+        workers, self._workers = [each for each in self._workers if each.process.pid is not None], []
         for worker in workers:
             worker.process.terminate()
         for worker in workers:
@@ -177,9 +177,10 @@ class Pool(Generic[Task, Answer]):
         while len(self._workers) < count:
             ours, theirs = self._context.Pipe()
             process = self._context.Process(target=_serve, args=(theirs, self._prepare), daemon=True)
+            # known before it lives: where other threads run, a signal gets past the mask
+            self._workers.append(_Worker(process, ours))
             with _as_a_child_wants_it():
                 process.start()
-                self._workers.append(_Worker(process, ours))
             theirs.close()
 
 

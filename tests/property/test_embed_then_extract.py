@@ -77,7 +77,8 @@ def check(frame: Frame, done: Embedded, about: About, segmenter: Segmenter, cap:
     assert marked.samples.max() <= frame.hi
     check_padding(frame, marked)
 
-    verdict = verify(marked, RING, (segmenter,), header=dict(about.fields))
+    header = {**about.fields, 0x00080005: about.charset}
+    verdict = verify(marked, RING, (segmenter,), header=header)
     assert verdict.finding is Finding.AUTHENTIC
     assert verdict.exact
     assert verdict.restored is not None

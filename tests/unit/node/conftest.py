@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,18 @@ from dicom_node.ledger import Ledger
 from tests.ledgers import Clock
 
 _MEMORY = Path("/dev/shm")
+
+
+@pytest.fixture(autouse=True)
+def _log_as_it_was() -> Iterator[None]:
+    """Whoever sets the log up binds it to the standard error of one test; the next has another."""
+    ours = logging.getLogger("dicom_node")
+    root = logging.getLogger()
+    before = [(each, each.handlers[:], each.level, each.propagate) for each in (root, ours)]
+    yield
+    for each, handlers, level, propagate in before:
+        each.handlers[:], each.propagate = handlers, propagate
+        each.setLevel(level)
 
 
 @pytest.fixture

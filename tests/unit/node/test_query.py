@@ -48,7 +48,8 @@ def test_ignored_keys_are_worth_a_note() -> None:
 
 
 def test_enough_is_enough() -> None:
-    shelf = Shelf([instance(number) for number in range(200)])
+    # so many that a slow machine has not told all of them before it reads the cancel
+    shelf = Shelf([instance(number) for number in range(1500)])
     with finder(shelf) as (made, _):
         assert len(rows(made, limit=3)) == 3
         assert len(rows(made, limit=2)) == 2  # the association is as good as before

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from pydicom.dataset import Dataset
 
 from dicom_node.dimse import patches
 from dicom_node.dimse.query import Finder

@@ -162,6 +162,8 @@ def test_an_engine_that_is_missing_costs_time_and_nothing_else(
         with node(made) as service:
             send(service, original)
             wait_until(lambda: kept)
+            # told through a pipe that is looked at a few times a second
+            wait_until(lambda: service.workers.networks)
             assert service.workers.networks == (NetworkRun(VESSELS, "numpy", "not-installed"),)
     (line,) = [line for line in capfd.readouterr().err.splitlines() if "network-started" in line]
     assert " warning network-started " in line

@@ -295,7 +295,8 @@ def test_a_repeated_request_is_one_request_and_a_reused_uid_is_refused(site: Cal
     assert made.modality.ask("1.2.2", transaction=transaction)[1] == 0x0115
     made.archive.start()
     wait_until(lambda: made.modality.heard)
-    assert made.modality.ask("1.2.1", transaction=transaction)[1] == 0x0115
+    # it is closed once the node has it on record that the answer was taken
+    wait_until(lambda: made.modality.ask("1.2.1", transaction=transaction)[1] == 0x0115)
     time.sleep(0.5)
     assert made.modality.answers(transaction) == [{"1.2.1": 0}]
 

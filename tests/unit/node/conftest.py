@@ -20,11 +20,17 @@ def _log_as_it_was() -> Iterator[None]:
     """Whoever sets the log up binds it to the standard error of one test; the next has another."""
     ours = logging.getLogger("dicom_node")
     root = logging.getLogger()
+    for each in (root, ours):
+        each.handlers[:] = [found for found in each.handlers if not _is_closed(found)]
     before = [(each, each.handlers[:], each.level, each.propagate) for each in (root, ours)]
     yield
     for each, handlers, level, propagate in before:
         each.handlers[:], each.propagate = handlers, propagate
         each.setLevel(level)
+
+
+def _is_closed(handler: logging.Handler) -> bool:
+    return bool(getattr(getattr(handler, "stream", None), "closed", False))
 
 
 @pytest.fixture

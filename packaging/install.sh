@@ -41,8 +41,6 @@ require_machine() {
 
 # From a bundle without any network, from a source tree with pip's package index. Prints the name of the release.
 make_release() {
-    folder=$(mktemp -d "$OPT/releases/.new-XXXXXX")
-    chmod 755 "$folder"
     # a virtual environment cannot be moved, so it is made under its final name and marked whole at the end
     if [ -d "$HERE/wheels" ]; then
         version=$(cat "$HERE/VERSION")
@@ -53,9 +51,8 @@ make_release() {
         what="$HERE/..${EXTRA:+[$EXTRA]}"
         set -- -c "$HERE/../constraints.txt"
     fi
-    rmdir "$folder"
     name=$version number=1
-    while [ -e "$OPT/releases/$name" ] && [ -e "$OPT/releases/$name/.whole" ]; do
+    while [ -e "$OPT/releases/$name/.whole" ]; do
         number=$((number + 1)) name=$version-$number
     done
     rm -rf "${OPT:?}/releases/$name"

@@ -24,11 +24,13 @@ from benchmarks import (
     queue_depth,
     results,
     speed,
+    store_and_forward,
     tampering,
 )
 from benchmarks.run import Run
 
 BENCHMARKS: dict[str, Callable[[Run], results.Result]] = {
+    "store-and-forward": store_and_forward.measure,
     "fidelity": fidelity.measure,
     "coverage": coverage.measure,
     "speed": speed.measure,
@@ -41,8 +43,8 @@ BENCHMARKS: dict[str, Callable[[Run], results.Result]] = {
     "query": query.measure,
     "paper": paper.measure,
 }
-#: reads a folder of labelled photographs in any layout that training reads, instead of dicom/
-_ON_PHOTOGRAPHS = "paper"
+#: need no dicom/: they make their own objects, or read labelled photographs in any layout that training reads
+_WITHOUT_IMAGES = {"store-and-forward", "forwarding", "queue-depth", "faults", "paper"}
 _REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -60,7 +62,7 @@ def main() -> int:
     unknown = sorted(set(chosen.names) - set(BENCHMARKS))
     if unknown:
         parser.error(f"no benchmark is called {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
-    if chosen.names != [_ON_PHOTOGRAPHS] and not (chosen.data / "dicom").is_dir():
+    if not (set(chosen.names) or set(BENCHMARKS)) <= _WITHOUT_IMAGES and not (chosen.data / "dicom").is_dir():
         parser.error(f"{chosen.data} holds no dicom/; name the image folder with --data or DICOM_NODE_DATA")
     run = Run(chosen.data, chosen.seed, chosen.quick)
     for name in chosen.names or BENCHMARKS:

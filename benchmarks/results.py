@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -41,6 +42,8 @@ class Result:
     notes: tuple[str, ...]
     tables: tuple[Table, ...]
     parameters: Mapping[str, Cell] = field(default_factory=dict)
+    #: the few figures to be compared over the commits; every saved run adds a line
+    summary: Mapping[str, Cell] = field(default_factory=dict)
 
 
 def save(result: Result) -> Path:
@@ -48,9 +51,30 @@ def save(result: Result) -> Path:
     FOLDER.mkdir(exist_ok=True)
     path = FOLDER / f"{result.name}.json"
     document = {**asdict(result), "environment": environment()}
+    if result.summary:
+        _remember(result)
     path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     PAGE.write_text(page(), encoding="utf-8")
     return path
+
+
+def _remember(result: Result) -> None:
+    """Add a line to the history of a benchmark."""
+    found = environment()
+    line = {"date": time.strftime("%Y-%m-%d", time.gmtime()), "commit": found["commit"], "cpu": found["cpu"]}
+    with (FOLDER / f"{result.name}.history.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps({**line, **result.summary}, ensure_ascii=False) + "\n")
+
+
+def _history(name: str) -> str:
+    """Every saved run of a benchmark that keeps a history, as a table; else nothing."""
+    path = FOLDER / f"{name}.history.jsonl"
+    if not path.exists():
+        return ""
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    columns = tuple(dict.fromkeys(key for line in lines for key in line))
+    rows = tuple(tuple(line.get(key) for key in columns) for line in lines)
+    return markdown(Table("Over the commits", columns, rows)) + "\n"
 
 
 def environment() -> dict[str, Cell]:
@@ -82,6 +106,7 @@ def _section(document: Mapping[str, Any]) -> str:
     about = {**document["parameters"], **document["environment"]}
     line = ", ".join(f"{key} {value}" for key, value in about.items())
     shown = "\n".join(markdown(table) for table in tables if table.rows)
+    shown += "\n" * bool(shown) + _history(document["name"])
     return f"## {document['title']}\n\n{notes}\n\n{shown}\n<sub>{line}</sub>\n"
 
 

@@ -287,7 +287,7 @@ class Orthanc(Program):
 
     _ROUTE = "function OnStoredInstance(id, tags, metadata, origin)\n  SendToModality(id, 'sink')\nend\n"
 
-    def __init__(self, folder: Path, sink: int) -> None:
+    def __init__(self, folder: Path, sink: int, more: Mapping[str, object] | None = None) -> None:
         super().__init__(folder, free_port())
         self.state = folder / "state"
         (folder / "route.lua").write_text(self._ROUTE, "utf-8")
@@ -309,6 +309,7 @@ class Orthanc(Program):
             "JobsHistorySize": 1000,
             "SaveJobs": True,
             "DicomModalities": {"sink": ["SINK", "127.0.0.1", sink]},
+            **(more or {}),
         }
         (folder / "orthanc.json").write_text(json.dumps(settings), "utf-8")
 

@@ -32,6 +32,8 @@ STATES = (
     *("received", "working", "ready", "held", "rejected", "quarantined"),
     *("queued", "sending", "delivered", "dead", "dropped"),
 )
+#: what a machine of a cluster does; spelled out for the same reason
+PARTS = ("receive", "work", "forward", "lead")
 _DEFAULT_KEYS = Path(os.environ.get("DICOM_NODE_KEYS", "/etc/dicom-node/keyring"))
 
 
@@ -129,6 +131,19 @@ def _command(
 def _add_serve(commands: _Commands[argparse.ArgumentParser]) -> None:
     serve = _command(commands, "serve", "serve", "run the node: receive, protect, forward")
     serve.add_argument("--config", type=Path, required=True, metavar="FILE", help="the YAML configuration")
+    serve.add_argument(
+        "--parts",
+        type=_parts,
+        metavar="PART,...",
+        help=f"of a cluster, what this machine does, in place of cluster.parts: {', '.join(PARTS)}",
+    )
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    words = tuple(dict.fromkeys(text.split(",")))
+    if not set(words) <= set(PARTS):
+        raise argparse.ArgumentTypeError(f"{text} names a part that there is not")
+    return words
 
 
 def _add_protect(commands: _Commands[argparse.ArgumentParser]) -> None:

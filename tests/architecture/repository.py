@@ -18,7 +18,18 @@ def files() -> list[Path]:
     return [path for name in listed.split("\0") if name and (path := ROOT / name).is_file()]
 
 
-_FOLDERS = ("core", "dicom_node", "tests", "tools", "docs", "config", "systemd", "benchmarks", "training")
+_FOLDERS = (
+    "core",
+    "dicom_node",
+    "tests",
+    "tools",
+    "docs",
+    "config",
+    "systemd",
+    "deploy",
+    "benchmarks",
+    "training",
+)
 
 
 def _is_source(path: Path) -> bool:

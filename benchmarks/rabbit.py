@@ -1,4 +1,4 @@
-"""A RabbitMQ of one's own: its ports, folder and name are free ones, and the system's service is left alone."""
+"""A RabbitMQ of one's own: with ports, folder and name that nobody else has; the system's is left alone."""
 
 from __future__ import annotations
 
@@ -68,7 +68,9 @@ class Rabbit(Program):
     def depths(self) -> dict[str, int]:
         """Messages in each queue, those on their way to a consumer included."""
         said = self.control("list_queues", "-p", VHOST, "name", "messages", "--no-table-headers")
-        return {name: int(count) for name, count in (line.split() for line in said.splitlines() if "\t" in line)}
+        return {
+            name: int(count) for name, count in (line.split() for line in said.splitlines() if "\t" in line)
+        }
 
     def purge(self) -> None:
         """Take every waiting message out of every queue."""

@@ -21,7 +21,7 @@ TIMEOUT_S = 3.0
 _HEARTBEAT_S = 20.0
 #: messages that a queue holds at most; beyond it the oldest go, for each is only a hint
 MAX_LENGTH = 10_000
-#: times that a message may come back from who died over it; what happens to the row the ledger decides earlier
+#: times that a message may come back from who died over it; of the row the ledger decides earlier
 _DELIVERY_LIMIT = 5
 
 _QUORUM = {
@@ -105,4 +105,8 @@ def _encryption(broker: Broker) -> dict[str, Any] | None:
     if urlsplit(broker.url).scheme != "amqps":
         return None
     known = None if broker.ca is None else str(broker.ca)
-    return {"cert_reqs": ssl.CERT_REQUIRED, "ca_certs": known, "server_hostname": urlsplit(broker.url).hostname}
+    return {
+        "cert_reqs": ssl.CERT_REQUIRED,
+        "ca_certs": known,
+        "server_hostname": urlsplit(broker.url).hostname,
+    }

@@ -39,8 +39,8 @@ class Carillon(Bells):
         self.__init__(config)  # type: ignore[misc]
 
     def _open(self) -> None:
-        self._work = Doorbell(patient=True)
-        self._sends = {name: Doorbell(patient=False) for name in self._config.destinations}
+        self._work_bell = Doorbell(patient=True)
+        self._send_bells = {name: Doorbell(patient=False) for name in self._config.destinations}
         self._ringer = Ringer(lambda: self._application(publishes=True), lambda count: self._lost(count))
         self._hearer: Hearer | None = None
 
@@ -60,16 +60,16 @@ class Carillon(Bells):
 
     def ring_sends(self, destination: str, delivery_id: int | None = None) -> None:
         """Wake a lane of a destination that rests, on whichever machine; one not configured has none."""
-        if destination in self._sends:
+        if destination in self._send_bells:
             self._ringer.ring(Ring(SEND, send_queue(self._cluster.name, destination), delivery_id))
 
     def hear_work(self) -> None:
         """Have this process, a worker, woken by `ring_work`, until `close`."""
-        self._hear({work_queue(self._cluster.name): self._work}, 1)
+        self._hear({work_queue(self._cluster.name): self._work_bell}, 1)
 
     def hear_sends(self) -> None:
         """Have this process, a forwarder, woken by `ring_sends`, until `close`."""
-        bells = {send_queue(self._cluster.name, name): bell for name, bell in self._sends.items()}
+        bells = {send_queue(self._cluster.name, name): bell for name, bell in self._send_bells.items()}
         lanes = sum(each.associations for each in self._config.destinations.values())
         if bells:  # a lane holds one thread at most, so that one is left for every destination
             self._hear(bells, lanes + len(bells))
@@ -83,23 +83,23 @@ class Carillon(Bells):
 
     def rest_work(self, seconds: float) -> None:
         """Wait until somebody rings for work, at most `seconds`."""
-        self._work.rest(seconds)
+        self._work_bell.rest(seconds)
 
     def rest_sends(self, destination: str, seconds: float) -> None:
         """Wait until somebody rings for a destination, at most `seconds`."""
-        self._sends[destination].rest(seconds)
+        self._send_bells[destination].rest(seconds)
 
     def rouse_work(self) -> None:
         """End the rest of this process's worker: it is to stop."""
-        self._work.rouse()
+        self._work_bell.rouse()
 
     def rouse_sends(self, destination: str) -> None:
         """End the rest of this process's lanes of a destination: they are to stop."""
-        self._sends[destination].rouse()
+        self._send_bells[destination].rouse()
 
     def close(self) -> None:
         """Hear nothing more, and send what waits if that is quick."""
-        for bell in (self._work, *self._sends.values()):
+        for bell in (self._work_bell, *self._send_bells.values()):
             bell.close()
         if self._hearer is not None:
             self._hearer.stop()

@@ -24,6 +24,7 @@ Rules that bind here:
     conversions  objects made for destinations that take another transfer syntax
     outages      destinations that are down, and how attempts ended
     verdicts     what readers found, counted
+    guards       what a shared store of objects has remembered
     retention    what may go
     figures      what is counted
     recovery     what a start puts right
@@ -36,6 +37,7 @@ from __future__ import annotations
 
 from dicom_node.ledger.conversions import Conversions
 from dicom_node.ledger.figures import Counts, Figures, Queue
+from dicom_node.ledger.guards import Guards
 from dicom_node.ledger.instances import INTERRUPTED_LIMIT, LOST_LIMIT, Added
 from dicom_node.ledger.operator import Operator
 from dicom_node.ledger.outages import Outages
@@ -67,5 +69,5 @@ __all__ = [
 ]
 
 
-class Ledger(Recovery, Promises, Operator, View, Trail, Figures, Conversions, Outages, Verdicts):
+class Ledger(Recovery, Promises, Operator, View, Trail, Figures, Conversions, Outages, Verdicts, Guards):
     """The jobs of one node, in one SQLite file; see `database.Database` for how it is opened."""

@@ -4,8 +4,8 @@
     <prefix>ab/ab12...       objects, as in a spool
 
 The server must be strongly consistent: what it has acknowledged, a later HEAD, GET or LIST shows. It should
-know `If-None-Match: *` on PUT (Amazon since 2024, newer MinIO and Ceph); this is tried with the marker. Of one
-that does not, each object is asked for before it is put, which is a request more and proves the same: what
+know `If-None-Match: *` on PUT (Amazon since 2024, newer MinIO and Ceph); this is tried with the marker. Of
+one that does not, each object is asked for before it is put, which is a request more and proves the same: what
 appears between the two requests is young, and young objects are not removed.
 
 An object is written on this machine, without a sync: the promise is the answer to the PUT. The SHA-256 goes

@@ -70,7 +70,7 @@ class DirectoryStore(SharedStore):
         """The folder of this machine, in the shared one, so that a name is given without a copy."""
         self.require_marker()
         mine = self.folder / _WRITERS / self._machine
-        return Bench(mine, self._reserve_bytes, self._publish, durable=True)
+        return Bench(mine, self._reserve_bytes, self._publish, shared=True)
 
     def path(self, name: str) -> Path:
         """The file itself."""

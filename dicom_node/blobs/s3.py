@@ -4,9 +4,9 @@
     <prefix>ab/ab12...       objects, as in a spool
 
 The server must be strongly consistent: what it has acknowledged, a later HEAD, GET or LIST shows. It should
-know `If-None-Match: *` on PUT (Amazon since 2024, newer MinIO and Ceph); this is tried with the marker. Of
-one that does not, each object is asked for before it is put, which is a request more and proves the same: what
-appears between the two requests is young, and young objects are not removed.
+know `If-None-Match: *` on PUT (Amazon since 2024, newer MinIO, Ceph); this is tried with the marker. Of one
+that does not, each object is asked for before it is put, which is a request more and proves the same: what
+appears between the two is young, and young objects are not removed.
 
 An object is written on this machine, without a sync: the promise is the answer to the PUT. The SHA-256 goes
 with it, so the server takes no other bytes under that name. Of a large object each part has one.
@@ -77,7 +77,7 @@ class S3Store(SharedStore):
         super().__init__(guard, keep_s, young_s=young_s)
         self._bucket = bucket
         self._part_bytes = part_bytes
-        self._bench = Bench(folder, reserve_bytes, self._publish, durable=False)
+        self._bench = Bench(folder, reserve_bytes, self._publish, shared=False)
         self._cache = Cache(folder / "cache", cache_bytes, boot)
         #: where the next `discard` goes on
         self._after = ""

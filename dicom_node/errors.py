@@ -11,6 +11,7 @@
     ├── TlsError             exit 1      certificates, keys or lists for TLS cannot be used
     ├── SpoolFull            exit 1      no room to keep another object                                  A700
     ├── SpoolError           exit 1      the spool cannot be written or read                             A700
+    │   └── BlobsUnavailable exit 1      the shared store of objects does not answer; later it may       A700
     ├── LedgerError          exit 1      the ledger refuses                                              A700
     │   ├── LedgerUnavailable exit 1     the database refuses now (full disk, lock); the same again may work
     │   │   └── LedgerCollision exit 1   another write was in the way; the ledger itself tries some times
@@ -102,6 +103,10 @@ class SpoolError(NodeError):
 
     dimse_status = 0xA700
     retryable = True
+
+
+class BlobsUnavailable(SpoolError):  # noqa: N818
+    """The store of objects that machines share does not answer, or refuses; the same may work later."""
 
 
 class LedgerError(NodeError):

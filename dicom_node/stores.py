@@ -6,10 +6,17 @@ Everybody who needs one of them asks here, so that nobody else knows on how many
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 from dicom_node.bells import Bells
-from dicom_node.config import Config
+from dicom_node.blobs.asking import Bucket
+from dicom_node.blobs.directory import DirectoryStore
+from dicom_node.blobs.port import BlobStore, Guard
+from dicom_node.blobs.s3 import S3Store
+from dicom_node.blobs.shared import SharedStore
+from dicom_node.config import BlobKind, Blobs, Config, Storage
 from dicom_node.ledger import Ledger
+from dicom_node.processes import boot_id
 from dicom_node.spool import Spool, release_reserve
 
 
@@ -36,11 +43,45 @@ def ledger_exists(config: Config) -> bool:
     return config.storage.ledger_path.exists()
 
 
-def open_spool(config: Config, *, reserve_bytes: int | None = None) -> Spool:
+def open_spool(config: Config, *, reserve_bytes: int | None = None) -> BlobStore:
     """The bytes of every object; `reserve_bytes` takes the place of the configured. Raises SpoolError."""
     storage = config.storage
     reserve = storage.reserve_bytes if reserve_bytes is None else reserve_bytes
-    return Spool(storage.spool_dir, reserve, keep_s=storage.keep_s)
+    if config.cluster is None:
+        return Spool(storage.spool_dir, reserve, keep_s=storage.keep_s)
+
+    @cache
+    def guard() -> Guard:
+        # few objects need it, and few processes ever meet one
+        return open_ledger(config, existing=True)
+
+    return _shared(config.cluster.blobs, storage, reserve, guard)
+
+
+def _shared(blobs: Blobs, storage: Storage, reserve_bytes: int, guard: Callable[[], Guard]) -> SharedStore:
+    if blobs.kind is BlobKind.DIRECTORY:
+        assert blobs.directory is not None
+        return DirectoryStore(blobs.directory, reserve_bytes, guard, storage.keep_s)
+    assert blobs.bucket is not None
+    bucket = Bucket(blobs.bucket, blobs.prefix, blobs.endpoint_url, blobs.region, blobs.credentials_file)
+    return S3Store(
+        bucket,
+        storage.folder / "blobs",
+        reserve_bytes,
+        guard,
+        storage.keep_s,
+        cache_bytes=blobs.cache_mb * 1_000_000,
+        boot=boot_id(),
+    )
+
+
+def claim_spool(spool: BlobStore, ledger: Ledger) -> None:
+    """See that a shared store is the one that the ledger knows; a new one becomes it. Call once, at start.
+
+    Raises SpoolError if it is another, or none at all: the empty folder below a mount that is not there.
+    """
+    if isinstance(spool, SharedStore):
+        spool.claim(ledger.note_store(spool.claim(ledger.store_id())))
 
 
 def open_bells(config: Config) -> Bells:

@@ -29,15 +29,15 @@ from typing import TYPE_CHECKING
 from blessmark.errors import WatermarkError
 from dicom_node import log, private
 from dicom_node.bells import Bells
+from dicom_node.blobs.port import BlobStore
 from dicom_node.config import Config, Networks, Role, Route
-from dicom_node.errors import NodeError, SpoolFull, StaleLease
+from dicom_node.errors import BlobsUnavailable, NodeError, SpoolFull, StaleLease
 from dicom_node.insist import insist
 from dicom_node.jobs import Outcome, Work, failed, passed
 from dicom_node.keys import FileKeyRing, PresentRing
 from dicom_node.ledger import Ledger
 from dicom_node.measuring import Measured, measured
 from dicom_node.metrics import PROCESSED, RINGS_LOST, UNPROTECTED, NetworkRun, Reading
-from dicom_node.spool import Spool
 from dicom_node.stores import open_ledger, open_spool
 
 if TYPE_CHECKING:
@@ -110,11 +110,11 @@ class _Keyed:
         return self._processor(work)
 
 
-def _pass_on(_config: Config, route: Route, _spool: Spool, _draws: _Draws) -> Processor:
+def _pass_on(_config: Config, route: Route, _spool: BlobStore, _draws: _Draws) -> Processor:
     return lambda work: passed(work, route, "passed")
 
 
-def _protect(config: Config, route: Route, spool: Spool, draws: _Draws) -> Processor:
+def _protect(config: Config, route: Route, spool: BlobStore, draws: _Draws) -> Processor:
     from dicom_node import protect, signers
 
     signs = config.signs(route) and config.keys.signing is not None
@@ -122,19 +122,19 @@ def _protect(config: Config, route: Route, spool: Spool, draws: _Draws) -> Proce
     return _Keyed(config, lambda ring: protect.Protector(config, route, ring, spool, draws, signer))
 
 
-def _recover(config: Config, route: Route, spool: Spool, draws: _Draws) -> Processor:
+def _recover(config: Config, route: Route, spool: BlobStore, draws: _Draws) -> Processor:
     from dicom_node import review
 
     return _Keyed(config, lambda ring: review.Recoverer(config, route, ring, spool, draws))
 
 
-def _verify(config: Config, route: Route, spool: Spool, draws: _Draws) -> Processor:
+def _verify(config: Config, route: Route, spool: BlobStore, draws: _Draws) -> Processor:
     from dicom_node import review
 
     return _Keyed(config, lambda ring: review.Verifier(config, route, ring, spool, draws))
 
 
-_ROLES: Mapping[Role, Callable[[Config, Route, Spool, _Draws], Processor]] = {
+_ROLES: Mapping[Role, Callable[[Config, Route, BlobStore, _Draws], Processor]] = {
     Role.PASS: _pass_on,
     Role.PROTECT: _protect,
     Role.RECOVER: _recover,
@@ -297,8 +297,8 @@ def _level(outcome: Outcome, error: Exception | None) -> int:
 
 
 def _may_pass(error: Exception | None, attempts: int) -> bool:
-    """Whether to try an instance again; a full disk says nothing against it, however long it is full."""
-    if isinstance(error, SpoolFull):
+    """Whether to try an instance again; a full disk or a store that is away says nothing against it."""
+    if isinstance(error, SpoolFull | BlobsUnavailable):
         return True
     return isinstance(error, NodeError) and error.retryable and attempts < PATIENCE
 

@@ -205,8 +205,21 @@ promise_items = sa.Table(
     sa.Column("answer", sa.Integer),
 )
 
-# at most one row, in a ledger that has been copied to another place
-moved = sa.Table("moved", METADATA, sa.Column("place", sa.Text), sa.Column("at", sa.Float))
+blob_guards = sa.Table(
+    "blob_guards",
+    METADATA,
+    sa.Column("blob", sa.Text, primary_key=True),
+    sa.Column("doomed", sa.Integer),
+    sa.Column("until", sa.Float),
+)
+
+homes = sa.Table(
+    "homes",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("store", sa.Text),
+    sa.Column("moved_to", sa.Text),
+)
 
 floor = sa.Table("floor", METADATA, sa.Column("schema", sa.Integer))
 

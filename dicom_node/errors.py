@@ -14,6 +14,7 @@
     │   └── BlobsUnavailable exit 1      the shared store of objects does not answer; later it may       A700
     ├── LedgerError          exit 1      the ledger refuses                                              A700
     │   ├── LedgerUnavailable exit 1     the database refuses now (full disk, lock); the same again may work
+    │   │   └── LedgerCollision exit 1   another write was in the way; the ledger itself tries some times
     │   └── StaleLease       exit 1      somebody else holds this job now; drop the result
     ├── AuditError           exit 1      the audit trail cannot be written or read
     │   └── AuditFull        exit 1      so many audit messages wait that no more are taken
@@ -117,6 +118,10 @@ class LedgerError(NodeError):
 
 class LedgerUnavailable(LedgerError):  # noqa: N818
     """The database refuses now; the same write again may work."""
+
+
+class LedgerCollision(LedgerUnavailable):
+    """Another write was in the way; the ledger itself tries some times before anybody hears of it."""
 
 
 class StaleLease(LedgerError):  # noqa: N818

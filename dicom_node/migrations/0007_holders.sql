@@ -1,0 +1,13 @@
+-- What a ledger needs that several nodes share; a file of one machine has the same columns, and older programs
+-- never look at them.
+
+-- who leased it, so that a start takes back its own
+ALTER TABLE deliveries ADD COLUMN holder TEXT NOT NULL DEFAULT '';
+-- who makes a request
+ALTER TABLE asks ADD COLUMN holder TEXT NOT NULL DEFAULT '';
+-- the node whose run it is
+ALTER TABLE runs ADD COLUMN holder TEXT NOT NULL DEFAULT '';
+
+-- Where the rows of this ledger went, if they were copied to another place: nothing may be added here since. The
+-- floor is raised with it, so that no older program goes on with this file either.
+CREATE TABLE moved (place TEXT NOT NULL, at REAL NOT NULL);

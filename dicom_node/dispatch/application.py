@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from celery import Celery
-from kombu import Exchange, Queue
+from kombu.entity import Exchange, Queue
 
 from dicom_node import private
 from dicom_node.config import Broker
@@ -44,7 +44,10 @@ def send_queue(cluster: str, destination: str) -> str:
 
 def queue(name: str) -> Queue:
     """A quorum queue, declared by whoever first sends to it or hears from it."""
-    return Queue(name, Exchange(""), routing_key=name, durable=True, queue_arguments=_QUORUM)
+    exchange = Exchange("")  # type: ignore[no-untyped-call]
+    return Queue(  # type: ignore[no-untyped-call]
+        name, exchange, routing_key=name, durable=True, queue_arguments=_QUORUM
+    )
 
 
 def address(broker: Broker) -> str:

@@ -77,9 +77,10 @@ class Ringer:
                 connection = self._publish(connection, rings)
                 self._note(connected=True)
             except Exception as error:  # whatever a broker does, it costs nobody but this thread
-                connection = _closed(connection)
+                _close(connection)
+                connection = None
                 self._give_up(len(rings), error)
-        _closed(connection)
+        _close(connection)
 
     def _next(self) -> list[Ring] | None:
         """One ring of each queue that has any, so that none waits for another; None at the end."""
@@ -96,12 +97,12 @@ class Ringer:
                 self._send(connection, rings)
                 return connection
             except Exception:
-                _closed(connection)
+                _close(connection)
         connection = self._application().connection_for_write()
         try:
             self._send(connection, rings)
         except BaseException:
-            _closed(connection)
+            _close(connection)
             raise
         return connection
 
@@ -130,7 +131,7 @@ class Ringer:
         self.connected = connected
 
 
-def _closed(connection: Any) -> None:
+def _close(connection: Any) -> None:
     if connection is not None:
         with contextlib.suppress(Exception):
             connection.release()

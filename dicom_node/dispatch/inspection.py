@@ -38,7 +38,7 @@ def _is_ours(connection: Any, place: str, name: str) -> bool:
         return False
     try:
         with connection.channel() as channel:
-            queue(name)(channel).declare()  # what is there already with these properties is not touched
+            queue(name)(channel).declare()  # type: ignore[no-untyped-call]  # what is there already with these properties is not touched
     except PreconditionFailed as error:
         raise BrokerError(
             f"{place} has a queue {name} of another kind; delete it (nothing is lost), or choose another "

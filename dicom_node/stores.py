@@ -5,17 +5,20 @@ Everybody who needs one of them asks here, so that nobody else knows on how many
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
+from dicom_node import private
 from dicom_node.bells import Bells
 from dicom_node.blobs.asking import Bucket
 from dicom_node.blobs.directory import DirectoryStore
 from dicom_node.blobs.port import BlobStore, Guard
 from dicom_node.blobs.s3 import S3Store
 from dicom_node.blobs.shared import SharedStore
-from dicom_node.config import BlobKind, Blobs, Config, Storage
-from dicom_node.ledger import Ledger
+from dicom_node.config import BlobKind, Blobs, Cluster, Config, Storage
+from dicom_node.ledger import Ledger, address
 from dicom_node.processes import boot_id
 from dicom_node.spool import Spool, release_reserve
 
@@ -30,17 +33,35 @@ def open_ledger(
     existing : neither make nor change it, for whoever looks in from outside
     on_full : called when its disk is full; returns whether that made room. None gives the reserve back
 
-    Raises LedgerError.
+    Raises LedgerError; KeyFileError if there is no password to be had from the file that is to hold it.
     """
     storage = config.storage
-    if existing:
-        return Ledger(storage.ledger_path, existing=True)
-    return Ledger(storage.ledger_path, on_full=on_full or (lambda: release_reserve(storage.spool_dir)))
+    make_room = on_full or (lambda: release_reserve(storage.spool_dir))
+    if config.cluster is None:
+        return Ledger(storage.ledger_path, existing=existing, on_full=make_room)
+    database = config.cluster.database
+    return Ledger(
+        address(database.url, _password(database.password_file)),
+        existing=existing,
+        holder=holder(config.cluster),
+        pool=database.pool,
+    )
+
+
+def holder(cluster: Cluster) -> str:
+    """Under which name this machine leases: its own, with what it does, for two may share a host."""
+    return f"{socket.gethostname()}:{'+'.join(cluster.parts)}"
+
+
+def _password(path: Path | None) -> str | None:
+    remedy = "write the password into it, alone, and run chmod 600 on it"
+    return None if path is None else private.read_text(path, remedy).strip()
 
 
 def ledger_exists(config: Config) -> bool:
     """Whether a node was ever started with this configuration, so that there is a ledger to look into."""
-    return config.storage.ledger_path.exists()
+    # only the server knows of its own
+    return config.cluster is not None or config.storage.ledger_path.exists()
 
 
 def open_spool(config: Config, *, reserve_bytes: int | None = None) -> BlobStore:

@@ -40,6 +40,7 @@ Times are seconds since 1970-01-01 UTC.
 from __future__ import annotations
 
 from dicom_node.ledger.conversions import Conversions
+from dicom_node.ledger.dialects import address
 from dicom_node.ledger.figures import Counts, Figures, Queue
 from dicom_node.ledger.guards import Guards
 from dicom_node.ledger.instances import INTERRUPTED_LIMIT, LOST_LIMIT, Added, Waiting
@@ -72,6 +73,7 @@ __all__ = [
     "Queue",
     "Step",
     "Waiting",
+    "address",
 ]
 
 

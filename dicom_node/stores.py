@@ -19,7 +19,7 @@ from dicom_node.blobs.port import BlobStore, Guard
 from dicom_node.blobs.s3 import S3Store
 from dicom_node.blobs.shared import SharedStore
 from dicom_node.config import BlobKind, Blobs, Config, Storage
-from dicom_node.errors import ConfigError, KeyFileError, LedgerError
+from dicom_node.errors import ConfigError
 from dicom_node.ledger import Ledger, address
 from dicom_node.processes import boot_id
 from dicom_node.spool import Spool, release_reserve
@@ -35,7 +35,7 @@ def open_ledger(
     existing : neither make nor change it, for whoever looks in from outside
     on_full : called when its disk is full; returns whether that made room. None gives the reserve back
 
-    Raises LedgerError.
+    Raises LedgerError; KeyFileError if there is no password to be had from the file that is to hold it.
     """
     storage = config.storage
     make_room = on_full or (lambda: release_reserve(storage.spool_dir))
@@ -58,17 +58,13 @@ def holder(config: Config) -> str:
 
 
 def _password(path: Path | None) -> str | None:
-    """Raises LedgerError when the file cannot be used."""
-    if path is None:
-        return None
-    try:
-        return private.read_text(path, "write the password of the database into it, mode 0600").strip()
-    except KeyFileError as error:
-        raise LedgerError(f"the database cannot be opened: {error}") from error
+    remedy = "write the password into it, alone, and run chmod 600 on it"
+    return None if path is None else private.read_text(path, remedy).strip()
 
 
 def ledger_exists(config: Config) -> bool:
     """Whether a node was ever started with this configuration, so that there is a ledger to look into."""
+    # only the server knows of its own
     return config.cluster is not None or config.storage.ledger_path.exists()
 
 

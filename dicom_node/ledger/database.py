@@ -17,12 +17,20 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dicom_node.errors import LedgerCollision, LedgerError
 from dicom_node.ledger import tallies
-from dicom_node.ledger.dialects import READS, Place, dialect_of, scripts
+from dicom_node.ledger.dialects import READS, Lead, Place, dialect_of, scripts
 from dicom_node.ledger.schema import events, homes, migrate, require_present
+from dicom_node.ledger.statements import Statement
 from dicom_node.metrics import Reading
 
 #: how often a write that lost against another is tried, and how long it waits in between at most, seconds
 _TRIES, _PAUSE_S = 8, 0.05
+
+#: appends to the record of an instance; its values are `event_values`
+NOTE = Statement(
+    sa.insert(events).values(
+        {name: sa.bindparam(name) for name in ("at", "instance_id", "destination", "what", "reason")}
+    )
+)
 
 Asked = ParamSpec("Asked")
 Made = TypeVar("Made")
@@ -79,9 +87,13 @@ class Database:
         self._scripts = scripts(type(self._dialect))
         self._engine = self._dialect.engine()
         self._reader = self._engine.execution_options(**{READS: True})
-        self._insist(self._require_present if existing else self._migrate)
-        if not even_moved:
-            self._require_not_moved()
+        try:
+            self._insist(self._require_present if existing else self._migrate)
+            if not even_moved:
+                self._require_not_moved()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def place(self) -> str:
@@ -103,6 +115,16 @@ class Database:
         with self._refusals():
             self._dialect.tidy(self._engine)
         return False
+
+    @contextlib.contextmanager
+    def lead(self, name: str) -> Iterator[Lead]:
+        """Do within the block what one node at a time does, if the value is true; never waits.
+
+        It stays true until the connection to the server is lost: ask again before what must not be done
+        twice. A ledger that is a file has one node, which always leads.
+        """
+        with self._refusals(), self._dialect.lead(self._engine, name) as lead:
+            yield lead
 
     def count_soon(self, *readings: Reading) -> None:
         """Count what no row stands for; it is written with the next step that is, or by `settle`."""
@@ -151,7 +173,7 @@ class Database:
     ) -> None:
         """Append to the record of an instance; `destination` is empty unless it is about a delivery."""
         values = event_values(self._now(connection), instance_id, what, destination, reason)
-        connection.execute(sa.insert(events), values)
+        NOTE.run(connection, values)
 
     def _now(self, connection: sa.Connection) -> float:
         """The time by which leases end."""

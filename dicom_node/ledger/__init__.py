@@ -27,6 +27,7 @@ Rules that bind here:
     verdicts     what readers found, counted
     guards       what a shared store of objects has remembered
     retention    what may go
+    moving       into another ledger
     figures      what is counted
     recovery     what a start puts right
 
@@ -41,6 +42,7 @@ from dicom_node.ledger.conversions import Conversions
 from dicom_node.ledger.figures import Counts, Figures, Queue
 from dicom_node.ledger.guards import Guards
 from dicom_node.ledger.instances import INTERRUPTED_LIMIT, LOST_LIMIT, Added, Waiting
+from dicom_node.ledger.moving import Moving
 from dicom_node.ledger.operator import Operator
 from dicom_node.ledger.outages import Outages
 from dicom_node.ledger.promises import Promises
@@ -72,5 +74,7 @@ __all__ = [
 ]
 
 
-class Ledger(Recovery, Promises, Operator, View, Trail, Figures, Conversions, Outages, Verdicts, Guards):
+class Ledger(
+    Recovery, Promises, Operator, View, Trail, Figures, Conversions, Outages, Verdicts, Guards, Moving
+):
     """The jobs of a node, in a SQLite file, or of several, in PostgreSQL; see `database.Database`."""

@@ -18,9 +18,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from dicom_node.errors import LedgerCollision, LedgerError
 from dicom_node.ledger import tallies
 from dicom_node.ledger.dialects import READS, Place, dialect_of, scripts
-from dicom_node.ledger.schema import events, migrate, moved, require_present
+from dicom_node.ledger.schema import events, homes, migrate, require_present
 from dicom_node.metrics import Reading
 
+#: in place of a name: the rows of another ledger are on their way here, and nobody may work before all are there
+INCOMPLETE = "?"
 #: how often a write that lost against another is tried, and how long it waits in between at most, seconds
 _TRIES, _PAUSE_S = 8, 0.05
 
@@ -48,6 +50,7 @@ class Database:
     on_full : called when this machine's disk is full; returns whether that made room
     holder : the name under which a node of several leases, the same after a restart; else the machine's
     pool : connections to a database that are kept open
+    even_moved : also a ledger that was moved to another place, for whoever takes that back
 
     Raises
     ------
@@ -64,6 +67,7 @@ class Database:
         on_full: Callable[[], bool] = lambda: False,
         holder: str = "",
         pool: int = 8,
+        even_moved: bool = False,
     ) -> None:
         self._dialect = dialect_of(place, pool)
         self._holder = (holder or socket.gethostname()) if self._dialect.shared else ""
@@ -78,7 +82,13 @@ class Database:
         self._engine = self._dialect.engine()
         self._reader = self._engine.execution_options(**{READS: True})
         self._insist(self._require_present if existing else self._migrate)
-        self._require_not_moved()
+        if not even_moved:
+            self._require_not_moved()
+
+    @property
+    def place(self) -> str:
+        """Where it is, for whoever is told; without a secret."""
+        return str(self._dialect)
 
     def close(self) -> None:
         """Close every connection."""
@@ -116,8 +126,13 @@ class Database:
 
     def _require_not_moved(self) -> None:
         with self._reading() as connection:
-            place = connection.execute(sa.select(moved.c.place)).scalar()
-        if place is not None:
+            place = connection.execute(sa.select(homes.c.moved_to)).scalar_one()
+        if place == INCOMPLETE:
+            raise LedgerError(
+                f"the move of a node into the ledger {self._dialect} has not come to its end; give the same "
+                "`dicom-node cluster move` again, then start"
+            )
+        if place:
             raise LedgerError(
                 f"the ledger {self._dialect} was moved to {place}, and what came since is only there; start "
                 "the node with that cluster, or take the move back if it was never started there"

@@ -108,8 +108,19 @@ class Dialect(abc.ABC):
         """
 
     @abc.abstractmethod
-    def last_event(self, connection: sa.Connection) -> int:
-        """The highest number that was ever given to an event."""
+    def last_number(self, connection: sa.Connection, table: str) -> int:
+        """The highest number that was ever given to a row of a table whose rows are numbered."""
+
+    @abc.abstractmethod
+    def number_from(self, connection: sa.Connection, table: str, number: int) -> None:
+        """Never give this number, nor a lower one, to a row of the table."""
+
+    @abc.abstractmethod
+    def load(self, connection: sa.Connection, table: sa.Table, rows: Sequence[sa.Row[Any]]) -> None:
+        """Insert very many rows as they are, in the order of the table's columns."""
+
+    def take_time(self, connection: sa.Connection) -> None:  # noqa: B027 - most take what they need
+        """Let the statements of this transaction take as long as they need."""
 
     @abc.abstractmethod
     def settled_events(self, connection: sa.Connection) -> int | None:
@@ -284,9 +295,16 @@ class SQLite(Dialect):
         """Whoever writes is alone already."""
         return query
 
-    def last_event(self, connection: sa.Connection) -> int:
-        given = connection.exec_driver_sql("SELECT seq FROM sqlite_sequence WHERE name = 'events'").scalar()
-        return int(given or 0)
+    def last_number(self, connection: sa.Connection, table: str) -> int:
+        query = "SELECT seq FROM sqlite_sequence WHERE name = ?"
+        return int(connection.exec_driver_sql(query, (table,)).scalar() or 0)
+
+    def number_from(self, connection: sa.Connection, table: str, number: int) -> None:
+        connection.exec_driver_sql("DELETE FROM sqlite_sequence WHERE name = ?", (table,))
+        connection.exec_driver_sql("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", (table, number))
+
+    def load(self, connection: sa.Connection, table: sa.Table, rows: Sequence[sa.Row[Any]]) -> None:
+        connection.execute(sa.insert(table), [dict(row._mapping) for row in rows])
 
     def settled_events(self, _connection: sa.Connection) -> int | None:
         return None
@@ -543,8 +561,27 @@ class PostgreSQL(Dialect):
         # not FOR UPDATE: whoever only refers to a row, as an event does to its instance, need not wait
         return query.order_by(*order).with_for_update(key_share=True, skip_locked=skip, of=of)
 
-    def last_event(self, connection: sa.Connection) -> int:
-        return _last_given(connection)
+    def last_number(self, connection: sa.Connection, table: str) -> int:
+        # a sequence begins at 1; what it gives next is not what it gave
+        query = "SELECT coalesce(pg_sequence_last_value(%s::regclass), 0)"
+        return int(connection.exec_driver_sql(query, (f"{table}_id_seq",)).scalar_one())
+
+    def number_from(self, connection: sa.Connection, table: str, number: int) -> None:
+        if number:
+            connection.exec_driver_sql("SELECT setval(%s::regclass, %s)", (f"{table}_id_seq", number))
+
+    def load(self, connection: sa.Connection, table: sa.Table, rows: Sequence[sa.Row[Any]]) -> None:
+        columns = ", ".join(column.name for column in table.columns)
+        cursor: Any = connection.connection.cursor()
+        with cursor, cursor.copy(f"COPY {table.name} ({columns}) FROM STDIN") as copy:
+            for row in rows:
+                copy.write_row(row)
+
+    def take_time(self, connection: sa.Connection) -> None:
+        connection.exec_driver_sql(
+            "SELECT set_config('statement_timeout', '0', true),"
+            " set_config('idle_in_transaction_session_timeout', '0', true)"
+        )
 
     def settled_events(self, connection: sa.Connection) -> int | None:
         """Numbers are given out in one order and committed in another.
@@ -553,7 +590,7 @@ class PostgreSQL(Dialect):
         transaction has its own number before it gives one to an event; so once all that are older than this
         one have ended, no event up to the number that was given last can appear any more.
         """
-        last = _last_given(connection)
+        last = self.last_number(connection, "events")
         query = "SELECT pg_current_xact_id()::text, pg_snapshot_xmin(pg_current_snapshot())::text"
         mine, oldest = map(int, connection.exec_driver_sql(query).one())
         self._seen.append((last, mine))
@@ -604,11 +641,6 @@ def _begin_postgresql(connection: sa.Connection) -> None:
     except connection.dialect.loaded_dbapi.Error as error:
         connection.invalidate(error)
         raise _GoneError(error) from None
-
-
-def _last_given(connection: sa.Connection) -> int:
-    query = "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM events_id_seq"
-    return int(connection.exec_driver_sql(query).scalar_one())
 
 
 def _state_at_the_door(said: str) -> str:

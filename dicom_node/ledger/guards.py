@@ -11,7 +11,10 @@ from collections.abc import Iterable, Sequence
 import sqlalchemy as sa
 
 from dicom_node.ledger.database import Database, repeated
-from dicom_node.ledger.schema import blob_guards, homes
+from dicom_node.ledger.schema import blob_guards, floor, homes, lowest
+
+#: a schema that no program knows
+NOBODY = 1_000_000
 
 _g, _h = blob_guards.c, homes.c
 #: both databases know these forms; a name at a time, so that one that is somebody else's is told
@@ -69,7 +72,7 @@ class Guards(Database):
             return str(connection.execute(sa.select(_h.store)).scalar_one())
 
     def moved_to(self) -> str:
-        """The cluster that the rows of this ledger were moved to, or are on their way to; empty if they stay."""
+        """The cluster that its rows were moved to, or are on their way to; empty if they stay."""
         with self._reading() as connection:
             return str(connection.execute(sa.select(_h.moved_to)).scalar_one())
 
@@ -78,3 +81,6 @@ class Guards(Database):
         """Remember that the rows are another ledger's, or have not all come; an empty name takes it back."""
         with self._writing() as connection:
             connection.execute(sa.update(homes).values(moved_to=cluster))
+            # programs that know nothing of moves look at the floor before they go on with this file
+            lowest_schema = NOBODY if cluster else lowest(self._scripts)
+            connection.execute(sa.update(floor).values(schema=lowest_schema))

@@ -221,9 +221,6 @@ homes = sa.Table(
     sa.Column("moved_to", sa.Text),
 )
 
-# at most one row, in a ledger that has been copied to another place
-moved = sa.Table("moved", METADATA, sa.Column("place", sa.Text), sa.Column("at", sa.Float))
-
 floor = sa.Table("floor", METADATA, sa.Column("schema", sa.Integer))
 
 _i, _d = instances.c, deliveries.c

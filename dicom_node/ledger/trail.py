@@ -70,7 +70,7 @@ class Trail(Database):
         """The number of the latest step, be it forgotten since; 0 before the first."""
         with self._reading() as connection:
             kept = connection.execute(sa.select(sa.func.max(_e.id))).scalar() or 0
-            return max(int(kept), self._dialect.last_event(connection))
+            return max(int(kept), self._dialect.last_number(connection, "events"))
 
 
 def _step(row: Row) -> Step:

@@ -7,7 +7,3 @@ ALTER TABLE deliveries ADD COLUMN holder TEXT NOT NULL DEFAULT '';
 ALTER TABLE asks ADD COLUMN holder TEXT NOT NULL DEFAULT '';
 -- the node whose run it is
 ALTER TABLE runs ADD COLUMN holder TEXT NOT NULL DEFAULT '';
-
--- Where the rows of this ledger went, if they were copied to another place: nothing may be added here since. The
--- floor is raised with it, so that no older program goes on with this file either.
-CREATE TABLE moved (place TEXT NOT NULL, at REAL NOT NULL);

@@ -1,6 +1,6 @@
--- floor: 7
+-- floor: 8
 -- Rules for this folder: as for SQLite's, in the folder above, whose numbers these files share; this one makes
--- what the first seven there add up to. Text is ordered by its bytes, as SQLite orders it.
+-- what the first eight there add up to. Text is ordered by its bytes, as SQLite orders it.
 --
 -- What is counted has a row for each connection that counts (`shard`, see `dialects.PostgreSQL`): one row for all
 -- would make every transaction wait for the one before. Whoever reads sums up.
@@ -9,9 +9,21 @@ CREATE TABLE schema_version (version INTEGER NOT NULL);
 INSERT INTO schema_version (version) VALUES (0);
 
 CREATE TABLE floor (schema INTEGER NOT NULL);
-INSERT INTO floor (schema) VALUES (7);
+INSERT INTO floor (schema) VALUES (8);
 
-CREATE TABLE moved (place TEXT NOT NULL, at DOUBLE PRECISION NOT NULL);
+CREATE TABLE homes (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    store TEXT NOT NULL,
+    moved_to TEXT NOT NULL
+);
+INSERT INTO homes VALUES (1, '', '');
+
+CREATE TABLE blob_guards (
+    blob TEXT COLLATE "C" PRIMARY KEY,
+    doomed INTEGER NOT NULL,
+    until DOUBLE PRECISION NOT NULL
+);
+CREATE INDEX blob_guards_until ON blob_guards (until);
 
 -- One row: this database; and one for each node that ran on it.
 CREATE TABLE runs (

@@ -129,7 +129,7 @@ class DirectoryStore(SharedStore):
             again.rename(final)
             sync_folder(final.parent)
 
-    def _is_whole(self, name: str, size: int) -> bool:
+    def holds(self, name: str, size: int) -> bool:
         seen = self.look(name)
         return seen is not None and seen.size == size and self._digest(name) == name
 

@@ -21,7 +21,7 @@ from dicom_node.ledger.dialects import READS, Place, dialect_of, scripts
 from dicom_node.ledger.schema import events, homes, migrate, require_present
 from dicom_node.metrics import Reading
 
-#: in place of a name: the rows of another ledger are on their way here, and nobody may work before all are there
+#: in place of a name: rows of another ledger are on their way here, and nobody works before all have come
 INCOMPLETE = "?"
 #: how often a write that lost against another is tried, and how long it waits in between at most, seconds
 _TRIES, _PAUSE_S = 8, 0.05

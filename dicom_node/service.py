@@ -144,6 +144,7 @@ class Service:
             self.spool,
             self.ledger,
             on_arrival=lambda: self._bells.ring_work(),
+            on_queued=lambda destination: self._bells.ring_sends(destination),
             auditor=self.auditor,
             services=desk_handlers(lambda: self.committer.desk),
         )

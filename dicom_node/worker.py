@@ -33,7 +33,7 @@ from dicom_node.blobs.port import BlobStore
 from dicom_node.config import Config, Networks, Role, Route
 from dicom_node.errors import BlobsUnavailable, NodeError, SpoolFull, StaleLease
 from dicom_node.insist import insist
-from dicom_node.jobs import Outcome, Work, failed, passed
+from dicom_node.jobs import PASSED, Outcome, Work, failed, passed
 from dicom_node.keys import FileKeyRing, PresentRing
 from dicom_node.ledger import Ledger
 from dicom_node.measuring import Measured, measured
@@ -111,7 +111,7 @@ class _Keyed:
 
 
 def _pass_on(_config: Config, route: Route, _spool: BlobStore, _draws: _Draws) -> Processor:
-    return lambda work: passed(work, route, "passed")
+    return lambda work: passed(work, route, PASSED)
 
 
 def _protect(config: Config, route: Route, spool: BlobStore, draws: _Draws) -> Processor:

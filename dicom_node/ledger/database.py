@@ -19,12 +19,20 @@ from dicom_node.errors import LedgerCollision, LedgerError
 from dicom_node.ledger import tallies
 from dicom_node.ledger.dialects import READS, Place, dialect_of, scripts
 from dicom_node.ledger.schema import events, homes, migrate, require_present
+from dicom_node.ledger.statements import Statement
 from dicom_node.metrics import Reading
 
 #: in place of a name: rows of another ledger are on their way here, and nobody works before all have come
 INCOMPLETE = "?"
 #: how often a write that lost against another is tried, and how long it waits in between at most, seconds
 _TRIES, _PAUSE_S = 8, 0.05
+
+#: appends to the record of an instance; its values are `event_values`
+NOTE = Statement(
+    sa.insert(events).values(
+        {name: sa.bindparam(name) for name in ("at", "instance_id", "destination", "what", "reason")}
+    )
+)
 
 Asked = ParamSpec("Asked")
 Made = TypeVar("Made")
@@ -158,7 +166,7 @@ class Database:
     ) -> None:
         """Append to the record of an instance; `destination` is empty unless it is about a delivery."""
         values = event_values(self._now(connection), instance_id, what, destination, reason)
-        connection.execute(sa.insert(events), values)
+        NOTE.run(connection, values)
 
     def _now(self, connection: sa.Connection) -> float:
         """The time by which leases end."""

@@ -155,7 +155,7 @@ def test_many_processes_put_the_same(kind: str, make: Callable[..., Made]) -> No
     how = make(kind)
     content = os.urandom(100_000)
     processes = [
-        _SPAWN.Process(target=bring_to, args=(how, f"machine{number % 2}", content, 20))
+        _SPAWN.Process(target=bring_to, args=(how, f"machine{number % 2}", content, 10))
         for number in range(3)
     ]
     for process in processes:

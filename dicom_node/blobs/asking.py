@@ -16,9 +16,9 @@ from typing import Any
 from dicom_node import private
 from dicom_node.errors import BlobsUnavailable, ConfigError, KeyFileError
 
-#: seconds for a connection, and for every answer
-_CONNECT_S, _READ_S = 5.0, 60.0
-_TRIES = 4
+#: seconds for a connection, and for every answer; a sender waits meanwhile, so they are few
+_CONNECT_S, _READ_S = 5.0, 20.0
+_TRIES = 3
 _CONNECTIONS = 32
 _ABSENT = frozenset({"404", "NoSuchKey", "NotFound"})
 _TAKEN = frozenset({"PreconditionFailed", "412"})

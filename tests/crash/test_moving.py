@@ -82,7 +82,7 @@ def killed_until_done(old: Node, new: Node, *, rng: random.Random) -> tuple[int,
         process = command(old, new)
         try:
             # how long it takes depends on the machine: some kills meet its start, some its work
-            out, complaint = process.communicate(timeout=rng.uniform(0.8, 1.0) * 1.35**kills)
+            out, complaint = process.communicate(timeout=rng.uniform(1.6, 2.0) * 1.5**kills)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()

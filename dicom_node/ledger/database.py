@@ -22,6 +22,8 @@ from dicom_node.ledger.schema import events, homes, migrate, require_present
 from dicom_node.ledger.statements import Statement
 from dicom_node.metrics import Reading
 
+#: in place of a name: rows of another ledger are on their way here, and nobody works before all have come
+INCOMPLETE = "?"
 #: how often a write that lost against another is tried, and how long it waits in between at most, seconds
 _TRIES, _PAUSE_S = 8, 0.05
 
@@ -147,6 +149,11 @@ class Database:
     def _require_not_moved(self) -> None:
         with self._reading() as connection:
             place = connection.execute(sa.select(homes.c.moved_to)).scalar_one()
+        if place == INCOMPLETE:
+            raise LedgerError(
+                f"the move of a node into the ledger {self._dialect} has not come to its end; give the same "
+                "`dicom-node cluster move` again, then start"
+            )
         if place:
             raise LedgerError(
                 f"the ledger {self._dialect} was moved to {place}, and what came since is only there; start "

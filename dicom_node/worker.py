@@ -29,15 +29,15 @@ from typing import TYPE_CHECKING
 from blessmark.errors import WatermarkError
 from dicom_node import log, private
 from dicom_node.bells import Bells
+from dicom_node.blobs.port import BlobStore
 from dicom_node.config import Config, Networks, Role, Route
-from dicom_node.errors import NodeError, SpoolFull, StaleLease
+from dicom_node.errors import BlobsUnavailable, NodeError, SpoolFull, StaleLease
 from dicom_node.insist import insist
-from dicom_node.jobs import Outcome, Work, failed, passed
+from dicom_node.jobs import PASSED, Outcome, Work, failed, passed
 from dicom_node.keys import FileKeyRing, PresentRing
 from dicom_node.ledger import Ledger
 from dicom_node.measuring import Measured, measured
-from dicom_node.metrics import PROCESSED, UNPROTECTED, NetworkRun, Reading
-from dicom_node.spool import Spool
+from dicom_node.metrics import PROCESSED, RINGS_LOST, UNPROTECTED, NetworkRun, Reading
 from dicom_node.stores import open_ledger, open_spool
 
 if TYPE_CHECKING:
@@ -110,11 +110,11 @@ class _Keyed:
         return self._processor(work)
 
 
-def _pass_on(_config: Config, route: Route, _spool: Spool, _draws: _Draws) -> Processor:
-    return lambda work: passed(work, route, "passed")
+def _pass_on(_config: Config, route: Route, _spool: BlobStore, _draws: _Draws) -> Processor:
+    return lambda work: passed(work, route, PASSED)
 
 
-def _protect(config: Config, route: Route, spool: Spool, draws: _Draws) -> Processor:
+def _protect(config: Config, route: Route, spool: BlobStore, draws: _Draws) -> Processor:
     from dicom_node import protect, signers
 
     signs = config.signs(route) and config.keys.signing is not None
@@ -122,19 +122,19 @@ def _protect(config: Config, route: Route, spool: Spool, draws: _Draws) -> Proce
     return _Keyed(config, lambda ring: protect.Protector(config, route, ring, spool, draws, signer))
 
 
-def _recover(config: Config, route: Route, spool: Spool, draws: _Draws) -> Processor:
+def _recover(config: Config, route: Route, spool: BlobStore, draws: _Draws) -> Processor:
     from dicom_node import review
 
     return _Keyed(config, lambda ring: review.Recoverer(config, route, ring, spool, draws))
 
 
-def _verify(config: Config, route: Route, spool: Spool, draws: _Draws) -> Processor:
+def _verify(config: Config, route: Route, spool: BlobStore, draws: _Draws) -> Processor:
     from dicom_node import review
 
     return _Keyed(config, lambda ring: review.Verifier(config, route, ring, spool, draws))
 
 
-_ROLES: Mapping[Role, Callable[[Config, Route, Spool, _Draws], Processor]] = {
+_ROLES: Mapping[Role, Callable[[Config, Route, BlobStore, _Draws], Processor]] = {
     Role.PASS: _pass_on,
     Role.PROTECT: _protect,
     Role.RECOVER: _recover,
@@ -166,6 +166,11 @@ class Worker:
         self._ledger = ledger
         self._bells = bells
         self._process = process
+
+    def stop(self) -> None:
+        """Have it end after the instance in hand; from any thread."""
+        self.stopping.set()
+        self._bells.rouse_work()
 
     def run(self) -> None:
         """Work until told to stop; a ledger that refuses is asked again later."""
@@ -292,8 +297,8 @@ def _level(outcome: Outcome, error: Exception | None) -> int:
 
 
 def _may_pass(error: Exception | None, attempts: int) -> bool:
-    """Whether to try an instance again; a full disk says nothing against it, however long it is full."""
-    if isinstance(error, SpoolFull):
+    """Whether to try an instance again; a full disk or a store that is away says nothing against it."""
+    if isinstance(error, SpoolFull | BlobsUnavailable):
         return True
     return isinstance(error, NodeError) and error.retryable and attempts < PATIENCE
 
@@ -336,16 +341,19 @@ def _work(order: Order, lifeline: Connection) -> None:
     ledger = open_ledger(order.config)
     process = order.factory(order.config, lifeline.send)
     lifeline.send(_READY)
+    order.bells.tell_lost(lambda count: ledger.count_soon(Reading(RINGS_LOST, (), count)))
+    order.bells.hear_work()
     worker = Worker(order.name, order.config, ledger, order.bells, process)
     threading.Thread(target=_listen, args=(lifeline, worker), name="lifeline", daemon=True).start()
     worker.run()
+    order.bells.close()
     ledger.close()
 
 
 def _listen(lifeline: Connection, worker: Worker) -> None:
     with contextlib.suppress(EOFError, OSError):
         lifeline.recv()
-    worker.stopping.set()
+    worker.stop()
 
 
 @dataclass(slots=True)
@@ -438,7 +446,7 @@ class Workers:
         for slot in self._slots:
             if slot.lifeline is not None:
                 slot.lifeline.close()
-            self._bells.ring_work()
+            self._bells.rouse_work()
         deadline = time.monotonic() + drain_s
         for slot in self._slots:
             if slot.process is not None:

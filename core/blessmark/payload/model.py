@@ -266,7 +266,7 @@ def _read(state: _State, length: int, message: npt.NDArray[np.uint32]) -> int:
     while length < len(state.history):
         _expect(state, length)
         slot = _divide(message, state.sums[-1])
-        symbol = np.searchsorted(state.sums, slot, side="right")
+        symbol = int(np.searchsorted(state.sums, slot, side="right"))
         below = state.sums[symbol - 1] if symbol else 0
         _multiply(message, state.sums[symbol] - below, slot - below)
         _append(state, length, symbol)
@@ -281,7 +281,7 @@ def _divide(message: npt.NDArray[np.uint32], divisor: int) -> int:
     """Divide the integer in place; returns the rest."""
     rest = 0
     for i in range(len(message) - 1, -1, -1):
-        part = (rest << 32) | np.int64(message[i])
+        part = (rest << 32) | int(message[i])
         message[i] = part // divisor
         rest = part % divisor
     return rest
@@ -291,7 +291,7 @@ def _divide(message: npt.NDArray[np.uint32], divisor: int) -> int:
 def _multiply(message: npt.NDArray[np.uint32], factor: int, carry: int) -> None:
     """Multiply the integer in place and add `carry`; no more words are needed than before dividing it."""
     for i in range(len(message)):
-        part = np.int64(message[i]) * factor + carry
+        part = int(message[i]) * factor + carry
         message[i] = part & 0xFFFFFFFF
         carry = part >> 32
 
@@ -301,7 +301,7 @@ class _Model:
 
     def __init__(self) -> None:
         fresh = _fresh()
-        self._state = _State(*(array.copy() for array in fresh[:-1]), fresh.own)
+        self._state = _State._make([*(array.copy() for array in fresh[:-1]), fresh.own])
         self._length = fresh.own
 
     def append(self, symbols: Sequence[int]) -> None:

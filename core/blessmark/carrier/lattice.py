@@ -25,6 +25,11 @@ WordArray = npt.NDArray[np.uint32]
 IndexArray = npt.NDArray[np.int64]
 BitArray = npt.NDArray[np.uint8]
 
+#: of so many sort keys all bits but the lowest 18 tell nearly all apart: 16 of the keyed word are left
+_FEW, _LOW_BITS = 8192, 18
+
+_NO_LIMIT = 1 << 62
+
 #: `Bands.down` when only the upper side is used
 NO_DOWN = 127
 
@@ -133,14 +138,6 @@ def fits(
     return int(end), int(cost), int(k_up), int(k_down)
 
 
-def costs(
-    values: IntArray, predicted: IntArray, bounds: tuple[int, int], bands: Bands, lengths: IndexArray
-) -> IndexArray:
-    """Twice the expected sum of squared changes for each of the ascending `lengths` in bits, else -1."""
-    result: IndexArray = _costs(values, predicted, *bounds, *_numbers(bands), lengths)
-    return result
-
-
 def insert_all(
     samples: IntArray,
     table: SiteTable,
@@ -187,7 +184,7 @@ def cheapest(
 ) -> IndexArray:
     """int64 [windows, lengths]: the row of `bands` under which so many bits cost least, -1 where none fit.
 
-    `values` are those of all sites of `table`; of equal costs the first row's is taken, as in `costs`.
+    `values` are those of all sites of `table`; of equal costs the first row's is taken.
     """
     best: IndexArray = _cheapest(values, table.every.predicted, table.starts, *bounds, bands, lengths)
     return best
@@ -198,7 +195,7 @@ def insert(
 ) -> int:
     """Put `bits` on the sites from `start` on, changing `values` in place; returns the site after the last.
 
-    The caller has made sure by `fits` or `costs` that they fit; -1 says that they did not.
+    The caller has made sure by `fits` or `cheapest` that they fit; -1 says that they did not.
     """
     return int(_insert(values, predicted, *bounds, *_numbers(bands), start, bits))
 
@@ -397,18 +394,21 @@ def _scan_window(
 def _sort(keys: npt.NDArray[np.uint64], order: IntArray, count: int) -> int:
     """Sort the first `count` of `keys[0]`; `order[side]` then tells which came to each place.
 
-    Returns the side. Equal keys keep their order (radix sort, a byte at a time from the lowest; bytes that
-    all keys share are passed over).
+    Returns the side. Equal keys keep their order. A radix sort, a byte at a time; of few keys hardly two are
+    alike but for the lowest bits, so that insertion does what is left of these.
     """
     side, counts = 0, np.empty(257, np.int64)
+    greatest = np.uint64(0)
     for i in range(count):
         order[0, i] = i
-    for shift in range(0, 64, 8):
+        greatest = max(greatest, keys[0, i])
+    first = _LOW_BITS if count <= _FEW else 0
+    for shift in range(first, 64, 8):
+        if greatest >> np.uint64(shift) == 0:
+            break
         counts[:] = 0
         for i in range(count):
             counts[1 + ((keys[side, i] >> np.uint64(shift)) & np.uint64(255))] += 1
-        if count == 0 or counts[1 + ((keys[side, 0] >> np.uint64(shift)) & np.uint64(255))] == count:
-            continue
         for byte in range(256):
             counts[byte + 1] += counts[byte]
         for i in range(count):
@@ -417,7 +417,20 @@ def _sort(keys: npt.NDArray[np.uint64], order: IntArray, count: int) -> int:
             order[1 - side, counts[byte]] = order[side, i]
             counts[byte] += 1
         side = 1 - side
+    if first > 0:
+        _insert_sorted(keys[side], order[side], count)
     return side
+
+
+@compiled
+def _insert_sorted(keys: npt.NDArray[np.uint64], order: IntArray, count: int) -> None:
+    """Insertion sort, for what is nearly in order; equal keys keep their order."""
+    for i in range(1, count):
+        key, came, to = keys[i], order[i], i
+        while to > 0 and keys[to - 1] > key:
+            keys[to], order[to] = keys[to - 1], order[to - 1]
+            to -= 1
+        keys[to], order[to] = key, came
 
 
 @compiled
@@ -501,14 +514,19 @@ def _costs(
     z_up: int,
     z_down: int,
     lengths: IndexArray,
+    limit: int,
 ) -> IndexArray:
+    """Twice the expected sum of squared changes for each of the ascending `lengths` in bits, else -1.
+
+    Nothing is said of lengths that cost `limit` or more.
+    """
     result = np.full(lengths.size, -1, np.int64)
     cost, found, reached = 0, 0, 0
     for i in range(values.size):
         sign, k, z = _side(values[i], predicted[i], lo, hi, up, down, expansion, z_up, z_down)
         if sign == 0 or k >= z + expansion:
             continue
-        if k >= z:
+        if k >= z or cost >= limit:
             break
         if k >= expansion:
             cost += 2 * expansion * expansion
@@ -626,12 +644,15 @@ def _cheapest(
     least = np.empty(len(lengths), np.int64)
     for w in range(len(starts) - 1):
         here, there = values[starts[w] : starts[w + 1]], predicted[starts[w] : starts[w + 1]]
-        if here.size < lengths[0]:
+        possible = lengths[: np.searchsorted(lengths, here.size, side="right")]
+        if possible.size == 0:
             continue
         for b in range(len(bands)):
             up, down, expansion, z_up, z_down = bands[b]
-            found = _costs(here, there, lo, hi, up, down, expansion, z_up, z_down, lengths)
-            for size in range(len(lengths)):
+            settled = best[w, possible.size - 1] >= 0  # as is every shorter length, and costs grow with it
+            limit = least[possible.size - 1] if settled else _NO_LIMIT
+            found = _costs(here, there, lo, hi, up, down, expansion, z_up, z_down, possible, limit)
+            for size in range(possible.size):
                 if found[size] >= 0 and (best[w, size] < 0 or found[size] < least[size]):
                     best[w, size], least[size] = b, found[size]
     return best

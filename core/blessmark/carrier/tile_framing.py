@@ -232,7 +232,7 @@ class Reader:
         self._masks: npt.NDArray[np.uint8] | None = None
         self._words: npt.NDArray[np.uint32] | None = None
         self._tried: set[tuple[int, bytes]] = set()
-        self._order = list(range(len(_TRIALS)))
+        self._order, self._sizes = list(range(len(_TRIALS))), list(range(len(_SIZES)))
 
     def read(self, roi: BoolArray, *, patience: int | None = None) -> None:
         """Look for packets in every tile of `roi` that has not given one yet.
@@ -245,14 +245,15 @@ class Reader:
         claimed = np.zeros((len(openings), _MOST_CLAIMED + 1), np.bool_)
         for row, opening in enumerate(openings):
             claimed[row, opening.claims] = True
-        tries = 0
+        tries, unread = 0, len(openings)
         for needed in _by_claims(claimed, self._known()):
             for row in np.flatnonzero(claimed[:, needed]).tolist():
                 if self._read_packet(openings[row], needed):
                     claimed[row] = False
+                    unread -= 1
                 else:
                     tries += 1
-            if patience is not None and tries >= patience:
+            if unread == 0 or (patience is not None and tries >= patience):
                 break
         self._forget_order()
 
@@ -343,12 +344,28 @@ class Reader:
         for trial in [trial for trial in self._order if opening.claims[trial] == needed]:
             predicted = opening.sites.predicted
             taken = take(opening.values, predicted, self._frame.bounds, _TRIALS[trial], _LENGTHS)
-            authentic = _authenticated(opening, taken, self._tile_masks()[opening.tile])
+            authentic = self._authenticated(opening, taken)
             if authentic is not None:
-                self._order.insert(0, self._order.pop(self._order.index(trial)))
+                _to_front(self._order, trial)
                 self._keep(opening, *authentic)
                 return True
         return False
+
+    def _authenticated(
+        self, opening: _Opening, taken: Taken
+    ) -> tuple[IntArray, npt.NDArray[np.uint8]] | None:
+        """(restored site values, packet head) of the one packet length whose MAC is right."""
+        before, after = (values.astype("<u2").tobytes() for values in (taken.restored, opening.values))
+        mask, ends = self._tile_masks()[opening.tile, : taken.content.size], taken.ends.tolist()
+        packet = (taken.content ^ mask).tobytes()
+        for size in [size for size in self._sizes if ends[size] > 0]:
+            end, length = ends[size], _SIZES[size]
+            head, tag = packet[: length - V1.mac_bytes], packet[length - V1.mac_bytes : length]
+            if opening.macs.tag(opening.place, head, before[: 2 * end], after[2 * end :]) == tag:
+                _to_front(self._sizes, size)
+                restored = np.concatenate([taken.restored[:end], opening.values[end:]])
+                return restored, np.frombuffer(head, np.uint8)
+        return None
 
     def _keep(self, opening: _Opening, values: IntArray, head: npt.NDArray[np.uint8]) -> None:
         if not self.packets:
@@ -372,6 +389,11 @@ class _Opening:
     values: IntArray
     claims: list[int]
     macs: _Macs
+
+
+def _to_front(order: list[int], found: int) -> None:
+    """What was right for one tile is tried first for the next."""
+    order.insert(0, order.pop(order.index(found)))
 
 
 def _by_claims(claimed: BoolArray, known: list[int]) -> list[int]:
@@ -529,22 +551,6 @@ def _block_darkness(view: IntArray, top: int, left: int, bottom: int, right: int
     padded = np.pad(highest, 1, constant_values=low)
     around = np.lib.stride_tricks.sliding_window_view(padded, (3, 3)).max(axis=(2, 3))
     return np.asarray(around[top - first : bottom - first, left - west : right - west])
-
-
-def _authenticated(
-    opening: _Opening, taken: Taken, mask: npt.NDArray[np.uint8]
-) -> tuple[IntArray, npt.NDArray[np.uint8]] | None:
-    """(restored site values, packet head) of the one packet length whose MAC is right."""
-    before, after = (values.astype("<u2").tobytes() for values in (taken.restored, opening.values))
-    packet = (taken.content ^ mask[: taken.content.size]).tobytes()
-    for end, size in zip(taken.ends.tolist(), _SIZES, strict=True):
-        if end == 0:
-            return None
-        head, tag = packet[: size - V1.mac_bytes], packet[size - V1.mac_bytes : size]
-        if opening.macs.tag(opening.place, head, before[: 2 * end], after[2 * end :]) == tag:
-            restored = np.concatenate([taken.restored[:end], opening.values[end:]])
-            return restored, np.frombuffer(head, np.uint8)
-    return None
 
 
 def _by_frequency(values: list[int]) -> list[int]:

@@ -357,9 +357,8 @@ class Encoder:
 
     def text(self, kind: int, value: bytes) -> None:
         """Bytes, as the model expects them or, where that is shorter, 8 bits each."""
-        symbols = [*(1 + byte for byte in value), _END]
         self._model.append([_SYMBOLS + kind])
-        steps = self._model.spell(symbols)
+        steps = self._model.spell([*(1 + byte for byte in value), _END])
         expected = not _longer(steps, len(value) + 1)
         self.choice(int(not expected), _EXPECTED_WEIGHTS)
         if expected:

@@ -184,7 +184,8 @@ def cheapest(
 ) -> IndexArray:
     """int64 [windows, lengths]: the row of `bands` under which so many bits cost least, -1 where none fit.
 
-    `values` are those of all sites of `table`; of equal costs the first row's is taken.
+    `values` are those of all sites of `table`; of equal costs the first row's is taken. The
+    bands differ in T and in Z alone, which is the same on both sides.
     """
     best: IndexArray = _cheapest(values, table.every.predicted, table.starts, *bounds, bands, lengths)
     return best
@@ -503,28 +504,37 @@ def _fits(
 
 
 @compiled
+def _reach(
+    values: IntArray, predicted: IntArray, lo: int, hi: int, up: int, down: int
+) -> tuple[IntArray, IntArray]:
+    """k of every site, and the greatest Z + T with which it takes part (`_side`, solved for Z + T)."""
+    steps, rooms = np.empty(values.size, np.int32), np.zeros(values.size, np.int32)
+    for i in range(values.size):
+        p, e = predicted[i], values[i] - predicted[i]
+        if e >= up:
+            steps[i] = e - up
+            if p + up >= lo:
+                rooms[i] = hi - p - up + 1
+        elif down != NO_DOWN and e <= down:
+            steps[i] = down - e
+            if p + down <= hi:
+                rooms[i] = p + down - lo + 1
+    return steps, rooms
+
+
+@compiled
 def _costs(
-    values: IntArray,
-    predicted: IntArray,
-    lo: int,
-    hi: int,
-    up: int,
-    down: int,
-    expansion: int,
-    z_up: int,
-    z_down: int,
-    lengths: IndexArray,
-    limit: int,
+    steps: IntArray, rooms: IntArray, expansion: int, z: int, lengths: IndexArray, limit: int
 ) -> IndexArray:
     """Twice the expected sum of squared changes for each of the ascending `lengths` in bits, else -1.
 
-    Nothing is said of lengths that cost `limit` or more.
+    `steps` and `rooms` are from `_reach`. Nothing is said of lengths that cost `limit` or more.
     """
     result = np.full(lengths.size, -1, np.int64)
     cost, found, reached = 0, 0, 0
-    for i in range(values.size):
-        sign, k, z = _side(values[i], predicted[i], lo, hi, up, down, expansion, z_up, z_down)
-        if sign == 0 or k >= z + expansion:
+    for i in range(steps.size):
+        k = steps[i]
+        if rooms[i] < z + expansion or k >= z + expansion:
             continue
         if k >= z or cost >= limit:
             break
@@ -645,13 +655,13 @@ def _cheapest(
     for w in range(len(starts) - 1):
         here, there = values[starts[w] : starts[w + 1]], predicted[starts[w] : starts[w + 1]]
         possible = lengths[: np.searchsorted(lengths, here.size, side="right")]
-        if possible.size == 0:
+        if possible.size == 0 or len(bands) == 0:
             continue
+        steps, rooms = _reach(here, there, lo, hi, bands[0, 0], bands[0, 1])
         for b in range(len(bands)):
-            up, down, expansion, z_up, z_down = bands[b]
             settled = best[w, possible.size - 1] >= 0  # as is every shorter length, and costs grow with it
             limit = least[possible.size - 1] if settled else _NO_LIMIT
-            found = _costs(here, there, lo, hi, up, down, expansion, z_up, z_down, possible, limit)
+            found = _costs(steps, rooms, bands[b, 2], bands[b, 3], possible, limit)
             for size in range(possible.size):
                 if found[size] >= 0 and (best[w, size] < 0 or found[size] < least[size]):
                     best[w, size], least[size] = b, found[size]

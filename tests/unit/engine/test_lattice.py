@@ -38,7 +38,8 @@ def costs(
     values: np.ndarray, predicted: np.ndarray, bounds: tuple[int, int], bands: Bands, lengths: np.ndarray
 ) -> np.ndarray:
     """What `cheapest` compares."""
-    return lattice._costs(values, predicted, *bounds, *lattice._numbers(bands), lengths, 1 << 62)
+    reach = lattice._reach(values, predicted, *bounds, bands.up, bands.down)
+    return lattice._costs(*reach, bands.expansion, bands.z_up, lengths, 1 << 62)
 
 
 def marked(bands: Bands, bits: list[int], *errors: int, bounds: tuple[int, int] = BOUNDS) -> list[int]:

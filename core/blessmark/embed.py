@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
 from blessmark.carrier import global_framing, tile_framing
 from blessmark.errors import CapacityError, WatermarkError
 from blessmark.extract import read as read_back
-from blessmark.fidelity import psnr_db
+from blessmark.fidelity import psnr_of
+from blessmark.jit import compiled
 from blessmark.payload import crypto, record
-from blessmark.roi import block_map, pixel_mask, roi_share
+from blessmark.roi import block_map, roi_share
 from blessmark.types import (
     About,
     BoolArray,
@@ -30,6 +33,7 @@ from blessmark.types import (
     Segmenter,
     SiteKey,
     Tier,
+    View,
 )
 from blessmark.view import invariant_view
 
@@ -61,17 +65,17 @@ def embed(
     key = ring.current
     keys = crypto.derive(key)
     full = describe(frame, about, segmenter, keys)
-    rungs = [_Rung(frame, segmenter, keys, *step, max_change) for step in LADDER if step[0] in framings]
+    grounds = {lattice: _Ground(frame, segmenter, lattice, max_change) for lattice in Lattice}
+    rungs = [_Rung(grounds[lattice], keys, framing) for framing, lattice in LADDER if framing in framings]
     for tier in Tier:
-        messages = [
-            (sent, crypto.seal_message(keys, record.encode(sent), crypto.context(frame)))
-            for sent in _with_and_without_digests(record.reduce(full, tier))
+        letters = [
+            _Letter(sent, keys, frame) for sent in _with_and_without_digests(record.reduce(full, tier))
         ]
         for rung, resilient in itertools.product(rungs, (True, False)):
-            for sent, message in messages:
-                marked = rung.place(message, resilient)
+            for letter in letters:
+                marked = rung.place(letter.message, resilient)
                 if marked is not None:
-                    return _release(frame, frame.with_samples(marked), rung, segmenter, key, sent, message)
+                    return _release(frame.with_samples(marked), rung, key, letter)
     raise CapacityError(
         f"frame {frame.number}: {sum(r.usable for r in rungs)} of {len(rungs)} framings have usable pixels "
         "outside the region of interest, none has room for the seal"
@@ -105,56 +109,91 @@ def describe(frame: Frame, about: About, segmenter: Segmenter, keys: crypto.Deri
     )
 
 
-def allowed_change(frame: Frame, lattice: Lattice) -> int:
-    """1 % of the range present in the invariant view, padding apart; at least 1."""
-    view = invariant_view(frame, lattice).samples
-    if frame.padding is not None:
-        low, high = frame.padding
-        view = view[(view < low) | (view > high)]
-    if view.size == 0:
-        return 1
-    return max(1, (int(view.max()) - int(view.min())) // 100)
+def allowed_change(frame: Frame, lattice: Lattice, view: View | None = None) -> int:
+    """1 % of the range present in the invariant view, padding apart; at least 1.
+
+    `view` is that of `frame`, where the caller has it.
+    """
+    low, high = frame.padding or (1, 0)
+    least, greatest = _range((view or invariant_view(frame, lattice)).samples, low, high)
+    return max(1, (greatest - least) // 100)
+
+
+@compiled
+def _range(samples: IntArray, low: int, high: int) -> tuple[int, int]:
+    """The least and the greatest sample that is not in `low..high`; 0 and 0 if there is none."""
+    least, greatest = 1 << 32, -(1 << 32)
+    for sample in samples.flat:
+        if sample < low or sample > high:
+            least, greatest = min(least, int(sample)), max(greatest, int(sample))
+    return (least, greatest) if least <= greatest else (0, 0)
+
+
+@dataclass
+class _Ground:
+    """A frame on one lattice: what the two framings have in common, made when first needed and then kept."""
+
+    frame: Frame
+    segmenter: Segmenter
+    lattice: Lattice
+    max_change: int | None
+
+    @cached_property
+    def view(self) -> View:
+        return invariant_view(self.frame, self.lattice)
+
+    @cached_property
+    def roi(self) -> BoolArray:
+        return block_map(self.segmenter, self.frame, self.lattice, self.view)
+
+    @cached_property
+    def cap(self) -> int:
+        return (
+            allowed_change(self.frame, self.lattice, self.view)
+            if self.max_change is None
+            else self.max_change
+        )
+
+
+@dataclass
+class _Letter:
+    """A record to be sent, sealed when first needed."""
+
+    sent: Record
+    keys: crypto.DerivedKeys
+    frame: Frame
+
+    @cached_property
+    def message(self) -> bytes:
+        return crypto.seal_message(self.keys, record.encode(self.sent), crypto.context(self.frame))
 
 
 @dataclass
 class _Rung:
-    """One step of the ladder; its map and plan are made when first needed and then kept."""
+    """One step of the ladder; its plan is made when first needed and then kept."""
 
-    frame: Frame
-    segmenter: Segmenter
+    ground: _Ground
     keys: crypto.DerivedKeys
     framing: Framing
-    lattice: Lattice
-    max_change: int | None
-    _roi: BoolArray | None = None
-    _tiles: tile_framing.Plan | None = None
-    _global: global_framing.Plan | None = None
-
-    @property
-    def roi(self) -> BoolArray:
-        if self._roi is None:
-            self._roi = block_map(self.segmenter, self.frame, self.lattice)
-        return self._roi
-
-    @property
-    def cap(self) -> int:
-        return self.max_change if self.max_change is not None else allowed_change(self.frame, self.lattice)
 
     @property
     def usable(self) -> bool:
-        return not self.roi.all()
+        return not self.ground.roi.all()
 
-    @property
+    @cached_property
     def tiles(self) -> tile_framing.Plan:
-        if self._tiles is None:
-            self._tiles = tile_framing.plan(self.frame, self.roi, self.lattice, self.keys, self.cap)
-        return self._tiles
+        ground = self.ground
+        return tile_framing.plan(ground.frame, ground.roi, ground.lattice, self.keys, ground.cap)
+
+    @cached_property
+    def whole(self) -> global_framing.Plan:
+        ground = self.ground
+        return global_framing.plan(ground.frame, ground.roi, ground.lattice, self.keys, ground.cap)
 
     @property
-    def whole(self) -> global_framing.Plan:
-        if self._global is None:
-            self._global = global_framing.plan(self.frame, self.roi, self.lattice, self.keys, self.cap)
-        return self._global
+    def plan(self) -> tile_framing.Plan | global_framing.Plan:
+        """That of its framing."""
+        return self.tiles if self.framing is Framing.TILE else self.whole
 
     def place(self, message: bytes, resilient: bool) -> IntArray | None:
         """The marked samples, or None when `message` does not fit this rung.
@@ -178,51 +217,82 @@ def _with_and_without_digests(full: Record) -> tuple[Record, ...]:
     return (full, replace(full, digests=b"")) if full.digests else (full,)
 
 
-def _release(
-    frame: Frame,
-    marked: Frame,
-    rung: _Rung,
-    segmenter: Segmenter,
-    key: SiteKey,
-    sent: Record,
-    message: bytes,
-) -> Embedded:
+def _release(marked: Frame, rung: _Rung, key: SiteKey, letter: _Letter) -> Embedded:
     """Read the marked frame back before anybody sees it, and write its receipt."""
-    _check_read_back(frame, marked, rung, segmenter, key, sent)
-    changes = np.abs(marked.samples - frame.samples)
+    ground, sent = rung.ground, letter.sent
+    changes = _Changes(*_compared(ground.frame.samples, marked.samples, ground.roi, int(ground.lattice)))
+    _check_read_back(marked, rung, key, sent, changes)
     receipt = Receipt(
         tier=sent.tier,
         framing=rung.framing,
-        lattice=rung.lattice,
-        segmenter=segmenter.id,
+        lattice=ground.lattice,
+        segmenter=ground.segmenter.id,
         key_id=key.id,
-        message_bits=8 * len(message),
+        message_bits=8 * len(letter.message),
         capacity_bits=rung.capacity_bits(),
-        changed_samples=int(np.count_nonzero(changes)),
-        max_change=int(changes.max()),
-        psnr_db=psnr_db(frame, marked.samples),
-        roi_share=roi_share(rung.roi),
+        changed_samples=changes.samples,
+        max_change=changes.greatest,
+        psnr_db=psnr_of(ground.frame, changes.squares),
+        roi_share=roi_share(ground.roi),
         localised=bool(sent.digests),
     )
     return Embedded(marked, receipt)
 
 
-def _check_read_back(
-    frame: Frame, marked: Frame, rung: _Rung, segmenter: Segmenter, key: SiteKey, sent: Record
-) -> None:
+def _check_read_back(marked: Frame, rung: _Rung, key: SiteKey, sent: Record, changes: _Changes) -> None:
     """Raise WatermarkError unless the receiver will see the same map, the same record, the same original.
 
-    The map needs no second run of the segmenter: it depends on the view alone, and the views are equal.
+    Map, sites and order need no second run: they depend on pixels outside the lattice alone, and not one of
+    these has changed. Everything that turns on a changed pixel is done again, by the reader's own code.
     """
-    same_view = np.array_equal(
-        invariant_view(frame, rung.lattice).samples, invariant_view(marked, rung.lattice).samples
-    )
-    roi_pixels = pixel_mask(rung.roi, frame.rows, frame.cols)
-    same_roi = bool((marked.samples[:, roi_pixels] == frame.samples[:, roi_pixels]).all())
-    found = read_back(marked, rung.roi, rung.framing, rung.lattice, segmenter, key)
-    exact = found is not None and found.record == sent and np.array_equal(found.restored, frame.samples)
-    if not (same_view and same_roi and exact):
+    ground = rung.ground
+    frame, same_view, same_roi = ground.frame, not changes.in_view, not changes.in_roi
+    exact = False
+    if same_view and same_roi:
+        found = read_back(
+            marked, ground.roi, rung.framing, ground.lattice, ground.segmenter, key, of=rung.plan
+        )
+        exact = found is not None and found.record == sent and np.array_equal(found.restored, frame.samples)
+    if not exact:
         raise WatermarkError(
             f"frame {frame.number}: the marked image did not read back "
             f"(view {same_view}, region of interest {same_roi}, record and pixels {exact}); not released"
         )
+
+
+class _Changes(NamedTuple):
+    """How a marked frame differs from its original.
+
+    Attributes
+    ----------
+    in_view : whether a pixel outside the lattice did change; without one, the views are equal
+    in_roi : whether one of the region of interest, or of a partial block, did
+    samples : how many did
+    greatest, squares : the greatest change, and the sum of their squares
+    """
+
+    in_view: bool
+    in_roi: bool
+    samples: int
+    greatest: int
+    squares: int
+
+
+@compiled
+def _compared(
+    before: IntArray, after: IntArray, roi: BoolArray, lattice: int
+) -> tuple[bool, bool, int, int, int]:
+    """The fields of `_Changes`."""
+    channels, rows, cols = before.shape
+    in_view, in_roi, count, greatest, squares = False, False, 0, 0, 0
+    for channel in range(channels):
+        for r in range(rows):
+            for c in range(cols):
+                change = abs(int(after[channel, r, c]) - int(before[channel, r, c]))
+                if change == 0:
+                    continue
+                in_lattice = (r & c & 1) == 1 if lattice == 0 else ((r + c) & 1) == 1
+                in_view |= not in_lattice
+                in_roi |= r >> 3 >= roi.shape[0] or c >> 3 >= roi.shape[1] or roi[r >> 3, c >> 3]
+                count, greatest, squares = count + 1, max(greatest, change), squares + change * change
+    return in_view, in_roi, count, greatest, squares

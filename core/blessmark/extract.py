@@ -92,14 +92,27 @@ def extract(frame: Frame, ring: KeyRing, segmenters: Sequence[Segmenter]) -> Ext
 
 
 def read(
-    frame: Frame, roi: BoolArray, framing: Framing, lattice: Lattice, segmenter: Segmenter, key: SiteKey
+    frame: Frame,
+    roi: BoolArray,
+    framing: Framing,
+    lattice: Lattice,
+    segmenter: Segmenter,
+    key: SiteKey,
+    *,
+    of: tile_framing.Plan | global_framing.Plan | None = None,
 ) -> Extraction | None:
-    """Read `frame` in one framing, on one lattice, with one map and one key; None when nothing is there."""
+    """Read `frame` in one framing, on one lattice, with one map and one key; None when nothing is there.
+
+    `of` is the plan that it was marked by, where its sender reads it back and has made sure that nothing but
+    sites changed.
+    """
     if roi.all():
         return None
     if framing is Framing.GLOBAL:
-        return _read_global(frame, roi, lattice, segmenter, key)
-    reader = tile_framing.Reader(frame, lattice, crypto.derive(key))
+        whole = of if isinstance(of, global_framing.Plan) else None
+        return _read_global(frame, roi, lattice, segmenter, key, whole)
+    tiles = of if isinstance(of, tile_framing.Plan) else None
+    reader = tile_framing.Reader(frame, lattice, crypto.derive(key), of=tiles)
     reader.read(roi)
     return _opened(frame, roi, lattice, segmenter, key, reader)
 
@@ -276,10 +289,15 @@ def put_back(frame: Frame, reader: tile_framing.Reader, foreign: frozenset[TileA
 
 
 def _read_global(
-    frame: Frame, roi: BoolArray, lattice: Lattice, segmenter: Segmenter, key: SiteKey
+    frame: Frame,
+    roi: BoolArray,
+    lattice: Lattice,
+    segmenter: Segmenter,
+    key: SiteKey,
+    of: global_framing.Plan | None = None,
 ) -> Extraction | None:
     keys = crypto.derive(key)
-    reading = global_framing.read(frame, roi, lattice, keys)
+    reading = global_framing.read(frame, roi, lattice, keys, of=of)
     if reading is None:
         return None
     opened = _open(frame, keys, reading.message)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from blessmark.jit import compiled
 from blessmark.types import Frame, IntArray
 
 #: cells in a row, and in a column
@@ -24,6 +25,7 @@ _PARTS = 16
 _HEAD = struct.Struct(">BIIBii")
 _VERSION = 1
 _CELLS = SIDE * SIDE
+_TWO = np.float32(2)
 
 Cells = npt.NDArray[np.float64]
 Plane = npt.NDArray[np.float32]
@@ -71,15 +73,11 @@ LENGTH = _HEAD.size + 2 * 4 * _CELLS
 
 def portrait(frame: Frame) -> Portrait:
     """The portrait of a frame of at least 8 x 8 pixels; smaller ones repeat their edges."""
-    lines, columns = _lines(frame.samples), _lines(frame.samples.transpose(0, 2, 1))
+    across, down = _lines(frame.samples), _lines(frame.samples.transpose(0, 2, 1))
+    mean, rough_across = _cell_means(across, frame.rows)
+    _, rough_down = _cell_means(down, frame.cols)
     return Portrait(
-        frame.rows,
-        frame.cols,
-        frame.channels,
-        frame.lo,
-        frame.hi,
-        _cell_means(lines, frame.rows),
-        _cell_means(_bends(lines), frame.rows) + _cell_means(_bends(columns), frame.cols).T,
+        frame.rows, frame.cols, frame.channels, frame.lo, frame.hi, mean, rough_across + rough_down.T
     )
 
 
@@ -87,28 +85,45 @@ def _lines(samples: IntArray) -> Plane:
     """float32 [lines, length]: the mean of the channels, of the rows or some of them."""
     some = samples[:, :: _step(samples.shape[1])]
     plane = some[0] if len(some) == 1 else some.mean(axis=0)
-    return np.asarray(np.pad(plane, ((0, 0), (0, max(0, SIDE - plane.shape[1]))), mode="edge"), np.float32)
+    if plane.shape[1] < SIDE:
+        plane = np.pad(plane, ((0, 0), (0, SIDE - plane.shape[1])), mode="edge")
+    return np.ascontiguousarray(plane, np.float32)
 
 
 def _step(rows: int) -> int:
     return max(1, rows // _LINES)
 
 
-def _bends(lines: Plane) -> Plane:
-    """|left - 2 x + right| along each line, 0 at its ends."""
-    bends = np.zeros(lines.shape, np.float32)
-    bends[:, 1:-1] = np.abs(lines[:, :-2] - 2 * lines[:, 1:-1] + lines[:, 2:])
-    return bends
+def _cell_means(lines: Plane, rows: int) -> tuple[Cells, Cells]:
+    """float64 [8, 8] each: means of `lines`, and of their bends, over the cells of a frame of so many rows.
 
-
-def _cell_means(lines: Plane, rows: int) -> Cells:
-    """float64 [8, 8]: means over the cells of a frame of so many rows, of which `lines` are some.
-
-    A frame of less than eight rows lends a row to several cells.
+    `lines` are some of its rows. A frame of less than eight rows lends a row to several cells.
     """
     tops = -(-(np.arange(SIDE + 1) * rows // SIDE) // _step(rows))
     lefts = np.arange(SIDE + 1) * lines.shape[1] // SIDE
     starts = np.minimum(tops[:-1], len(lines) - 1)
-    sums = np.add.reduceat(np.add.reduceat(lines, starts, axis=0, dtype=np.float64), lefts[:-1], axis=1)
-    heights = np.maximum(1, np.minimum(tops[1:], len(lines)) - starts)
-    return np.asarray(sums / np.outer(heights, np.diff(lefts)))
+    stops = np.maximum(np.minimum(tops[1:], len(lines)), starts + 1)
+    levels, bends = _cell_sums(lines, starts, stops, lefts)
+    sizes = np.outer(stops - starts, np.diff(lefts))
+    return np.asarray(levels / sizes), np.asarray(bends / sizes)
+
+
+@compiled
+def _cell_sums(
+    lines: Plane, starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64], lefts: npt.NDArray[np.int64]
+) -> tuple[Cells, Cells]:
+    """Sums of the lines, and of |left - 2 x + right| along each, 0 at its ends, over 8 x 8 cells.
+
+    The order does not matter: whole numbers, and thirds of colours of 8 bits, add up without rounding.
+    """
+    levels, bends = np.zeros((SIDE, SIDE)), np.zeros((SIDE, SIDE))
+    last = lines.shape[1] - 1
+    for row in range(SIDE):
+        for r in range(starts[row], stops[row]):
+            for col in range(SIDE):
+                for c in range(lefts[col], lefts[col + 1]):
+                    levels[row, col] += lines[r, c]
+                    if 0 < c < last:
+                        bend = lines[r, c - 1] - _TWO * lines[r, c] + lines[r, c + 1]
+                        bends[row, col] += abs(bend)
+    return levels, bends

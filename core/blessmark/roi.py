@@ -6,17 +6,17 @@ import numpy as np
 
 from blessmark.errors import SegmenterError
 from blessmark.profile import V1
-from blessmark.types import BoolArray, Frame, Lattice, Rectangle, Segmenter
+from blessmark.types import BoolArray, Frame, Lattice, Rectangle, Segmenter, View
 from blessmark.view import invariant_view, lattice_mask
 
 _BLOCK = V1.block_px
 
 
-def block_map(segmenter: Segmenter, frame: Frame, lattice: Lattice) -> BoolArray:
+def block_map(segmenter: Segmenter, frame: Frame, lattice: Lattice, view: View | None = None) -> BoolArray:
     """bool [rows // 8, cols // 8]: True where a block is region of interest; embedding does not change it.
 
     To what the segmenter finds come the blocks that hold padding (judged by pixels that the carrier never
-    changes) and those that a forced rectangle touches.
+    changes) and those that a forced rectangle touches. `view` is that of `frame`, where the caller has it.
 
     Raises
     ------
@@ -24,7 +24,7 @@ def block_map(segmenter: Segmenter, frame: Frame, lattice: Lattice) -> BoolArray
         if the segmenter answers with something else than such a map
     """
     shape = frame.rows // _BLOCK, frame.cols // _BLOCK
-    found = segmenter.roi_blocks(invariant_view(frame, lattice))
+    found = segmenter.roi_blocks(view or invariant_view(frame, lattice))
     if found.shape != shape or found.dtype != np.bool_:
         raise SegmenterError(
             f"segmenter {segmenter.id} answered {found.dtype} {list(found.shape)} where bool {list(shape)} "

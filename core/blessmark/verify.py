@@ -205,10 +205,11 @@ def _judge_found(
         evidence = _evidence(frame, found, restored, _states(frame, found, altered=frozenset()), ())
         return Verdict(Finding.DAMAGED, evidence, None, restored)
     sent = found.record
-    if record.pixel_digest(restored) != sent.pixel_digest:
+    exact = record.pixel_digest(restored) == sent.pixel_digest
+    if not exact:
         found = _closer(frame, found, sent)
         restored = frame.with_samples(found.restored)
-    exact = record.pixel_digest(restored) == sent.pixel_digest
+        exact = record.pixel_digest(restored) == sent.pixel_digest
     if not exact and sent.segmenter and sent.segmenter not in known:
         return _not_to_judge(frame, found, restored, sent.segmenter, altered_fields(sent, header))
     if exact:
@@ -439,7 +440,7 @@ def _proven_tiles(restored: Frame, found: Extraction, listed: Sequence[TileAt]) 
     holds the packet of another image, or no other tile is listed that its map depends on (`reach_px`).
     """
     sent, reach = found.record, found.segmenter.reach_px
-    if sent is None or record.Grid.of(restored.rows, restored.cols).step > 1:
+    if not listed or sent is None or record.Grid.of(restored.rows, restored.cols).step > 1:
         return ()
     wrong = _tiles_of_cells(restored, _wrong_cells(crypto.derive(found.key), sent, restored))
     away = None if reach is None else -(-reach // V1.tile_px)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from blessmark.jit import compiled
 from blessmark.types import BoolArray, Frame, IntArray, Lattice, View
 
 
@@ -27,41 +28,22 @@ def invariant_view(frame: Frame, lattice: Lattice) -> View:
     Every lattice pixel becomes (N + S + W + E + 2) >> 2; on the border of the image, where one of the
     four is missing, it becomes its left neighbour, or its upper one in the first column.
     """
-    samples = np.stack([_plane_view(plane, lattice) for plane in frame.samples])
-    return View(samples, lattice, frame.lo, frame.hi, frame.padding)
+    return View(_view(frame.samples, int(lattice)), lattice, frame.lo, frame.hi, frame.padding)
 
 
-def _plane_view(plane: IntArray, lattice: Lattice) -> IntArray:
-    view = plane.copy()
-    offsets = ((1, 1),) if lattice is Lattice.QUARTER else ((0, 1), (1, 0))
-    for row, col in offsets:
-        _fill_interior(view, plane, row, col)
-        _fill_border(view, plane, row, col)
+@compiled
+def _view(samples: IntArray, lattice: int) -> IntArray:
+    channels, rows, cols = samples.shape
+    view = samples.copy()
+    for channel in range(channels):
+        plane = samples[channel]
+        for r in range(rows):
+            if lattice == 0 and r & 1 == 0:
+                continue
+            for c in range(1 - r % 2 if lattice == 1 else 1, cols, 2):
+                if 0 < r < rows - 1 and 0 < c < cols - 1:
+                    around = plane[r - 1, c] + plane[r + 1, c] + plane[r, c - 1] + plane[r, c + 1]
+                    view[channel, r, c] = (around + 2) >> 2
+                else:
+                    view[channel, r, c] = plane[r, c - 1] if c > 0 else plane[r - 1, c]
     return view
-
-
-def _fill_interior(view: IntArray, plane: IntArray, row: int, col: int) -> None:
-    """Average the four direct neighbours of the pixels (row::2, col::2) that have them all."""
-    rows, cols = plane.shape
-    r, c = (row or 2), (col or 2)
-    centre = view[r : rows - 1 : 2, c : cols - 1 : 2]
-    if centre.size == 0:
-        return
-    height, width = centre.shape
-    r_end, c_end = r + 2 * height - 1, c + 2 * width - 1
-    north, south = plane[r - 1 : r_end - 1 : 2, c:c_end:2], plane[r + 1 : r_end + 1 : 2, c:c_end:2]
-    west, east = plane[r:r_end:2, c - 1 : c_end - 1 : 2], plane[r:r_end:2, c + 1 : c_end + 1 : 2]
-    np.right_shift(north + south + west + east + 2, 2, out=centre)
-
-
-def _fill_border(view: IntArray, plane: IntArray, row: int, col: int) -> None:
-    """Copy the left (or upper) neighbour into lattice pixels on the border of the image."""
-    rows, cols = plane.shape
-    for r in {0, rows - 1}:
-        if r % 2 == row:
-            for c in range(col, cols, 2):
-                view[r, c] = plane[r, c - 1] if c > 0 else plane[r - 1, c]
-    for c in {0, cols - 1}:
-        if c % 2 == col:
-            for r in range(row, rows, 2):
-                view[r, c] = plane[r, c - 1] if c > 0 else plane[r - 1, c]

@@ -101,9 +101,14 @@ def embed(plan: Plan, keys: DerivedKeys, message: bytes) -> IntArray | None:
     return marked
 
 
-def read(frame: Frame, roi: BoolArray, lattice: Lattice, keys: DerivedKeys) -> Reading | None:
-    """The message, or None when no header authenticates or the message runs past the last site."""
-    sites = _all_sites(frame, roi, lattice, keys)
+def read(
+    frame: Frame, roi: BoolArray, lattice: Lattice, keys: DerivedKeys, *, of: Plan | None = None
+) -> Reading | None:
+    """The message, or None when no header authenticates or the message runs past the last site.
+
+    `of` is the plan that `frame` was marked by, where its sender reads it back (`tile_framing.Reader`).
+    """
+    sites = _all_sites(frame, roi, lattice, keys) if of is None else of.sites
     if sites.index.size < _HEADER_BITS:
         return None
     marked = sites.values(frame.samples)

@@ -25,6 +25,11 @@ WordArray = npt.NDArray[np.uint32]
 IndexArray = npt.NDArray[np.int64]
 BitArray = npt.NDArray[np.uint8]
 
+#: of so many sort keys all bits but the lowest 18 tell nearly all apart: 16 of the keyed word are left
+_FEW, _LOW_BITS = 8192, 18
+
+_NO_LIMIT = 1 << 62
+
 #: `Bands.down` when only the upper side is used
 NO_DOWN = 127
 
@@ -69,6 +74,26 @@ class Sites:
         return samples.reshape(-1)[self.index]
 
 
+@dataclass(frozen=True, slots=True)
+class SiteTable:
+    """The sites of several windows, one window after the other.
+
+    `every` holds those of window w from `starts[w]` to before `starts[w + 1]`.
+    """
+
+    every: Sites
+    starts: IndexArray
+
+    def of(self, window: int) -> Sites:
+        """The sites of one window."""
+        part = slice(self.starts[window], self.starts[window + 1])
+        return Sites(self.every.index[part], self.every.predicted[part])
+
+    def size(self, window: int) -> int:
+        """How many there are in one window."""
+        return int(self.starts[window + 1] - self.starts[window])
+
+
 def find_sites(
     frame: Frame, roi: BoolArray, window: Window, lattice: Lattice, predictor: int, words: WordArray
 ) -> Sites:
@@ -76,13 +101,23 @@ def find_sites(
 
     `roi` is bool [rows // 8, cols // 8]; `words` uint32 [rows, cols] is the keyed order.
     """
-    lo, hi = frame.bounds
-    box = (window.top, window.left, window.bottom, window.right)
-    index, predicted, keys = _scan(
-        frame.samples, roi, words, *box, int(lattice), _NEAREST[lattice], predictor
+    box = np.array([(window.top, window.left, window.bottom, window.right)], np.int64)
+    return find_all_sites(frame, roi, box, lattice, predictor, words).every
+
+
+def find_all_sites(
+    frame: Frame,
+    roi: BoolArray,
+    boxes: IndexArray,
+    lattice: Lattice,
+    predictor: int,
+    words: WordArray,
+) -> SiteTable:
+    """`find_sites` for every window of `boxes`, int64 [windows, 4] of top, left, bottom, right."""
+    index, predicted, starts = _scan(
+        frame.samples, roi, words, boxes, int(lattice), _NEAREST[lattice], predictor, frame.bounds
     )
-    order = np.argsort(keys, kind="stable")
-    return Sites(index[order], np.clip(predicted[order], lo, hi))
+    return SiteTable(Sites(index, predicted), starts)
 
 
 def predict_again(frame: Frame, sites: Sites, lattice: Lattice, predictor: int) -> IntArray:
@@ -103,12 +138,57 @@ def fits(
     return int(end), int(cost), int(k_up), int(k_down)
 
 
-def costs(
+def insert_all(
+    samples: IntArray,
+    table: SiteTable,
+    bounds: tuple[int, int],
+    bands: IndexArray,
+    packets: BitArray,
+    bits: IndexArray,
+) -> None:
+    """`insert` in every window, changing `samples` in place: `bits[w]` bits of `packets[w]`, by `bands[w]`.
+
+    `packets` is uint8 [windows, bytes], the highest bit first; `bands` are rows of `table_of`.
+    """
+    sites = table.every
+    _insert_all(
+        samples.reshape(-1), sites.index, sites.predicted, table.starts, *bounds, bands, packets, bits
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What `take` found.
+
+    Attributes
+    ----------
+    restored : int32, the values of the sites as far as bits were taken
+    content : uint8, the bits, the highest first, zeros behind the last
+    ends : int64, for each length the site after the one with its last bit, 0 where there are not that many
+    """
+
+    restored: IntArray
+    content: BitArray
+    ends: IndexArray
+
+
+def take(
     values: IntArray, predicted: IntArray, bounds: tuple[int, int], bands: Bands, lengths: IndexArray
+) -> Taken:
+    """`remove` on a copy of `values`, up to the last of the ascending `lengths` in bits."""
+    return Taken(*_take(values, predicted, *bounds, *_numbers(bands), lengths))
+
+
+def cheapest(
+    values: IntArray, table: SiteTable, bounds: tuple[int, int], bands: IndexArray, lengths: IndexArray
 ) -> IndexArray:
-    """Twice the expected sum of squared changes for each of the ascending `lengths` in bits, else -1."""
-    result: IndexArray = _costs(values, predicted, *bounds, *_numbers(bands), lengths)
-    return result
+    """int64 [windows, lengths]: the row of `bands` under which so many bits cost least, -1 where none fit.
+
+    `values` are those of all sites of `table`; of equal costs the first row's is taken. The
+    bands differ in T and in Z alone, which is the same on both sides.
+    """
+    best: IndexArray = _cheapest(values, table.every.predicted, table.starts, *bounds, bands, lengths)
+    return best
 
 
 def insert(
@@ -116,7 +196,7 @@ def insert(
 ) -> int:
     """Put `bits` on the sites from `start` on, changing `values` in place; returns the site after the last.
 
-    The caller has made sure by `fits` or `costs` that they fit; -1 says that they did not.
+    The caller has made sure by `fits` or `cheapest` that they fit; -1 says that they did not.
     """
     return int(_insert(values, predicted, *bounds, *_numbers(bands), start, bits))
 
@@ -135,19 +215,19 @@ def remove(
     return bits[:count], ends[:count]
 
 
-def table(candidates: Iterable[Bands]) -> IndexArray:
-    """int64 [n, 5]: bands as `peek` takes them."""
-    return np.array([_numbers(bands) for bands in candidates], np.int64)
+def table_of(candidates: Iterable[Bands]) -> IndexArray:
+    """int64 [n, 5]: bands as `cheapest`, `peek` and `insert_all` take them."""
+    return np.array([_numbers(bands) for bands in candidates], np.int64).reshape(-1, 5)
 
 
 def peek(
-    values: IntArray, predicted: IntArray, bounds: tuple[int, int], bands: IndexArray, count: int
+    values: IntArray, table: SiteTable, bounds: tuple[int, int], bands: IndexArray, count: int
 ) -> IndexArray:
-    """The first `count` (at most 62) bits under each row of `bands` (from `table`), as int64 [n].
+    """The first `count` (at most 62) bits of every window under each row of `bands` (from `table_of`).
 
-    The first bit is the highest; -1 where there are not that many.
+    int64 [windows, bands]; the first bit is the highest; -1 where there are not that many.
     """
-    heads: IndexArray = _peek(values, predicted, *bounds, bands, count)
+    heads: IndexArray = _peek(values, table.every.predicted, table.starts, *bounds, bands, count)
     return heads
 
 
@@ -194,14 +274,20 @@ def _predict(n: int, e: int, s: int, w: int, diagonals: int, predictor: int) -> 
 
 
 @compiled
+def _first_col(r: int, left: int, lattice: int) -> int:
+    """The first column from `left` + 1 on that is a lattice pixel in row `r`, where the row has any."""
+    first: int = left + 1 + ((left + 1 + (r if lattice == 1 else 0)) & 1 ^ 1)
+    return first
+
+
+@compiled
 def _activities(plane: IntArray, top: int, left: int, bottom: int, right: int, lattice: int) -> IntArray:
     """int32 [window rows, window cols]: A of every lattice pixel with its ring inside the window, else -1."""
     result = np.full((bottom - top, right - left), -1, np.int32)
     for r in range(top + 1, bottom - 1):
         if lattice == 0 and r & 1 == 0:
             continue
-        first = left + 1 + ((left + 1 + (r if lattice == 1 else 0)) & 1 ^ 1)
-        for c in range(first, right - 1, 2):
+        for c in range(_first_col(r, left, lattice), right - 1, 2):
             result[r - top, c - left] = _ring(plane, r, c, lattice)[5]
     return result
 
@@ -227,31 +313,70 @@ _NEAREST = {
 
 
 @compiled
+def _room(box: IndexArray, channels: int, lattice: int) -> int:
+    """At least as many as a window has sites."""
+    rows, cols = box[2] - box[0], box[3] - box[1]
+    return int(channels * (rows * cols // (4 - 2 * lattice) + rows + cols))
+
+
+@compiled
 def _scan(
     samples: IntArray,
     roi: BoolArray,
     words: WordArray,
-    top: int,
-    left: int,
-    bottom: int,
-    right: int,
+    boxes: IndexArray,
     lattice: int,
     nearest: IndexArray,
     predictor: int,
-) -> tuple[IndexArray, IntArray, npt.NDArray[np.uint64]]:
-    """Flat index, prediction and sort key of every site in the window, in raster order per channel."""
+    bounds: tuple[int, int],
+) -> tuple[IndexArray, IntArray, IndexArray]:
+    """Flat index and prediction of every site in the windows, each in coding order, and where each begins."""
+    room, largest = 0, 0
+    for w in range(len(boxes)):
+        needed = _room(boxes[w], samples.shape[0], lattice)
+        room, largest = room + needed, max(largest, needed)
+    index, predicted = np.empty(room, np.int64), np.empty(room, np.int32)
+    starts = np.zeros(len(boxes) + 1, np.int64)
+    found, expected = np.empty(largest, np.int64), np.empty(largest, np.int32)
+    keys, order = np.empty((2, largest), np.uint64), np.empty((2, largest), np.int32)
+    for w in range(len(boxes)):
+        count = _scan_window(
+            samples, roi, words, boxes[w], lattice, nearest, predictor, found, expected, keys[0]
+        )
+        sorted_in, start = _sort(keys, order, count), starts[w]
+        for i in range(count):
+            place = order[sorted_in, i]
+            index[start + i] = found[place]
+            predicted[start + i] = min(max(expected[place], bounds[0]), bounds[1])
+        starts[w + 1] = start + count
+    return index[: starts[-1]], predicted[: starts[-1]], starts
+
+
+@compiled
+def _scan_window(
+    samples: IntArray,
+    roi: BoolArray,
+    words: WordArray,
+    box: IndexArray,
+    lattice: int,
+    nearest: IndexArray,
+    predictor: int,
+    index: IndexArray,
+    predicted: IntArray,
+    keys: npt.NDArray[np.uint64],
+) -> int:
+    """Flat index, prediction and sort key of every site in one window, in raster order per channel."""
+    top, left, bottom, right = box[0], box[1], box[2], box[3]
     channels, rows, cols = samples.shape
-    room = channels * ((bottom - top) * (right - left) // (4 - 2 * lattice) + bottom - top + right - left)
-    index, predicted, keys = np.empty(room, np.int64), np.empty(room, np.int32), np.empty(room, np.uint64)
     count = 0
     for channel in range(channels):
         plane = samples[channel]
         activities = _activities(plane, top, left, bottom, right, lattice)
-        for r in range(top + 1, bottom - 1):
-            if r >> 3 >= roi.shape[0]:
-                break
-            for c in range(left + 1, right - 1):
-                if activities[r - top, c - left] < 0 or c >> 3 >= roi.shape[1] or roi[r >> 3, c >> 3]:
+        for r in range(top + 1, min(bottom - 1, 8 * roi.shape[0])):
+            if lattice == 0 and r & 1 == 0:
+                continue
+            for c in range(_first_col(r, left, lattice), min(right - 1, 8 * roi.shape[1]), 2):
+                if roi[r >> 3, c >> 3]:
                     continue
                 n, e, s, w, diagonals, _ = _ring(plane, r, c, lattice)
                 complexity = _complexity(activities, r - top, c - left, nearest)
@@ -263,7 +388,50 @@ def _scan(
                     | np.uint64(channel)
                 )
                 count += 1
-    return index[:count], predicted[:count], keys[:count]
+    return count
+
+
+@compiled
+def _sort(keys: npt.NDArray[np.uint64], order: IntArray, count: int) -> int:
+    """Sort the first `count` of `keys[0]`; `order[side]` then tells which came to each place.
+
+    Returns the side. Equal keys keep their order. A radix sort, a byte at a time; of few keys hardly two are
+    alike but for the lowest bits, so that insertion does what is left of these.
+    """
+    side, counts = 0, np.empty(257, np.int64)
+    greatest = np.uint64(0)
+    for i in range(count):
+        order[0, i] = i
+        greatest = max(greatest, keys[0, i])
+    first = _LOW_BITS if count <= _FEW else 0
+    for shift in range(first, 64, 8):
+        if greatest >> np.uint64(shift) == 0:
+            break
+        counts[:] = 0
+        for i in range(count):
+            counts[1 + ((keys[side, i] >> np.uint64(shift)) & np.uint64(255))] += 1
+        for byte in range(256):
+            counts[byte + 1] += counts[byte]
+        for i in range(count):
+            byte = (keys[side, i] >> np.uint64(shift)) & np.uint64(255)
+            keys[1 - side, counts[byte]] = keys[side, i]
+            order[1 - side, counts[byte]] = order[side, i]
+            counts[byte] += 1
+        side = 1 - side
+    if first > 0:
+        _insert_sorted(keys[side], order[side], count)
+    return side
+
+
+@compiled
+def _insert_sorted(keys: npt.NDArray[np.uint64], order: IntArray, count: int) -> None:
+    """Insertion sort, for what is nearly in order; equal keys keep their order."""
+    for i in range(1, count):
+        key, came, to = keys[i], order[i], i
+        while to > 0 and keys[to - 1] > key:
+            keys[to], order[to] = keys[to - 1], order[to - 1]
+            to -= 1
+        keys[to], order[to] = key, came
 
 
 @compiled
@@ -336,25 +504,39 @@ def _fits(
 
 
 @compiled
+def _reach(
+    values: IntArray, predicted: IntArray, lo: int, hi: int, up: int, down: int
+) -> tuple[IntArray, IntArray]:
+    """k of every site, and the greatest Z + T with which it takes part (`_side`, solved for Z + T)."""
+    steps, rooms = np.empty(values.size, np.int32), np.zeros(values.size, np.int32)
+    for i in range(values.size):
+        p, e = predicted[i], values[i] - predicted[i]
+        if e >= up:
+            steps[i] = e - up
+            if p + up >= lo:
+                rooms[i] = hi - p - up + 1
+        elif down != NO_DOWN and e <= down:
+            steps[i] = down - e
+            if p + down <= hi:
+                rooms[i] = p + down - lo + 1
+    return steps, rooms
+
+
+@compiled
 def _costs(
-    values: IntArray,
-    predicted: IntArray,
-    lo: int,
-    hi: int,
-    up: int,
-    down: int,
-    expansion: int,
-    z_up: int,
-    z_down: int,
-    lengths: IndexArray,
+    steps: IntArray, rooms: IntArray, expansion: int, z: int, lengths: IndexArray, limit: int
 ) -> IndexArray:
+    """Twice the expected sum of squared changes for each of the ascending `lengths` in bits, else -1.
+
+    `steps` and `rooms` are from `_reach`. Nothing is said of lengths that cost `limit` or more.
+    """
     result = np.full(lengths.size, -1, np.int64)
     cost, found, reached = 0, 0, 0
-    for i in range(values.size):
-        sign, k, z = _side(values[i], predicted[i], lo, hi, up, down, expansion, z_up, z_down)
-        if sign == 0 or k >= z + expansion:
+    for i in range(steps.size):
+        k = steps[i]
+        if rooms[i] < z + expansion or k >= z + expansion:
             continue
-        if k >= z:
+        if k >= z or cost >= limit:
             break
         if k >= expansion:
             cost += 2 * expansion * expansion
@@ -434,18 +616,107 @@ def _remove(
 
 @compiled
 def _peek(
-    values: IntArray, predicted: IntArray, lo: int, hi: int, bands: IndexArray, count: int
+    values: IntArray,
+    predicted: IntArray,
+    starts: IndexArray,
+    lo: int,
+    hi: int,
+    bands: IndexArray,
+    count: int,
 ) -> IndexArray:
-    heads = np.full(len(bands), -1, np.int64)
-    for b in range(len(bands)):
-        up, down, expansion, z_up, z_down = bands[b]
-        head, done = 0, 0
-        for i in range(values.size):
-            sign, k, _ = _side(values[i], predicted[i], lo, hi, up, down, expansion, z_up, z_down)
-            if sign == 0 or k >= 2 * expansion:
-                continue
-            head, done = 2 * head + (k & 1), done + 1
-            if done == count:
-                heads[b] = head
-                break
+    heads = np.full((len(starts) - 1, len(bands)), -1, np.int64)
+    for w in range(len(starts) - 1):
+        for b in range(len(bands)):
+            up, down, expansion, z_up, z_down = bands[b]
+            head, done = 0, 0
+            for i in range(starts[w], starts[w + 1]):
+                sign, k, _ = _side(values[i], predicted[i], lo, hi, up, down, expansion, z_up, z_down)
+                if sign == 0 or k >= 2 * expansion:
+                    continue
+                head, done = 2 * head + (k & 1), done + 1
+                if done == count:
+                    heads[w, b] = head
+                    break
     return heads
+
+
+@compiled
+def _cheapest(
+    values: IntArray,
+    predicted: IntArray,
+    starts: IndexArray,
+    lo: int,
+    hi: int,
+    bands: IndexArray,
+    lengths: IndexArray,
+) -> IndexArray:
+    best = np.full((len(starts) - 1, len(lengths)), -1, np.int64)
+    least = np.empty(len(lengths), np.int64)
+    for w in range(len(starts) - 1):
+        here, there = values[starts[w] : starts[w + 1]], predicted[starts[w] : starts[w + 1]]
+        possible = lengths[: np.searchsorted(lengths, here.size, side="right")]
+        if possible.size == 0 or len(bands) == 0:
+            continue
+        steps, rooms = _reach(here, there, lo, hi, bands[0, 0], bands[0, 1])
+        for b in range(len(bands)):
+            settled = best[w, possible.size - 1] >= 0  # as is every shorter length, and costs grow with it
+            limit = least[possible.size - 1] if settled else _NO_LIMIT
+            found = _costs(steps, rooms, bands[b, 2], bands[b, 3], possible, limit)
+            for size in range(possible.size):
+                if found[size] >= 0 and (best[w, size] < 0 or found[size] < least[size]):
+                    best[w, size], least[size] = b, found[size]
+    return best
+
+
+@compiled
+def _insert_all(
+    samples: IntArray,
+    index: IndexArray,
+    predicted: IntArray,
+    starts: IndexArray,
+    lo: int,
+    hi: int,
+    bands: IndexArray,
+    packets: BitArray,
+    bits: IndexArray,
+) -> None:
+    for w in range(len(bits)):
+        if bits[w] == 0:
+            continue
+        here = index[starts[w] : starts[w + 1]]
+        values, content = np.empty(here.size, np.int32), np.empty(bits[w], np.uint8)
+        for i in range(here.size):
+            values[i] = samples[here[i]]
+        for i in range(content.size):
+            content[i] = (packets[w, i >> 3] >> (7 - (i & 7))) & 1
+        up, down, expansion, z_up, z_down = bands[w]
+        there = predicted[starts[w] : starts[w + 1]]
+        _insert(values, there, lo, hi, up, down, expansion, z_up, z_down, 0, content)
+        for i in range(here.size):
+            samples[here[i]] = values[i]
+
+
+@compiled
+def _take(
+    values: IntArray,
+    predicted: IntArray,
+    lo: int,
+    hi: int,
+    up: int,
+    down: int,
+    expansion: int,
+    z_up: int,
+    z_down: int,
+    lengths: IndexArray,
+) -> tuple[IntArray, BitArray, IndexArray]:
+    restored, most = values.copy(), lengths[-1]
+    bits, ends = np.empty(most, np.uint8), np.empty(most, np.int64)
+    done = _remove(restored, predicted, lo, hi, up, down, expansion, z_up, z_down, 0, bits, ends)
+    content = np.zeros((most + 7) // 8, np.uint8)
+    for i in range(done):
+        content[i >> 3] |= bits[i] << (7 - (i & 7))
+    reached = np.zeros(lengths.size, np.int64)
+    for size in range(lengths.size):
+        if lengths[size] <= done:
+            reached[size] = ends[lengths[size] - 1]
+    return restored, content, reached

@@ -8,8 +8,9 @@ finds (T, Z, length) by trial and the MAC decides (docs/format/v1.md section 5).
 
 from __future__ import annotations
 
+import hashlib
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,17 +18,19 @@ import numpy.typing as npt
 
 from blessmark.carrier.lattice import (
     Bands,
-    BitArray,
     IndexArray,
     Sites,
+    SiteTable,
+    Taken,
     Window,
-    costs,
-    find_sites,
-    insert,
+    cheapest,
+    find_all_sites,
+    insert_all,
     peek,
-    remove,
-    table,
+    table_of,
+    take,
 )
+from blessmark.jit import compiled
 from blessmark.payload import erasure, packets
 from blessmark.payload.crypto import DerivedKeys, order_words, packet_masks, tile_mac
 from blessmark.profile import V1
@@ -42,8 +45,11 @@ _RESERVE = 2
 _PARITY = (5, 4)
 
 _LENGTHS: IndexArray = np.array([V1.packet_bits(j) for j in V1.shards_per_packet], np.int64)
+_SHARDS: IndexArray = np.array(V1.shards_per_packet, np.int64)
 _SIZES = [int(bits) // 8 for bits in _LENGTHS]
 _UP, _DOWN = 0, -1
+#: frame number, tile row, tile column, window rows, window columns, channels, lattice, sites
+_PLACE = struct.Struct(">IHHHHBBH")
 #: The greatest k that a packet can claim.
 _MOST_CLAIMED = 255
 
@@ -75,29 +81,41 @@ class TileGrid:
         blocks = V1.tile_px // V1.block_px
         return roi[row * blocks : (row + 1) * blocks, col * blocks : (col + 1) * blocks]
 
-    def usable(self, tile: int, roi: BoolArray) -> bool:
-        """Whether a tile is large enough and holds at least one NROI block."""
-        window = self.window(tile)
-        shortest = min(window.bottom - window.top, window.right - window.left)
-        return shortest >= V1.min_tile_px and not self.blocks(tile, roi).all()
+    def boxes(self, tiles: IndexArray) -> IndexArray:
+        """int64 [n, 4]: top, left, bottom, right of each of `tiles`."""
+        top, left = (V1.tile_px * part for part in np.divmod(tiles, self.shape[1]))
+        bottom = np.minimum(top + V1.tile_px, self.rows)
+        return np.stack([top, left, bottom, np.minimum(left + V1.tile_px, self.cols)], axis=1)
 
-    def candidates(self, roi: BoolArray) -> Iterator[int]:
-        """The usable tiles."""
-        return (tile for tile in range(len(self)) if self.usable(tile, roi))
+    def usable(self, roi: BoolArray) -> BoolArray:
+        """bool [tiles]: whether each is large enough and holds at least one NROI block."""
+        side, (high, wide) = V1.tile_px // V1.block_px, self.shape
+        free = np.zeros((high * side, wide * side), np.bool_)
+        free[: roi.shape[0], : roi.shape[1]] = ~roi
+        holds = np.asarray(free.reshape(high, side, wide, side).any(axis=(1, 3)))
+        holds[self.rows - V1.tile_px * np.arange(high) < V1.min_tile_px] = False
+        holds[:, self.cols - V1.tile_px * np.arange(wide) < V1.min_tile_px] = False
+        return holds.reshape(-1)
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """Tiles of a frame under one map, and their sites; they are the same in the marked frame."""
+
+    tiles: IndexArray
+    table: SiteTable
 
 
 @dataclass(frozen=True, slots=True)
 class TilePlan:
-    """What one tile can carry: for each packet size its cheapest bands, None where it does not fit."""
+    """What one tile can carry: for each packet size the row of its cheapest bands in `_TRIAL_TABLE`, else -1.
+
+    `place` is the number of the tile in the survey.
+    """
 
     tile: int
-    sites: Sites
-    bands: tuple[Bands | None, ...]
-
-    def largest(self, most: int) -> int:
-        """Position in `shards_per_packet` of the largest packet of at most `most` shards, -1 if none."""
-        fitting = [i for i, b in enumerate(self.bands) if b is not None and V1.shards_per_packet[i] <= most]
-        return fitting[-1] if fitting else -1
+    place: int
+    bands: IndexArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +123,16 @@ class Plan:
     """What a frame can carry in tile framing on one lattice."""
 
     frame: Frame
+    roi: BoolArray
     lattice: Lattice
     grid: TileGrid
     tiles: tuple[TilePlan, ...]
+    survey: Survey
+    macs: _Macs
 
     @property
     def capacity_shards(self) -> int:
-        return sum(V1.shards_per_packet[t.largest(V1.points_per_tile)] for t in self.tiles)
+        return int(_SHARDS[_largest(self.tiles)[-1]].sum()) if self.tiles else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +148,26 @@ def plan(frame: Frame, roi: BoolArray, lattice: Lattice, keys: DerivedKeys, max_
     """Find the cheapest bands for each packet size in every tile; no sample moves more than `max_change`."""
     grid = TileGrid(frame.rows, frame.cols)
     words = order_words(keys, frame.number, lattice, frame.rows, frame.cols)
-    tiles = []
-    for tile in grid.candidates(roi):
-        sites = find_sites(frame, roi, grid.window(tile), lattice, V1.predictor(lattice), words)
-        bands = _cheapest_bands(frame, sites, max_change)
-        if any(bands):
-            tiles.append(TilePlan(tile, sites, bands))
-    return Plan(frame, lattice, grid, tuple(tiles))
+    survey = _survey(frame, roi, grid, np.flatnonzero(grid.usable(roi)), lattice, words)
+    values, bands = survey.table.every.values(frame.samples), table_of(band_candidates(max_change))
+    best = cheapest(values, survey.table, frame.bounds, bands, _LENGTHS)
+    tiles = tuple(
+        TilePlan(int(survey.tiles[place]), place, best[place])
+        for place in np.flatnonzero((best >= 0).any(axis=1)).tolist()
+    )
+    return Plan(frame, roi, lattice, grid, tiles, survey, _Macs(frame, grid, survey, lattice, keys))
+
+
+def _survey(
+    frame: Frame,
+    roi: BoolArray,
+    grid: TileGrid,
+    tiles: IndexArray,
+    lattice: Lattice,
+    words: npt.NDArray[np.uint32],
+) -> Survey:
+    table = find_all_sites(frame, roi, grid.boxes(tiles), lattice, V1.predictor(lattice), words)
+    return Survey(tiles, table)
 
 
 def embed(plan: Plan, keys: DerivedKeys, message: bytes, *, resilient: bool) -> IntArray | None:
@@ -146,13 +180,30 @@ def embed(plan: Plan, keys: DerivedKeys, message: bytes, *, resilient: bool) -> 
     sizes = _packet_sizes(plan, len(data), resilient)
     if sizes is None:
         return None
-    marked = plan.frame.samples.copy()
-    masks = packet_masks(keys, plan.frame.number, plan.lattice, len(plan.grid))
-    for tile_plan, size in zip(plan.tiles, sizes, strict=True):
-        points = packets.points(tile_plan.tile, V1.shards_per_packet[size])
-        head = packets.pack(len(data), erasure.encode(data, points))
-        _embed_tile(plan, tile_plan, size, keys, head, masks[tile_plan.tile], marked)
+    marked, table = plan.frame.samples.copy(), plan.survey.table
+    content = np.zeros((len(plan.survey.tiles), _SIZES[-1]), np.uint8)
+    bits, bands = np.zeros(len(content), np.int64), np.zeros((len(content), 5), np.int64)
+    for tile, size, packet in zip(plan.tiles, sizes, _packets_of(plan, data, sizes), strict=True):
+        content[tile.place, : len(packet)] = np.frombuffer(packet, np.uint8)
+        bits[tile.place], bands[tile.place] = _LENGTHS[size], _TRIAL_TABLE[tile.bands[size]]
+    content ^= packet_masks(keys, plan.frame.number, plan.lattice, len(plan.grid))[
+        plan.survey.tiles, : _SIZES[-1]
+    ]
+    insert_all(marked, table, plan.frame.bounds, bands, content, bits)
     return marked
+
+
+def _packets_of(plan: Plan, data: npt.NDArray[np.uint16], sizes: list[int]) -> Iterator[bytes]:
+    """The packet of every planned tile, not yet masked."""
+    counts = [V1.shards_per_packet[size] for size in sizes]
+    points = [packets.points(tile.tile, count) for tile, count in zip(plan.tiles, counts, strict=True)]
+    shards = np.split(erasure.encode(data, np.concatenate(points)), np.cumsum(counts)[:-1])
+    values = plan.survey.table.every.values(plan.frame.samples).astype("<u2").tobytes()
+    starts = plan.survey.table.starts
+    for tile, part in zip(plan.tiles, shards, strict=True):
+        head = packets.pack(len(data), part).tobytes()
+        own = values[2 * starts[tile.place] : 2 * starts[tile.place + 1]]
+        yield head + plan.macs.tag(tile.place, head, own)
 
 
 class Reader:
@@ -168,15 +219,20 @@ class Reader:
     restored : int32 [channels, rows, cols], the frame with those tiles restored
     """
 
-    def __init__(self, frame: Frame, lattice: Lattice, keys: DerivedKeys) -> None:
+    def __init__(self, frame: Frame, lattice: Lattice, keys: DerivedKeys, *, of: Plan | None = None) -> None:
+        """`of` is the plan that `frame` was marked by, where its sender reads it back.
+
+        Sites and what else the plan knows depend on pixels that embedding leaves alone, and the sender has
+        made sure that it did; so they are taken from there instead of being found a second time.
+        """
         self.grid = TileGrid(frame.rows, frame.cols)
         self.packets: dict[int, Packet] = {}
         self.restored = frame.samples
-        self._frame, self._lattice, self._keys = frame, lattice, keys
-        self._masks = packet_masks(keys, frame.number, lattice, len(self.grid))
+        self._frame, self._lattice, self._keys, self._plan = frame, lattice, keys, of
+        self._masks: npt.NDArray[np.uint8] | None = None
         self._words: npt.NDArray[np.uint32] | None = None
         self._tried: set[tuple[int, bytes]] = set()
-        self._order = list(range(len(_TRIALS)))
+        self._order, self._sizes = list(range(len(_TRIALS))), list(range(len(_SIZES)))
 
     def read(self, roi: BoolArray, *, patience: int | None = None) -> None:
         """Look for packets in every tile of `roi` that has not given one yet.
@@ -185,18 +241,19 @@ class Reader:
         search after so many vain tries; by the map that was embedded with it must be None, or a few packets
         amid many tiles without one would be given up.
         """
-        openings = list(self._open(roi, range(len(self.grid))))
+        openings = self._open(roi, range(len(self.grid)))
         claimed = np.zeros((len(openings), _MOST_CLAIMED + 1), np.bool_)
         for row, opening in enumerate(openings):
             claimed[row, opening.claims] = True
-        tries = 0
+        tries, unread = 0, len(openings)
         for needed in _by_claims(claimed, self._known()):
             for row in np.flatnonzero(claimed[:, needed]).tolist():
                 if self._read_packet(openings[row], needed):
                     claimed[row] = False
+                    unread -= 1
                 else:
                     tries += 1
-            if patience is not None and tries >= patience:
+            if unread == 0 or (patience is not None and tries >= patience):
                 break
         self._forget_order()
 
@@ -234,21 +291,42 @@ class Reader:
         """The k of every message that has a packet, most frequent first."""
         return _by_frequency([packet.needed for packet in self.packets.values()])
 
-    def _open(self, roi: BoolArray, tiles: Iterable[int]) -> Iterator[_Opening]:
+    def _open(self, roi: BoolArray, tiles: Iterable[int]) -> list[_Opening]:
         """What each of `tiles` that is usable and new under `roi` claims."""
-        frame, predictor = self._frame, V1.predictor(self._lattice)
+        usable, new = self.grid.usable(roi), []
         for tile in tiles:
-            trial = (tile, self.grid.blocks(tile, roi).tobytes())
-            if tile in self.packets or trial in self._tried or not self.grid.usable(tile, roi):
+            if not usable[tile] or tile in self.packets:
                 continue
-            self._tried.add(trial)
-            window = self.grid.window(tile)
-            sites = find_sites(frame, roi, window, self._lattice, predictor, self._site_words())
-            if sites.index.size >= _LENGTHS[0]:
-                values = sites.values(frame.samples)
-                heads = peek(values, sites.predicted, frame.bounds, _TRIAL_TABLE, 8)
-                claims = np.where(heads < 0, 0, heads ^ self._masks[tile][0])
-                yield _Opening(tile, sites, values, claims)
+            trial = (tile, self.grid.blocks(tile, roi).tobytes())
+            if trial not in self._tried:
+                self._tried.add(trial)
+                new.append(tile)
+        return self._claims_of(*self._surveyed(roi, new)) if new else []
+
+    def _surveyed(self, roi: BoolArray, tiles: list[int]) -> tuple[Survey, _Macs]:
+        plan, frame = self._plan, self._frame
+        if plan is not None and plan.roi is roi and len(plan.survey.tiles) == len(tiles):
+            return plan.survey, plan.macs
+        numbers = np.array(tiles, np.int64)
+        survey = _survey(frame, roi, self.grid, numbers, self._lattice, self._site_words())
+        return survey, _Macs(frame, self.grid, survey, self._lattice, self._keys)
+
+    def _claims_of(self, survey: Survey, macs: _Macs) -> list[_Opening]:
+        """The tiles of a survey that have sites enough for a packet."""
+        table, openings = survey.table, []
+        values = table.every.values(self._frame.samples)
+        heads = peek(values, table, self._frame.bounds, _TRIAL_TABLE, 8)
+        claims = np.where(heads < 0, 0, heads ^ self._tile_masks()[survey.tiles, :1])
+        for place in np.flatnonzero(np.diff(table.starts) >= _LENGTHS[0]).tolist():
+            tile, part = int(survey.tiles[place]), slice(table.starts[place], table.starts[place + 1])
+            own = claims[place].tolist()
+            openings.append(_Opening(tile, place, table.of(place), values[part], own, macs))
+        return openings
+
+    def _tile_masks(self) -> npt.NDArray[np.uint8]:
+        if self._masks is None:
+            self._masks = packet_masks(self._keys, self._frame.number, self._lattice, len(self.grid))
+        return self._masks
 
     def _site_words(self) -> npt.NDArray[np.uint32]:
         if self._words is None:
@@ -263,21 +341,31 @@ class Reader:
 
     def _read_packet(self, opening: _Opening, needed: int) -> bool:
         """Try all bands under which the tile claims `needed` and every length; on success keep the packet."""
-        trials = [trial for trial in self._order if opening.claims[trial] == needed]
-        if not trials:
-            return False
-        mac = _TileMac(self._frame, self.grid, opening.tile, self._lattice, opening.sites, self._keys)
-        for trial in trials:
-            values = opening.values.copy()
-            bits, ends = remove(
-                values, opening.sites.predicted, self._frame.bounds, _TRIALS[trial], 0, int(_LENGTHS[-1])
-            )
-            authentic = _authenticated(mac, opening.values, values, bits, ends, self._masks[opening.tile])
+        for trial in [trial for trial in self._order if opening.claims[trial] == needed]:
+            predicted = opening.sites.predicted
+            taken = take(opening.values, predicted, self._frame.bounds, _TRIALS[trial], _LENGTHS)
+            authentic = self._authenticated(opening, taken)
             if authentic is not None:
-                self._order.insert(0, self._order.pop(self._order.index(trial)))
+                _to_front(self._order, trial)
                 self._keep(opening, *authentic)
                 return True
         return False
+
+    def _authenticated(
+        self, opening: _Opening, taken: Taken
+    ) -> tuple[IntArray, npt.NDArray[np.uint8]] | None:
+        """(restored site values, packet head) of the one packet length whose MAC is right."""
+        before, after = (values.astype("<u2").tobytes() for values in (taken.restored, opening.values))
+        mask, ends = self._tile_masks()[opening.tile, : taken.content.size], taken.ends.tolist()
+        packet = (taken.content ^ mask).tobytes()
+        for size in [size for size in self._sizes if ends[size] > 0]:
+            end, length = ends[size], _SIZES[size]
+            head, tag = packet[: length - V1.mac_bytes], packet[length - V1.mac_bytes : length]
+            if opening.macs.tag(opening.place, head, before[: 2 * end], after[2 * end :]) == tag:
+                _to_front(self._sizes, size)
+                restored = np.concatenate([taken.restored[:end], opening.values[end:]])
+                return restored, np.frombuffer(head, np.uint8)
+        return None
 
     def _keep(self, opening: _Opening, values: IntArray, head: npt.NDArray[np.uint8]) -> None:
         if not self.packets:
@@ -291,13 +379,21 @@ class Reader:
 class _Opening:
     """One tile under one map: its sites, their marked values, and what each of `_TRIALS` would have it claim.
 
-    `claims` is int64 [trials] of k, 0 where a trial finds too few bits.
+    `place` is its number in the survey that `macs` are for. `claims` holds a k for each trial, 0 where a
+    trial finds too few bits.
     """
 
     tile: int
+    place: int
     sites: Sites
     values: IntArray
-    claims: IndexArray
+    claims: list[int]
+    macs: _Macs
+
+
+def _to_front(order: list[int], found: int) -> None:
+    """What was right for one tile is tried first for the next."""
+    order.insert(0, order.pop(order.index(found)))
 
 
 def _by_claims(claimed: BoolArray, known: list[int]) -> list[int]:
@@ -319,21 +415,16 @@ def band_candidates(max_change: int) -> list[Bands]:
 
 #: What a reader tries.
 _TRIALS = band_candidates(V1.expansions[-1])
-_TRIAL_TABLE = table(_TRIALS)
+_TRIAL_TABLE = table_of(_TRIALS)
 
 
-def _cheapest_bands(frame: Frame, sites: Sites, max_change: int) -> tuple[Bands | None, ...]:
-    """The bands of least expected squared change for each packet size."""
-    best: list[Bands | None] = [None] * len(_LENGTHS)
-    least = [0] * len(_LENGTHS)
-    if sites.index.size < _LENGTHS[0]:
-        return tuple(best)
-    values = sites.values(frame.samples)
-    for bands in band_candidates(max_change):
-        for size, cost in enumerate(costs(values, sites.predicted, frame.bounds, bands, _LENGTHS)):
-            if cost >= 0 and (best[size] is None or cost < least[size]):
-                best[size], least[size] = bands, int(cost)
-    return tuple(best)
+def _largest(tiles: Sequence[TilePlan]) -> IndexArray:
+    """int64 [sizes, tiles]: position of the largest packet that fits each tile, up to each of the sizes.
+
+    Where a packet fits, so does every smaller one.
+    """
+    fits = np.array([tile.bands >= 0 for tile in tiles], np.int64).reshape(-1, len(_LENGTHS))
+    return np.asarray(fits.cumsum(axis=1).T - 1)
 
 
 def _packet_sizes(plan: Plan, needed: int, resilient: bool) -> list[int] | None:
@@ -342,19 +433,18 @@ def _packet_sizes(plan: Plan, needed: int, resilient: bool) -> list[int] | None:
     Every usable tile is filled, with packets no larger than resilience takes, or with the largest that fit
     when that does not suffice and `resilient` does not insist.
     """
-    sizes: list[int] = []
-    total = 0
-    for most in V1.shards_per_packet:
-        sizes = [tile.largest(most) for tile in plan.tiles]
-        shards = np.zeros(plan.grid.shape, np.int64)
-        for tile, size in zip(plan.tiles, sizes, strict=True):
-            shards[divmod(tile.tile, plan.grid.shape[1])] = V1.shards_per_packet[size]
+    total, sizes = 0, np.zeros(0, np.int64)
+    numbers = np.array([tile.tile for tile in plan.tiles], np.int64)
+    for sizes in _largest(plan.tiles):
+        shards = np.zeros(len(plan.grid), np.int64)
+        shards[numbers] = _SHARDS[sizes]
         total = int(shards.sum())
-        if total - _heaviest_hit(shards) >= _RESERVE * needed:
-            return sizes
-    if resilient or total * _PARITY[1] < needed * _PARITY[0] or _distinct_points(plan, sizes) < needed:
+        if total - _heaviest_hit(shards.reshape(plan.grid.shape)) >= _RESERVE * needed:
+            return list(sizes.tolist())
+    chosen: list[int] = sizes.tolist()
+    if resilient or total * _PARITY[1] < needed * _PARITY[0] or _distinct_points(plan, chosen) < needed:
         return None
-    return sizes
+    return chosen
 
 
 def _heaviest_hit(shards: IndexArray) -> int:
@@ -374,67 +464,60 @@ def _distinct_points(plan: Plan, sizes: list[int]) -> int:
     return int(most.sum())
 
 
-def _embed_tile(
-    plan: Plan,
-    tile: TilePlan,
-    size: int,
-    keys: DerivedKeys,
-    head: npt.NDArray[np.uint8],
-    mask: npt.NDArray[np.uint8],
-    marked: IntArray,
-) -> None:
-    bands = tile.bands[size]
-    assert bands is not None, "sizes come from the plan"
-    values = tile.sites.values(plan.frame.samples)
-    mac = _TileMac(plan.frame, plan.grid, tile.tile, plan.lattice, tile.sites, keys)
-    tag = mac.tag(head.tobytes(), values.astype("<u2"))
-    packet = np.concatenate([head, np.frombuffer(tag, np.uint8)])
-    bits = np.unpackbits(packet ^ mask[: packet.size])
-    insert(values, tile.sites.predicted, plan.frame.bounds, bands, 0, bits)
-    marked.reshape(-1)[tile.sites.index] = values
+class _Macs:
+    """MACs of the tiles of one survey; everything that no trial changes is hashed once, when first asked for.
 
-
-class _TileMac:
-    """MAC of one tile; everything that no trial changes is hashed once."""
+    That part is the place and the untouched pixels, so it is the same for a frame and for what was embedded
+    into it.
+    """
 
     def __init__(
-        self, frame: Frame, grid: TileGrid, tile: int, lattice: Lattice, sites: Sites, keys: DerivedKeys
+        self, frame: Frame, grid: TileGrid, survey: Survey, lattice: Lattice, keys: DerivedKeys
     ) -> None:
-        window = grid.window(tile)
-        untouched = _window_without_sites(frame, window, sites)
-        row, col = divmod(tile, grid.shape[1])
-        place = struct.pack(
-            ">IHHHHBBH",
-            frame.number,
-            row,
-            col,
-            *untouched.shape[1:],
-            frame.channels,
-            int(lattice),
-            sites.index.size,
-        )
-        self._hash = tile_mac(keys)
-        self._hash.update(place)
-        self._hash.update(untouched.tobytes())
+        self._frame, self._grid, self._survey, self._lattice = frame, grid, survey, lattice
+        self._fresh = tile_mac(keys)
+        self._hashes: dict[int, hashlib.blake2b] = {}
 
-    def tag(self, head: bytes, *restored: npt.NDArray[np.uint16]) -> bytes:
+    def tag(self, place: int, head: bytes, *restored: bytes) -> bytes:
         """4 bytes over the place, the untouched pixels, the restored sites in coding order and the head.
 
         `restored` is uint16, little-endian, in as many parts as the caller has.
         """
-        hash_ = self._hash.copy()
+        if place not in self._hashes:
+            self._hashes[place] = self._begun(place)
+        hash_ = self._hashes[place].copy()
         for part in restored:
-            hash_.update(part.data)
+            hash_.update(part)
         hash_.update(head)
         return hash_.digest()
 
+    def _begun(self, place: int) -> hashlib.blake2b:
+        frame, tile = self._frame, int(self._survey.tiles[place])
+        window, sites = self._grid.window(tile), self._survey.table.of(place)
+        box = (window.top, window.left, window.bottom, window.right)
+        untouched = _without_sites(frame.samples, *box, sites.index)
+        row, col = divmod(tile, self._grid.shape[1])
+        shape = (*untouched.shape[1:], frame.channels)
+        hash_ = self._fresh.copy()
+        hash_.update(_PLACE.pack(frame.number, row, col, *shape, int(self._lattice), sites.index.size))
+        hash_.update(untouched.astype("<u2", copy=False).data)
+        return hash_
 
-def _window_without_sites(frame: Frame, window: Window, sites: Sites) -> npt.NDArray[np.uint16]:
-    """The window's samples as little-endian uint16, the sites (whose values change) set to zero."""
-    part = frame.samples[:, window.top : window.bottom, window.left : window.right].astype("<u2")
-    channel, rest = np.divmod(sites.index, frame.rows * frame.cols)
-    row, col = np.divmod(rest, frame.cols)
-    part[channel, row - window.top, col - window.left] = 0
+
+@compiled
+def _without_sites(
+    samples: IntArray, top: int, left: int, bottom: int, right: int, index: IndexArray
+) -> npt.NDArray[np.uint16]:
+    """The window's samples as uint16, the sites (whose values change) set to zero."""
+    channels, rows, cols = samples.shape
+    part = np.empty((channels, bottom - top, right - left), np.uint16)
+    for channel in range(channels):
+        for r in range(top, bottom):
+            for c in range(left, right):
+                part[channel, r - top, c - left] = samples[channel, r, c] & 0xFFFF
+    for i in range(index.size):
+        row, col = index[i] // cols, index[i] % cols
+        part[row // rows, row % rows - top, col - left] = 0
     return part
 
 
@@ -468,28 +551,6 @@ def _block_darkness(view: IntArray, top: int, left: int, bottom: int, right: int
     padded = np.pad(highest, 1, constant_values=low)
     around = np.lib.stride_tricks.sliding_window_view(padded, (3, 3)).max(axis=(2, 3))
     return np.asarray(around[top - first : bottom - first, left - west : right - west])
-
-
-def _authenticated(
-    mac: _TileMac,
-    marked: IntArray,
-    restored: IntArray,
-    bits: BitArray,
-    ends: IndexArray,
-    mask: npt.NDArray[np.uint8],
-) -> tuple[IntArray, npt.NDArray[np.uint8]] | None:
-    """(restored site values, packet head) of the one packet length whose MAC is right."""
-    before, after = restored.astype("<u2"), marked.astype("<u2")
-    packed = np.packbits(bits)
-    packet = (packed ^ mask[: packed.size]).tobytes()
-    for length, size in zip(_LENGTHS, _SIZES, strict=True):
-        if bits.size < length:
-            return None
-        end = ends[length - 1]
-        head = packet[: size - V1.mac_bytes]
-        if mac.tag(head, before[:end], after[end:]) == packet[size - V1.mac_bytes : size]:
-            return np.concatenate([restored[:end], marked[end:]]), np.frombuffer(head, np.uint8)
-    return None
 
 
 def _by_frequency(values: list[int]) -> list[int]:

@@ -36,6 +36,8 @@ from blessmark.types import Frame, Lattice, SiteKey
 TAG_BYTES = 16
 #: length of one tile's mask, bytes; the longest packet takes 101 of them
 MASK_BYTES = 128
+#: the words of an image of so many pixels at most are kept for the next one of its shape; four bytes each
+_KEPT_WORDS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +140,23 @@ def stand_in(keys: DerivedKeys, purpose: bytes, value: bytes) -> bytes:
 def order_words(
     keys: DerivedKeys, frame_number: int, lattice: Lattice, rows: int, cols: int
 ) -> npt.NDArray[np.uint32]:
-    """uint32 [rows, cols]: the keyed word of every pixel, which settles ties in the site order."""
+    """uint32 [rows, cols]: the keyed word of every pixel, which settles ties in the site order.
+
+    Not to be written to: the images of a series have theirs in common.
+    """
+    if rows * cols > _KEPT_WORDS:
+        return _order_words(keys, frame_number, lattice, rows, cols)
+    return _kept_words(keys, frame_number, lattice, rows, cols)
+
+
+def _order_words(
+    keys: DerivedKeys, frame_number: int, lattice: Lattice, rows: int, cols: int
+) -> npt.NDArray[np.uint32]:
     stream = _keystream(keys.order, b"ord", frame_number, lattice, 4 * rows * cols)
     return stream.view("<u4").astype(np.uint32, copy=False).reshape(rows, cols)
+
+
+_kept_words = lru_cache(maxsize=4)(_order_words)
 
 
 def packet_masks(keys: DerivedKeys, frame_number: int, lattice: Lattice, tiles: int) -> npt.NDArray[np.uint8]:

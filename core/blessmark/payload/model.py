@@ -31,11 +31,11 @@ from __future__ import annotations
 import hashlib
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
-from fractions import Fraction
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +51,10 @@ _SYMBOLS = 257
 _ORDER = 6
 _OWN_WEIGHT = 4
 _ESCAPE = 4
+#: what two symbols are filed under
+_BUCKETS = 4096
+#: how many n_0 are told apart when equal ones are looked up
+_SLOTS = 256
 #: most symbols of one record; bounds the work that a message can ask for
 RECORD_SYMBOLS = 10_240
 
@@ -76,97 +80,257 @@ def _dictionary() -> npt.NDArray[np.int16]:
     return np.array(symbols, np.int16)
 
 
+#: (f, c, M) of one symbol
+_Step = tuple[int, int, int]
+
+
+class _State(NamedTuple):
+    """The history and what is counted in it, in arrays for the loops below.
+
+    Attributes
+    ----------
+    history : int16 [room], dictionary and record
+    earlier : int32 [room], for each place the one before whose last two symbols fall into the same bucket
+    last : int32 [4096], the last place of each bucket; -1 if there is none, as in `earlier`
+    after : uint16 [257 + 256, 257], how often each symbol came next after each; at most 10 304 + 4 * 10 240
+    counts : int64 [7, 257], n_k(s)
+    totals : int64 [2, 7], N_k and d_k
+    sums : int64 [257], running sums of the weights of what may come next
+    own : where the record begins
+    """
+
+    history: npt.NDArray[np.int16]
+    earlier: npt.NDArray[np.int32]
+    last: npt.NDArray[np.int32]
+    after: npt.NDArray[np.uint16]
+    counts: npt.NDArray[np.int64]
+    totals: npt.NDArray[np.int64]
+    sums: npt.NDArray[np.int64]
+    own: int
+
+
+@lru_cache(maxsize=1)
+def _fresh() -> _State:
+    """The state before any record: the dictionary has been read."""
+    dictionary = _dictionary()
+    room = len(dictionary) + RECORD_SYMBOLS
+    state = _State(
+        np.zeros(room, np.int16),
+        np.zeros(room, np.int32),
+        np.full(_BUCKETS, -1, np.int32),
+        np.zeros((_SYMBOLS + 256, _SYMBOLS), np.uint16),
+        np.zeros((_ORDER + 1, _SYMBOLS), np.int64),
+        np.zeros((2, _ORDER + 1), np.int64),
+        np.zeros(_SYMBOLS, np.int64),
+        len(dictionary),
+    )
+    _extend(state, 0, dictionary)
+    return state
+
+
 @compiled
-def _link(
-    history: npt.NDArray[np.int16],
-    start: int,
-    end: int,
-    last: npt.NDArray[np.int32],
-    earlier: npt.NDArray[np.int32],
+def _bucket(history: npt.NDArray[np.int16], place: int) -> int:
+    """Where the symbols before and at `place` are filed; which two they are has still to be compared."""
+    return (int(history[place - 1]) * 37 + int(history[place])) & (_BUCKETS - 1)
+
+
+@compiled
+def _extend(state: _State, length: int, symbols: npt.NDArray[np.int16]) -> None:
+    """Let `symbols` follow in the history, whose length was `length`."""
+    for symbol in symbols:
+        _append(state, length, symbol)
+        length += 1
+
+
+@compiled
+def _append(state: _State, length: int, symbol: int) -> None:
+    """Let `symbol` be the next of the history, whose length was `length`."""
+    history, counts, totals = state.history, state.counts, state.totals
+    history[length] = symbol
+    weight = 1 if length < state.own else _OWN_WEIGHT
+    if symbol < _SYMBOLS:
+        totals[0, 0] += weight
+        totals[1, 0] += counts[0, symbol] == 0
+        counts[0, symbol] += weight
+    if length > 0:
+        bucket = _bucket(history, length)
+        state.earlier[length] = state.last[bucket]
+        state.last[bucket] = length
+        if symbol < _SYMBOLS:
+            state.after[history[length - 1], symbol] += weight
+
+
+@compiled
+def _expect(state: _State, length: int) -> None:
+    """Write the running sums of the weights that follow from `history[:length]` into `sums`."""
+    counts, totals = state.counts, state.totals
+    counts[2:] = 0
+    totals[:, 1:] = 0
+    _count_after_one(state.after[state.history[length - 1]], counts, totals)
+    if state.history[length - 1] < _SYMBOLS:  # a context never reaches back past a marker
+        _count_after_more(state.history, state.earlier, counts, totals, state.own, length)
+    _weigh(counts, totals, state.sums)
+
+
+@compiled
+def _count_after_one(
+    after: npt.NDArray[np.uint16], counts: npt.NDArray[np.int64], totals: npt.NDArray[np.int64]
 ) -> None:
-    """Extend `earlier`, for each place the one before that holds the same symbol (-1: none), to `end`."""
-    for place in range(start, end):
-        earlier[place] = last[history[place]]
-        last[history[place]] = place
+    """Write n_1, N_1 and d_1 into `counts` and `totals`."""
+    for symbol in range(_SYMBOLS):
+        seen = np.int64(after[symbol])
+        counts[1, symbol] = seen
+        totals[0, 1] += seen
+        totals[1, 1] += seen > 0
 
 
 @compiled
-def _count(
+def _count_after_more(
     history: npt.NDArray[np.int16],
-    length: int,
-    own: int,
     earlier: npt.NDArray[np.int32],
     counts: npt.NDArray[np.int64],
+    totals: npt.NDArray[np.int64],
+    own: int,
+    length: int,
 ) -> None:
-    """Write n_k(s) after `history[:length]` for k >= 1 into `counts`, int64 [7, 257]."""
-    counts[1:] = 0
+    """Add up n_k, N_k and d_k for k >= 2; all of them were 0."""
     place = earlier[length - 1]
-    while place >= 0:
+    while place > 0:
         symbol, weight = history[place + 1], 1 if place + 1 < own else _OWN_WEIGHT
         for k in range(min(_ORDER, place + 1)):
             before = history[place - k]
             if before != history[length - 1 - k]:
                 break
-            counts[k + 1, symbol] += weight
+            if k > 0:
+                totals[0, k + 1] += weight
+                totals[1, k + 1] += counts[k + 1, symbol] == 0
+                counts[k + 1, symbol] += weight
             if before >= _SYMBOLS:
                 break
         place = earlier[place]
 
 
 @compiled
-def _weigh(counts: npt.NDArray[np.int64], sums: npt.NDArray[np.int64]) -> None:
-    """Write the running sums of the weights that follow from `counts` into `sums`, int64 [257]."""
-    sums[:] = (1 << 24) // _SYMBOLS
-    for k in range(_ORDER + 1):
-        total, escape = np.sum(counts[k]), _ESCAPE * np.count_nonzero(counts[k])
-        if total == 0:
-            break
-        for symbol in range(_SYMBOLS):
-            seen = counts[k, symbol] << 24
-            sums[symbol] = (seen + escape * sums[symbol]) // (total + escape)
+def _weigh(counts: npt.NDArray[np.int64], totals: npt.NDArray[np.int64], sums: npt.NDArray[np.int64]) -> None:
+    """Write the running sums of the weights that follow from `counts` into `sums`.
+
+    Most symbols never followed the last one. What they weigh turns on n_0 alone, so symbols of equal n_0
+    are worked out once: `known` and `weights` remember, in a slot for each n_0 modulo their length.
+    """
+    known, weights = np.full(_SLOTS, -1, np.int64), np.empty(_SLOTS, np.int64)
+    orders = 0
+    while orders <= _ORDER and totals[0, orders] > 0:
+        orders += 1
     below = 0
     for symbol in range(_SYMBOLS):
-        below += (sums[symbol] >> 6) + 1
+        seen = counts[0, symbol]
+        slot = seen & (_SLOTS - 1)
+        if counts[1, symbol] > 0:
+            below += _weight(counts, totals, symbol, orders)
+        else:
+            if known[slot] != seen:
+                known[slot], weights[slot] = seen, _weight(counts, totals, symbol, orders)
+            below += weights[slot]
         sums[symbol] = below
+
+
+@compiled
+def _weight(counts: npt.NDArray[np.int64], totals: npt.NDArray[np.int64], symbol: int, orders: int) -> int:
+    """The weight of one symbol by the contexts of length 0 to `orders` - 1."""
+    share = (1 << 24) // _SYMBOLS
+    for k in range(orders):
+        escape = _ESCAPE * totals[1, k]
+        share = ((counts[k, symbol] << 24) + escape * share) // (totals[0, k] + escape)
+    return (share >> 6) + 1
+
+
+@compiled
+def _spell(state: _State, length: int, symbols: npt.NDArray[np.int16]) -> npt.NDArray[np.int64]:
+    """int64 [n, 3]: the step of each of `symbols`, which from then on belong to the history."""
+    steps = np.empty((len(symbols), 3), np.int64)
+    for i, symbol in enumerate(symbols):
+        _expect(state, length + i)
+        below = state.sums[symbol - 1] if symbol else 0
+        steps[i, 0], steps[i, 1], steps[i, 2] = state.sums[symbol] - below, below, state.sums[-1]
+        _append(state, length + i, symbol)
+    return steps
+
+
+@compiled
+def _read(state: _State, length: int, message: npt.NDArray[np.uint32]) -> int:
+    """Undo the steps of symbols up to END, which then belong to the history; returns its length.
+
+    `message` is the integer in words of 32 bits, the lowest first; it is left as what remains to be read.
+    Where the history would outgrow its room, what is returned does.
+    """
+    while length < len(state.history):
+        _expect(state, length)
+        slot = _divide(message, state.sums[-1])
+        symbol = int(np.searchsorted(state.sums, slot, side="right"))
+        below = state.sums[symbol - 1] if symbol else 0
+        _multiply(message, state.sums[symbol] - below, slot - below)
+        _append(state, length, symbol)
+        length += 1
+        if symbol == _END:
+            return length
+    return length + 1
+
+
+@compiled
+def _divide(message: npt.NDArray[np.uint32], divisor: int) -> int:
+    """Divide the integer in place; returns the rest."""
+    rest = 0
+    for i in range(len(message) - 1, -1, -1):
+        part = (rest << 32) | int(message[i])
+        message[i] = part // divisor
+        rest = part % divisor
+    return rest
+
+
+@compiled
+def _multiply(message: npt.NDArray[np.uint32], factor: int, carry: int) -> None:
+    """Multiply the integer in place and add `carry`; no more words are needed than before dividing it."""
+    for i in range(len(message)):
+        part = int(message[i]) * factor + carry
+        message[i] = part & 0xFFFFFFFF
+        carry = part >> 32
 
 
 class _Model:
     """The history and what it predicts."""
 
     def __init__(self) -> None:
-        dictionary = _dictionary()
-        room = len(dictionary) + RECORD_SYMBOLS
-        self._history = np.empty(room, np.int16)
-        self._earlier = np.empty(room, np.int32)
-        self._last = np.full(_SYMBOLS + 256, -1, np.int32)
-        self._counts = np.zeros((_ORDER + 1, _SYMBOLS), np.int64)
-        self._sums = np.empty(_SYMBOLS, np.int64)
-        self._length = 0
-        self._extend(dictionary, 1)
-        self._own = self._length
+        fresh = _fresh()
+        self._state = _State._make([*(array.copy() for array in fresh[:-1]), fresh.own])
+        self._length = fresh.own
 
     def append(self, symbols: Sequence[int]) -> None:
         """Let `symbols` of the record count from now on; raises RecordError when they become too many."""
-        if self._length + len(symbols) > len(self._history):
-            raise RecordError(f"the record is longer than {RECORD_SYMBOLS} bytes; choose fewer fields")
-        self._extend(np.array(symbols, np.int16), _OWN_WEIGHT)
+        self._check_room(len(symbols))
+        _extend(self._state, self._length, np.array(symbols, np.int16))
+        self._length += len(symbols)
 
-    def _extend(self, symbols: npt.NDArray[np.int16], weight: int) -> None:
-        end = self._length + len(symbols)
-        self._history[self._length : end] = symbols
-        _link(self._history, self._length, end, self._last, self._earlier)
-        self._counts[0] += weight * np.bincount(symbols[symbols < _SYMBOLS], minlength=_SYMBOLS)
+    def spell(self, symbols: Sequence[int]) -> list[_Step]:
+        """The steps of `symbols`, which count from now on; raises as `append` does."""
+        self._check_room(len(symbols))
+        steps = _spell(self._state, self._length, np.array(symbols, np.int16))
+        self._length += len(symbols)
+        return [(weight, below, total) for weight, below, total in steps.tolist()]
+
+    def read(self, message: int) -> tuple[list[int], int]:
+        """The symbols up to END that `message` begins with, and what remains; raises as `append` does."""
+        count = -(-message.bit_length() // 32)
+        words = np.frombuffer(bytearray(message.to_bytes(4 * count, "little")), "<u4").astype(np.uint32)
+        start = self._length
+        end = _read(self._state, start, words)
+        self._check_room(end - start)
         self._length = end
+        symbols = self._state.history[start : end - 1].tolist()
+        return symbols, int.from_bytes(words.astype("<u4").tobytes(), "little")
 
-    def sums(self) -> npt.NDArray[np.int64]:
-        """int64 [257]: running sums of the weights of the symbols that may come next."""
-        _count(self._history, self._length, self._own, self._earlier, self._counts)
-        _weigh(self._counts, self._sums)
-        return self._sums
-
-
-#: (f, c, M) of one symbol
-_Step = tuple[int, int, int]
+    def _check_room(self, more: int) -> None:
+        if self._length + more > len(self._state.history):
+            raise RecordError(f"the record is longer than {RECORD_SYMBOLS} bytes; choose fewer fields")
 
 
 class Encoder:
@@ -193,10 +357,9 @@ class Encoder:
 
     def text(self, kind: int, value: bytes) -> None:
         """Bytes, as the model expects them or, where that is shorter, 8 bits each."""
-        symbols = [*(1 + byte for byte in value), _END]
         self._model.append([_SYMBOLS + kind])
-        steps = [self._step(symbol) for symbol in symbols]
-        expected = _odds(steps) <= Fraction(256) ** (len(value) + 1)
+        steps = self._model.spell([*(1 + byte for byte in value), _END])
+        expected = not _longer(steps, len(value) + 1)
         self.choice(int(not expected), _EXPECTED_WEIGHTS)
         if expected:
             self._steps += steps
@@ -204,17 +367,12 @@ class Encoder:
             self.number(len(value))
             self.uniform(int.from_bytes(value), 256 ** len(value))
 
-    def _step(self, symbol: int) -> _Step:
-        sums = self._model.sums()
-        below = int(sums[symbol - 1]) if symbol else 0
-        self._model.append([symbol])
-        return int(sums[symbol]) - below, below, int(sums[-1])
-
     def finish(self) -> bytes:
         """Everything taken so far, as few bytes as hold it."""
         state = 0
         for weight, below, total in reversed(self._steps):
-            state = state // weight * total + below + state % weight
+            quotient, rest = divmod(state, weight)
+            state = quotient * total + below + rest
         return state.to_bytes((state.bit_length() + 7) // 8, "little")
 
 
@@ -228,7 +386,10 @@ class Decoder:
     def choice(self, weights: Sequence[int]) -> int:
         """Which of `len(weights)` alternatives."""
         sums = list(accumulate(weights))
-        return self._take(sums[-1], lambda slot: _span(sums, bisect_right(sums, slot)))
+        quotient, slot = divmod(self._state, sums[-1])
+        value = bisect_right(sums, slot)
+        self._state = weights[value] * quotient + slot - (sums[value] - weights[value])
+        return value
 
     def uniform(self, radix: int) -> int:
         """One of 0 .. radix - 1."""
@@ -244,47 +405,24 @@ class Decoder:
         """Bytes."""
         self._model.append([_SYMBOLS + kind])
         if not self.choice(_EXPECTED_WEIGHTS):
-            return bytes(self._expected())
+            symbols, self._state = self._model.read(self._state)
+            return bytes(symbol - 1 for symbol in symbols)
         value = self._unexpected(self.number())
         self._model.append([*(1 + byte for byte in value), _END])
         return value
-
-    def _expected(self) -> Iterator[int]:
-        while symbol := self._symbol():
-            yield symbol - 1
 
     def _unexpected(self, length: int) -> bytes:
         if length > RECORD_SYMBOLS:
             raise RecordError(f"the record claims a value of {length} bytes")
         return self.uniform(256**length).to_bytes(length)
 
-    def _symbol(self) -> int:
-        sums = self._model.sums()
-        symbol = self._take(
-            int(sums[-1]), lambda slot: _span(sums, int(np.searchsorted(sums, slot, side="right")))
-        )
-        self._model.append([symbol])
-        return symbol
-
     def finish(self) -> None:
         """Raise RecordError unless everything has been read."""
         if self._state:
             raise RecordError("the record goes on after its end")
 
-    def _take(self, total: int, find: Callable[[int], tuple[int, int, int]]) -> int:
-        """Undo one step; `find` gives the symbol whose span holds a slot, its weight and what lies below."""
-        quotient, slot = divmod(self._state, total)
-        symbol, weight, below = find(slot)
-        self._state = weight * quotient + slot - below
-        return symbol
 
-
-def _odds(steps: Sequence[_Step]) -> Fraction:
-    """How unlikely `steps` were: 2 to the number of bits that they take; exact, so equal everywhere."""
-    return Fraction(math.prod(total for _, _, total in steps), math.prod(weight for weight, _, _ in steps))
-
-
-def _span(sums: Sequence[int] | npt.NDArray[np.int64], symbol: int) -> tuple[int, int, int]:
-    """`symbol`, its weight and the sum of the weights below it."""
-    below = int(sums[symbol - 1]) if symbol else 0
-    return symbol, int(sums[symbol]) - below, below
+def _longer(steps: Sequence[_Step], length: int) -> bool:
+    """Whether `steps` take more bits than `length` bytes do; exact, so equal everywhere."""
+    weights = math.prod(weight for weight, _, _ in steps)
+    return math.prod(total for _, _, total in steps) > weights << (8 * length)

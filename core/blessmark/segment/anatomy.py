@@ -24,14 +24,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 
+from blessmark.jit import compiled
 from blessmark.profile import V1
 from blessmark.types import BoolArray, IntArray, View
 
 _BLOCK = V1.block_px
 _CELLS = _BLOCK // 2  #: cells along a block's side
 _OTSU_BITS = 10
+#: a variance below this share of the greatest cannot be the greatest, whatever floating point made of either
+_NEAR = 1 - 1e-9
+#: beyond every sum of four samples
+_NO_LEVEL = 1 << 20
 #: least share of the border, and of the ring beside a circular fill, that must be air
 _AIR_PERCENT = 5
 _AIR_PERCENT_BESIDE_FILL = 25
@@ -67,7 +73,8 @@ class Anatomy:
         for plane in view.samples:
             if not outside.any():
                 break
-            outside &= _reached(_air_blocks(plane[: rows * _BLOCK, : cols * _BLOCK], view))
+            inner = np.ascontiguousarray(plane[: rows * _BLOCK, : cols * _BLOCK])
+            outside &= _reached(_air_blocks(inner, view))
         return ~outside
 
     def redraw(self, view: View, hidden: BoolArray, wanted: BoolArray) -> Iterator[BoolArray]:
@@ -81,7 +88,8 @@ class Anatomy:
         `hidden`, `wanted` and the maps are bool [rows // 8, cols // 8].
         """
         rows, cols = hidden.shape
-        planes = [_guesses(plane[: rows * _BLOCK, : cols * _BLOCK], view, hidden) for plane in view.samples]
+        inner = np.ascontiguousarray(view.samples[:, : rows * _BLOCK, : cols * _BLOCK])
+        planes = [_guesses(plane, view, hidden) for plane in inner]
         if hidden.all() or not all(planes):
             return
         for number in range(max(map(len, planes))):
@@ -283,9 +291,8 @@ def _find_air(field: _Field, ring: BoolArray, percent: int, *, sure: bool = True
     Spread is the median absolute deviation; medians are lower medians, so that they are levels that occur.
     """
     threshold = _otsu(field)
-    cells = field.cells[ring & field.used]
-    air = cells[cells < threshold]
-    if air.size == 0 or 100 * air.size < percent * np.count_nonzero(ring):
+    air, around = _darker(field.cells, field.used, ring, threshold)
+    if air.size == 0 or 100 * air.size < percent * around:
         return None
     level = _median(air)
     spread = _median(np.abs(air - level))
@@ -293,6 +300,21 @@ def _find_air(field: _Field, ring: BoolArray, percent: int, *, sure: bool = True
     if sure and _SPREADS_TO_THRESHOLD * spread > contrast:
         return None
     return _Air(level, level + (max(_SPREADS_TO_LIMIT * spread, contrast // 8) if spread else 0))
+
+
+@compiled
+def _darker(cells: IntArray, used: BoolArray, ring: BoolArray, threshold: int) -> tuple[IntArray, int]:
+    """The used cells of `ring` below the threshold, and how many cells the ring has."""
+    found, count, around = np.empty(cells.size, np.int32), 0, 0
+    for r in range(cells.shape[0]):
+        for c in range(cells.shape[1]):
+            if not ring[r, c]:
+                continue
+            around += 1
+            if used[r, c] and cells[r, c] < threshold:
+                found[count] = cells[r, c]
+                count += 1
+    return found[:count], around
 
 
 def _median(values: IntArray) -> int:
@@ -303,23 +325,38 @@ def _median(values: IntArray) -> int:
 def _otsu(field: _Field) -> int:
     """The level that separates the used cells best (Otsu 1979), 0 if they are all equal.
 
-    Exact: between-class variances are compared as fractions of Python integers.
+    Exact: between-class variances are compared as fractions of Python integers. Floating point only says
+    which few of them are so near the greatest that they have to be compared.
     """
     shift = max(0, field.top.bit_length() - _OTSU_BITS)
-    counts = np.bincount(field.cells[field.used] >> shift).tolist()
-    total = sum(counts)
-    moment = sum(level * count for level, count in enumerate(counts))
-    below = below_moment = best = 0
-    best_over, threshold = 1, 0
-    for level, count in enumerate(counts[:-1]):
-        below += count
-        below_moment += level * count
-        if count == 0:
-            continue
-        gain, over = (moment * below - below_moment * total) ** 2, below * (total - below)
-        if gain * best_over > best * over:
-            best, best_over, threshold = gain, over, (level + 1) << shift
-    return threshold
+    counts = _histogram(field.cells, field.used, shift, (field.top >> shift) + 1)
+    levels = np.arange(counts.size)
+    total, moment = int(counts.sum()), int((levels * counts).sum())
+    below, below_moment = counts.cumsum(), (levels * counts).cumsum()
+    splits = np.flatnonzero((counts > 0) & (below < total))
+    if splits.size == 0:
+        return 0
+    # both factors of a product stay below 2^36 and 2^26: a frame has 2^28 samples at most
+    apart = (moment * below[splits] - below_moment[splits] * total).astype(np.float64)
+    variance = apart * apart / (below[splits] * (total - below[splits]))
+    best = best_over = threshold = 0
+    for split in splits[variance >= variance.max() * _NEAR].tolist():
+        under = int(below[split])
+        gain, over = (moment * under - int(below_moment[split]) * total) ** 2, under * (total - under)
+        if gain * max(1, best_over) > best * over:
+            best, best_over, threshold = gain, over, (split + 1) << shift
+    return int(threshold)
+
+
+@compiled
+def _histogram(cells: IntArray, used: BoolArray, shift: int, size: int) -> npt.NDArray[np.int64]:
+    """int64 [size]: how many used cells there are of each level, their lowest `shift` bits apart."""
+    counts = np.zeros(size, np.int64)
+    for r in range(cells.shape[0]):
+        for c in range(cells.shape[1]):
+            if used[r, c]:
+                counts[cells[r, c] >> shift] += 1
+    return counts
 
 
 def _measure(plane: IntArray, fill: BoolArray) -> _Field:
@@ -328,25 +365,43 @@ def _measure(plane: IntArray, fill: BoolArray) -> _Field:
     Lattice pixels of the view are means of their neighbours, so a cell beside a filled one may hold
     a mixture.
     """
-    sums = plane[0::2, 0::2] + plane[0::2, 1::2]
-    sums += plane[1::2, 0::2]
-    sums += plane[1::2, 1::2]
     used = ~_grown(_any_of(fill, 2))
-    within = sums[used]
-    base, top = (int(within.min()), int(within.max())) if within.size else (0, 0)
-    cells = sums - base
-    top -= base
-    high = _over_blocks(np.maximum, np.where(used, cells, -1))
-    low = _over_blocks(np.minimum, np.where(used, cells, top + 1))
+    cells, base, top = _cells(plane, used)
+    low, high = _extremes(cells, used, top)
     return _Field(cells, used, base, top, low, high)
 
 
-def _over_blocks(reduce: np.ufunc, cells: IntArray) -> IntArray:
-    """Combine the 4 x 4 cells of every block."""
-    for _ in range(2):
-        cells = reduce(cells[0::2], cells[1::2])
-        cells = reduce(cells[:, 0::2], cells[:, 1::2])
-    return cells
+@compiled
+def _cells(plane: IntArray, used: BoolArray) -> tuple[IntArray, int, int]:
+    """Sums over 2 x 2 pixels, counted from the smallest one used; that one, and the largest; else 0 and 0."""
+    cells = np.empty(used.shape, np.int32)
+    least, most = _NO_LEVEL, -_NO_LEVEL
+    for r in range(used.shape[0]):
+        for c in range(used.shape[1]):
+            level = plane[2 * r, 2 * c] + plane[2 * r, 2 * c + 1]
+            level += plane[2 * r + 1, 2 * c] + plane[2 * r + 1, 2 * c + 1]
+            cells[r, c] = level
+            if used[r, c]:
+                least, most = min(least, level), max(most, level)
+    base, top = (least, most - least) if least <= most else (0, 0)
+    for r in range(used.shape[0]):
+        for c in range(used.shape[1]):
+            cells[r, c] -= base
+    return cells, base, top
+
+
+@compiled
+def _extremes(cells: IntArray, used: BoolArray, top: int) -> tuple[IntArray, IntArray]:
+    """Least and greatest used cell of every block; `top` + 1 and -1 if it has none."""
+    shape = cells.shape[0] // _CELLS, cells.shape[1] // _CELLS
+    low, high = np.full(shape, top + 1, np.int32), np.full(shape, -1, np.int32)
+    for r in range(shape[0] * _CELLS):
+        for c in range(shape[1] * _CELLS):
+            if used[r, c]:
+                row, col = r // _CELLS, c // _CELLS
+                low[row, col] = min(low[row, col], cells[r, c])
+                high[row, col] = max(high[row, col], cells[r, c])
+    return low, high
 
 
 def _padding(plane: IntArray, view: View) -> BoolArray:
@@ -357,12 +412,23 @@ def _padding(plane: IntArray, view: View) -> BoolArray:
 
 
 def _any_of(mask: BoolArray, side: int) -> BoolArray:
-    """True where any of the side x side elements is; `side` is a power of two."""
-    while side > 1:
-        mask = mask[0::2] | mask[1::2]
-        mask = mask[:, 0::2] | mask[:, 1::2]
-        side //= 2
-    return mask
+    """True where any of the side x side elements is."""
+    if not mask.any():  # as most masks are
+        return np.zeros((mask.shape[0] // side, mask.shape[1] // side), np.bool_)
+    return np.asarray(_any(np.ascontiguousarray(mask), side))
+
+
+@compiled
+def _any(mask: BoolArray, side: int) -> BoolArray:
+    result = np.zeros((mask.shape[0] // side, mask.shape[1] // side), np.bool_)
+    for row in range(result.shape[0]):
+        for r in range(row * side, (row + 1) * side):
+            for col in range(result.shape[1]):
+                found = result[row, col]
+                for c in range(col * side, (col + 1) * side):
+                    found |= mask[r, c]
+                result[row, col] = found
+    return result
 
 
 def _grown(mask: BoolArray, steps: int = 1) -> BoolArray:
@@ -392,6 +458,8 @@ def _is_disc(fill: BoolArray, hidden: BoolArray | None = None) -> bool:
 
     Blocks that are `hidden` are taken for whatever a disc would have there.
     """
+    if hidden is None and not fill[[0, 0, -1, -1], [0, -1, 0, -1]].all():
+        return False  # without a look at the rest
     solid = ~_any_of(~fill, _BLOCK)
     shown = np.ones_like(solid) if hidden is None else ~hidden
     rows, cols = solid.shape

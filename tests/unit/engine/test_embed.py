@@ -178,8 +178,8 @@ class TestReadBack:
         other = replace(ABOUT, fields={0x00100010: b"Somebody^Else "})
         honest = module.read_back
 
-        def lying(*args):
-            found = honest(*args)
+        def lying(*args, **kwargs):
+            found = honest(*args, **kwargs)
             return replace(found, record=describe(frame(), other, drawn(), KEYS))
 
         monkeypatch.setattr(module, "read_back", lying)

@@ -9,12 +9,12 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from blessmark.carrier import lattice
 from blessmark.carrier.lattice import (
     NO_DOWN,
     Bands,
     Sites,
     Window,
-    costs,
     find_sites,
     fits,
     insert,
@@ -32,6 +32,14 @@ def values_of(*errors: int, predicted: int = 1000) -> tuple[np.ndarray, np.ndarr
     """Samples that differ from their prediction by `errors`."""
     p = np.full(len(errors), predicted, np.int32)
     return (p + np.array(errors)).astype(np.int32), p
+
+
+def costs(
+    values: np.ndarray, predicted: np.ndarray, bounds: tuple[int, int], bands: Bands, lengths: np.ndarray
+) -> np.ndarray:
+    """What `cheapest` compares."""
+    reach = lattice._reach(values, predicted, *bounds, bands.up, bands.down)
+    return lattice._costs(*reach, bands.expansion, bands.z_up, lengths, 1 << 62)
 
 
 def marked(bands: Bands, bits: list[int], *errors: int, bounds: tuple[int, int] = BOUNDS) -> list[int]:

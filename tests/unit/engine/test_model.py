@@ -42,6 +42,7 @@ def test_the_dictionary_is_the_generators_and_the_frozen_one() -> None:
 def test_another_dictionary_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model, "DICTIONARY_SHA256", "0" * 64)
     model._dictionary.cache_clear()
+    model._fresh.cache_clear()
     with pytest.raises(RecordError, match="install the package again"):
         Encoder()
 
@@ -59,7 +60,8 @@ def test_another_dictionary_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_weights_are_as_defined(own: list[int]) -> None:
     history = model._Model()
     history.append(own)
-    assert np.diff(history.sums(), prepend=0).tolist() == defined_weights(own)
+    model._expect(history._state, history._length)
+    assert np.diff(history._state.sums, prepend=0).tolist() == defined_weights(own)
 
 
 def test_everything_comes_back_in_order() -> None:

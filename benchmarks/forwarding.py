@@ -28,7 +28,6 @@ from dicom_node.forwarder import Forwarder
 from dicom_node.jobs import Arrival, InstanceState, Outcome
 from dicom_node.ledger import Ledger
 from dicom_node.spool import Spool
-from dicom_node.worker import Bells
 
 _STORESCP = "/usr/bin/storescp"
 _CT, _EXPLICIT = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1"
@@ -94,8 +93,7 @@ def _line(associations: int, count: int, seed: int) -> tuple[float, ...]:
 
 def _drained(config: Config, spool: Spool, ledger: Ledger) -> tuple[float, float]:
     """Wall and CPU seconds until everything is delivered."""
-    bells = Bells(config.destinations)
-    forwarder = Forwarder(config, spool, ledger, rest=bells.rest_sends, wake=bells.ring_sends)
+    forwarder = Forwarder(config, spool, ledger, rest=_nap, wake=lambda _name: None)
     wall, cpu = time.monotonic(), time.process_time()
     forwarder.start()
     try:
@@ -106,6 +104,11 @@ def _drained(config: Config, spool: Spool, ledger: Ledger) -> tuple[float, float
         return time.monotonic() - wall, time.process_time() - cpu
     finally:
         forwarder.stop()
+
+
+def _nap(_destination: str, seconds: float) -> None:
+    """What a lane does that finds nothing to send: everything is queued, so nobody rings."""
+    time.sleep(min(seconds, 0.01))
 
 
 def _config(folder: Path, port: int, associations: int) -> Config:

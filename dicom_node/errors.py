@@ -11,8 +11,10 @@
     ├── TlsError             exit 1      certificates, keys or lists for TLS cannot be used
     ├── SpoolFull            exit 1      no room to keep another object                                  A700
     ├── SpoolError           exit 1      the spool cannot be written or read                             A700
+    │   └── BlobsUnavailable exit 1      the shared store of objects does not answer; later it may       A700
     ├── LedgerError          exit 1      the ledger refuses                                              A700
     │   ├── LedgerUnavailable exit 1     the database refuses now (full disk, lock); the same again may work
+    │   │   └── LedgerCollision exit 1   another write was in the way; the ledger itself tries some times
     │   └── StaleLease       exit 1      somebody else holds this job now; drop the result
     ├── AuditError           exit 1      the audit trail cannot be written or read
     │   └── AuditFull        exit 1      so many audit messages wait that no more are taken
@@ -103,6 +105,10 @@ class SpoolError(NodeError):
     retryable = True
 
 
+class BlobsUnavailable(SpoolError):  # noqa: N818
+    """The store of objects that machines share does not answer, or refuses; the same may work later."""
+
+
 class LedgerError(NodeError):
     """The ledger refuses."""
 
@@ -112,6 +118,10 @@ class LedgerError(NodeError):
 
 class LedgerUnavailable(LedgerError):  # noqa: N818
     """The database refuses now; the same write again may work."""
+
+
+class LedgerCollision(LedgerUnavailable):
+    """Another write was in the way; the ledger itself tries some times before anybody hears of it."""
 
 
 class StaleLease(LedgerError):  # noqa: N818

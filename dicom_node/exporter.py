@@ -20,6 +20,7 @@ from prometheus_client.utils import floatToGoString
 
 from dicom_node import __version__, keys, metrics
 from dicom_node.audit.auditor import Auditor
+from dicom_node.blobs.port import BlobStore
 from dicom_node.config import Config, Finding, Role
 from dicom_node.dimse import secure
 from dicom_node.dimse.admission import REJECTIONS
@@ -33,7 +34,6 @@ from dicom_node.ledger import Ledger
 from dicom_node.metrics import Counted, Declaration, Kind, QueueAge, Snapshot
 from dicom_node.processes import usage
 from dicom_node.reloading import Reloads
-from dicom_node.spool import Spool
 from dicom_node.worker import Workers
 
 #: what a reader may say of an object
@@ -49,7 +49,7 @@ class Parts:
 
     config: Config
     ledger: Ledger
-    spool: Spool
+    spool: BlobStore
     housekeeper: Housekeeper
     workers: Workers
     forwarder: Forwarder

@@ -1,4 +1,4 @@
-"""What a process of this machine takes, as /proc tells it (proc(5)); for the workers, who are not asked."""
+"""What /proc tells (proc(5)): what a process of this machine takes, and which boot of the machine it is."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _PROC = Path("/proc")
+_BOOT_ID = _PROC / "sys" / "kernel" / "random" / "boot_id"
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 #: places in /proc/PID/stat behind the name: utime, stime, rss
@@ -30,3 +31,11 @@ def usage(pid: int) -> Usage | None:
     fields = text.rpartition(")")[2].split()
     cpu_s = (int(fields[_USER]) + int(fields[_SYSTEM])) / _TICKS
     return Usage(cpu_s, int(fields[_RESIDENT]) * _PAGE_BYTES)
+
+
+def boot_id() -> str:
+    """Which boot of the machine this is; empty where the system does not tell."""
+    try:
+        return _BOOT_ID.read_text("ascii").strip()
+    except OSError:
+        return ""

@@ -29,10 +29,10 @@ from dicom_node.audit.repository import Context, repository_of
 from dicom_node.audit.store import Store
 from dicom_node.audit.subjects import Subjects
 from dicom_node.audit.syslog import Label
+from dicom_node.blobs.port import BlobStore
 from dicom_node.config import Config
 from dicom_node.errors import AuditError, KeyFileError
 from dicom_node.ledger import Ledger
-from dicom_node.spool import Spool
 
 _LOG = logging.getLogger(__name__)
 #: share of the disk's reserve that audit messages leave free
@@ -81,7 +81,7 @@ class AuditTrail:
     """
 
     def __init__(
-        self, config: Config, auditor: Auditor, ledger: Ledger, spool: Spool, context: Context | None
+        self, config: Config, auditor: Auditor, ledger: Ledger, spool: BlobStore, context: Context | None
     ) -> None:
         self._config = config
         self._auditor = auditor

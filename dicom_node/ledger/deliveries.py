@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from dicom_node.errors import StaleLease
 from dicom_node.jobs import DeliveryState, Receipt, Send, check_delivery_move
+from dicom_node.ledger import dialects
 from dicom_node.ledger.commitments import Commitments
-from dicom_node.ledger.database import Loss, event_values
+from dicom_node.ledger.database import Loss, event_values, repeated
 from dicom_node.ledger.schema import (
     DEAD,
     MENDED_BY_ARRIVAL,
@@ -23,6 +24,7 @@ from dicom_node.ledger.schema import (
     pauses,
 )
 from dicom_node.ledger.tallies import count
+from dicom_node.ledger.view import destinations
 from dicom_node.metrics import ATTEMPTS, DELIVERY_DELAY, RESULTS, Reading
 
 _i, _d, _p = instances.c, deliveries.c, pauses.c
@@ -38,25 +40,33 @@ class Deliveries(Commitments):
         lease_s: float,
         *,
         via: str = "",
+        worker: str = "forwarder",
         receipts: Sequence[Receipt] = (),
     ) -> list[Send]:
         """Lease up to `limit` due deliveries of a destination: by priority, then next_at, then id.
 
         Takes back expired leases first. A paused destination gets nothing, nor does `via` in its stead if
-        that is paused. With `receipts` these are recorded, too, in the same transaction: see `take_receipts`.
+        that is paused. `worker` is who sends them, for `worker_died`. `receipts` are recorded, too, in the
+        same transaction: see `take_receipts`.
         """
 
         def step(connection: sa.Connection) -> list[Send]:
             if receipts:
                 self._take_receipts(connection, receipts)
-            return self._claim_sends(connection, destination, limit, lease_s, via)
+            lease = {"holder": self._named(worker), "until": self._now(connection) + lease_s}
+            return self._claim_sends(connection, destination, limit, lease, via)
 
         return self._together(step)
 
     def _claim_sends(
-        self, connection: sa.Connection, destination: str, limit: int, lease_s: float, via: str
+        self,
+        connection: sa.Connection,
+        destination: str,
+        limit: int,
+        lease: Mapping[str, object],
+        via: str,
     ) -> list[Send]:
-        now = self._clock()
+        now = self._now(connection)
         asked = {"destination": destination, "now": now}
         found = connection.execute(_LOOK, asked | {"via": via}).one()
         if found.expired:
@@ -65,15 +75,16 @@ class Deliveries(Commitments):
             found = connection.execute(_LOOK, asked | {"via": via}).one()
         if found.paused or found.level is None:
             return []
-        rows = _due(connection, asked, found.level, limit)
+        rows = _due(connection, asked, found.level, limit, lease=True)
         if rows:
-            connection.execute(_LEASED, {"ids": [row.id for row in rows], "until": now + lease_s})
+            connection.execute(_LEASED, {"ids": [row.id for row in rows], **lease})
         return [_send(row) for row in rows]
 
+    @repeated
     def beat_send(self, send: Send, lease_s: float) -> None:
         """Prolong a delivery's lease to `lease_s` from now; StaleLease if it has gone to somebody else."""
         with self._writing() as connection:
-            self._change_send(connection, send, {"lease_until": self._clock() + lease_s})
+            self._change_send(connection, send, {"lease_until": self._now(connection) + lease_s})
 
     def delivered(
         self,
@@ -110,7 +121,7 @@ class Deliveries(Commitments):
         if connection.execute(_TAKEN, rows).rowcount != len(rows):
             said = f"one of the deliveries {', '.join(str(each.send.id) for each in receipts)}"
             raise StaleLease(f"{said} is no longer leased under its token; record the others alone")
-        now = self._clock()
+        now = self._now(connection)
         connection.execute(_NOTE, [note for each in receipts for note in _story(each, now)])
         for each in receipts:
             count(connection, _counted(each, now))
@@ -127,12 +138,14 @@ class Deliveries(Commitments):
         empty, the reason). `refused` says that it was this very object that its destination did not take;
         `via` names the destination that was asked in its stead.
         """
-        values = {"next_at": at, "refusals": send.refusals + refused}
-        self._together(
-            lambda connection: self._leave_send(
+
+        def record(connection: sa.Connection) -> None:
+            values = {"next_at": self._there(connection, at), "refusals": send.refusals + refused}
+            self._leave_send(
                 connection, send, DeliveryState.QUEUED, reason, values, result=result or reason, via=via
             )
-        )
+
+        self._together(record)
 
     def dead(self, send: Send, reason: str, *, result: str = "") -> None:
         """Give a delivery up; `reason` and `result` are bounded words, as in `retry`."""
@@ -142,6 +155,7 @@ class Deliveries(Commitments):
             )
         )
 
+    @repeated
     def put_back(self, send: Send) -> None:
         """Queue a delivery again as if it had never been leased: it was claimed but not tried."""
         values = {"state": DeliveryState.QUEUED, "attempts": _d.attempts - 1}
@@ -180,7 +194,7 @@ class Deliveries(Commitments):
     def _queue(
         self, connection: sa.Connection, instance_id: int, destinations: Iterable[str], priority: int
     ) -> None:
-        now = self._clock()
+        now = self._now(connection)
         common = {"instance_id": instance_id, "priority": priority, "queued_at": now, "next_at": now}
         rows = [
             {**common, "destination": name, "state": DeliveryState.QUEUED}
@@ -188,11 +202,11 @@ class Deliveries(Commitments):
         ]
         if not rows:
             return
-        queue = upsert(deliveries).values(rows)
+        queue = self._dialect.upsert(deliveries).values(rows)
         # an instance is worked on twice only if what it was to send had been lost
         revive = {"state": DeliveryState.QUEUED, "next_at": now, "attempts": 0, "refusals": 0, "reason": ""}
         queue = queue.on_conflict_do_update(
-            [_d.instance_id, _d.destination],
+            index_elements=[_d.instance_id, _d.destination],
             set_=revive,
             where=sa.and_(DEAD, _d.reason.in_(MENDED_BY_ARRIVAL)),
         )
@@ -201,19 +215,34 @@ class Deliveries(Commitments):
         if notes:
             connection.execute(sa.insert(events), notes)
 
+    def _due_sends(self, connection: sa.Connection, now: float, limit: int) -> list[tuple[int, str]]:
+        """Deliveries that could be claimed, each with its destination; at most `limit`."""
+        found: list[tuple[int, str]] = []
+        paused = set(connection.execute(sa.select(_p.destination)).scalars())
+        for name in destinations(connection):
+            if name not in paused and len(found) < limit:
+                left = limit - len(found)
+                lost = sa.select(_d.id).where(SENDING, _d.destination == name, _d.lease_until <= now)
+                asked = {"destination": name, "now": now}
+                highest = connection.execute(_HIGHEST, asked).scalar()
+                rows = _due(connection, asked, highest, left, lease=False)
+                numbers = [row.id for row in rows] or connection.execute(lost.limit(left)).scalars()
+                found += [(number, name) for number in numbers]
+        return found
+
     def _lost_letters(self, connection: sa.Connection, instance_id: int) -> bool:
         """Whether deliveries of an instance are dead because there were no bytes for them, or wrong ones."""
         lost = sa.select(_d.id).where(_d.instance_id == instance_id, DEAD, _d.reason.in_(MENDED_BY_ARRIVAL))
         return connection.execute(lost.limit(1)).first() is not None
 
     def _take_back_sends(self, connection: sa.Connection, which: sa.ColumnElement[bool], loss: Loss) -> int:
-        rows = connection.execute(
-            sa.select(_d.id, _d.instance_id, _d.destination).where(SENDING, which)
-        ).all()
+        lost = sa.select(_d.id, _d.instance_id, _d.destination).where(SENDING, which)
+        # whoever holds the row is about to end its lease
+        rows = connection.execute(self._dialect.locked(lost, _d.id, skip=True)).all()
         for row in rows:
             values = {
                 "state": DeliveryState.QUEUED,
-                "next_at": self._clock(),
+                "next_at": self._now(connection),
                 "reason": loss,
             }
             connection.execute(sa.update(deliveries).where(_d.id == row.id).values(values))
@@ -222,16 +251,22 @@ class Deliveries(Commitments):
         return len(rows)
 
 
-def _due(connection: sa.Connection, asked: Mapping[str, object], highest: int, limit: int) -> list[Row]:
+_NUMBERS: sa.Select[*tuple[Any, ...]] = sa.select(_d.id)
+
+
+def _due(
+    connection: sa.Connection, asked: Mapping[str, object], highest: int | None, limit: int, *, lease: bool
+) -> list[Row]:
     """What may be sent now, one priority after the other.
 
     In one query, the index would be walked through all that waits for a later time in a higher priority.
     """
     rows: list[Row] = []
-    level: int | None = highest
+    level = highest
+    ready = dialects.of(connection).locked(_READY, of=deliveries, skip=True) if lease else _READY_NUMBERS
     while level is not None:
         of_level = {**asked, "level": level, "limit": limit - len(rows)}
-        rows += connection.execute(_READY, of_level).all()
+        rows += connection.execute(ready, of_level).all()
         if len(rows) == limit:
             break
         level = connection.execute(_NEXT_LEVEL, of_level).scalar()
@@ -283,21 +318,21 @@ _LOOK = sa.select(
     _HIGHEST.scalar_subquery().label("level"),
 )
 _NEXT_LEVEL = _HIGHEST.where(_d.priority < sa.bindparam("level"))
-_READY = (
-    _SENDS.where(
-        QUEUED,
-        _OF_DESTINATION,
-        _d.priority == sa.bindparam("level"),
-        _d.next_at <= sa.bindparam("now"),
-    )
-    .order_by(_d.next_at, _d.id)
-    .limit(sa.bindparam("limit"))
-)
+
+
+def _ready(what: sa.Select[*tuple[Any, ...]]) -> sa.Select[*tuple[Any, ...]]:
+    """Those of one priority that are due, in order."""
+    of_level = (_OF_DESTINATION, _d.priority == sa.bindparam("level"), _d.next_at <= sa.bindparam("now"))
+    return what.where(QUEUED, *of_level).order_by(_d.next_at, _d.id).limit(sa.bindparam("limit"))
+
+
+_READY, _READY_NUMBERS = _ready(_SENDS), _ready(_NUMBERS)
 _LEASED = (
     sa.update(deliveries)
     .where(_d.id.in_(sa.bindparam("ids", expanding=True)))
     .values(
         state=DeliveryState.SENDING,
+        holder=sa.bindparam("holder"),
         lease_until=sa.bindparam("until"),
         attempts=_d.attempts + 1,
         token=_d.token + 1,

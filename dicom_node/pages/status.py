@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from dicom_node import __version__, log
+from dicom_node.blobs.port import BlobStore
 from dicom_node.config import Config
 from dicom_node.errors import NodeError
 from dicom_node.ledger import Backlog, DeadLetter, Judged, Kept, Ledger
 from dicom_node.pages.rendering import rendered
 from dicom_node.pages.words import MEANINGS, Meaning
-from dicom_node.spool import Spool
 from dicom_node.standing import Standing, standing
 
 #: rows of each list; more are a matter for `dicom-node queue list`
@@ -66,7 +66,7 @@ class StatusPage:
     """
 
     def __init__(
-        self, config: Config, ledger: Ledger, spool: Spool, problems: Callable[[], Sequence[str]]
+        self, config: Config, ledger: Ledger, spool: BlobStore, problems: Callable[[], Sequence[str]]
     ) -> None:
         self._config, self._ledger, self._spool, self._problems = config, ledger, spool, problems
         self._started_at = time.time()

@@ -9,7 +9,7 @@ import time
 
 import psutil
 
-from dicom_node.processes import usage
+from dicom_node.processes import boot_id, usage
 
 
 def test_this_process_as_psutil_sees_it() -> None:
@@ -35,3 +35,7 @@ def test_a_process_that_is_gone() -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
     assert usage(child.pid) is None
+
+
+def test_the_boot_has_a_name_here() -> None:
+    assert boot_id() == boot_id() != ""

@@ -26,6 +26,7 @@ from dicom_node.dimse.admission import REJECTIONS
 from dicom_node.dimse.reception import NO_ROOM
 from dicom_node.dimse.scp import SUCCESS, Receiver
 from dicom_node.errors import AuditError, KeyFileError, LedgerError
+from dicom_node.fleet import Receivers
 from dicom_node.forwarder import Forwarder
 from dicom_node.housekeeping import Housekeeper
 from dicom_node.jobs import AUTHENTIC, NOT_JUDGED, DeliveryState
@@ -53,7 +54,7 @@ class Parts:
     housekeeper: Housekeeper
     workers: Workers
     forwarder: Forwarder
-    receiver: Receiver
+    receiver: Receiver | Receivers
     checks: Callable[[], Mapping[str, bool]]
     reloads: Reloads
     auditor: Auditor | None
@@ -138,6 +139,7 @@ def live(parts: Parts) -> dict[Declaration, Iterable[Sample]]:
     weight = parts.housekeeper.spool_bytes
     return {
         metrics.OPEN_ASSOCIATIONS: [((), parts.receiver.open_associations)],
+        **_receivers(parts.receiver),
         metrics.CLOSED: [((name,), 1) for name in parts.forwarder.closed()],
         metrics.FAILED_OVER: [((name,), 1) for name in parts.forwarder.failed_over()],
         metrics.SPOOL_BYTES: [] if weight is None else [((), weight)],
@@ -161,6 +163,19 @@ def live(parts: Parts) -> dict[Declaration, Iterable[Sample]]:
         metrics.RELOADED: [((), parts.reloads.successful)],
         metrics.CONFIGURED_AT: [((), parts.reloads.taken_up_at)],
         metrics.BUILD: [((__version__, platform.python_version()), 1)],
+    }
+
+
+def _receivers(receiver: Receiver | Receivers) -> dict[Declaration, Iterable[Sample]]:
+    """How many processes receive, and what they take; the main process is one, and tells of itself."""
+    if not isinstance(receiver, Receivers):
+        states: list[Sample] = [(("configured",), 1), (("running",), receiver.alive)]
+        return {metrics.RECEIVERS: states, metrics.RECEIVER_MEMORY: [], metrics.RECEIVER_CPU: []}
+    taken = {name: found for name, pid in receiver.named_pids.items() if (found := usage(pid)) is not None}
+    return {
+        metrics.RECEIVERS: [(("configured",), receiver.configured), (("running",), receiver.running)],
+        metrics.RECEIVER_MEMORY: [((name,), found.resident_bytes) for name, found in taken.items()],
+        metrics.RECEIVER_CPU: [((name,), found.cpu_s) for name, found in taken.items()],
     }
 
 

@@ -114,6 +114,35 @@ OPEN_ASSOCIATIONS = Declaration(
     "dicom_node_open_associations", Kind.GAUGE, "", (), "Associations with peers at this moment."
 )
 
+RECEIVERS = Declaration(
+    "dicom_node_receivers",
+    Kind.GAUGE,
+    "",
+    ("state",),
+    "Processes that receive: configured, and running (accepting associations).",
+)
+RECEIVER_RESTARTS = Declaration(
+    "dicom_node_receiver_restarts",
+    Kind.COUNTER,
+    "",
+    (),
+    "Receiver processes that died, hung or could not take up a configuration, and were replaced.",
+)
+RECEIVER_MEMORY = Declaration(
+    "dicom_node_receiver_resident_memory_bytes",
+    Kind.GAUGE,
+    "bytes",
+    ("receiver",),
+    "Memory of a receiver process; absent where the main process receives.",
+)
+RECEIVER_CPU = Declaration(
+    "dicom_node_receiver_cpu_seconds",
+    Kind.COUNTER,
+    "seconds",
+    ("receiver",),
+    "User and system CPU time of a receiver process; begins anew with every process.",
+)
+
 # ---- processing ----
 
 PROCESSED = Declaration(
@@ -401,6 +430,7 @@ BUILD = Declaration(
 COUNTED = (
     ASSOCIATIONS,
     OCCURRENCES,
+    RECEIVER_RESTARTS,
     STORES,
     RECEIVED_BYTES,
     REPEATS,
@@ -432,6 +462,9 @@ KEPT = (
 #: what the living parts of the node are asked for
 LIVE = (
     OPEN_ASSOCIATIONS,
+    RECEIVERS,
+    RECEIVER_MEMORY,
+    RECEIVER_CPU,
     CLOSED,
     FAILED_OVER,
     SPOOL_BYTES,

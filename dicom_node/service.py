@@ -25,6 +25,7 @@ from pathlib import Path
 from dicom_node import __version__, housekeeping, log, private, security, signers
 from dicom_node.audit.auditor import Auditor
 from dicom_node.audit.trail import AuditTrail, auditor_of, refusals
+from dicom_node.commitment import Due
 from dicom_node.committer import Committer
 from dicom_node.config import AuditTransport, Config, Destination, Requester, Role
 from dicom_node.dimse.commit import desk_handlers
@@ -32,6 +33,7 @@ from dicom_node.dimse.scp import Receiver
 from dicom_node.dimse.secure import client_context, server_context
 from dicom_node.errors import EXIT_DONE, ConfigError, KeyFileError, NodeError, ReloadError, SpoolError
 from dicom_node.exporter import Exporter, Parts
+from dicom_node.fleet import Receivers, receiver_count
 from dicom_node.forwarder import Forwarder, steady_clock
 from dicom_node.housekeeping import Housekeeper
 from dicom_node.http import HttpServer
@@ -139,18 +141,36 @@ class Service:
         self._open_trail(self._salt, undo)
         undo.callback(lambda: self._behind.close())
         self._start_behind()
-        self.receiver = Receiver(
-            self._config,
-            self.spool,
-            self.ledger,
-            on_arrival=lambda: self._bells.ring_work(),
-            auditor=self.auditor,
-            services=desk_handlers(lambda: self.committer.desk),
-        )
+        self.receiver = self._make_receiver()
         _run(self.receiver, undo)
         undo.callback(lambda: self._before.close())
         self._serve_http()
         self._start_committer()
+
+    def _make_receiver(self) -> Receiver | Receivers:
+        """One in this process, or several in processes of their own."""
+
+        def ring() -> None:
+            self._bells.ring_work()
+
+        if receiver_count(self._config) > 1:
+            return Receivers(
+                self._config, self.ledger, on_arrival=ring, auditor=self.auditor, log_salt=self._salt
+            )
+        return Receiver(
+            self._config,
+            self.spool,
+            self.ledger,
+            on_arrival=ring,
+            auditor=self.auditor,
+            services=desk_handlers(lambda: self.committer.desk),
+        )
+
+    def _carry(self, due: Due, timeout_s: float) -> int | None:
+        """Give an answer over the association of its request, in whichever process that is."""
+        receiver = self.receiver
+        carry = receiver.carry if isinstance(receiver, Receivers) else self.committer.desk.carry
+        return carry(due, timeout_s)
 
     def _start_behind(self) -> None:
         """Everything that works on, sends and clears away what has been received."""
@@ -172,7 +192,7 @@ class Service:
             _run(self.forwarder, undo)
             self.housekeeper = Housekeeper(self.spool, self.ledger, housekeeping.history_s(config))
             _run(self.housekeeper, undo)
-            self.committer = Committer(config, self.ledger)
+            self.committer = Committer(config, self.ledger, self._carry)
             self._behind = undo.pop_all()
 
     def _start_committer(self) -> None:
@@ -484,7 +504,7 @@ def _signals() -> Iterator[Callable[[], signal.Signals]]:
 
 
 def _run(
-    part: AuditTrail | Workers | Forwarder | Housekeeper | Committer | Receiver | HttpServer,
+    part: AuditTrail | Workers | Forwarder | Housekeeper | Committer | Receiver | Receivers | HttpServer,
     undo: contextlib.ExitStack,
 ) -> None:
     part.start()

@@ -399,6 +399,22 @@ def release_reserve(folder: Path) -> bool:
     return True
 
 
+def sweep_of(folder: Path, pid: int) -> int:
+    """Remove what a process that has died was writing into a spool; returns how many files."""
+    removed = 0
+    for part in (folder / "tmp").glob(f"{pid}-*"):
+        with contextlib.suppress(OSError):  # the next start sweeps again
+            handle = os.open(part, os.O_RDONLY)
+            try:
+                # should its number have been given to another process already, that one holds the lock
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                part.unlink()
+                removed += 1
+            finally:
+                os.close(handle)
+    return removed
+
+
 def _folder_names() -> list[str]:
     return ["tmp", *(f"{number:02x}" for number in range(256))]
 

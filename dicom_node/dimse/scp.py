@@ -28,7 +28,7 @@ from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.transport import ThreadedAssociationServer
 
 from dicom_node import log, security
-from dicom_node.audit.auditor import Auditor
+from dicom_node.audit.auditor import Witness
 from dicom_node.audit.events import Objects, Outcome, Party, Study, Transferred
 from dicom_node.config import Config
 from dicom_node.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, patches, secure
@@ -50,6 +50,7 @@ from dicom_node.dimse.contexts import (
     is_accepted_class,
     is_storage,
 )
+from dicom_node.dimse.listening import Shared
 from dicom_node.dimse.reception import NO_ROOM, Intake, Reception, Refusal, error_refusal
 from dicom_node.dimse.visits import Visit
 from dicom_node.errors import NodeError, OutputError
@@ -96,6 +97,7 @@ class Receiver:
     on_arrival : called after every object that was kept, from the thread of its association
     services : events of pynetdicom with their handlers, for what `contexts.SERVICES` has beyond Verification
     auditor : is told what was refused; None without an audit trail
+    shared : what it has in common with receivers in other processes; None for one that is alone
     """
 
     def __init__(
@@ -106,7 +108,8 @@ class Receiver:
         *,
         on_arrival: Callable[[], object] = lambda: None,
         services: Sequence[tuple[Any, Callable[[Any], Any]]] = (),
-        auditor: Auditor | None = None,
+        auditor: Witness | None = None,
+        shared: Shared | None = None,
     ) -> None:
         self._config = config
         self._spool = spool
@@ -115,8 +118,13 @@ class Receiver:
         self._auditor = auditor
         self._servers: list[Server] = []
         self._services = tuple(services)
-        self._admission = Admission(config.node.max_associations, config.node.max_associations_per_peer)
-        self._identities = Identities(config.access)
+        self._shared = shared
+        self._admission = Admission(
+            config.node.max_associations,
+            config.node.max_associations_per_peer,
+            None if shared is None else shared.row,
+        )
+        self._identities = self._identify(config)
         self._storing: set[Any] = set()
         self._visits: dict[Any, Visit] = {}
         self._open: set[Any] = set()
@@ -151,8 +159,16 @@ class Receiver:
     @property
     def alive(self) -> bool:
         """Whether every loop that takes connections goes round."""
-        oldest = min((server.turned_at for server in self._servers), default=0.0)
-        return bool(self._servers) and time.monotonic() - oldest < _STUCK_S
+        return bool(self._servers) and time.monotonic() - self.turned_at < _STUCK_S
+
+    @property
+    def turned_at(self) -> float:
+        """When the loop that takes connections last went round, the slower of two; 0.0 if there is none."""
+        return min((server.turned_at for server in self._servers), default=0.0)
+
+    def tidy(self) -> None:
+        """Let receivers in other processes know of places that have become free here."""
+        self._admission.tidy()
 
     @property
     def open_associations(self) -> int:
@@ -167,11 +183,12 @@ class Receiver:
         patches.apply()
         node, tls = self._config.node, self._config.tls
         door = None if node.tls_port is None else secure.Door(tls, node.tls_clients)
-        wanted = [(node.port, None), (node.tls_port, door)]
+        clear, secured = (None, None) if self._shared is None else (self._shared.clear, self._shared.tls)
+        wanted = [(node.port, None, clear), (node.tls_port, door, secured)]
         with contextlib.ExitStack() as undo:
-            for port, behind in wanted:
+            for port, behind, listening in wanted:
                 if port is not None:
-                    server = self._listen(port, behind)
+                    server = self._listen(port, behind, listening)
                     undo.callback(server.server_close)
                     self._servers.append(server)
             undo.pop_all()
@@ -181,7 +198,7 @@ class Receiver:
             )
             serve.start()
 
-    def _listen(self, port: int, door: secure.Door | None) -> Server:
+    def _listen(self, port: int, door: secure.Door | None, listening: socket.socket | None) -> Server:
         bind = self._config.node.bind
         try:
             server = self._entity().make_server(
@@ -195,6 +212,7 @@ class Receiver:
                     *self._services,
                 ],
                 server_class=Server,
+                listening=listening,
             )
         except OSError as error:
             raise OutputError(
@@ -219,7 +237,7 @@ class Receiver:
             for server in self._servers
         ]
         if config.access != before.access:  # else who is locked out stays so
-            self._identities = Identities(config.access)
+            self._identities = self._identify(config)
         self._admission.resize(node.max_associations, node.max_associations_per_peer)
         self._config = config
         for server, door in zip(self._servers, doors, strict=True):
@@ -241,6 +259,9 @@ class Receiver:
         for server in servers:
             for association in server.active_associations:
                 patches.hang_up(association)
+
+    def _identify(self, config: Config) -> Identities:
+        return Identities(config.access, None if self._shared is None else self._shared.failures)
 
     def _entity(self) -> Any:
         entity = AE(ae_title=self._config.node.ae_title)
@@ -456,7 +477,7 @@ class Receiver:
 
 
 class Server(ThreadedAssociationServer):
-    """A listener that one bad peer cannot fill."""
+    """A listener that one bad peer cannot fill; `listening` is a socket that listens already, if any."""
 
     request_queue_size = 128
     daemon_threads = True
@@ -467,12 +488,28 @@ class Server(ThreadedAssociationServer):
     #: what shakes hands with those who connect; None is a port in the clear
     door: secure.Door | None = None
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
+    def __init__(self, *arguments: Any, listening: socket.socket | None = None, **named: Any) -> None:
+        self._listening = listening
         #: connections whose handshake is under way, and their addresses
         self._shaking: dict[Any, str] = {}
         self._stopped = False
         self._shaking_lock = threading.Lock()
         super().__init__(*arguments, **named)
+
+    def server_bind(self) -> None:
+        """Bind, or take the place of a socket that is bound."""
+        if self._listening is None:
+            super().server_bind()
+            return
+        assert self.socket is not None
+        self.socket.close()
+        self.socket = self._listening
+        self.server_address = self.socket.getsockname()
+
+    def server_activate(self) -> None:
+        """Begin to listen, unless somebody has."""
+        if self._listening is None:
+            super().server_activate()
 
     def get_request(self) -> tuple[socket.socket, Any]:
         assert self.socket is not None

@@ -40,13 +40,14 @@ from dicom_node.metrics import RECEIVER_RESTARTS, Reading
 from dicom_node.receiving import (
     Adopt,
     Answer,
+    Arrived,
     Carry,
     Heard,
     Noted,
     Occurred,
     Order,
+    Queued,
     Ready,
-    Rung,
     Stop,
     Told,
     run_process,
@@ -110,7 +111,7 @@ class Receivers:
     ----------
     config : where to listen, whom to accept, how many processes
     ledger : where it is counted how often one had to be replaced
-    on_arrival : called for every object that was kept, with what a receiver calls it with
+    on_arrival, on_queued : called for every object that was kept, as a receiver calls them
     auditor : is told what was refused; None without an audit trail
     log_salt : makes the UIDs in their logs those of this site
     """
@@ -121,6 +122,7 @@ class Receivers:
         ledger: Ledger,
         *,
         on_arrival: Callable[..., object],
+        on_queued: Callable[..., object],
         auditor: Auditor | None = None,
         log_salt: bytes = b"",
     ) -> None:
@@ -128,6 +130,7 @@ class Receivers:
         self._config = config
         self._ledger = ledger
         self._on_arrival = on_arrival
+        self._on_queued = on_queued
         self._auditor = auditor
         self._log_salt = log_salt
         self._context = multiprocessing.get_context("spawn")
@@ -385,8 +388,10 @@ class Receivers:
 
     def _take_in(self, slot: _Slot, said: object) -> None:
         match said:
-            case Rung(arguments=arguments):
+            case Arrived(arguments=arguments):
                 self._on_arrival(*arguments)
+            case Queued(arguments=arguments):
+                self._on_queued(*arguments)
             case Ready():
                 slot.ready = True
             case Answer(number=number):

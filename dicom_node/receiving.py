@@ -3,7 +3,7 @@
 It has a `Receiver` like a node that receives by itself, with its own connections to spool and ledger. What it
 has in common with those beside it is in shared memory (`dimse.board`); everything else goes over a pipe:
 
-    to the node    Ready, Rung (something arrived), Heard, Told and Occurred (for the audit trail), Answer
+    to the node    Ready, Arrived and Queued (bells to ring), Heard, Told and Occurred (audit trail), Answer
     from the node  Stop, Adopt, Carry, Noted
 
 The pipe is its lifeline too: a process whose node has died hangs up and ends at once, so that the next node
@@ -54,8 +54,15 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
-class Rung:
-    """What `on_arrival` was called with."""
+class Arrived:
+    """What `Receiver.on_arrival` was called with."""
+
+    arguments: tuple[object, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """What `Receiver.on_queued` was called with."""
 
     arguments: tuple[object, ...]
 
@@ -220,7 +227,8 @@ class _One:
             order.config,
             self._spool,
             self._ledger,
-            on_arrival=lambda *arguments: self._say(Rung(arguments)),
+            on_arrival=lambda *arguments: self._say(Arrived(arguments)),
+            on_queued=lambda *arguments: self._say(Queued(arguments)),
             auditor=self._messenger,
             services=desk_handlers(lambda: self._desk),
             shared=Shared(

@@ -150,18 +150,27 @@ class Service:
     def _make_receiver(self) -> Receiver | Receivers:
         """One in this process, or several in processes of their own."""
 
-        def ring() -> None:
+        def arrived() -> None:  # the bells of this moment: a reload makes others
             self._bells.ring_work()
+
+        def queued(destination: str) -> None:
+            self._bells.ring_sends(destination)
 
         if receiver_count(self._config) > 1:
             return Receivers(
-                self._config, self.ledger, on_arrival=ring, auditor=self.auditor, log_salt=self._salt
+                self._config,
+                self.ledger,
+                on_arrival=arrived,
+                on_queued=queued,
+                auditor=self.auditor,
+                log_salt=self._salt,
             )
         return Receiver(
             self._config,
             self.spool,
             self.ledger,
-            on_arrival=ring,
+            on_arrival=arrived,
+            on_queued=queued,
             auditor=self.auditor,
             services=desk_handlers(lambda: self.committer.desk),
         )

@@ -32,7 +32,7 @@ from dicom_node import log, private
 from dicom_node.config import Config, Networks, Role, Route
 from dicom_node.errors import NodeError, SpoolFull, StaleLease
 from dicom_node.insist import insist
-from dicom_node.jobs import Outcome, Work, failed, passed
+from dicom_node.jobs import PASSED, Outcome, Work, failed, passed
 from dicom_node.keys import FileKeyRing, PresentRing
 from dicom_node.ledger import Ledger
 from dicom_node.measuring import Measured, measured
@@ -145,7 +145,7 @@ class _Keyed:
 
 
 def _pass_on(_config: Config, route: Route, _spool: Spool, _draws: _Draws) -> Processor:
-    return lambda work: passed(work, route, "passed")
+    return lambda work: passed(work, route, PASSED)
 
 
 def _protect(config: Config, route: Route, spool: Spool, draws: _Draws) -> Processor:

@@ -13,6 +13,7 @@ Rules that bind here:
    that whoever dies with it in hand accuses nobody else.
 
     schema       tables and migrations
+    statements   what every arrival runs, spelled once
     database     the file: opened, begun, committed
     commitments  what destinations are asked to commit to
     promises     what peers ask this node to commit to

@@ -18,6 +18,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from dicom_node.errors import LedgerError, LedgerUnavailable
 from dicom_node.ledger import tallies
 from dicom_node.ledger.schema import events, migrate, require_present, scripts
+from dicom_node.ledger.statements import Statement
 from dicom_node.metrics import Reading
 
 #: how long a write waits for a writer in another process before the ledger refuses, seconds
@@ -33,6 +34,13 @@ _LOG_BYTES = 64_000_000
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
 
+
+#: appends to the record of an instance; its values are `event_values`
+NOTE = Statement(
+    sa.insert(events).values(
+        {name: sa.bindparam(name) for name in ("at", "instance_id", "destination", "what", "reason")}
+    )
+)
 
 Made = TypeVar("Made")
 
@@ -146,7 +154,7 @@ class Database:
     ) -> None:
         """Append to the record of an instance; `destination` is empty unless it is about a delivery."""
         values = event_values(self._clock(), instance_id, what, destination, reason)
-        connection.execute(sa.insert(events), values)
+        NOTE.run(connection, values)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sa.Connection]:

@@ -47,7 +47,7 @@ def config(folder: Path, port: int = 0, receivers: Any = 2, **sections: Any) -> 
                 {
                     "name": "all",
                     "match": {"calling_ae": ("MOD*",)},
-                    "role": "pass",
+                    "role": "protect",
                     "destinations": ("pacs",),
                 },
             ),
@@ -83,9 +83,15 @@ class Site:
         self.ledger = Ledger(made.storage.ledger_path)
         self.auditor = Auditor()
         self.rung = threading.Semaphore(0)
+        self.queued: list[str] = []
         auditor: Any = self.auditor if audited else None
         self.receivers = Receivers(
-            made, self.ledger, on_arrival=self.rung.release, auditor=auditor, log_salt=b"salt"
+            made,
+            self.ledger,
+            on_arrival=self.rung.release,
+            on_queued=self.queued.append,
+            auditor=auditor,
+            log_salt=b"salt",
         )
         self.folder = folder
 
@@ -214,6 +220,11 @@ def test_another_configuration_is_taken_up_by_all(tmp_path: Path) -> None:
             with Wire(site.port) as stranger:
                 assert stranger.associate(calling="OTHER") == ACCEPTED
         assert store(wire, "1.2.3.1") == 0x0000
+        assert site.rung.acquire(timeout=10), "by the route that took the association"
+        with Wire(site.port) as other:
+            other.associate(calling="OTHER")
+            assert store(other, "1.2.3.2") == 0x0000
+        wait_until(lambda: site.queued == ["pacs"])
 
         bad = config(tmp_path, site.port, access={"users": tmp_path / "none", "callers": ()})
         with pytest.raises(KeyFileError):

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from dicom_node.errors import LedgerError, LedgerUnavailable
-from dicom_node.ledger import tallies
+from dicom_node.ledger import tallies, turns
 from dicom_node.ledger.schema import events, migrate, require_present, scripts
 from dicom_node.ledger.statements import Statement
 from dicom_node.metrics import Reading
@@ -322,7 +322,11 @@ def _prepare(connection: Any, _record: object) -> None:
 
 def _begin(connection: sa.Connection) -> None:
     reads = connection.get_execution_options().get("dicom_node_reads", False)
-    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+    if reads:
+        connection.exec_driver_sql("BEGIN")
+    else:
+        raw: Any = connection.connection.dbapi_connection
+        turns.begin(raw, _BUSY_TIMEOUT_S)
 
 
 def damaged(path: Path, what: str) -> LedgerError:

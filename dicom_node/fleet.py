@@ -214,8 +214,8 @@ class Receivers:
                 self._start(slot)
             self._watch.start()
             deadline = time.monotonic() + _UP_S
-            while self.running < self.configured and time.monotonic() < deadline:
-                if any(slot.failures for slot in self._slots):
+            while not all(slot.ready or slot.failures for slot in self._slots):
+                if time.monotonic() > deadline:
                     break
                 time.sleep(0.02)
             if not self.running:
@@ -392,8 +392,9 @@ class Receivers:
                 self._on_arrival(*arguments)
             case Queued(arguments=arguments):
                 self._on_queued(*arguments)
-            case Ready():
+            case Ready() if slot.process is not None:
                 slot.ready = True
+                log.event(_LOG, "receiver-ready", receiver=slot.name, pid=slot.process.pid)
             case Answer(number=number):
                 question = self._asked.pop(number, None)
                 if question is not None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -27,19 +27,9 @@ def _setup(archive: Archive, receivers: int) -> Setup:
 
 
 def _receivers(node: Node) -> list[int]:
-    """The processes but the leader that have the listening socket."""
-    listening = {
-        line.split()[9]
-        for line in Path("/proc/net/tcp").read_text("ascii").splitlines()[1:]
-        if line.split()[1].endswith(f":{node.port:04X}") and line.split()[3] == "0A"
-    }
-    found = []
-    for pid in node.processes()[1:]:
-        with contextlib.suppress(OSError):
-            links = {str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()}
-            if links & {f"socket:[{inode}]" for inode in listening}:
-                found.append(pid)
-    return found
+    """The receiver processes that live, as the log names them."""
+    told = re.findall(r" receiver-ready receiver=\S+ pid=(\d+)", node.said())
+    return sorted(set(map(int, told)) & set(node.processes()))
 
 
 def _start(node: Node, receivers: int) -> None:

@@ -280,7 +280,6 @@ def test_a_stop_lets_an_object_finish_and_waits_for_nobody_who_is_silent(tmp_pat
 def test_who_hangs_is_killed_and_who_is_left_behind_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(fleet, "_SILENT", 8)
     monkeypatch.setattr(fleet, "_ANSWER_S", 0.5)
     with running(tmp_path, config(tmp_path)) as site:
         pid = site.receivers.named_pids["receiver-1"]
@@ -288,7 +287,15 @@ def test_who_hangs_is_killed_and_who_is_left_behind_ends(
         with Wire(site.port) as wire:
             assert wire.associate(calling="MOD1") == ACCEPTED, "the other one is there"
             assert site.receivers.carry(None, 0.1) is None  # type: ignore[arg-type]
-        wait_until(lambda: site.receivers.named_pids.get("receiver-1", pid) != pid)
+        hung = site.receivers._slots[1]
+
+        def replaced() -> bool:
+            now = site.receivers.named_pids.get("receiver-1", pid)
+            if now == pid:
+                hung.silent = fleet._SILENT  # as after half a minute; a sign of life would undo it
+            return now != pid
+
+        wait_until(replaced)
         wait_until(lambda: site.receivers.running == 2)
         assert "receiver-stuck" in [record.msg for record in caplog.records]
         # what a process of a dead node sees: the line closes

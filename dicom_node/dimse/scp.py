@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import gc
 import logging
 import socket
@@ -75,6 +76,8 @@ _POLL_S = 0.1
 _STUCK_S = 30.0
 #: what accepting a connection fails of while the machine has no room for it, and seconds until the next try
 _EXHAUSTED, _RECOVER_S = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM), 0.5
+#: AE titles whose names are remembered
+_PEERS = 1000
 #: seconds between two collections of ended associations, which are cycles that hold buffers
 _COLLECT_S = 30.0
 #: PS3.7 table D.3-14: the identity is a user name and a passcode
@@ -115,6 +118,8 @@ class Receiver:
         shared: Shared | None = None,
     ) -> None:
         self._config = config
+        #: the name under which an AE title is counted; they come from outside, so not all are remembered
+        self._peer = functools.lru_cache(_PEERS)(config.peer)
         self._spool = spool
         self._ledger = ledger
         self._on_arrival = on_arrival
@@ -243,7 +248,7 @@ class Receiver:
         if config.access != before.access:  # else who is locked out stays so
             self._identities = self._identify(config)
         self._admission.resize(node.max_associations, node.max_associations_per_peer)
-        self._config = config
+        self._config, self._peer = config, functools.lru_cache(_PEERS)(config.peer)
         for server, door in zip(self._servers, doors, strict=True):
             server.ae.network_timeout = node.idle_s
             server.connection_limit = node.max_associations + _SPARE_CONNECTIONS
@@ -357,7 +362,7 @@ class Receiver:
 
     def _count(self, metric: Declaration, calling_ae: str, *labels: str) -> None:
         """Count what leaves no row; only the names of the configuration are told apart."""
-        self._ledger.count_soon(Reading(metric, (self._config.peer(calling_ae), *labels)))
+        self._ledger.count_soon(Reading(metric, (self._peer(calling_ae), *labels)))
 
     def _begin(self, association: Any, sop_class: str, sop_instance: str, context_id: int) -> Reception:
         """Start to receive what a command announces; KeyError for a context that was not accepted."""
@@ -427,7 +432,7 @@ class Receiver:
         `took` are the seconds in which it came, and in which it was kept.
         """
         arrival = reception.arrival
-        readings = _readings(self._config.peer(arrival.calling_ae), blob, *took)
+        readings = _readings(self._peer(arrival.calling_ae), blob, *took)
         route = self._config.route(arrival.route)
         straight = route if route is not None and route.role is Role.PASS else None
         try:

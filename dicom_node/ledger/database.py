@@ -84,6 +84,8 @@ class Database:
         # SQLite lets one writer in at a time and makes the others poll; threads queue up here instead
         self._turn = threading.Lock()
         self._together = Grouped(self)
+        #: the connection of whoever has the turn
+        self._writer: sa.Connection | None = None
         self._soon = tallies.Soon()
         self._engine = open_engine(path)
         self._reader = self._engine.execution_options(dicom_node_reads=True)
@@ -91,6 +93,8 @@ class Database:
 
     def close(self) -> None:
         """Close every connection."""
+        with self._turn:
+            self._forget_writer()
         self._engine.dispose()
 
     def compact(self) -> bool:
@@ -166,13 +170,30 @@ class Database:
         """A write of whoever has the turn, and of what was counted since the last."""
         soon = self._soon.take()
         try:
-            with self._refusals(), self._engine.begin() as connection:
+            with self._refusals(), self._begun() as connection:
                 tallies.begin(connection)
                 yield connection
                 tallies.write(connection, soon)
         except BaseException:
             self._soon.give_back(soon)
             raise
+
+    @contextlib.contextmanager
+    def _begun(self) -> Iterator[sa.Connection]:
+        """A transaction on a connection that is kept: taking one from the pool takes longer than beginning."""
+        if self._writer is None:
+            self._writer = self._engine.connect()
+        try:
+            with self._writer.begin():
+                yield self._writer
+        except BaseException:
+            self._forget_writer()
+            raise
+
+    def _forget_writer(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[sa.Connection]:

@@ -180,7 +180,7 @@ class Database:
 
     @contextlib.contextmanager
     def _begun(self) -> Iterator[sa.Connection]:
-        """A transaction on a connection that is kept: taking one from the pool takes longer than beginning."""
+        """A transaction on a connection that is kept: taking one from the pool takes longer than it."""
         if self._writer is None:
             self._writer = self._engine.connect()
         try:

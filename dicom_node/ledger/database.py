@@ -315,8 +315,8 @@ def open_engine(path: Path) -> sa.Engine:
     """An engine whose writers begin IMMEDIATE and whose commits are on disk when they return."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # one that is there is not opened: closing it would take the locks of every connection that this process
-        # has to it, and another process would take itself for the last and remove the write-ahead log
+        # one that is there is not opened: to close it takes the locks that this process has on it, and
+        # another would then take itself for the last and remove the write-ahead log
         if not path.is_file():
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         elif not os.access(path, os.R_OK | os.W_OK):

@@ -150,8 +150,8 @@ PROCESSED = Declaration(
     Kind.COUNTER,
     "",
     ("modality", "result"),
-    "Instances that workers have finished, by Modality (unknown where nobody read it) and by what became of "
-    "them.",
+    "Instances that workers have finished, or that needed none, by Modality (unknown where nobody read it) "
+    "and by what became of them.",
 )
 UNPROTECTED = Declaration(
     "dicom_node_unprotected_instances",

@@ -74,6 +74,7 @@ class Spool:
 
     def __init__(self, folder: Path, reserve_bytes: int, *, keep_s: float = 3600.0) -> None:
         self.folder = folder
+        self._reserve = folder / "reserve"
         # as text: every object needs some, and a Path takes longer to make than the call that it is for
         self._tmp, self._lock_file = str(folder / "tmp"), str(folder / "lock")
         self.reserve_bytes = reserve_bytes
@@ -210,7 +211,7 @@ class Spool:
             )
         if stat.f_files and stat.f_favail < _SPARE_INODES:
             raise SpoolFull(f"no inodes free in {self.folder}; make room")
-        if free > 2 * self.reserve_bytes:
+        if free > 2 * self.reserve_bytes and not self._reserve.exists():
             self._take_reserve()
 
     def is_short(self) -> bool:
@@ -272,7 +273,7 @@ class Spool:
         if not size:
             return
         try:
-            handle = os.open(self.folder / "reserve", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            handle = os.open(self._reserve, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except OSError:
             return  # it exists already
         try:

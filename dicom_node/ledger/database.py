@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import errno
 import os
 import sqlite3
 import threading
@@ -180,7 +181,7 @@ class Database:
 
     @contextlib.contextmanager
     def _begun(self) -> Iterator[sa.Connection]:
-        """A transaction on a connection that is kept: taking one from the pool takes longer than it."""
+        """A transaction on a connection that is kept: another one from the pool takes longer than this."""
         if self._writer is None:
             self._writer = self._engine.connect()
         try:
@@ -314,7 +315,12 @@ def open_engine(path: Path) -> sa.Engine:
     """An engine whose writers begin IMMEDIATE and whose commits are on disk when they return."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        # one that is there is not opened: to close it takes the locks that this process has on it, and
+        # another would then take itself for the last and remove the write-ahead log
+        if not path.is_file():
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        elif not os.access(path, os.R_OK | os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise LedgerError(
             f"the ledger {path} cannot be opened: {error.strerror}; check its folder"

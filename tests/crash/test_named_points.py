@@ -26,7 +26,7 @@ _RESTARTS = [point for point in LEDGER_POINTS if point.startswith("restarted")]
 _POINTS = [*FILE_POINTS, *(point for point in LEDGER_POINTS if point not in _RESTARTS)]
 #: a claim takes many at a time, so there may be no third one; everything else is passed once an object
 _PASSES = {"work claimed": 1, "send claimed": 1}
-#: once more with a worker that writes a file of its own
+#: what is passed on has no worker
 _IN_A_WORKER = ("work claimed", "output written, not finished", "finished, nobody told")
 #: where the destination has answered, but the node cannot know: the one object in hand is sent again
 _RESENT = {"sent and answered, not recorded"}
@@ -34,7 +34,10 @@ _RESENT = {"sent and answered, not recorded"}
 
 @pytest.mark.parametrize(
     ("point", "role"),
-    [*((point, "pass") for point in _POINTS), *((point, "protect") for point in _IN_A_WORKER)],
+    [
+        *((point, "pass") for point in _POINTS if point not in _IN_A_WORKER),
+        *((point, "protect") for point in _IN_A_WORKER),
+    ],
 )
 def test_a_node_killed_there_delivers_everything_once_it_is_back(
     tmp_path: Path, nodes: Nodes, archive: Archive, point: str, role: str

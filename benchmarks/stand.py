@@ -170,6 +170,7 @@ class Setup:
     destinations: Mapping[str, Peer]
     role: str = "pass"
     workers: int = 1
+    receivers: int = 1
     reserve_mb: int = 16
     #: further sections of the configuration
     sections: Mapping[str, object] = field(default_factory=dict)
@@ -271,7 +272,13 @@ class Node(Program):
             for name, peer in setup.destinations.items()
         }
         return {
-            "node": {"id": "test", "ae_title": "NODE", "bind": "127.0.0.1", "port": self.port},
+            "node": {
+                "id": "test",
+                "ae_title": "NODE",
+                "bind": "127.0.0.1",
+                "port": self.port,
+                "receivers": setup.receivers,
+            },
             "storage": {"folder": str(self.state), "reserve_mb": setup.reserve_mb},
             "keys": {"ring": str(self.keys)},
             "workers": {"count": setup.workers},

@@ -34,6 +34,8 @@ POLL_S = 1.0
 REPORTERS = 4
 #: requests looked at, and answers handed out, at a time
 BATCH = 64
+#: gives an answer over the association of its request: the status, or None if that is not open any more
+Carry = Callable[[Due, float], int | None]
 #: pause after a fault of the node itself, seconds
 _FAULT_PAUSE_S = 5.0
 #: seconds for which ended requests are remembered, so that their Transaction UIDs are known
@@ -63,15 +65,16 @@ class Committer:
     ----------
     config : who may ask, who is asked
     ledger : what is safe, and everything that was said
+    carry : gives answers over the associations of their requests, as `Desk.carry`, where other processes have
+        those; None: they come to `desk`
     """
 
-    def __init__(self, config: Config, ledger: Ledger) -> None:
-        self._config = config
+    def __init__(self, config: Config, ledger: Ledger, carry: Carry | None = None) -> None:
         self._ledger = ledger
-        self.desk = Desk(self._take_request, self._take_report)
+        self.desk = desk_of(lambda: config, ledger)
         asked = {name: peer for name, peer in config.destinations.items() if peer.commitment}
         self._asked = frozenset(asked)
-        self._promiser = _Promiser(config, ledger, self.desk)
+        self._promiser = _Promiser(config, ledger, carry or self.desk.carry)
         self._askers = [_Asker(name, peer, config, ledger, self.desk) for name, peer in asked.items()]
 
     @property
@@ -100,22 +103,28 @@ class Committer:
                 thread.abort()
                 thread.join(1.0)
 
-    def _take_request(self, request: Request) -> Taken | None:
-        may_ask = self._config.commitment.same_association or self._config.requester(request.peer)
-        if not may_ask:
-            return None
-        return self._ledger.take_request(request, self._config.commitment.wait_s)
 
-    def _take_report(self, report: Report) -> bool:
-        settled = self._ledger.take_report(report, self._config.commitment.ask.refusals, self._delay)
+def desk_of(config: Callable[[], Config], ledger: Ledger) -> Desk:
+    """Takes what peers say, by the configuration that is in force at that moment."""
+
+    def take_request(request: Request) -> Taken | None:
+        commitment = config().commitment
+        if not (commitment.same_association or config().requester(request.peer)):
+            return None
+        return ledger.take_request(request, commitment.wait_s)
+
+    def take_report(report: Report) -> bool:
+        settled = ledger.take_report(report, config().commitment.ask.refusals, delay)
         if settled is None:
             return False
         _log_settled(report, settled)
         return True
 
-    def _delay(self, destination: str) -> Callable[[int], float]:
-        peer = self._config.destinations.get(destination)
+    def delay(destination: str) -> Callable[[int], float]:
+        peer = config().destinations.get(destination)
         return _delay(RetryPolicy() if peer is None else peer.retry)
+
+    return Desk(take_request, take_report)
 
 
 def _log_settled(report: Report, settled: Settled) -> None:
@@ -242,7 +251,7 @@ class _Asker(_Worker):
 class _Promiser(_Worker):
     """Decides what can be promised, and hands the answers to reporters, one at a time for each peer."""
 
-    def __init__(self, config: Config, ledger: Ledger, desk: Desk) -> None:
+    def __init__(self, config: Config, ledger: Ledger, carry: Carry) -> None:
         super().__init__("promise")
         self._ledger = ledger
         self._judge = judge(config)
@@ -251,7 +260,7 @@ class _Promiser(_Worker):
         self._lock = threading.Lock()
         self._reporters = [
             threading.Thread(
-                target=self._report, args=(_Reporter(config, ledger, desk),), name="report", daemon=True
+                target=self._report, args=(_Reporter(config, ledger, carry),), name="report", daemon=True
             )
             for _ in range(REPORTERS)
         ]
@@ -313,10 +322,10 @@ class _Promiser(_Worker):
 class _Reporter:
     """Gives peers their answers, and records how that went."""
 
-    def __init__(self, config: Config, ledger: Ledger, desk: Desk) -> None:
+    def __init__(self, config: Config, ledger: Ledger, carry: Carry) -> None:
         self._config = config
         self._ledger = ledger
-        self._desk = desk
+        self._carry = carry
         self._rng = random.Random()  # noqa: S311 - spreads retries, keeps no secret
 
     def report(self, due: Due) -> None:
@@ -355,10 +364,10 @@ class _Reporter:
                 return commit.deliver(due, requester, self._config.tls)
             except PeerError as error:
                 failure = error
-        origin = self._desk.origin(due) if self._config.commitment.same_association else None
-        if origin is None:
+        if not self._config.commitment.same_association:
             return failure
         try:
-            return commit.deliver_on(due, origin, requester.timeout_s if requester else 30.0)
+            carried = self._carry(due, requester.timeout_s if requester else 30.0)
         except PeerError as error:
             return error
+        return failure if carried is None else carried

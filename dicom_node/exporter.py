@@ -27,6 +27,7 @@ from dicom_node.dimse.admission import REJECTIONS
 from dicom_node.dimse.reception import NO_ROOM
 from dicom_node.dimse.scp import SUCCESS, Receiver
 from dicom_node.errors import AuditError, KeyFileError, LedgerError
+from dicom_node.fleet import Receivers
 from dicom_node.forwarder import Forwarder
 from dicom_node.housekeeping import Housekeeper
 from dicom_node.jobs import AUTHENTIC, NOT_JUDGED, DeliveryState
@@ -66,7 +67,7 @@ class Parts:
     spool: BlobStore
     workers: Workers | None
     forwarder: Forwarder | None
-    receiver: Receiver | None
+    receiver: Receiver | Receivers | None
     checks: Callable[[], Mapping[str, bool]]
     reloads: Reloads
     auditor: Auditor | None
@@ -155,6 +156,7 @@ def live(parts: Parts, standing: Standing) -> dict[Declaration, Iterable[Sample]
     weight = None if standing.housekeeper is None else standing.housekeeper.spool_bytes
     return {
         metrics.OPEN_ASSOCIATIONS: [] if receiver is None else [((), receiver.open_associations)],
+        **_receivers(receiver),
         metrics.CLOSED: [] if forwarder is None else [((name,), 1) for name in forwarder.closed()],
         metrics.FAILED_OVER: [] if forwarder is None else [((name,), 1) for name in forwarder.failed_over()],
         metrics.SPOOL_BYTES: _if_known(weight),
@@ -195,6 +197,21 @@ def _workers(workers: Workers | None) -> dict[Declaration, Iterable[Sample]]:
             ((run.network, run.engine, run.outcome), count)
             for run, count in Counter(workers.networks).items()
         ],
+    }
+
+
+def _receivers(receiver: Receiver | Receivers | None) -> dict[Declaration, Iterable[Sample]]:
+    """How many processes receive, and what they take; the main process is one, and tells of itself."""
+    if receiver is None:
+        return dict.fromkeys((metrics.RECEIVERS, metrics.RECEIVER_MEMORY, metrics.RECEIVER_CPU), ())
+    if not isinstance(receiver, Receivers):
+        states: list[Sample] = [(("configured",), 1), (("running",), receiver.alive)]
+        return {metrics.RECEIVERS: states, metrics.RECEIVER_MEMORY: [], metrics.RECEIVER_CPU: []}
+    taken = {name: found for name, pid in receiver.named_pids.items() if (found := usage(pid)) is not None}
+    return {
+        metrics.RECEIVERS: [(("configured",), receiver.configured), (("running",), receiver.running)],
+        metrics.RECEIVER_MEMORY: [((name,), found.resident_bytes) for name, found in taken.items()],
+        metrics.RECEIVER_CPU: [((name,), found.cpu_s) for name, found in taken.items()],
     }
 
 

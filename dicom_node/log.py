@@ -41,6 +41,7 @@ FIELDS: Mapping[str, str] = {
     "destination": "name of the destination",
     "via": "name of the destination that stood in for it",
     "worker": "name of the worker",
+    "receiver": "name of the receiver process, where there are several",
     "calling_ae": "AE title of the peer",
     "called_ae": "AE title the peer asked for",
     "peer": "address of the peer",
@@ -106,9 +107,13 @@ _HASH_DIGITS = 12
 _UID = re.compile(r"(?<![\w.])(?!1\.2\.840\.10008\.)(?=[\d.]{16}|(?:\d+\.){4})\d+(?:\.\d+)+")
 _MARK = "dicom_node_event"
 _salt = b""
+#: what every line of this process carries
+_everywhere: dict[str, object] = {}
 
 
-def setup(format: str, level: str, *, salt: bytes = b"", stream: TextIO | None = None) -> None:
+def setup(
+    format: str, level: str, *, salt: bytes = b"", stream: TextIO | None = None, receiver: str | None = None
+) -> None:
     """Send every line of this process to `stream` (standard error).
 
     Parameters
@@ -116,9 +121,11 @@ def setup(format: str, level: str, *, salt: bytes = b"", stream: TextIO | None =
     format : "text" (one line of key=value) or "json" (one object a line)
     level : "debug", "info", "warning" or "error"
     salt : makes `uid_hash` this site's own; give every process the same
+    receiver : the name of a receiver process, which every line of it carries
     """
-    global _salt
+    global _salt, _everywhere
     _salt = salt
+    _everywhere = {} if receiver is None else {"receiver": receiver}
     stream = stream or sys.stderr
     handler = logging.StreamHandler(stream)
     formatter = _Json() if format == "json" else _Text()
@@ -193,6 +200,7 @@ def line(record: logging.LogRecord) -> dict[str, object]:
         shown |= {"event": "note", "text": _own_text(record)}
     else:
         shown |= {"event": "library", "logger": record.name, "place": f"{record.module}:{record.lineno}"}
+    shown |= _everywhere
     if record.exc_info and record.exc_info[1] is not None:
         shown |= _exception(record.exc_info[1])
     return shown

@@ -114,6 +114,35 @@ OPEN_ASSOCIATIONS = Declaration(
     "dicom_node_open_associations", Kind.GAUGE, "", (), "Associations with peers at this moment."
 )
 
+RECEIVERS = Declaration(
+    "dicom_node_receivers",
+    Kind.GAUGE,
+    "",
+    ("state",),
+    "Processes that receive: configured, and running (accepting associations).",
+)
+RECEIVER_RESTARTS = Declaration(
+    "dicom_node_receiver_restarts",
+    Kind.COUNTER,
+    "",
+    (),
+    "Receiver processes that died, hung or could not take up a configuration, and were replaced.",
+)
+RECEIVER_MEMORY = Declaration(
+    "dicom_node_receiver_resident_memory_bytes",
+    Kind.GAUGE,
+    "bytes",
+    ("receiver",),
+    "Memory of a receiver process; absent where the main process receives.",
+)
+RECEIVER_CPU = Declaration(
+    "dicom_node_receiver_cpu_seconds",
+    Kind.COUNTER,
+    "seconds",
+    ("receiver",),
+    "User and system CPU time of a receiver process; begins anew with every process.",
+)
+
 # ---- processing ----
 
 PROCESSED = Declaration(
@@ -121,8 +150,8 @@ PROCESSED = Declaration(
     Kind.COUNTER,
     "",
     ("modality", "result"),
-    "Instances that workers have finished, by Modality (unknown where nobody read it) and by what became of "
-    "them.",
+    "Instances that workers have finished, or that needed none, by Modality (unknown where nobody read it) "
+    "and by what became of them.",
 )
 UNPROTECTED = Declaration(
     "dicom_node_unprotected_instances",
@@ -424,6 +453,7 @@ BUILD = Declaration(
 COUNTED = (
     ASSOCIATIONS,
     OCCURRENCES,
+    RECEIVER_RESTARTS,
     STORES,
     RECEIVED_BYTES,
     REPEATS,
@@ -456,6 +486,9 @@ KEPT = (
 #: what the living parts of the node are asked for
 LIVE = (
     OPEN_ASSOCIATIONS,
+    RECEIVERS,
+    RECEIVER_MEMORY,
+    RECEIVER_CPU,
     CLOSED,
     FAILED_OVER,
     SPOOL_BYTES,

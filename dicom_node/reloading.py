@@ -10,7 +10,7 @@ from dicom_node.config import Config
 #: what the receiver is bound to, what holds what was received, and who is told of it: section -> keys, () is
 #: all of it
 _FIXED: dict[str, tuple[str, ...]] = {
-    "node": ("ae_title", "bind", "port", "tls_port", "max_pdu"),
+    "node": ("ae_title", "bind", "port", "tls_port", "receivers", "max_pdu"),
     "storage": ("folder",),
     "audit": (),
 }

@@ -25,6 +25,7 @@ from pathlib import Path
 from dicom_node import __version__, housekeeping, log, private, security, signers
 from dicom_node.audit.auditor import Auditor
 from dicom_node.audit.trail import AuditTrail, auditor_of, refusals
+from dicom_node.commitment import Due
 from dicom_node.committer import Committer
 from dicom_node.config import AuditTransport, ClusterPart, Config, Destination, Requester, Role
 from dicom_node.dimse.commit import desk_handlers
@@ -32,6 +33,7 @@ from dicom_node.dimse.scp import Receiver
 from dicom_node.dimse.secure import client_context, server_context
 from dicom_node.errors import EXIT_DONE, ConfigError, KeyFileError, NodeError, ReloadError, SpoolError
 from dicom_node.exporter import Exporter, Parts, Standing
+from dicom_node.fleet import Receivers, receiver_count
 from dicom_node.forwarder import Forwarder, steady_clock
 from dicom_node.housekeeping import Housekeeper
 from dicom_node.http import HttpServer
@@ -85,7 +87,7 @@ class Service:
         self._changing_until = 0.0
         self._trail: AuditTrail | None = None
         #: parts that this node is to have; in a cluster not every node has all
-        self.receiver: Receiver | None = None
+        self.receiver: Receiver | Receivers | None = None
         self.workers: Workers | None = None
         self.forwarder: Forwarder | None = None
         self.housekeeper: Housekeeper | None = None
@@ -166,25 +168,51 @@ class Service:
         undo.callback(lambda: self._behind.close())
         self._start_behind()
         if self._does(ClusterPart.RECEIVE):
-            self.receiver = Receiver(
-                self._config,
-                self.spool,
-                self.ledger,
-                on_arrival=lambda: self._bells.ring_work(),
-                on_queued=lambda destination: self._bells.ring_sends(destination),
-                auditor=self.auditor,
-                services=desk_handlers(lambda: self.committer.desk),
-            )
-            _run(self.receiver, undo)
+            self.receiver = receiver = self._make_receiver()
+            _run(receiver, undo)
         undo.callback(lambda: self._before.close())
         self._serve_http()
         self._start_committer()
+
+    def _make_receiver(self) -> Receiver | Receivers:
+        """One in this process, or several in processes of their own."""
+
+        def arrived() -> None:  # the bells of this moment: a reload makes others
+            self._bells.ring_work()
+
+        def queued(destination: str) -> None:
+            self._bells.ring_sends(destination)
+
+        if receiver_count(self._config) > 1:
+            return Receivers(
+                self._config,
+                self.ledger,
+                on_arrival=arrived,
+                on_queued=queued,
+                auditor=self.auditor,
+                log_salt=self._salt,
+            )
+        return Receiver(
+            self._config,
+            self.spool,
+            self.ledger,
+            on_arrival=arrived,
+            on_queued=queued,
+            auditor=self.auditor,
+            services=desk_handlers(lambda: self.committer.desk),
+        )
+
+    def _carry(self, due: Due, timeout_s: float) -> int | None:
+        """Give an answer over the association of its request, in whichever process that is."""
+        receiver = self.receiver
+        carry = receiver.carry if isinstance(receiver, Receivers) else self.committer.desk.carry
+        return carry(due, timeout_s)
 
     def _start_behind(self) -> None:
         """Everything that works on, sends and clears away what has been received."""
         config = self._config
         self.workers = self.forwarder = self.housekeeper = self.leadership = None
-        self.committer = Committer(config, self.ledger)
+        self.committer = Committer(config, self.ledger, self._carry)
         with contextlib.ExitStack() as undo:
             self._open_bells(undo)
             if self._does(ClusterPart.WORK):
@@ -232,7 +260,7 @@ class Service:
         assert self._config.cluster is not None
         undo.callback(self._lead_no_more)
         self._start_housekeeper(undo)
-        committer = Committer(self._config, self.ledger)
+        committer = Committer(self._config, self.ledger, self._carry)
         _run(committer, undo)
         self.committer = committer
         _run(Reconciler(self.ledger, self._bells, self._config.cluster.reconcile_s), undo)
@@ -242,7 +270,7 @@ class Service:
 
     def _lead_no_more(self) -> None:
         """What peers say is still written down here; who leads acts on it."""
-        self.housekeeper, self.committer = None, Committer(self._config, self.ledger)
+        self.housekeeper, self.committer = None, Committer(self._config, self.ledger, self._carry)
 
     def reload(self, config: Config) -> None:
         """Go on with another configuration; no association to this node comes to an end by it.
@@ -573,6 +601,7 @@ def _run(
     | Leadership
     | Reconciler
     | Receiver
+    | Receivers
     | HttpServer,
     undo: contextlib.ExitStack,
 ) -> None:

@@ -27,7 +27,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from dicom_node.errors import SpoolError, SpoolFull
 
@@ -75,6 +75,9 @@ class Spool:
 
     def __init__(self, folder: Path, reserve_bytes: int, *, keep_s: float = 3600.0) -> None:
         self.folder = folder
+        self._reserve = folder / "reserve"
+        # as text: every object needs some, and a Path takes longer to make than the call that it is for
+        self._tmp, self._lock_file = str(folder / "tmp"), str(folder / "lock")
         self.reserve_bytes = reserve_bytes
         self._keep_s = keep_s
         self._started = time.time()
@@ -117,9 +120,11 @@ class Spool:
 
     def writer(self) -> Writer:
         """A new object, to be written piece by piece; raises as `put` does."""
-        part = self.folder / "tmp" / self._part_name()
-        with self._failures():
+        part = f"{self._tmp}/{self._part_name()}"
+        try:
             handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except OSError as error:
+            raise self._failed(error, "the spool") from error
         fcntl.flock(handle, fcntl.LOCK_EX)  # tells the sweep that somebody is alive behind this file
         return Writer(part, handle, self._failures, self._publish)
 
@@ -161,7 +166,7 @@ class Spool:
         """
         limit_s = self._keep_s if keep_s is None else keep_s
         path = self.path(name)
-        with self._failures(f"object {name}"), self._lock(fcntl.LOCK_EX):
+        with self._failures(f"object {name}"), self._alone():
             try:
                 age_s = time.time() - path.stat().st_mtime
             except FileNotFoundError:
@@ -201,8 +206,10 @@ class Spool:
 
     def check_room(self) -> None:
         """Raise SpoolFull if less than the reserve is free, so that arrivals stop before work does."""
-        with self._failures():
-            stat = os.statvfs(self.folder)
+        try:
+            stat = os.statvfs(self._tmp)
+        except OSError as error:
+            raise self._failed(error, "the spool") from error
         free = stat.f_bavail * stat.f_frsize
         if free < self.reserve_bytes:
             raise SpoolFull(
@@ -210,7 +217,7 @@ class Spool:
             )
         if stat.f_files and stat.f_favail < _SPARE_INODES:
             raise SpoolFull(f"no inodes free in {self.folder}; make room")
-        if free > 2 * self.reserve_bytes:
+        if free > 2 * self.reserve_bytes and not self._reserve.exists():
             self._take_reserve()
 
     def is_short(self) -> bool:
@@ -272,7 +279,7 @@ class Spool:
         if not size:
             return
         try:
-            handle = os.open(self.folder / "reserve", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            handle = os.open(self._reserve, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except OSError:
             return  # it exists already
         try:
@@ -285,11 +292,16 @@ class Spool:
     def _part_name(self) -> str:
         return f"{os.getpid()}-{threading.get_ident()}-{next(self._counter)}-{self._run}"
 
-    def _publish(self, part: Path, name: str) -> None:
-        final = self.path(name)
-        with self._lock(fcntl.LOCK_SH):
-            part.rename(final)
-        sync_folder(final.parent)
+    def _publish(self, part: str | Path, name: str) -> None:
+        home = f"{self.folder}/{name[:2]}"
+        # a lock belongs to the open file, so every use opens its own
+        lock = os.open(self._lock_file, os.O_RDWR)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            os.rename(part, f"{home}/{name}")  # noqa: PTH104
+        finally:
+            os.close(lock)
+        sync_folder(home)
 
     def _orphaned(self, part: Path) -> bool:
         try:
@@ -319,11 +331,11 @@ class Spool:
                         yield entry.name, entry.stat()
 
     @contextlib.contextmanager
-    def _lock(self, kind: int) -> Iterator[None]:
-        # a lock belongs to the open file, so every use opens its own
-        handle = os.open(self.folder / "lock", os.O_RDWR)
+    def _alone(self) -> Iterator[None]:
+        """While nobody gives a file its name."""
+        handle = os.open(self._lock_file, os.O_RDWR)
         try:
-            fcntl.flock(handle, kind)
+            fcntl.flock(handle, fcntl.LOCK_EX)
             yield
         finally:
             os.close(handle)
@@ -334,10 +346,13 @@ class Spool:
         try:
             yield
         except OSError as error:
-            if error.errno in NO_ROOM:
-                self.release_reserve()
-                raise SpoolFull(f"no room left in {self.folder}: {error.strerror}; make room") from error
-            raise SpoolError(f"{what} failed in {self.folder}: {error.strerror}; check the disk") from error
+            raise self._failed(error, what) from error
+
+    def _failed(self, error: OSError, what: str) -> SpoolError | SpoolFull:
+        if error.errno in NO_ROOM:
+            self.release_reserve()
+            return SpoolFull(f"no room left in {self.folder}: {error.strerror}; make room")
+        return SpoolError(f"{what} failed in {self.folder}: {error.strerror}; check the disk")
 
 
 class Writer:
@@ -348,10 +363,10 @@ class Writer:
 
     def __init__(
         self,
-        part: Path,
+        part: str | Path,
         handle: int,
         failures: Callable[[], contextlib.AbstractContextManager[None]],
-        publish: Callable[[Path, str], None],
+        publish: Callable[[Any, str], None],
         *,
         durable: bool = True,
     ) -> None:
@@ -387,7 +402,7 @@ class Writer:
         """Leave nothing of an object that was not kept; harmless after `keep`, and twice."""
         if self._handle is not None:
             with contextlib.suppress(OSError):
-                self._part.unlink(missing_ok=True)
+                os.unlink(self._part)  # noqa: PTH108
             self._close()
 
     def _close(self) -> None:
@@ -405,11 +420,27 @@ def release_reserve(folder: Path) -> bool:
     return True
 
 
+def sweep_of(folder: Path, pid: int) -> int:
+    """Remove what a process that has died was writing into a spool; returns how many files."""
+    removed = 0
+    for part in (folder / "tmp").glob(f"{pid}-*"):
+        with contextlib.suppress(OSError):  # the next start sweeps again
+            handle = os.open(part, os.O_RDONLY)
+            try:
+                # should its number have been given to another process already, that one holds the lock
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                part.unlink()
+                removed += 1
+            finally:
+                os.close(handle)
+    return removed
+
+
 def _folder_names() -> list[str]:
     return ["tmp", *(f"{number:02x}" for number in range(256))]
 
 
-def sync_folder(folder: Path) -> None:
+def sync_folder(folder: str | Path) -> None:
     """Have the names in a folder survive a power cut."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:

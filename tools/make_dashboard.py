@@ -104,6 +104,17 @@ ROWS: Mapping[str, Sequence[Panel]] = {
             ],
         ),
         Panel(
+            "Receiver processes",
+            "none",
+            [
+                (_of("dicom_node_receivers"), "{{state}}"),
+                (
+                    f"sum(increase({_of('dicom_node_receiver_restarts_total')}[1h]))",
+                    "replaced in the last hour",
+                ),
+            ],
+        ),
+        Panel(
             "Not let in, or not trusted",
             "cps",
             [(_rate("dicom_node_security_occurrences_total", "event, reason"), "{{event}} {{reason}}")],
@@ -280,6 +291,7 @@ ROWS: Mapping[str, Sequence[Panel]] = {
             "bytes",
             [
                 (_of("process_resident_memory_bytes"), "main process"),
+                (_of("dicom_node_receiver_resident_memory_bytes"), "{{receiver}}"),
                 (_of("dicom_node_worker_resident_memory_bytes"), "{{worker}}"),
             ],
             stacked=True,
@@ -289,6 +301,7 @@ ROWS: Mapping[str, Sequence[Panel]] = {
             "none",
             [
                 (f"rate({_of('process_cpu_seconds_total')}[5m])", "main process"),
+                (f"rate({_of('dicom_node_receiver_cpu_seconds_total')}[5m])", "{{receiver}}"),
                 (f"rate({_of('dicom_node_worker_cpu_seconds_total')}[5m])", "{{worker}}"),
             ],
             stacked=True,

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from dicom_node import log
 from dicom_node.audit.events import Alert, Event, Outcome, SecurityAlert, Transferred
@@ -19,6 +20,20 @@ from dicom_node.errors import AuditError
 _LOG = logging.getLogger(__name__)
 #: objects whose sender's address is remembered until they are told
 _ADDRESSES = 100_000
+
+
+class Witness(Protocol):
+    """Who is told what happens on the network: an auditor, or who passes it on to one in another process."""
+
+    @property
+    def origin(self) -> Origin:
+        """Where messages come from."""
+
+    def tell(self, event: Event) -> None:
+        """Have an event on disk; never raises."""
+
+    def heard(self, job: int, address: str) -> None:
+        """Remember where an object came from."""
 
 
 class Auditor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -22,6 +23,9 @@ class Node(Section):
     #: null is none with TLS
     tls_port: Port | None = None
     tls_clients: TlsClients = TlsClients.REQUIRED
+    #: processes that receive, on the same ports; 1 is the node's own, `auto` one for each core, at most 4.
+    #: The limits below hold for all of them together
+    receivers: Literal["auto"] | Annotated[int, Field(ge=1, le=16)] = 1
     max_associations: int = Field(default=50, ge=1, le=1000)
     #: of one calling AE title at one address; a sender that runs wild leaves room for the others
     max_associations_per_peer: int = Field(default=20, ge=1, le=1000)

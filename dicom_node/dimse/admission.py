@@ -11,22 +11,28 @@ Rules that bind here:
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import ipaddress
 import logging
 import threading
+import time
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from dicom_node import log
 from dicom_node.config import Access, CalledAE, Caller, Config, Match
+from dicom_node.dimse.board import marked
 from dicom_node.dimse.secure import Proof
 from dicom_node.errors import KeyFileError
 from dicom_node.users import Failures, Users
 
 _LOG = logging.getLogger(__name__)
+#: how often, and after how many seconds, a place is looked for again where other processes give them out too:
+#: one that is free may be said to be so a moment later
+_LOOKS, _LOOK_S = 6, 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +95,29 @@ class Living(Hashable, Protocol):
         """Whether it still takes a place."""
 
 
+class Beside(Protocol):
+    """The places that other processes give out, as far as they are asked for here."""
+
+    def held(self) -> contextlib.AbstractContextManager[None]:
+        """Nobody else gives out a place meanwhile."""
+
+    def others(self) -> Sequence[int]:
+        """The marks of the peers that have a place elsewhere, once for each."""
+
+    def take(self, marks: Sequence[int]) -> None:
+        """Let the others know those that have a place here."""
+
+
+class Failing(Protocol):
+    """Who failed to prove who it is, and is not listened to for a while; as `users.Failures`."""
+
+    def locked(self, address: str) -> bool:
+        """Whether an address has failed too often of late."""
+
+    def note(self, address: str) -> None:
+        """An address has failed."""
+
+
 def rejection(config: Config, calling_ae: str, called_ae: str) -> Rejection | None:
     """Why an association is not for us, or None when it is."""
     if config.node.accept_called_ae is CalledAE.OWN and called_ae != config.node.ae_title:
@@ -127,12 +156,12 @@ def _within(address: str, network: str) -> bool:
 
 
 class Identities:
-    """Who must prove a user name, and whether it did."""
+    """Who must prove a user name, and whether it did; `failures` are shared with other processes, if any."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, failures: Failing | None = None) -> None:
         self._access = access
         self._users = None if access.users is None else Users(access.users)
-        self._failures = Failures()
+        self._failures = failures or Failures()
         if self._users is not None:
             self._users.load()  # a node whose file is no good does not start
 
@@ -169,17 +198,19 @@ _ANYBODY = Caller(ae_title="*")
 
 
 class Admission:
-    """The places of a receiver.
+    """The places of a receiver, and of those beside it.
 
     Parameters
     ----------
     total : associations at once
     per_peer : of them, those of one peer
+    beside : what other processes give out of the same places; None for a receiver that is alone
     """
 
-    def __init__(self, total: int, per_peer: int) -> None:
+    def __init__(self, total: int, per_peer: int, beside: Beside | None = None) -> None:
         self._total = total
         self._per_peer = per_peer
+        self._beside = beside
         self._admitted: dict[Living, Peer] = {}
         self._lock = threading.Lock()
 
@@ -190,11 +221,42 @@ class Admission:
 
     def admit(self, association: Living, peer: Peer) -> Rejection | None:
         """Give an association a place until it ends, or say why there is none."""
+        verdict = self._admit(association, peer)
+        for _ in range(_LOOKS if self._beside is not None else 0):
+            if verdict is None:
+                break
+            time.sleep(_LOOK_S)
+            verdict = self._admit(association, peer)
+        return verdict
+
+    def tidy(self) -> None:
+        """Let those beside know of places that have become free."""
         with self._lock:
-            self._admitted = {other: whose for other, whose in self._admitted.items() if other.is_alive()}
-            if len(self._admitted) >= self._total:
+            if self._beside is not None and not all(other.is_alive() for other in self._admitted):
+                with self._beside.held():
+                    self._forget_the_dead()
+                    self._beside.take(self._marks())
+
+    def _admit(self, association: Living, peer: Peer) -> Rejection | None:
+        beside = self._beside
+        with self._lock, contextlib.nullcontext() if beside is None else beside.held():
+            self._forget_the_dead()
+            taken = self._marks() + ([] if beside is None else list(beside.others()))
+            if len(taken) >= self._total:
                 return TOO_MANY
-            if Counter(self._admitted.values())[peer] >= self._per_peer:
+            if Counter(taken)[_mark(peer)] >= self._per_peer:
                 return TOO_MANY_OF_PEER
             self._admitted[association] = peer
+            if beside is not None:
+                beside.take(self._marks())
         return None
+
+    def _forget_the_dead(self) -> None:
+        self._admitted = {other: whose for other, whose in self._admitted.items() if other.is_alive()}
+
+    def _marks(self) -> list[int]:
+        return [_mark(peer) for peer in self._admitted.values()]
+
+
+def _mark(peer: Peer) -> int:
+    return marked(peer.calling_ae, peer.address)

@@ -90,6 +90,14 @@ class Desk:
         association = self._origins.get((due.peer, due.report.transaction_uid))
         return association if association is not None and association.is_established else None
 
+    def carry(self, due: Due, timeout_s: float) -> int | None:
+        """Give a peer its answer over the association of its request; None if that is not open any more.
+
+        Else the status of the peer; raises PeerError, as `deliver`.
+        """
+        origin = self.origin(due)
+        return None if origin is None else deliver_on(due, origin, timeout_s)
+
     def on_action(self, event: Any) -> tuple[int | Dataset, None]:
         """Answer an N-ACTION: success once the request is in the ledger."""
         return _guarded("commitment-request-refused", event, self._on_action), None

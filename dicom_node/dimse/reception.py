@@ -10,6 +10,7 @@ Rules that bind here:
 
 from __future__ import annotations
 
+import functools
 import logging
 import struct
 import threading
@@ -29,6 +30,7 @@ from dicom_node.spool import Blob, Writer
 Result = TypeVar("Result")
 
 _LOG = logging.getLogger(__name__)
+_PREAMBLE = bytes(128) + b"DICM"
 #: bytes after which a growing object has to show again that there is room for it
 _ROOM_BYTES = 16_000_000
 
@@ -111,17 +113,21 @@ def part10_head(arrival: Arrival) -> bytes:
     The same object gives the same bytes whenever and from whomever it comes, so that the hash of the file
     tells whether it came before: no time, no AE title, no version of this software.
     """
-    elements = b"".join(
-        (
-            _element(0x0001, b"OB\0\0", b"\0\1"),
-            _element(0x0002, b"UI", _uid(arrival.sop_class_uid)),
-            _element(0x0003, b"UI", _uid(arrival.sop_instance_uid)),
-            _element(0x0010, b"UI", _uid(arrival.transfer_syntax_uid)),
-            _element(0x0012, b"UI", _uid(IMPLEMENTATION_CLASS_UID)),
-            _element(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME.encode()),
-        )
+    before, after = _around_instance(arrival.sop_class_uid, arrival.transfer_syntax_uid)
+    elements = before + _element(0x0003, b"UI", _uid(arrival.sop_instance_uid)) + after
+    return _PREAMBLE + _element(0x0000, b"UL", struct.pack("<I", len(elements))) + elements
+
+
+@functools.lru_cache(256)
+def _around_instance(sop_class_uid: str, transfer_syntax_uid: str) -> tuple[bytes, bytes]:
+    """What most objects of an association have in common."""
+    before = (_element(0x0001, b"OB\0\0", b"\0\1"), _element(0x0002, b"UI", _uid(sop_class_uid)))
+    after = (
+        _element(0x0010, b"UI", _uid(transfer_syntax_uid)),
+        _element(0x0012, b"UI", _uid(IMPLEMENTATION_CLASS_UID)),
+        _element(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME.encode()),
     )
-    return bytes(128) + b"DICM" + _element(0x0000, b"UL", struct.pack("<I", len(elements))) + elements
+    return b"".join(before), b"".join(after)
 
 
 def _element(number: int, vr: bytes, value: bytes) -> bytes:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import gc
 import logging
 import socket
@@ -28,7 +29,7 @@ from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.transport import ThreadedAssociationServer
 
 from dicom_node import log, security
-from dicom_node.audit.auditor import Auditor
+from dicom_node.audit.auditor import Witness
 from dicom_node.audit.events import Objects, Outcome, Party, Study, Transferred
 from dicom_node.blobs.port import BlobStore
 from dicom_node.config import Config, Role
@@ -51,6 +52,7 @@ from dicom_node.dimse.contexts import (
     is_accepted_class,
     is_storage,
 )
+from dicom_node.dimse.listening import Shared
 from dicom_node.dimse.reception import NO_ROOM, Intake, Reception, Refusal, error_refusal
 from dicom_node.dimse.visits import Visit
 from dicom_node.errors import NodeError, OutputError
@@ -75,6 +77,8 @@ _POLL_S = 0.1
 _STUCK_S = 30.0
 #: what accepting a connection fails of while the machine has no room for it, and seconds until the next try
 _EXHAUSTED, _RECOVER_S = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM), 0.5
+#: AE titles whose names are remembered
+_PEERS = 1000
 #: seconds between two collections of ended associations, which are cycles that hold buffers
 _COLLECT_S = 30.0
 #: PS3.7 table D.3-14: the identity is a user name and a passcode
@@ -99,6 +103,7 @@ class Receiver:
     on_queued : called after every other, with the name of each destination that it waits for
     services : events of pynetdicom with their handlers, for what `contexts.SERVICES` has beyond Verification
     auditor : is told what was refused; None without an audit trail
+    shared : what it has in common with receivers in other processes; None for one that is alone
     """
 
     def __init__(
@@ -110,9 +115,12 @@ class Receiver:
         on_arrival: Callable[[], object] = lambda: None,
         on_queued: Callable[[str], object] = lambda _destination: None,
         services: Sequence[tuple[Any, Callable[[Any], Any]]] = (),
-        auditor: Auditor | None = None,
+        auditor: Witness | None = None,
+        shared: Shared | None = None,
     ) -> None:
         self._config = config
+        #: the name under which an AE title is counted; they come from outside, so not all are remembered
+        self._peer = functools.lru_cache(_PEERS)(config.peer)
         self._spool = spool
         self._ledger = ledger
         self._on_arrival = on_arrival
@@ -120,8 +128,13 @@ class Receiver:
         self._auditor = auditor
         self._servers: list[Server] = []
         self._services = tuple(services)
-        self._admission = Admission(config.node.max_associations, config.node.max_associations_per_peer)
-        self._identities = Identities(config.access)
+        self._shared = shared
+        self._admission = Admission(
+            config.node.max_associations,
+            config.node.max_associations_per_peer,
+            None if shared is None else shared.row,
+        )
+        self._identities = self._identify(config)
         self._storing: set[Any] = set()
         self._visits: dict[Any, Visit] = {}
         self._open: set[Any] = set()
@@ -156,8 +169,16 @@ class Receiver:
     @property
     def alive(self) -> bool:
         """Whether every loop that takes connections goes round."""
-        oldest = min((server.turned_at for server in self._servers), default=0.0)
-        return bool(self._servers) and time.monotonic() - oldest < _STUCK_S
+        return bool(self._servers) and time.monotonic() - self.turned_at < _STUCK_S
+
+    @property
+    def turned_at(self) -> float:
+        """When the loop that takes connections last went round, the slower of two; 0.0 if there is none."""
+        return min((server.turned_at for server in self._servers), default=0.0)
+
+    def tidy(self) -> None:
+        """Let receivers in other processes know of places that have become free here."""
+        self._admission.tidy()
 
     @property
     def open_associations(self) -> int:
@@ -172,11 +193,12 @@ class Receiver:
         patches.apply()
         node, tls = self._config.node, self._config.tls
         door = None if node.tls_port is None else secure.Door(tls, node.tls_clients)
-        wanted = [(node.port, None), (node.tls_port, door)]
+        clear, secured = (None, None) if self._shared is None else (self._shared.clear, self._shared.tls)
+        wanted = [(node.port, None, clear), (node.tls_port, door, secured)]
         with contextlib.ExitStack() as undo:
-            for port, behind in wanted:
+            for port, behind, listening in wanted:
                 if port is not None:
-                    server = self._listen(port, behind)
+                    server = self._listen(port, behind, listening)
                     undo.callback(server.server_close)
                     self._servers.append(server)
             undo.pop_all()
@@ -186,7 +208,7 @@ class Receiver:
             )
             serve.start()
 
-    def _listen(self, port: int, door: secure.Door | None) -> Server:
+    def _listen(self, port: int, door: secure.Door | None, listening: socket.socket | None) -> Server:
         bind = self._config.node.bind
         try:
             server = self._entity().make_server(
@@ -200,6 +222,7 @@ class Receiver:
                     *self._services,
                 ],
                 server_class=Server,
+                listening=listening,
             )
         except OSError as error:
             raise OutputError(
@@ -224,9 +247,9 @@ class Receiver:
             for server in self._servers
         ]
         if config.access != before.access:  # else who is locked out stays so
-            self._identities = Identities(config.access)
+            self._identities = self._identify(config)
         self._admission.resize(node.max_associations, node.max_associations_per_peer)
-        self._config = config
+        self._config, self._peer = config, functools.lru_cache(_PEERS)(config.peer)
         for server, door in zip(self._servers, doors, strict=True):
             server.ae.network_timeout = node.idle_s
             server.connection_limit = node.max_associations + _SPARE_CONNECTIONS
@@ -246,6 +269,9 @@ class Receiver:
         for server in servers:
             for association in server.active_associations:
                 patches.hang_up(association)
+
+    def _identify(self, config: Config) -> Identities:
+        return Identities(config.access, None if self._shared is None else self._shared.failures)
 
     def _entity(self) -> Any:
         entity = AE(ae_title=self._config.node.ae_title)
@@ -337,7 +363,7 @@ class Receiver:
 
     def _count(self, metric: Declaration, calling_ae: str, *labels: str) -> None:
         """Count what leaves no row; only the names of the configuration are told apart."""
-        self._ledger.count_soon(Reading(metric, (self._config.peer(calling_ae), *labels)))
+        self._ledger.count_soon(Reading(metric, (self._peer(calling_ae), *labels)))
 
     def _begin(self, association: Any, sop_class: str, sop_instance: str, context_id: int) -> Reception:
         """Start to receive what a command announces; KeyError for a context that was not accepted."""
@@ -407,7 +433,7 @@ class Receiver:
         `took` are the seconds in which it came, and in which it was kept.
         """
         arrival = reception.arrival
-        readings = _readings(self._config.peer(arrival.calling_ae), blob, *took)
+        readings = _readings(self._peer(arrival.calling_ae), blob, *took)
         route = self._config.route(arrival.route)
         straight = route if route is not None and route.role is Role.PASS else None
         try:
@@ -478,7 +504,7 @@ class Receiver:
 
 
 class Server(ThreadedAssociationServer):
-    """A listener that one bad peer cannot fill."""
+    """A listener that one bad peer cannot fill; `listening` is a socket that listens already, if any."""
 
     request_queue_size = 128
     daemon_threads = True
@@ -489,12 +515,28 @@ class Server(ThreadedAssociationServer):
     #: what shakes hands with those who connect; None is a port in the clear
     door: secure.Door | None = None
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
+    def __init__(self, *arguments: Any, listening: socket.socket | None = None, **named: Any) -> None:
+        self._listening = listening
         #: connections whose handshake is under way, and their addresses
         self._shaking: dict[Any, str] = {}
         self._stopped = False
         self._shaking_lock = threading.Lock()
         super().__init__(*arguments, **named)
+
+    def server_bind(self) -> None:
+        """Bind, or take the place of a socket that is bound."""
+        if self._listening is None:
+            super().server_bind()
+            return
+        assert self.socket is not None
+        self.socket.close()
+        self.socket = self._listening
+        self.server_address = self.socket.getsockname()
+
+    def server_activate(self) -> None:
+        """Begin to listen, unless somebody has."""
+        if self._listening is None:
+            super().server_activate()
 
     def get_request(self) -> tuple[socket.socket, Any]:
         assert self.socket is not None

@@ -85,6 +85,8 @@ class Database:
         # SQLite lets one writer in at a time and makes the others poll; threads queue up here instead
         self._turn = threading.Lock()
         self._together: Alone | Grouped = Alone(self) if self._dialect.shared else Grouped(self)
+        #: the connection of whoever has the turn
+        self._writer: sa.Connection | None = None
         self._soon = tallies.Soon()
         self._scripts = scripts(type(self._dialect))
         self._engine = self._dialect.engine()
@@ -104,6 +106,8 @@ class Database:
 
     def close(self) -> None:
         """Close every connection."""
+        with self._turn:
+            self._forget_writer()
         self._engine.dispose()
 
     def compact(self) -> bool:
@@ -208,13 +212,34 @@ class Database:
         """A write of whoever has the turn, and of what was counted since the last."""
         soon = self._soon.take()
         try:
-            with self._refusals(), self._dialect.begin(self._engine) as connection:
+            with self._refusals(), self._begun() as connection:
                 tallies.begin(connection)
                 yield connection
                 tallies.write(connection, soon)
         except BaseException:
             self._soon.give_back(soon)
             raise
+
+    @contextlib.contextmanager
+    def _begun(self) -> Iterator[sa.Connection]:
+        """A transaction; in a file on a connection that is kept: one from the pool takes longer than this."""
+        if self._dialect.shared:
+            with self._dialect.begin(self._engine) as connection:
+                yield connection
+            return
+        if self._writer is None:
+            self._writer = self._engine.connect()
+        try:
+            with self._writer.begin():
+                yield self._writer
+        except BaseException:
+            self._forget_writer()
+            raise
+
+    def _forget_writer(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[sa.Connection]:

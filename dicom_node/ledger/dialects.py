@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import errno
 import os
 import sqlite3
 import time
@@ -25,6 +26,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 from dicom_node.errors import LedgerCollision, LedgerError, LedgerUnavailable
+from dicom_node.ledger import turns
 
 #: what `Ledger` takes: the file, or how to reach the server
 Place = Path | sa.URL
@@ -254,7 +256,12 @@ class SQLite(Dialect):
     def engine(self) -> sa.Engine:
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
+            # one that is there is not opened: to close it takes the locks that this process has on it, and
+            # another would then take itself for the last and remove the write-ahead log
+            if not self._path.is_file():
+                os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
+            elif not os.access(self._path, os.R_OK | os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         except OSError as error:
             raise LedgerError(
                 f"the ledger {self} cannot be opened: {error.strerror}; check its folder"
@@ -379,8 +386,11 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
-    reads = connection.get_execution_options().get(READS, False)
-    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+    if connection.get_execution_options().get(READS, False):
+        connection.exec_driver_sql("BEGIN")
+    else:
+        raw: Any = connection.connection.dbapi_connection
+        turns.begin(raw, _BUSY_TIMEOUT_S)
 
 
 # ---- PostgreSQL ----

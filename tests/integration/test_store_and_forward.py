@@ -22,9 +22,9 @@ from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.transport import ThreadedAssociationServer
 
 from dicom_node.config import Config
-from dicom_node.jobs import Outcome, Work
+from dicom_node.jobs import PASSED, Outcome, Work, passed
 from dicom_node.service import Service
-from dicom_node.worker import Processor, Tell, build_processor
+from dicom_node.worker import Processor, Tell
 
 CT, PRIVATE, WORKLIST = "1.2.840.10008.5.1.4.1.1.2", "1.3.46.670589.11.0.0.12.4", "1.2.840.10008.5.1.4.31"
 STORESCU, STORESCP, ECHOSCU = "/usr/bin/storescu", "/usr/bin/storescp", "/usr/bin/echoscu"
@@ -66,20 +66,19 @@ def config(folder: Path, destinations: dict[str, int], role: str = "pass") -> Co
     )
 
 
-def slow(made: Config, tell: Tell) -> Processor:
+def slow(made: Config, _tell: Tell) -> Processor:
     """Passes on after long enough to be killed in the middle."""
-    process = build_processor(made, tell)
 
     def delayed(work: Work) -> Outcome:
         time.sleep(0.2)
-        return process(work)
+        return passed(work, made.routes[0], PASSED)
 
     return delayed
 
 
 @contextlib.contextmanager
-def node(folder: Path, destinations: dict[str, int], **options: Any) -> Iterator[Service]:
-    made = Service(config(folder, destinations), **options)
+def node(folder: Path, destinations: dict[str, int], role: str = "pass", **options: Any) -> Iterator[Service]:
+    made = Service(config(folder, destinations, role), **options)
     made.start()
     try:
         yield made
@@ -207,7 +206,7 @@ def test_a_destination_that_was_down_gets_everything_when_it_is_back(
 @pytest.mark.slow
 def test_a_worker_killed_in_the_middle_loses_nothing(tmp_path: Path, archives: Callable[[], Archive]) -> None:
     archive, paths = archives(), objects(tmp_path / "in", 4)
-    with node(tmp_path / "node", {"a": archive.port}, factory=slow) as service:
+    with node(tmp_path / "node", {"a": archive.port}, "protect", factory=slow) as service:
         send(service, paths)
         wait_until(lambda: service.ledger.counts().instances["working"])
         os.kill(service.workers.pids[0], signal.SIGKILL)

@@ -230,8 +230,8 @@ def test_answers_settle_what_they_are_about(start: Callable[..., Committer], boo
     made = start()
     wait_until(lambda: states(book) == {"asked": 1})
     asked = FakeInquirer.made.asked[0].transaction_uid
-    assert not made._take_report(Report("1.2.3.4", {ONE: 0}))
-    assert made._take_report(Report(asked, {ONE: 0}))
+    assert not made.desk._take_report(Report("1.2.3.4", {ONE: 0}))
+    assert made.desk._take_report(Report(asked, {ONE: 0}))
     assert states(book) == {"committed": 1}
 
 
@@ -245,7 +245,7 @@ def test_an_answer_from_a_destination_that_left_the_configuration(
     book.delivered(book.claim_sends("old", 1, 10.0)[0], 0, to_commit=True)
     ask = book.claim_ask("old", "2.25.77", 1, collect_s=0.0, answer_s=60.0)
     assert ask is not None
-    assert made._take_report(Report("2.25.77", {Reference(CT, "1.9"): 0x0110}))
+    assert made.desk._take_report(Report("2.25.77", {Reference(CT, "1.9"): 0x0110}))
 
 
 def test_what_is_not_asked_for_any_more_is_let_go(
@@ -265,15 +265,15 @@ def test_what_is_not_asked_for_any_more_is_let_go(
 
 def test_a_request_needs_an_address(start: Callable[..., Committer]) -> None:
     made = start()
-    assert made._take_request(request("1.1", peer="MR9")) is None
-    assert made._take_request(request("1.1", peer="CT1")) is Taken.NEW
-    assert made._take_request(request("1.1", peer="VNA")) is Taken.NEW, "a destination has an address"
-    assert start(same_association=True)._take_request(request("1.1", peer="MR9")) is Taken.NEW
+    assert made.desk._take_request(request("1.1", peer="MR9")) is None
+    assert made.desk._take_request(request("1.1", peer="CT1")) is Taken.NEW
+    assert made.desk._take_request(request("1.1", peer="VNA")) is Taken.NEW, "a destination has an address"
+    assert start(same_association=True).desk._take_request(request("1.1", peer="MR9")) is Taken.NEW
 
 
 def test_an_answer_is_decided_and_given(start: Callable[..., Committer], book: Ledger, wire: Wire) -> None:
     made = start()
-    made._take_request(request("1.1"))
+    made.desk._take_request(request("1.1"))
     wait_until(lambda: promised(book) == {"reported": 1})
     (due,) = wire.delivered
     assert dict(due.report.answers) == {ONE: 0x0112}
@@ -288,7 +288,7 @@ def test_an_answer_is_given_again_until_it_is_taken(
         return 0x0110 if due.attempts == 2 else 0
 
     wire.status = status
-    start()._take_request(request("1.1"))
+    start().desk._take_request(request("1.1"))
     wait_until(lambda: promised(book) == {"reported": 1})
     assert [due.attempts for due in wire.delivered] == [1, 2, 3]
     assert len({str(due.report) for due in wire.delivered}) == 1
@@ -299,7 +299,7 @@ def test_an_answer_that_is_never_taken_is_given_up(
     start: Callable[..., Committer], book: Ledger, wire: Wire, status: int, attempts: int
 ) -> None:
     wire.status = lambda _due: status
-    start()._take_request(request("1.1"))
+    start().desk._take_request(request("1.1"))
     wait_until(lambda: promised(book) == {"unreported": 1})
     assert len(wire.delivered) == attempts
 
@@ -318,9 +318,9 @@ def test_a_peer_that_hangs_holds_up_no_other_and_is_given_one_answer_at_a_time(
     made = start()
     try:
         for number in range(committer.REPORTERS + 2):
-            made._take_request(request("1.1", transaction=f"2.25.{number}"))
+            made.desk._take_request(request("1.1", transaction=f"2.25.{number}"))
         wait_until(lambda: wire.delivered)
-        made._take_request(request("1.1", peer="CT2"))
+        made.desk._take_request(request("1.1", peer="CT2"))
         wait_until(lambda: promised(book).get("reported") == 1)
         assert [due.peer for due in wire.delivered] == ["CT1", "CT2"]
     finally:
@@ -338,8 +338,8 @@ def test_the_association_of_the_request_is_the_last_resort(
     wire.status = away
     made = start(same_association=True)
     made.desk.origin = lambda _due: "the association"  # type: ignore[method-assign]
-    made._take_request(request("1.1"))
-    made._take_request(request("1.1", peer="MR9"))
+    made.desk._take_request(request("1.1"))
+    made.desk._take_request(request("1.1", peer="MR9"))
     wait_until(lambda: promised(book) == {"reported": 2})
     assert [due.peer for due in wire.delivered] == ["CT1"]
     assert sorted(due.peer for due in wire.on_same) == ["CT1", "MR9"]
@@ -351,7 +351,7 @@ def test_the_association_of_the_request_is_left_alone_unless_it_is_allowed(
     wire.status = lambda _due: 0x0115
     made = start()
     made.desk.origin = lambda _due: "the association"  # type: ignore[method-assign]
-    made._take_request(request("1.1"))
+    made.desk._take_request(request("1.1"))
     wait_until(lambda: promised(book) == {"unreported": 1})
     assert wire.on_same == []
 
@@ -370,7 +370,7 @@ def test_a_ledger_that_refuses_costs_a_pause(
 
     monkeypatch.setattr(book, "decide_promises", refuse)
     made = start()
-    made._take_request(request("1.1"))
+    made.desk._take_request(request("1.1"))
     wait_until(lambda: promised(book) == {"reported": 1})
     assert made.alive
 
@@ -381,10 +381,10 @@ def test_no_line_names_a_uid(
     caplog.set_level("DEBUG")
     deliver(book, "1.2.77")
     made = start()
-    made._take_request(request("1.2.77", transaction="1.2.88"))
+    made.desk._take_request(request("1.2.77", transaction="1.2.88"))
     wait_until(lambda: states(book) == {"asked": 1})
     asked = FakeInquirer.made.asked[0].transaction_uid
-    made._take_report(Report(asked, {Reference(CT, "1.2.77"): 0}))
+    made.desk._take_report(Report(asked, {Reference(CT, "1.2.77"): 0}))
     wait_until(lambda: promised(book) == {"reported": 1})
     lines = [str(log.line(record)) for record in caplog.records]
     for word in ("commitment-asked", "commitment-answered", "commitment-decided", "commitment-reported"):
@@ -398,7 +398,7 @@ def test_what_ended_long_ago_is_forgotten(
 ) -> None:
     monkeypatch.setattr(committer, "_FORGET_EVERY_S", 0.0)
     monkeypatch.setattr(committer, "REMEMBER_S", -60.0)
-    start()._take_request(request("1.1"))
+    start().desk._take_request(request("1.1"))
     wait_until(lambda: promised(book) == {})
 
 

@@ -335,7 +335,7 @@ if point == "half-written":
 if point == "written":
     os.fdatasync = die
 if point == "synced":
-    Path.rename = die
+    os.rename = die
 if point == "renamed":
     os.fsync = die
 spool.put([b"half", b"whole"])

@@ -1,0 +1,36 @@
+"""Whose turn it is to write, among the processes that share one SQLite file.
+
+SQLite lets one writer in and has the others look again by themselves: after 1, 2, 5 .. milliseconds, in the
+end ten times a second. Whoever has waited for long looks least often, and a process that writes all the time
+is always there before it. Here everybody looks every millisecond.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+
+#: seconds between two looks
+LOOK_S = 0.001
+
+
+def begin(raw: sqlite3.Connection, limit_s: float) -> None:
+    """Begin to write; sqlite3.OperationalError (SQLITE_BUSY) when somebody else does for so long."""
+    (before,) = raw.execute("PRAGMA busy_timeout").fetchone()
+    raw.execute("PRAGMA busy_timeout = 0")
+    deadline = time.monotonic() + limit_s
+    try:
+        while not _begun(raw, deadline):
+            time.sleep(LOOK_S)
+    finally:
+        raw.execute(f"PRAGMA busy_timeout = {before}")
+
+
+def _begun(raw: sqlite3.Connection, deadline: float) -> bool:
+    try:
+        raw.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+            raise
+        return False
+    return True

@@ -1,0 +1,66 @@
+"""Whoever waits to write gets in when the other process is done, not when it next wakes."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from dicom_node.errors import LedgerUnavailable
+from dicom_node.ledger import Ledger, database, turns
+from tests.ledgers import arrival, blob
+
+
+def opened(path: Path) -> contextlib.closing[sqlite3.Connection]:
+    connection = sqlite3.connect(path, isolation_level=None, timeout=7.0, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode = WAL")
+    return contextlib.closing(connection)
+
+
+def test_who_waits_looks_every_millisecond(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    with opened(tmp_path / "file") as one, opened(tmp_path / "file") as two:
+        turns.begin(one, 1.0)
+
+        def sleep(seconds: float) -> None:
+            slept.append(seconds)
+            if len(slept) == 50:
+                one.execute("COMMIT")
+
+        monkeypatch.setattr(time, "sleep", sleep)
+        turns.begin(two, 30.0)
+        two.execute("COMMIT")
+        assert slept == [turns.LOOK_S] * 50
+        assert two.execute("PRAGMA busy_timeout").fetchone() == (7000,)
+
+
+def test_there_is_an_end_to_waiting(tmp_path: Path) -> None:
+    with opened(tmp_path / "file") as one, opened(tmp_path / "file") as two:
+        turns.begin(one, 1.0)
+        with pytest.raises(sqlite3.OperationalError) as caught:
+            turns.begin(two, 0.05)
+        assert caught.value.sqlite_errorcode == sqlite3.SQLITE_BUSY
+        assert two.execute("PRAGMA busy_timeout").fetchone() == (7000,)
+        one.execute("COMMIT")
+        turns.begin(two, 0.05)
+
+
+def test_a_ledger_waits_for_whoever_writes(
+    scratch: Path, book: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(scratch / "ledger.sqlite") as other:
+        turns.begin(other, 1.0)
+        done = threading.Event()
+        threading.Thread(target=lambda: book.add(arrival("1.1"), blob("1"), 1) and done.set()).start()
+        assert not done.wait(0.2)
+        other.execute("COMMIT")
+        assert done.wait(20)
+        monkeypatch.setattr(database, "_BUSY_TIMEOUT_S", 0.05)
+        turns.begin(other, 1.0)
+        with pytest.raises(LedgerUnavailable, match="locked"):
+            book.add(arrival("1.2"), blob("2"), 1)
+        other.execute("COMMIT")

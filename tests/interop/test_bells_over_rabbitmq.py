@@ -1,4 +1,4 @@
-"""Bells over a RabbitMQ that is away, killed, purged; a message that comes again; a slow destination."""
+"""Bells over a RabbitMQ that is away, killed, purged; a slow destination; queues of another kind."""
 
 from __future__ import annotations
 
@@ -96,20 +96,6 @@ def test_a_ring_is_heard_and_its_message_leaves_the_queue_when_the_turn_ends(
     assert rabbit.depths()[name] >= 1, "the turn goes on, so the message is not acknowledged"
     hearer.rest_work(0.0)
     _until(lambda: (hearer.rest_work(0.1), rabbit.depths()[name] == 0)[1])
-
-
-def test_a_message_whose_hearer_was_cut_off_comes_again(rabbit: Rabbit, makes: Makes) -> None:
-    """As it would to another process, had this one died: it was not acknowledged."""
-    ringer, hearer = makes(), makes()
-    hearer.hear_work()
-    _until(lambda: _hears(ringer, hearer))
-    hearer.rest_work(0.5)
-    ringer.ring_work(7)
-    hearer.rest_work(_LIMIT_S)
-    rabbit.control("close_all_connections", "as if its machine had fallen")
-    started = time.monotonic()
-    hearer.rest_work(_LIMIT_S)
-    assert time.monotonic() - started < _LIMIT_S - 1.0
 
 
 def test_a_broker_that_is_killed_holds_nobody_up_and_is_heard_again(rabbit: Rabbit, makes: Makes) -> None:

@@ -1,4 +1,4 @@
-"""Bells over a RabbitMQ that is away, killed, purged; a message that comes again; a slow destination."""
+"""Bells over a RabbitMQ that is away, killed, purged; a slow destination; queues of another kind."""
 
 from __future__ import annotations
 
@@ -96,21 +96,6 @@ def test_a_ring_is_heard_and_its_message_leaves_the_queue_when_the_turn_ends(
     assert rabbit.depths()[name] >= 1, "the turn goes on, so the message is not acknowledged"
     hearer.rest_work(0.0)
     _until(lambda: (hearer.rest_work(0.1), rabbit.depths()[name] == 0)[1])
-
-
-def test_the_death_of_who_heard_gives_the_message_to_another(rabbit: Rabbit, makes: Makes) -> None:
-    ringer, first = makes(), makes()
-    first.hear_work()
-    _until(lambda: _hears(ringer, first))
-    first.rest_work(0.5)
-    ringer.ring_work(7)
-    first.rest_work(_LIMIT_S)
-    rabbit.control("close_all_connections", "as if its machine had fallen")
-    second = makes()
-    second.hear_work()
-    started = time.monotonic()
-    second.rest_work(_LIMIT_S)
-    assert time.monotonic() - started < _LIMIT_S - 1.0
 
 
 def test_a_broker_that_is_killed_holds_nobody_up_and_is_heard_again(rabbit: Rabbit, makes: Makes) -> None:

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
+import socket
 from collections.abc import Callable, Iterator
 from functools import cache
+from pathlib import Path
 
 from dicom_node import private
 from dicom_node.bells import Bells
@@ -18,10 +21,9 @@ from dicom_node.blobs.directory import DirectoryStore
 from dicom_node.blobs.port import BlobStore, Guard
 from dicom_node.blobs.s3 import S3Store
 from dicom_node.blobs.shared import SharedStore
-from dicom_node.config import BlobKind, Blobs, Config, Storage
-from dicom_node.errors import LedgerError, SpoolError
-from dicom_node.ledger import Ledger
-from dicom_node.ledger.address import address
+from dicom_node.config import BlobKind, Blobs, Config
+from dicom_node.errors import ConfigError, KeyFileError, LedgerError, SpoolError
+from dicom_node.ledger import Ledger, address
 from dicom_node.processes import boot_id
 from dicom_node.spool import Spool, release_reserve
 
@@ -41,19 +43,43 @@ def open_ledger(
     on_full : called when its disk is full; returns whether that made room. None gives the reserve back
     even_moved : also one whose rows were moved, or have not all come
 
-    Raises LedgerError, and KeyFileError for the password of a server.
+    Raises LedgerError.
     """
     storage = config.storage
-    if config.cluster is not None:
-        database = config.cluster.database
-        file = database.password_file
-        password = None if file is None else private.read_text(file, "write the password into it").strip()
-        place = address(database.url, password)
-        return Ledger(place, existing=existing, pool=database.pool, even_moved=even_moved)
-    if existing:
-        return Ledger(storage.ledger_path, existing=True, even_moved=even_moved)
-    room = on_full or (lambda: release_reserve(storage.spool_dir))
-    return Ledger(storage.ledger_path, on_full=room, even_moved=even_moved)
+    make_room = on_full or (lambda: release_reserve(storage.spool_dir))
+    if config.cluster is None:
+        if existing:
+            return Ledger(storage.ledger_path, existing=True, even_moved=even_moved)
+        return Ledger(storage.ledger_path, on_full=make_room, even_moved=even_moved)
+    database = config.cluster.database
+    place = address(database.url, _password(database.password_file))
+    return Ledger(
+        place,
+        existing=existing,
+        on_full=make_room,
+        holder=holder(config),
+        pool=database.pool,
+        even_moved=even_moved,
+    )
+
+
+def holder(config: Config) -> str:
+    """The name under which this node leases, the same after a restart and nobody else's.
+
+    Two nodes on one machine have different folders.
+    """
+    folder = hashlib.sha256(str(config.storage.folder.absolute()).encode()).hexdigest()[:8]
+    return f"{socket.gethostname()}-{folder}"
+
+
+def _password(path: Path | None) -> str | None:
+    """Raises LedgerError when the file cannot be used."""
+    if path is None:
+        return None
+    try:
+        return private.read_text(path, "write the password of the database into it, mode 0600").strip()
+    except KeyFileError as error:
+        raise LedgerError(f"the database cannot be opened: {error}") from error
 
 
 def ledger_exists(config: Config) -> bool:
@@ -73,13 +99,14 @@ def open_spool(config: Config, *, reserve_bytes: int | None = None) -> BlobStore
         # few objects need it, and few processes ever meet one; those of a move need it before its end
         return open_ledger(config, existing=True, even_moved=True)
 
-    return _shared(config.cluster.blobs, storage, reserve, guard)
+    return _shared(config, config.cluster.blobs, reserve, guard)
 
 
-def _shared(blobs: Blobs, storage: Storage, reserve_bytes: int, guard: Callable[[], Guard]) -> SharedStore:
+def _shared(config: Config, blobs: Blobs, reserve_bytes: int, guard: Callable[[], Guard]) -> SharedStore:
+    storage = config.storage
     if blobs.kind is BlobKind.DIRECTORY:
         assert blobs.directory is not None
-        return DirectoryStore(blobs.directory, reserve_bytes, guard, storage.keep_s)
+        return DirectoryStore(blobs.directory, reserve_bytes, guard, storage.keep_s, machine=holder(config))
     assert blobs.bucket is not None
     bucket = Bucket(blobs.bucket, blobs.prefix, blobs.endpoint_url, blobs.region, blobs.credentials_file)
     return S3Store(
@@ -138,4 +165,10 @@ def _locked(config: Config, kind: int, otherwise: str) -> Iterator[None]:
 
 def open_bells(config: Config) -> Bells:
     """What wakes who rests; everybody who is to hear it is given the same."""
-    return Bells(config.destinations)
+    if config.cluster is None or config.cluster.broker is None:
+        return Bells(config.destinations)
+    try:
+        from dicom_node.dispatch.carillon import Carillon
+    except ImportError as error:
+        raise ConfigError(("cluster.broker needs Celery; pip install 'dicom-node[cluster]'",)) from error
+    return Carillon(config)

@@ -27,6 +27,7 @@ Rules that bind here:
     outages      destinations that are down, and how attempts ended
     verdicts     what readers found, counted
     guards       what a shared store of objects has remembered
+    leading      who of several nodes leads
     retention    what may go
     moving       into another ledger
     figures      what is counted
@@ -40,9 +41,11 @@ Times are seconds since 1970-01-01 UTC.
 from __future__ import annotations
 
 from dicom_node.ledger.conversions import Conversions
+from dicom_node.ledger.dialects import address
 from dicom_node.ledger.figures import Counts, Figures, Queue
 from dicom_node.ledger.guards import Guards
 from dicom_node.ledger.instances import INTERRUPTED_LIMIT, LOST_LIMIT, Added, Waiting
+from dicom_node.ledger.leading import Leading
 from dicom_node.ledger.moving import Moving
 from dicom_node.ledger.operator import Operator
 from dicom_node.ledger.outages import Outages
@@ -72,10 +75,22 @@ __all__ = [
     "Queue",
     "Step",
     "Waiting",
+    "address",
 ]
 
 
 class Ledger(
-    Recovery, Promises, Operator, View, Trail, Figures, Conversions, Outages, Verdicts, Guards, Moving
+    Recovery,
+    Promises,
+    Operator,
+    View,
+    Trail,
+    Figures,
+    Conversions,
+    Outages,
+    Verdicts,
+    Guards,
+    Leading,
+    Moving,
 ):
     """The jobs of a node, in a SQLite file, or of several, in PostgreSQL; see `database.Database`."""

@@ -39,6 +39,11 @@ _OPTION = "dicom_node_dialect"
 READS = "dicom_node_reads"
 
 
+def address(url: str, password: str | None) -> sa.URL:
+    """A place on a server; the password is in it from here on, and shown by nothing that prints it."""
+    return sa.make_url(url).set(password=password)
+
+
 class Dialect(abc.ABC):
     """One place; `str` tells it, without a secret."""
 

@@ -5,6 +5,7 @@ Everybody who needs one of them asks here, so that nobody else knows on how many
 
 from __future__ import annotations
 
+import hashlib
 import socket
 from collections.abc import Callable
 from functools import cache
@@ -17,7 +18,8 @@ from dicom_node.blobs.directory import DirectoryStore
 from dicom_node.blobs.port import BlobStore, Guard
 from dicom_node.blobs.s3 import S3Store
 from dicom_node.blobs.shared import SharedStore
-from dicom_node.config import BlobKind, Blobs, Cluster, Config, Storage
+from dicom_node.config import BlobKind, Blobs, Config, Storage
+from dicom_node.errors import ConfigError, KeyFileError, LedgerError
 from dicom_node.ledger import Ledger, address
 from dicom_node.processes import boot_id
 from dicom_node.spool import Spool, release_reserve
@@ -33,34 +35,40 @@ def open_ledger(
     existing : neither make nor change it, for whoever looks in from outside
     on_full : called when its disk is full; returns whether that made room. None gives the reserve back
 
-    Raises LedgerError; KeyFileError if there is no password to be had from the file that is to hold it.
+    Raises LedgerError.
     """
     storage = config.storage
     make_room = on_full or (lambda: release_reserve(storage.spool_dir))
     if config.cluster is None:
-        return Ledger(storage.ledger_path, existing=existing, on_full=make_room)
+        if existing:
+            return Ledger(storage.ledger_path, existing=True)
+        return Ledger(storage.ledger_path, on_full=make_room)
     database = config.cluster.database
-    return Ledger(
-        address(database.url, _password(database.password_file)),
-        existing=existing,
-        holder=holder(config.cluster),
-        pool=database.pool,
-    )
+    place = address(database.url, _password(database.password_file))
+    return Ledger(place, existing=existing, on_full=make_room, holder=holder(config), pool=database.pool)
 
 
-def holder(cluster: Cluster) -> str:
-    """Under which name this machine leases: its own, with what it does, for two may share a host."""
-    return f"{socket.gethostname()}:{'+'.join(cluster.parts)}"
+def holder(config: Config) -> str:
+    """The name under which this node leases, the same after a restart and nobody else's.
+
+    Two nodes on one machine have different folders.
+    """
+    folder = hashlib.sha256(str(config.storage.folder.absolute()).encode()).hexdigest()[:8]
+    return f"{socket.gethostname()}-{folder}"
 
 
 def _password(path: Path | None) -> str | None:
-    remedy = "write the password into it, alone, and run chmod 600 on it"
-    return None if path is None else private.read_text(path, remedy).strip()
+    """Raises LedgerError when the file cannot be used."""
+    if path is None:
+        return None
+    try:
+        return private.read_text(path, "write the password of the database into it, mode 0600").strip()
+    except KeyFileError as error:
+        raise LedgerError(f"the database cannot be opened: {error}") from error
 
 
 def ledger_exists(config: Config) -> bool:
     """Whether a node was ever started with this configuration, so that there is a ledger to look into."""
-    # only the server knows of its own
     return config.cluster is not None or config.storage.ledger_path.exists()
 
 
@@ -107,4 +115,10 @@ def claim_spool(spool: BlobStore, ledger: Ledger) -> None:
 
 def open_bells(config: Config) -> Bells:
     """What wakes who rests; everybody who is to hear it is given the same."""
-    return Bells(config.destinations)
+    if config.cluster is None or config.cluster.broker is None:
+        return Bells(config.destinations)
+    try:
+        from dicom_node.dispatch.carillon import Carillon
+    except ImportError as error:
+        raise ConfigError(("cluster.broker needs Celery; pip install 'dicom-node[cluster]'",)) from error
+    return Carillon(config)

@@ -37,7 +37,7 @@ from dicom_node.jobs import PASSED, Outcome, Work, failed, passed
 from dicom_node.keys import FileKeyRing, PresentRing
 from dicom_node.ledger import Ledger
 from dicom_node.measuring import Measured, measured
-from dicom_node.metrics import PROCESSED, UNPROTECTED, NetworkRun, Reading
+from dicom_node.metrics import PROCESSED, RINGS_LOST, UNPROTECTED, NetworkRun, Reading
 from dicom_node.stores import open_ledger, open_spool
 
 if TYPE_CHECKING:
@@ -166,6 +166,11 @@ class Worker:
         self._ledger = ledger
         self._bells = bells
         self._process = process
+
+    def stop(self) -> None:
+        """Have it end after the instance in hand; from any thread."""
+        self.stopping.set()
+        self._bells.rouse_work()
 
     def run(self) -> None:
         """Work until told to stop; a ledger that refuses is asked again later."""
@@ -336,16 +341,19 @@ def _work(order: Order, lifeline: Connection) -> None:
     ledger = open_ledger(order.config)
     process = order.factory(order.config, lifeline.send)
     lifeline.send(_READY)
+    order.bells.tell_lost(lambda count: ledger.count_soon(Reading(RINGS_LOST, (), count)))
+    order.bells.hear_work()
     worker = Worker(order.name, order.config, ledger, order.bells, process)
     threading.Thread(target=_listen, args=(lifeline, worker), name="lifeline", daemon=True).start()
     worker.run()
+    order.bells.close()
     ledger.close()
 
 
 def _listen(lifeline: Connection, worker: Worker) -> None:
     with contextlib.suppress(EOFError, OSError):
         lifeline.recv()
-    worker.stopping.set()
+    worker.stop()
 
 
 @dataclass(slots=True)
@@ -438,7 +446,7 @@ class Workers:
         for slot in self._slots:
             if slot.lifeline is not None:
                 slot.lifeline.close()
-            self._bells.ring_work()
+            self._bells.rouse_work()
         deadline = time.monotonic() + drain_s
         for slot in self._slots:
             if slot.process is not None:

@@ -76,10 +76,10 @@ class Guard(Protocol):
     A name is pinned or doomed, never both; whoever comes second is turned away.
     """
 
-    def pin(self, blob: str, until: float) -> bool:
-        """Keep everybody from removing an object until then; False while somebody is removing it."""
+    def pin(self, blob: str, for_s: float) -> bool:
+        """Keep everybody from removing an object for so long; False while somebody is removing it."""
 
-    def doom(self, blobs: Iterable[str], until: float) -> frozenset[str]:
+    def doom(self, blobs: Iterable[str], for_s: float) -> frozenset[str]:
         """Announce that these are being removed; returns those that nobody has pinned or doomed."""
 
     def spare(self, blobs: Iterable[str]) -> None:

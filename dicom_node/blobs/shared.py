@@ -237,7 +237,7 @@ class SharedStore(abc.ABC):
     def _pin(self, name: str) -> None:
         """Wait for whoever removes the object, then keep everybody from it."""
         guard, until = self._guard(), time.monotonic() + _PIN_WAIT_S
-        while not guard.pin(name, time.time() + self._keep_s):
+        while not guard.pin(name, self._keep_s):
             if time.monotonic() >= until:
                 raise BlobsUnavailable(
                     f"the removal of object {name} from {self} does not end; look at the leader"
@@ -253,7 +253,7 @@ class SharedStore(abc.ABC):
         if not free:
             return 0
         guard, began = self._guard(), boottime()
-        doomed = guard.doom(sorted(free), time.time() + _DOOM_S)
+        doomed = guard.doom(sorted(free), _DOOM_S)
         spared = doomed
         try:
             # asked again: a row that was written before the announcement is seen now, and a later one pins

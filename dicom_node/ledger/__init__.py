@@ -27,6 +27,7 @@ Rules that bind here:
     outages      destinations that are down, and how attempts ended
     verdicts     what readers found, counted
     guards       what a shared store of objects has remembered
+    leading      who of several nodes leads
     retention    what may go
     moving       into another ledger
     figures      what is counted
@@ -44,6 +45,7 @@ from dicom_node.ledger.dialects import address
 from dicom_node.ledger.figures import Counts, Figures, Queue
 from dicom_node.ledger.guards import Guards
 from dicom_node.ledger.instances import INTERRUPTED_LIMIT, LOST_LIMIT, Added, Waiting
+from dicom_node.ledger.leading import Leading
 from dicom_node.ledger.moving import Moving
 from dicom_node.ledger.operator import Operator
 from dicom_node.ledger.outages import Outages
@@ -78,6 +80,17 @@ __all__ = [
 
 
 class Ledger(
-    Recovery, Promises, Operator, View, Trail, Figures, Conversions, Outages, Verdicts, Guards, Moving
+    Recovery,
+    Promises,
+    Operator,
+    View,
+    Trail,
+    Figures,
+    Conversions,
+    Outages,
+    Verdicts,
+    Guards,
+    Leading,
+    Moving,
 ):
     """The jobs of a node, in a SQLite file, or of several, in PostgreSQL; see `database.Database`."""

@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dicom_node.errors import LedgerCollision, LedgerError
 from dicom_node.ledger import tallies
-from dicom_node.ledger.dialects import READS, Lead, Place, dialect_of, scripts
+from dicom_node.ledger.dialects import READS, Place, dialect_of, scripts
 from dicom_node.ledger.schema import events, homes, migrate, require_present
 from dicom_node.ledger.statements import Statement
 from dicom_node.metrics import Reading
@@ -115,16 +115,6 @@ class Database:
         with self._refusals():
             self._dialect.tidy(self._engine)
         return False
-
-    @contextlib.contextmanager
-    def lead(self, name: str) -> Iterator[Lead]:
-        """Do within the block what one node at a time does, if the value is true; never waits.
-
-        It stays true until the connection to the server is lost: ask again before what must not be done
-        twice. A ledger that is a file has one node, which always leads.
-        """
-        with self._refusals(), self._dialect.lead(self._engine, name) as lead:
-            yield lead
 
     def count_soon(self, *readings: Reading) -> None:
         """Count what no row stands for; it is written with the next step that is, or by `settle`."""

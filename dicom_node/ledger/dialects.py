@@ -39,14 +39,8 @@ _OPTION = "dicom_node_dialect"
 READS = "dicom_node_reads"
 
 
-class Lead:
-    """Whether what one at a time does is for this process to do; true until the connection is lost."""
-
-    def __init__(self, look: Callable[[], bool]) -> None:
-        self._look = look
-
-    def __bool__(self) -> bool:
-        return self._look()
+#: whether the lead is still held
+Holds = Callable[[], bool]
 
 
 class Dialect(abc.ABC):
@@ -118,8 +112,8 @@ class Dialect(abc.ABC):
         """
 
     @abc.abstractmethod
-    def lead(self, engine: sa.Engine, name: str) -> contextlib.AbstractContextManager[Lead]:
-        """Lead within the block, unless somebody else does; ends with the connection, however that ends."""
+    def lead(self, engine: sa.Engine, name: str) -> contextlib.AbstractContextManager[Holds | None]:
+        """Lead within the block, None if somebody else does; ends with the session, however that ends."""
 
     @abc.abstractmethod
     def last_number(self, connection: sa.Connection, table: str) -> int:
@@ -321,9 +315,9 @@ class SQLite(Dialect):
         return query
 
     @contextlib.contextmanager
-    def lead(self, _engine: sa.Engine, _name: str) -> Iterator[Lead]:
+    def lead(self, _engine: sa.Engine, _name: str) -> Iterator[Holds | None]:
         """A file has one node, which leads."""
-        yield Lead(lambda: True)
+        yield lambda: True
 
     def last_number(self, connection: sa.Connection, table: str) -> int:
         query = "SELECT seq FROM sqlite_sequence WHERE name = ?"
@@ -600,11 +594,11 @@ class PostgreSQL(Dialect):
         return query.order_by(*order).with_for_update(key_share=True, skip_locked=skip, of=of)
 
     @contextlib.contextmanager
-    def lead(self, engine: sa.Engine, name: str) -> Iterator[Lead]:
+    def lead(self, engine: sa.Engine, name: str) -> Iterator[Holds | None]:
         session = _fresh(engine)
         leads = bool(_ask(session, _LEAD, name))
         try:
-            yield Lead(lambda: leads and _is_there(session))
+            yield (lambda: _is_there(session)) if leads else None
         finally:
             if leads:
                 try:

@@ -33,6 +33,7 @@ _PROBLEMS = {
     "forwarder": "Nothing is sent: the sender has ended. Look into the log, then restart the node.",
     "committer": "No storage commitment is asked or answered. Look into the log, then restart the node.",
     "housekeeper": "Nothing is cleared away: the housekeeper has ended. Look into the log, then restart.",
+    "leadership": "This machine cannot lead any more. Look into the log, then restart the node.",
     "models": "No worker has loaded its network yet, as in the first seconds after a start.",
     "spool": "The spool has no room: senders hear A700. Make room, or lower storage.reserve_mb.",
     "ledger": "The ledger cannot be read. Look into the log, and at the disk it lies on.",

@@ -8,7 +8,7 @@ import pytest
 
 from dicom_node.bells import Bells
 from dicom_node.config import Config
-from dicom_node.errors import KeyFileError, LedgerError, LedgerUnavailable
+from dicom_node.errors import LedgerError, LedgerUnavailable
 from dicom_node.stores import holder, ledger_exists, open_bells, open_ledger, open_spool
 
 
@@ -63,14 +63,13 @@ def test_the_password_of_a_clusters_database_is_in_a_file_and_in_no_message(tmp_
         open_ledger(made)
     assert "s3cr" not in f"{caught.value!r} {caught.value.__cause__!r}"
     (tmp_path / "password").chmod(0o644)
-    with pytest.raises(KeyFileError, match="chmod 600"):
+    with pytest.raises(LedgerError, match="chmod 600"):
         open_ledger(made)
 
 
-def test_machines_lease_under_names_that_tell_what_they_do(tmp_path: Path) -> None:
-    made = of_cluster(tmp_path)
-    assert made.cluster is not None
-    assert holder(made.cluster).endswith(":work+forward")
+def test_nodes_on_one_machine_lease_under_names_of_their_own(tmp_path: Path) -> None:
+    assert holder(config(tmp_path / "one")) == holder(config(tmp_path / "one"))
+    assert holder(config(tmp_path / "one")) != holder(config(tmp_path / "two"))
 
 
 def test_without_a_cluster_objects_lie_in_the_storage_folder(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@
     │   └── StaleLease       exit 1      somebody else holds this job now; drop the result
     ├── AuditError           exit 1      the audit trail cannot be written or read
     │   └── AuditFull        exit 1      so many audit messages wait that no more are taken
+    ├── BrokerError          exit 1      the broker of a cluster cannot be used
     ├── IllegalTransition    exit 1      a job was asked to move where its table does not lead
     ├── ConversionError      exit 1      an object cannot be put into another transfer syntax
     └── PeerError            exit 1      a peer refused, failed or vanished; `retryable` tells which
@@ -126,6 +127,10 @@ class LedgerCollision(LedgerUnavailable):
 
 class StaleLease(LedgerError):  # noqa: N818
     """Somebody else holds this job now; the result must be dropped."""
+
+
+class BrokerError(NodeError):
+    """The broker of a cluster is not reached, does not let the node in, or has queues of another kind."""
 
 
 class AuditError(NodeError):

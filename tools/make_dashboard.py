@@ -303,7 +303,7 @@ ROWS: Mapping[str, Sequence[Panel]] = {
             "none",
             [
                 (_of("dicom_node_broker_connected"), "heard by {{instance}}"),
-                (_rate("dicom_node_rings_lost_total"), "messages not taken"),
+                (f"sum(rate({_of('dicom_node_rings_lost_total')}[5m]))", "messages not taken"),
             ],
             "Without it everybody looks into the ledger once a second.",
         ),

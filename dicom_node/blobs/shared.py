@@ -143,6 +143,10 @@ class SharedStore(abc.ABC):
             )
         return found
 
+    def is_claimed(self) -> bool:
+        """Whether some cluster keeps its objects here; asks the store, and changes nothing."""
+        return self._read_marker() is not None
+
     def require_marker(self) -> None:
         """Raise BlobsUnavailable unless this is a store at all."""
         if self._read_marker() is None:

@@ -20,7 +20,9 @@ TIMEOUT_S = 3.0
 #: seconds between signs of life to and from the broker; they go on while a task runs
 _HEARTBEAT_S = 20.0
 #: messages that a queue holds at most; beyond it the oldest go, for each is only a hint
-MAX_LENGTH = 10_000
+MAX_LENGTH = 1000
+#: milliseconds after which a hint is none any more: the reconciler has looked since
+_TTL_MS = 60_000
 #: times that a message may come back from who died over it; of the row the ledger decides earlier
 _DELIVERY_LIMIT = 5
 
@@ -28,6 +30,7 @@ _QUORUM = {
     "x-queue-type": "quorum",
     "x-delivery-limit": _DELIVERY_LIMIT,
     "x-max-length": MAX_LENGTH,
+    "x-message-ttl": _TTL_MS,
     "x-overflow": "drop-head",
 }
 

@@ -28,19 +28,19 @@ class Carillon(Bells):
 
     def __init__(self, config: Config) -> None:
         assert config.cluster is not None
-        self._config, self._cluster = config, config.cluster
+        self.config, self._cluster = config, config.cluster
         self._lost: Callable[[int], object] = lambda _count: None
         self._open()
 
     def __getstate__(self) -> Config:
-        return self._config
+        return self.config
 
     def __setstate__(self, config: Config) -> None:
         self.__init__(config)  # type: ignore[misc]
 
     def _open(self) -> None:
         self._work_bell = Doorbell(patient=True)
-        self._send_bells = {name: Doorbell(patient=False) for name in self._config.destinations}
+        self._send_bells = {name: Doorbell(patient=False) for name in self.config.destinations}
         self._ringer = Ringer(lambda: self._application(publishes=True), lambda count: self._lost(count))
         self._hearer: Hearer | None = None
 
@@ -70,7 +70,7 @@ class Carillon(Bells):
     def hear_sends(self) -> None:
         """Have this process, a forwarder, woken by `ring_sends`, until `close`."""
         bells = {send_queue(self._cluster.name, name): bell for name, bell in self._send_bells.items()}
-        lanes = sum(each.associations for each in self._config.destinations.values())
+        lanes = sum(each.associations for each in self.config.destinations.values())
         if bells:  # a lane holds one thread at most, so that one is left for every destination
             self._hear(bells, lanes + len(bells))
 

@@ -23,7 +23,7 @@ class Doorbell:
         self._patient = patient
         self._changed = threading.Condition()
         self._resting = 0
-        self._rung = self._closed = False
+        self._rung = self._roused = self._closed = False
         self._calls: deque[threading.Event] = deque()
         #: thread -> the call that it answered when it last rested
         self._answering: dict[int, threading.Event] = {}
@@ -45,9 +45,9 @@ class Doorbell:
                     self._calls.remove(call)
 
     def rouse(self) -> None:
-        """Wake everybody who rests, for no reason of the ledger's: they are to stop."""
+        """Let nobody rest any more: they are to stop."""
         with self._changed:
-            self._rung = True
+            self._roused = True
             self._changed.notify_all()
 
     def rest(self, seconds: float) -> None:
@@ -58,7 +58,7 @@ class Doorbell:
             if done is not None:
                 done.set()
             self._resting += 1
-            self._changed.wait_for(lambda: self._rung or self._calls, seconds)
+            self._changed.wait_for(lambda: self._rung or self._roused or self._calls, seconds)
             self._resting -= 1
             self._rung = False
             if self._calls:

@@ -9,10 +9,14 @@ Rules that bind here:
 4. Outside its windows nothing is claimed for a destination; the object in hand is finished.
 5. While a destination with a fail-over is down for long, the lanes of the other take its deliveries too. A
    delivery is leased by one lane at a time, so the change-over sends nothing twice that one alone would not.
+6. What the destination answered is recorded while it works on the next object, several answers in one commit.
+   A lane holds back at most `HELD_BACK` of them, as a rule for at most `HELD_BACK_S`: so many, and the one in
+   hand, a crash may repeat.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import threading
@@ -33,10 +37,12 @@ from dicom_node.errors import (
     LedgerUnavailable,
     NodeError,
     PeerError,
+    SpoolError,
     SpoolFull,
+    StaleLease,
 )
 from dicom_node.insist import insist
-from dicom_node.jobs import NOT_SENDABLE, Send
+from dicom_node.jobs import NOT_SENDABLE, Receipt, Send
 from dicom_node.ledger import Ledger
 from dicom_node.metrics import STAGE_SECONDS, Reading
 from dicom_node.reach import Contact, Reach, after_restart, contact_of, observed, stands_aside
@@ -49,6 +55,12 @@ _LOG = logging.getLogger(__name__)
 
 BATCH = 16
 LEASE_S = 300.0
+#: answers that a lane holds back at most, to record them together, and for how long as a rule, seconds
+HELD_BACK, HELD_BACK_S = 4, 0.02
+#: before an object of more bytes goes out, nothing is held back: it may take minutes
+_QUICK_BYTES = 1 << 20
+#: a lane without work keeps its connection in hand for so long, seconds; then the library listens to the peer
+_IN_HAND_S = 0.05
 #: an association without work is released after this many seconds; many a peer serves one at a time
 IDLE_CLOSE_S = 2.0
 #: nobody rings when a retry falls due or a window opens, so lanes also look by themselves this often, seconds
@@ -248,6 +260,25 @@ class _Watch:
             self.reach = after
 
 
+@dataclass(frozen=True, slots=True)
+class _Claimed:
+    """A delivery that a lane has leased, and when by the steady clock."""
+
+    send: Send
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """What a destination took, to be recorded; `at` by the steady clock, the rest for the log."""
+
+    receipt: Receipt
+    decision: Done
+    at: float
+    send_s: float
+    total_s: float
+
+
 class _Lane(threading.Thread):
     """One association to one destination, and the thread that keeps it busy."""
 
@@ -268,6 +299,7 @@ class _Lane(threading.Thread):
         self._site = site
         self._destination = site.destination
         self._watch = site.watch
+        self._hours = site.destination.open_hours
         self._stands_in_for = [other for other in sites.values() if other.destination.failover == site.name]
         self._spool = spool
         self._ledger = ledger
@@ -276,6 +308,12 @@ class _Lane(threading.Thread):
         self._rng = random.Random()  # noqa: S311 - spreads retries, keeps no secret
         self._turns = 0
         self._last_used = time.monotonic()
+        #: leased and still to be sent, in order
+        self._claimed: deque[_Claimed] = deque()
+        #: answered and still to be recorded, in order
+        self._taken: list[_Taken] = []
+        #: the delivery whose object was read ahead
+        self._prepared: int | None = None
 
     def run(self) -> None:
         """Claim, send, record, rest; until told to stop."""
@@ -297,28 +335,39 @@ class _Lane(threading.Thread):
             self._watch.released(self)
 
     def _is_open(self) -> bool:
-        return is_open(self._destination.open_hours, self._clock())
+        return is_open(self._hours, self._clock())
 
     def _work(self) -> None:
-        claimed_at = time.monotonic()
-        probing = self._watch.reach.down
         # whoever does not answer holds up one object, not many
-        sends = deque(self._claim(BATCH if self.sender.connected and not probing else 1))
-        if not sends:
+        probing = self._watch.reach.down
+        self._claim(BATCH if self.sender.connected and not probing else 1)
+        if not self._claimed:
             self._idle()
         try:
-            while sends and not self.stopping.is_set() and self._is_open() and self._watch.admits(self):
-                self._deliver(sends.popleft(), claimed_at)
+            while (
+                self._claimed and not self.stopping.is_set() and self._is_open() and self._watch.admits(self)
+            ):
+                claimed = self._claimed.popleft()
+                self._deliver(claimed.send, claimed.at)
         finally:
-            for untried in sends:
-                self._give_back(untried)
+            self._end_turn()
+
+    def _end_turn(self) -> None:
+        """Leave nothing in hand: left leased, it would wait for the lease to run out."""
+        try:
+            insist(self._settle, self.stopping)
+        finally:
+            while self._claimed:
+                self._give_back(self._claimed.popleft().send)
 
     def _give_back(self, send: Send) -> None:
-        """Left leased, it would wait for the lease to run out."""
         insist(lambda: self._ledger.put_back(send), self.stopping)
 
-    def _claim(self, limit: int) -> list[Send]:
-        """Due deliveries of this destination or of one that it stands in for, each first in its turn."""
+    def _claim(self, limit: int) -> None:
+        """Due deliveries of this destination or of one that it stands in for, each first in its turn.
+
+        What was answered is recorded in the same commit.
+        """
         now = self._clock()
         names = [self.destination_name] + [
             other.name
@@ -328,22 +377,34 @@ class _Lane(threading.Thread):
         ]
         self._turns += 1
         first = self._turns % len(names)
-        claims = (
-            self._ledger.claim_sends(name, limit, LEASE_S, via=self.destination_name)
-            for name in names[first:] + names[:first]
-        )
-        return next((sends for sends in claims if sends), [])
+        for name in names[first:] + names[:first]:
+            at, taken = time.monotonic(), tuple(self._taken)
+            receipts = [each.receipt for each in taken]
+            sends = self._ledger.claim_sends(
+                name, limit, LEASE_S, via=self.destination_name, receipts=receipts
+            )
+            self._recorded(len(taken))
+            self._claimed.extend(_Claimed(send, at) for send in sends)
+            if sends:
+                return
 
     def _idle(self) -> None:
-        if self.sender.connected and time.monotonic() - self._last_used > IDLE_CLOSE_S:
-            self.sender.close()
+        idle_s = time.monotonic() - self._last_used
         self._site.transcoder.rest()
+        if self.sender.connected and idle_s < _IN_HAND_S:
+            self._rest(self.destination_name, _IN_HAND_S)
+            return
+        self.sender.rest()
+        if self.sender.connected and idle_s > IDLE_CLOSE_S:
+            self.sender.close()
         self._rest(self.destination_name, POLL_S)
 
     def _deliver(self, send: Send, claimed_at: float) -> None:
-        """Send one object and record what came of it."""
+        """Send one object; what came of it is recorded now or, if it was taken, together with others."""
         started = time.monotonic()
         try:
+            if send.size > _QUICK_BYTES or not self.sender.connected:
+                insist(self._settle, self.stopping)
             answer = self._attempt(send, claimed_at)
         except LedgerUnavailable:  # it refused before anything was sent
             self._give_back(send)
@@ -352,25 +413,98 @@ class _Lane(threading.Thread):
         if self.stopping.is_set() and isinstance(answer, PeerError) and answer.reason == "conversion-crashed":
             self._give_back(send)  # it was `stop` that ended the process
             return
+        self._decide(send, answer, self._last_used - started)
+        self._watch.note(contact_of(answer), send.id, self)
+
+    def _decide(self, send: Send, answer: int | PeerError, send_s: float) -> None:
         tried = Tried(send.attempts, send.refusals)
         stand_in = send.destination != self.destination_name
         decision = decide(self._destination.retry, tried, answer, self._clock(), self._rng, stand_in=stand_in)
         via = self.destination_name if stand_in else ""
-        send_s = self._last_used - started
-        insist(lambda: self._record(send, decision, send_s, via=via), self.stopping)
-        self._report(send, decision, answer, send_s)
-        self._watch.note(contact_of(answer), send.id, self)
+        if isinstance(decision, Done):
+            self._keep(send, decision, send_s, via)
+            return
+        insist(self._settle, self.stopping)
+        insist(lambda: self._record(send, decision, via), self.stopping)
+        self._report(send, decision, answer, send_s, self._clock() - send.received_at)
+
+    # ---- what was taken, until it is recorded ----
+
+    def _keep(self, send: Send, decision: Done, send_s: float, via: str) -> None:
+        took = (Reading(STAGE_SECONDS, (_SEND,), send_s),)
+        # what stands in has it, and so is who can answer for it
+        receipt = Receipt(send, decision.status, via, self._destination.commitment, took)
+        total_s = self._clock() - send.received_at
+        self._taken.append(_Taken(receipt, decision, self._last_used, send_s, total_s))
+        if len(self._taken) > HELD_BACK:  # the ledger refuses, or they would have been recorded meanwhile
+            insist(self._settle, self.stopping)
+
+    def _meanwhile(self) -> float | None:
+        """What there is to do while the destination works on an object; nothing here may fail.
+
+        Returns after how many seconds there is something to do again.
+        """
+        held_s = time.monotonic() - self._taken[0].at if self._taken else 0.0
+        try:
+            if not self._claimed and self._goes_on():
+                self._claim(BATCH)
+            elif len(self._taken) >= HELD_BACK or held_s >= HELD_BACK_S:
+                self._settle()
+        except LedgerError as error:  # whoever insists, or claims, hears it again
+            log.event(_LOG, "ledger-refuses", level=logging.ERROR, error=error)
+            return None
+        self._read_ahead()
+        return max(HELD_BACK_S - held_s, 0.0) if self._taken else None
+
+    def _goes_on(self) -> bool:
+        return not (self.stopping.is_set() or self._watch.reach.down) and self._is_open()
+
+    def _read_ahead(self) -> None:
+        if self._claimed and self._prepared != self._claimed[0].send.id:
+            following = self._claimed[0].send
+            self._prepared = following.id
+            with contextlib.suppress(NodeError):  # told when it is sent
+                self.sender.prepare(following, self._spool.path(following.blob))
+
+    def _settle(self) -> None:
+        """Record what was taken."""
+        count = len(self._taken)
+        if not count:
+            return
+        try:
+            self._ledger.take_receipts([each.receipt for each in self._taken])
+        except StaleLease:
+            self._settle_one_by_one()
+        else:
+            self._recorded(count)
+
+    def _settle_one_by_one(self) -> None:
+        """Of what was taken, record what this lane still has the lease of; the rest is another's by now."""
+        while self._taken:
+            try:
+                self._ledger.take_receipts([self._taken[0].receipt])
+            except StaleLease as error:
+                lost = self._taken.pop(0).receipt.send
+                log.event(_LOG, "lease-lost", level=logging.WARNING, error=error, delivery=lost.id)
+            else:
+                self._recorded(1)
+
+    def _recorded(self, count: int) -> None:
+        """The first `count` are on disk; say so."""
+        done, self._taken = self._taken[:count], self._taken[count:]
+        for each in done:
+            self._report(each.receipt.send, each.decision, each.receipt.status, each.send_s, each.total_s)
 
     def _attempt(self, send: Send, claimed_at: float) -> int | PeerError:
         """The status that the peer answered, or what happened instead."""
         try:
             path = self._spool.path(send.blob)
-            self._prolong(send, claimed_at, patience_s(self._destination, path))
+            self._prolong(send, claimed_at, send.size or _size(path))
             syntax = self.sender.agree(send, alternatives(self._destination, send.transfer_syntax_uid))
             if syntax != send.transfer_syntax_uid:
                 path = self._converted(send, path, syntax)
-                self._prolong(send, claimed_at, patience_s(self._destination, path))
-            return self.sender.send(send, path, syntax)
+                self._prolong(send, claimed_at, _size(path))
+            return self.sender.send(send, path, syntax, self._meanwhile)
         except PeerError as error:
             return error
         except LedgerError:
@@ -385,8 +519,9 @@ class _Lane(threading.Thread):
             # not the peer's fault, but for the object it means the same: it cannot be delivered as it is
             return PeerError(str(error), retryable=False, reason=NOT_SENDABLE)
 
-    def _prolong(self, send: Send, claimed_at: float, needed_s: float) -> None:
-        """Keep the lease for as long as the next step may take."""
+    def _prolong(self, send: Send, claimed_at: float, size: int) -> None:
+        """Keep the lease for as long as it may take to send so many bytes."""
+        needed_s = patience_s(self._destination, size)
         if time.monotonic() + 2 * needed_s > claimed_at + LEASE_S:
             self._ledger.beat_send(send, LEASE_S + 2 * needed_s)
 
@@ -395,25 +530,23 @@ class _Lane(threading.Thread):
         known = self._ledger.conversion(send.blob, syntax)
         if known is not None and self._spool.look(known) is not None:
             return self._spool.path(known)
+        insist(self._settle, self.stopping)
         limit_s = conversion_patience_s(path)
         self._ledger.beat_send(send, LEASE_S + 2 * limit_s)
         made = self._site.transcoder.convert(send.blob, syntax, limit_s)
         self._ledger.converted(send.blob, syntax, made)
         return self._spool.path(made)
 
-    def _record(self, send: Send, decision: Decision, send_s: float, *, via: str) -> None:
+    def _record(self, send: Send, decision: RetryAt | GiveUp, via: str) -> None:
         match decision:
-            case Done(status=status):
-                took = [Reading(STAGE_SECONDS, (_SEND,), send_s)]
-                # what stands in has it, and so is who can answer for it
-                to_commit = self._destination.commitment
-                self._ledger.delivered(send, status, via=via, to_commit=to_commit, readings=took)
             case RetryAt(at=at, reason=reason, result=result, refused=refused):
                 self._ledger.retry(send, at, reason, result=result, refused=refused, via=via)
             case GiveUp(reason=reason, result=result):
                 self._ledger.dead(send, reason, result=result)
 
-    def _report(self, send: Send, decision: Decision, answer: int | PeerError, send_s: float) -> None:
+    def _report(
+        self, send: Send, decision: Decision, answer: int | PeerError, send_s: float, total_s: float
+    ) -> None:
         done = isinstance(decision, Done)
         log.event(
             _LOG,
@@ -431,5 +564,12 @@ class _Lane(threading.Thread):
             bytes=send.size,
             work_s=send.queued_at - send.received_at,
             send_s=send_s,
-            total_s=self._clock() - send.received_at,
+            total_s=total_s,
         )
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise SpoolError(f"{path.name} is gone from the spool; send the object again") from error

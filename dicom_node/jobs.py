@@ -174,6 +174,21 @@ class Send:
     size: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """That a destination, or `via` in its stead, answered a delivery with success or a warning.
+
+    `to_commit`: who took it is to be asked for storage commitment, and the bytes stay until it gives it.
+    `readings` are counted with it.
+    """
+
+    send: Send
+    status: int
+    via: str = ""
+    to_commit: bool = False
+    readings: tuple[Reading, ...] = ()
+
+
 def passed(work: Work, route: Route, result: str, reason: str = "") -> Outcome:
     """The outcome that hands an instance on exactly as it came."""
     return Outcome(

@@ -7,10 +7,13 @@ Rules that bind here:
    the object goes as it is.
 3. A peer that takes none of them is told apart from a peer that is not there.
 4. An association on which anything went wrong is never used again.
+5. While objects follow each other, the connection is this thread's; `rest` leaves it to the library, which
+   then hears what the peer has to say.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +24,15 @@ from pynetdicom import AE, evt
 from pynetdicom.presentation import build_context
 
 from dicom_node.config import Destination, Tls
-from dicom_node.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, patches, secure, stream
+from dicom_node.dimse import (
+    IMPLEMENTATION_CLASS_UID,
+    IMPLEMENTATION_VERSION_NAME,
+    exchange,
+    patches,
+    secure,
+    stream,
+)
+from dicom_node.dimse.exchange import Exchange, Loaded, Meanwhile, nothing_else
 from dicom_node.errors import PeerError, SpoolError
 from dicom_node.jobs import Send
 
@@ -30,18 +41,15 @@ MAX_CONTEXTS = 128
 
 Pair = tuple[str, str]
 _NO_TLS = Tls()
+#: how long the library may take to understand that an association is over, seconds
+_NOTICED_S = 0.5
 
 
-def patience_s(destination: Destination, path: Path) -> float:
-    """Seconds after which an answer is overdue at the latest, counted from the first byte sent.
-
-    Raises SpoolError when the file is not there.
-    """
-    try:
-        size = path.stat().st_size
-    except OSError as error:
-        raise SpoolError(f"{path.name} is gone from the spool; send the object again") from error
-    return 2 * destination.timeout_s + size / stream.SLOWEST_BYTES_S + size / stream.SLOWEST_ANSWER_BYTES_S
+def patience_s(destination: Destination, size: int) -> float:
+    """Seconds after which the answer to an object of `size` bytes is overdue, from the first byte sent on."""
+    return (
+        2 * destination.timeout_s + size / exchange.SLOWEST_BYTES_S + size / exchange.SLOWEST_ANSWER_BYTES_S
+    )
 
 
 class Sender:
@@ -64,6 +72,11 @@ class Sender:
         self._destination = destination
         self._entity = self._make_entity(calling_ae)
         self._association: Any = None
+        #: what was accepted on it: (SOP class, transfer syntax) -> id of the presentation context
+        self._contexts: dict[Pair, int] = {}
+        self._exchange: Exchange | None = None
+        #: what is sent next, as `prepare` was told
+        self._next: Loaded | None = None
         #: (SOP class, transfer syntax) pairs proposed on the present or next association, oldest use first
         self._proposed: dict[Pair, None] = {}
         self._message_id = 0
@@ -84,7 +97,7 @@ class Sender:
         syntaxes = (send.transfer_syntax_uid, *alternatives)
         self._ensure([(send.sop_class_uid, syntax) for syntax in syntaxes])
         for syntax in syntaxes:
-            if self._context(send.sop_class_uid, syntax) is not None:
+            if (send.sop_class_uid, syntax) in self._contexts:
                 return syntax
         raise self._no_context(send, syntaxes)
 
@@ -94,43 +107,73 @@ class Sender:
         Raises PeerError when it is away, busy or refuses the association.
         """
         self._ensure(pairs)
-        return frozenset(pair for pair in pairs if self._context(*pair) is not None)
+        return frozenset(self._contexts.keys() & set(pairs))
 
     def echo(self) -> int | None:
         """The status of a C-ECHO, None if no answer came; `contexts.VERIFICATION` must have been `taken`."""
+        self.rest()
         answer = self._association.send_c_echo()
         return int(answer.Status) if "Status" in answer else None
 
-    def send(self, send: Send, path: Path, syntax: str) -> int:
+    def prepare(self, send: Send, path: Path) -> None:
+        """Read the beginning of what is likely to be sent next, in its own syntax, while the peer works.
+
+        Whatever is in the way of that is told when it is sent.
+        """
+        context = self._contexts.get((send.sop_class_uid, send.transfer_syntax_uid))
+        self._unload()
+        if self._exchange is not None and context is not None:
+            with contextlib.suppress(SpoolError):
+                self._next = _loaded(self._exchange, path, context)
+
+    def send(self, send: Send, path: Path, syntax: str, meanwhile: Meanwhile = nothing_else) -> int:
         """Send one Part 10 file in `syntax`, which was agreed, and return the status of the peer, 0..0xFFFF.
+
+        `meanwhile` is called when the last byte is out, and again after as many seconds as it returns.
 
         Raises
         ------
         PeerError : the peer is away, busy, refuses the association or does not answer
         SpoolError : the file cannot be read, is no Part 10 file or not in this transfer syntax
         """
-        data = stream.data_set_of(path)
-        if data.transfer_syntax_uid != syntax:
-            raise SpoolError(
-                f"{path.name} is in another transfer syntax than the ledger says; check the disk"
-            )
-        self._ensure([(send.sop_class_uid, syntax)])
-        context = self._context(send.sop_class_uid, syntax)
+        if (send.sop_class_uid, syntax) not in self._contexts or not self.connected:
+            self._ensure([(send.sop_class_uid, syntax)])
+        context = self._contexts.get((send.sop_class_uid, syntax))
         if context is None:
             raise self._no_context(send, (syntax,))
-        return self._store(context, send, data)
+        loaded = self._load(path, context)
+        try:
+            if loaded.out.data.transfer_syntax_uid != syntax:
+                raise SpoolError(
+                    f"{path.name} is in another transfer syntax than the ledger says; check the disk"
+                )
+            return self._store(send, loaded, meanwhile)
+        finally:
+            self._unload(loaded)
+
+    def rest(self) -> None:
+        """Nothing is to be sent for now: leave the connection to the library, which listens to the peer."""
+        self._unload()
+        taken, self._exchange = self._exchange, None
+        if taken is not None:
+            taken.close()
 
     def close(self) -> None:
         """Release the association, if one is open."""
+        self._is_quiet()
+        self.rest()
         association, self._association = self._association, None
+        self._contexts = {}
         if association is not None and association.is_established:
             association.release()
 
     def abort(self) -> None:
         """Break the connection under a send that hangs; from any thread."""
-        association = self._association
+        association, taken = self._association, self._exchange
         if association is not None:
             patches.hang_up(association)
+        if taken is not None:
+            taken.let_go()
 
     def _make_entity(self, calling_ae: str) -> Any:
         entity = AE(ae_title=calling_ae)
@@ -146,12 +189,25 @@ class Sender:
         for pair in pairs:
             self._proposed.pop(pair, None)
             self._proposed[pair] = None
-        if self.connected and known:
+        if self.connected and known and self._is_quiet():
             return
         self.close()
         while len(self._proposed) > MAX_CONTEXTS:
             del self._proposed[next(iter(self._proposed))]
         self._association = self._associate()
+        self._contexts = _accepted(self._association)
+
+    def _is_quiet(self) -> bool:
+        """Whether the peer has said nothing since its last answer; else the association is over."""
+        if self._exchange is None or self._exchange.usable:
+            return True
+        self.rest()  # the library reads what it is: a release, an abort, the end
+        deadline = time.monotonic() + _NOTICED_S
+        while self.connected and time.monotonic() < deadline:
+            time.sleep(0.001)
+        if self.connected:
+            self._forget()
+        return False
 
     def _associate(self) -> Any:
         where = self._destination
@@ -165,7 +221,7 @@ class Sender:
                 evt_handlers=[
                     # else an abort waits in the queue behind everything that a dead peer does not read
                     (evt.EVT_ABORTED, lambda event: patches.hang_up(event.assoc)),
-                    (evt.EVT_ESTABLISHED, lambda event: patches.install_gate(event.assoc)),
+                    (evt.EVT_ESTABLISHED, lambda event: patches.install_gates(event.assoc)),
                 ],
             )
         except OSError as error:
@@ -187,27 +243,40 @@ class Sender:
             raise self._failure(f"cannot be reached at {where.host}:{where.port}", "unreachable")
         return association
 
-    def _context(self, sop_class_uid: str, syntax: str) -> int | None:
-        """The id of the accepted presentation context for a pair, None if the peer refused it."""
-        if not self.connected:  # it accepted the association, but not one context
-            return None
-        return next(
-            (
-                int(context.context_id)
-                for context in self._association.accepted_contexts
-                if (context.abstract_syntax, context.transfer_syntax[0]) == (sop_class_uid, syntax)
-                and context.as_scu
-            ),
-            None,
-        )
+    def _load(self, path: Path, context: int) -> Loaded:
+        """The object with its first bytes, as it was prepared or read now."""
+        ready, self._next = self._next, None
+        if ready is not None and ready.out.path == path and ready.context_id == context:
+            return ready
+        self._unload(ready)
+        if self._exchange is None:
+            self._exchange = self._taken()
+        return _loaded(self._exchange, path, context)
 
-    def _store(self, context: int, send: Send, data: stream.DataSet) -> int:
+    def _taken(self) -> Exchange:
+        try:
+            return Exchange(self._association)
+        except OSError as error:
+            self._forget()
+            raise self._failure("closed the association before anything was sent", "closed") from error
+
+    def _unload(self, loaded: Loaded | None = None) -> None:
+        """Close an object, else the one that was prepared."""
+        if loaded is None:
+            loaded, self._next = self._next, None
+        if loaded is not None:
+            loaded.out.close()
+            if self._exchange is not None:
+                self._exchange.unload(loaded)
+
+    def _store(self, send: Send, loaded: Loaded, meanwhile: Meanwhile) -> int:
         started = time.monotonic()
         self._message_id = self._message_id % 0xFFFF + 1
         request = stream.Request(self._message_id, send.sop_class_uid, send.sop_instance_uid)
         status: int | None = None
+        assert self._exchange is not None, "what is loaded is loaded into it"
         try:
-            status = stream.store(self._association, context, request, data, self._destination.timeout_s)
+            status = self._exchange.store(request, loaded, self._destination.timeout_s, meanwhile)
             if status is not None:
                 return status
             raise self._failure(f"gave no answer within {time.monotonic() - started:.1f} s", "no-answer")
@@ -222,7 +291,9 @@ class Sender:
     def _forget(self) -> None:
         """Break the connection, and never use the association again."""
         self.abort()
+        self.rest()
         self._association = None
+        self._contexts = {}
 
     def _failure(self, what: str, reason: str) -> PeerError:
         return PeerError(f"destination {self._name} ({self._destination.ae_title}) {what}", reason=reason)
@@ -235,3 +306,23 @@ class Sender:
             retryable=False,
             reason="no-context",
         )
+
+
+def _accepted(association: Any) -> dict[Pair, int]:
+    """(SOP class, transfer syntax) -> id of the presentation context, of those that the peer accepted."""
+    if not association.is_established:  # it accepted the association, but not one context
+        return {}
+    return {
+        (str(context.abstract_syntax), str(context.transfer_syntax[0])): int(context.context_id)
+        for context in reversed(association.accepted_contexts)
+        if context.as_scu
+    }
+
+
+def _loaded(taken: Exchange, path: Path, context: int) -> Loaded:
+    out = stream.Outgoing(path)
+    try:
+        return taken.load(out, context)
+    except BaseException:
+        out.close()
+        raise

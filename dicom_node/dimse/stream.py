@@ -1,35 +1,31 @@
-"""One C-STORE request, from its file straight into the connection.
+"""One C-STORE request as bytes: from its file to the PDUs that go out. `exchange` sends them.
 
 pynetdicom hands an object to another thread PDU by PDU, through a queue without an end: whatever the peer
-does not take yet lies in memory (measured: 410 MB of a 1 GB object). Here the thread that sends writes to the
-connection itself, a few PDUs at a time, and waits where the peer makes it wait.
+does not take yet lies in memory (measured: 410 MB of a 1 GB object). Here it is read a few PDUs at a time,
+straight into the places that it has between their headers.
 
 Rules that bind here:
 1. The bytes of the data set go out as they are in the file.
 2. No more than `BATCH_BYTES` of an object are in memory at once.
-3. Whoever takes less than `SLOWEST_BYTES_S` is given up within one batch, not at the end of the object.
 """
 
 from __future__ import annotations
 
+import os
+import re
 import struct
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Self
 
 from pydicom.errors import InvalidDicomError
 from pynetdicom.dsutils import split_dataset
 
 from dicom_node.errors import SpoolError
 
-BATCH_BYTES = 1 << 19
-#: a peer that takes less than this many bytes per second is given up
-SLOWEST_BYTES_S = 1 << 16
-#: a peer may need a second for every so many bytes before it answers
-SLOWEST_ANSWER_BYTES_S = 1 << 20
+#: an image of 512 x 512 samples of two bytes, the most common there is, goes out as one batch
+BATCH_BYTES = 5 << 17
 
 # P-DATA-TF with one presentation data value (PS3.8 section 9.3.5, annex E.2):
 # type, reserved, length of the PDU; length of the item, context id, message control header
@@ -38,6 +34,16 @@ _P_DATA, _ITEM_OVERHEAD = 0x04, 6
 _COMMAND_LAST, _DATA_MORE, _DATA_LAST = 0x03, 0x00, 0x02
 #: longest PDU sent to a peer that takes any (announces 0)
 _LARGEST_PDU = 1 << 17
+
+# a data element in Explicit VR Little Endian (PS3.5 section 7.1.2): group, element, VR, short length
+_ELEMENT, _LONG = struct.Struct("<HH2sH"), struct.Struct("<I")
+_UID = re.compile(rb"[0-9.]{1,64}")
+_META_GROUP, _TRANSFER_SYNTAX = 0x0002, 0x0010
+_LONG_VRS, _SHORT_VRS = frozenset({b"OB", b"UN"}), frozenset({b"UI", b"UL", b"SH", b"AE", b"UR"})
+#: the file meta information of this node takes 0.4 kB
+_HEAD_BYTES = 2048
+#: most places that one call of the system fills (IOV_MAX is 1024)
+_MOST_PDUS = 512
 
 _C_STORE_RQ, _MEDIUM, _WITH_DATA_SET = 0x0001, 0x0000, 0x0001
 
@@ -63,65 +69,131 @@ class DataSet:
 
 def data_set_of(path: Path) -> DataSet:
     """Find the data set of a Part 10 file; raises SpoolError if it is none."""
-    try:
-        meta, start = split_dataset(path)
-        syntax = str(meta.TransferSyntaxUID)
-        size = path.stat().st_size - start
-    except FileNotFoundError as error:
-        raise SpoolError(f"{path.name} is gone from the spool; send the object again") from error
-    except (OSError, AttributeError, InvalidDicomError) as error:
-        raise SpoolError(f"{path.name} cannot be read as a DICOM file; check the disk") from error
-    if size <= 0:
-        raise SpoolError(f"{path.name} holds no data set; send the object again")
-    return DataSet(path, start, size, syntax)
+    with Outgoing(path) as found:
+        return found.data
 
 
-def store(association: Any, context_id: int, request: Request, data: DataSet, timeout_s: float) -> int | None:
-    """Send one object over an open association and return the status of the peer; None without an answer.
+class Outgoing:
+    """A Part 10 file that is about to be sent, open until `close`.
 
-    Raises
-    ------
-    OSError : the connection broke, or took too little for `timeout_s` seconds (TimeoutError)
-    SpoolError : the file cannot be read; the message on the wire is then incomplete
+    Raises SpoolError if it is not there or is no such file.
     """
-    # the association's own loop would take the answer away; see `patches._Gate`
-    association._reactor_checkpoint.clear()
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._handle: int | None = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise SpoolError(f"{path.name} is gone from the spool; send the object again") from error
+        except OSError as error:
+            raise _unreadable(path) from error
+        try:
+            self.data = _located(path, self._handle)
+        except BaseException:
+            self.close()
+            raise
+
+    def read(self, places: list[memoryview], at: int) -> None:
+        """Fill `places`, one after the other, from byte `at` of the data set; EOFError if it ends before."""
+        assert self._handle is not None, "it is closed"
+        at += self.data.start
+        while places:
+            count = os.preadv(self._handle, places, at)
+            if not count:
+                raise EOFError("the file ended before the data set did")
+            at += count
+            places = _left(places, count)
+
+    def close(self) -> None:
+        """Close the file; once more is harmless."""
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            os.close(handle)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+
+def _left(places: list[memoryview], count: int) -> list[memoryview]:
+    """What is still to be filled after `count` bytes."""
+    for number, place in enumerate(places):
+        if count < len(place):
+            return [place[count:], *places[number + 1 :]]
+        count -= len(place)
+    return []
+
+
+def _unreadable(path: Path) -> SpoolError:
+    return SpoolError(f"{path.name} cannot be read as a DICOM file; check the disk")
+
+
+def _located(path: Path, handle: int) -> DataSet:
     try:
-        while not association._is_paused and association.is_alive():  # a loop that has ended never pauses
-            time.sleep(0.0001)
-        _send(association, context_id, request, data, timeout_s)
-        return _answer(association, request, timeout_s + data.size / SLOWEST_ANSWER_BYTES_S)
-    finally:
-        association._reactor_checkpoint.set()
+        size = os.fstat(handle).st_size
+        start, syntax = _head(os.pread(handle, _HEAD_BYTES, 0)) or _unusual_head(path)
+    except (OSError, AttributeError, InvalidDicomError) as error:
+        raise _unreadable(path) from error
+    if size <= start:
+        raise SpoolError(f"{path.name} holds no data set; send the object again")
+    return DataSet(path, start, size - start, syntax)
 
 
-def _send(association: Any, context_id: int, request: Request, data: DataSet, timeout_s: float) -> None:
-    largest = association.dimse.maximum_pdu_size or _LARGEST_PDU
+def _unusual_head(path: Path) -> tuple[int, str]:
+    """As pydicom reads it, which understands more than there should be, and takes ten times as long."""
+    meta, start = split_dataset(path)
+    return start, str(meta.TransferSyntaxUID)
+
+
+def _head(head: bytes) -> tuple[int, str] | None:
+    """Where the data set begins and its transfer syntax, by the first bytes of a Part 10 file (PS3.10, 7.1).
+
+    None unless every element of the file meta information is as this node and most others write it.
+    """
+    if head[128:132] != b"DICM":
+        return None
+    at, syntax = 132, None
+    while at + 12 <= len(head):
+        group, element, vr, length = _ELEMENT.unpack_from(head, at)
+        if group != _META_GROUP:
+            return None if syntax is None else (at, syntax)
+        if vr in _LONG_VRS:
+            (length,) = _LONG.unpack_from(head, at + 8)
+            at += 4
+        elif vr not in _SHORT_VRS:
+            return None
+        if element == _TRANSFER_SYNTAX:
+            value = head[at + 8 : at + 8 + length].rstrip(b"\0 ")
+            if not _UID.fullmatch(value):
+                return None
+            syntax = value.decode("ascii")
+        at += 8 + length
+    return None
+
+
+def fragment_size(largest: int) -> int:
+    """Bytes of an object in each PDU to a peer that takes PDUs of `largest` bytes, 0 for any."""
     # fragments are of even length (PS3.8 annex D.1 counts the headers of the item)
-    fragment = max((min(largest, _LARGEST_PDU) - _ITEM_OVERHEAD) & ~1, 2)
-    wrapper = association.dul.socket
-    if wrapper is None or wrapper.socket is None:
-        raise ConnectionError("the association has no connection any more")
-    # an own handle: the association's thread may close its own at any moment, and the number be given away
-    with wrapper.socket.dup() as connection:
-        connection.settimeout(timeout_s)
-        connection.sendall(b"".join(_command(request, context_id, fragment)))
-        for batch in batches(data, context_id, fragment):
-            connection.settimeout(timeout_s + len(batch) / SLOWEST_BYTES_S)
-            connection.sendall(batch)
+    return max((min(largest or _LARGEST_PDU, _LARGEST_PDU) - _ITEM_OVERHEAD) & ~1, 2)
+
+
+def command(request: Request, context_id: int, fragment: int) -> bytes:
+    """The command set as PDUs: Implicit VR Little Endian whatever the data set is (PS3.7 section 6.3.1)."""
+    return b"".join(_command(request, context_id, fragment))
 
 
 def _command(request: Request, context_id: int, fragment: int) -> Iterator[bytes]:
-    """The command set as PDUs: Implicit VR Little Endian whatever the data set is (PS3.7 section 6.3.1)."""
     elements = b"".join(
         _element(number, value)
         for number, value in (
-            (0x0002, _uid(request.sop_class_uid)),
+            (0x0002, _value(request.sop_class_uid)),
             (0x0100, struct.pack("<H", _C_STORE_RQ)),
             (0x0110, struct.pack("<H", request.message_id)),
             (0x0700, struct.pack("<H", _MEDIUM)),
             (0x0800, struct.pack("<H", _WITH_DATA_SET)),
-            (0x1000, _uid(request.sop_instance_uid)),
+            (0x1000, _value(request.sop_instance_uid)),
         )
     )
     command = _element(0x0000, struct.pack("<I", len(elements))) + elements
@@ -135,7 +207,7 @@ def _element(number: int, value: bytes) -> bytes:
     return struct.pack("<HHI", 0x0000, number, len(value)) + value
 
 
-def _uid(uid: str) -> bytes:
+def _value(uid: str) -> bytes:
     value = uid.encode("ascii", "replace")
     return value + b"\0" * (len(value) % 2)
 
@@ -144,44 +216,29 @@ def _header(size: int, context_id: int, control: int) -> bytes:
     return _HEADER.pack(_P_DATA, 0, size + _ITEM_OVERHEAD, size + 2, context_id, control)
 
 
-def batches(data: DataSet, context_id: int, fragment: int) -> Iterator[memoryview]:
-    """The data set as PDUs of `fragment` bytes, several at a time, each batch in the place of the last."""
+def room(fragment: int) -> bytearray:
+    """Memory for one batch of PDUs; `batches` fills it again and again."""
     stride = _HEADER.size + fragment
-    view = memoryview(bytearray(max(BATCH_BYTES // stride, 1) * stride))
-    left = data.size
+    return bytearray(max(min(BATCH_BYTES // stride, _MOST_PDUS), 1) * stride)
+
+
+def batches(out: Outgoing, context_id: int, fragment: int, memory: bytearray) -> Iterator[memoryview]:
+    """The data set as PDUs of `fragment` bytes, several at a time, each batch in the place of the last.
+
+    Raises SpoolError when it cannot be read to its end.
+    """
+    view, left = memoryview(memory), out.data.size
     try:
-        with data.path.open("rb", buffering=0) as file:
-            file.seek(data.start)
-            while left:
-                end = 0
-                while left and end < len(view):
-                    size = min(fragment, left)
-                    left -= size
-                    control = _DATA_MORE if left else _DATA_LAST
-                    view[end : end + _HEADER.size] = _header(size, context_id, control)
-                    _fill(file, view[end + _HEADER.size : end + _HEADER.size + size])
-                    end += _HEADER.size + size
-                yield view[:end]
+        while left:
+            at, end, places = out.data.size - left, 0, []
+            while left and end < len(view):
+                size = min(fragment, left)
+                left -= size
+                control = _DATA_MORE if left else _DATA_LAST
+                _HEADER.pack_into(view, end, _P_DATA, 0, size + _ITEM_OVERHEAD, size + 2, context_id, control)
+                end += _HEADER.size + size
+                places.append(view[end - size : end])
+            out.read(places, at)
+            yield view[:end]
     except (OSError, EOFError) as error:
-        raise SpoolError(f"{data.path.name} cannot be read to its end; check the disk") from error
-
-
-def _fill(file: FileIO, target: memoryview) -> None:
-    while target:
-        count = file.readinto(target)
-        if not count:
-            raise EOFError("the file ended before the data set did")
-        target = target[count:]
-
-
-def _answer(association: Any, request: Request, patience_s: float) -> int | None:
-    """The status of the C-STORE-RSP to this request; None if the peer says something else or nothing."""
-    association.dimse_timeout = patience_s
-    deadline = time.monotonic() + patience_s
-    _, answer = association.dimse.get_msg(block=True)
-    if answer is None and time.monotonic() < deadline:
-        raise ConnectionError("the association ended instead of an answer")
-    if answer is None or getattr(answer, "MessageIDBeingRespondedTo", None) != request.message_id:
-        return None
-    status = getattr(answer, "Status", None)
-    return None if status is None else int(status)
+        raise SpoolError(f"{out.path.name} cannot be read to its end; check the disk") from error

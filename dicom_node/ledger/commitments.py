@@ -203,9 +203,10 @@ class Commitments(Retention):
         values["refusals"] = 0 if state is CommitmentState.REFUSED else before.refusals
         self._move(connection, [delivery_id], values)
 
-    def _waive_commitment(self, connection: sa.Connection, delivery_id: int) -> None:
-        """Who took a delivery is not asked, so what another was to commit to is owed no more."""
-        connection.execute(sa.delete(commitments).where(_c.delivery_id == delivery_id))
+    def _waive(self, connection: sa.Connection, delivery_ids: Sequence[int]) -> None:
+        """Who took these deliveries is not asked, so what another was to commit to is owed no more."""
+        if delivery_ids:
+            connection.execute(_WAIVED, {"ids": delivery_ids})
 
     def _abandon_asks(self, connection: sa.Connection) -> int:
         """End the requests that the last run was making when it ended; their instances are due at once."""
@@ -321,6 +322,7 @@ class Commitments(Retention):
             connection.execute(sa.insert(events), notes)
 
 
+_WAIVED = sa.delete(commitments).where(_c.delivery_id.in_(sa.bindparam("ids", expanding=True)))
 _AFTER: Mapping[Step, CommitmentState] = {
     Step.ASK_AGAIN: CommitmentState.WANTED,
     Step.SEND_AGAIN: CommitmentState.RESENDING,

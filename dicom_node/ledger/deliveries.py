@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
 from dicom_node.errors import StaleLease
-from dicom_node.jobs import DeliveryState, Send, check_delivery_move
+from dicom_node.jobs import DeliveryState, Receipt, Send, check_delivery_move
 from dicom_node.ledger import dialects
 from dicom_node.ledger.commitments import Commitments
 from dicom_node.ledger.database import Loss, event_values, repeated
@@ -33,34 +33,52 @@ _i, _d, _p = instances.c, deliveries.c, pauses.c
 class Deliveries(Commitments):
     """The life of a delivery: one instance for one destination."""
 
-    @repeated
     def claim_sends(
-        self, destination: str, limit: int, lease_s: float, *, via: str = "", worker: str = "forwarder"
+        self,
+        destination: str,
+        limit: int,
+        lease_s: float,
+        *,
+        via: str = "",
+        worker: str = "forwarder",
+        receipts: Sequence[Receipt] = (),
     ) -> list[Send]:
         """Lease up to `limit` due deliveries of a destination: by priority, then next_at, then id.
 
         Takes back expired leases first. A paused destination gets nothing, nor does `via` in its stead if
-        that is paused. `worker` is who sends them, for `worker_died`.
+        that is paused. `worker` is who sends them, for `worker_died`. `receipts` are recorded, too, in the
+        same transaction: see `take_receipts`.
         """
-        with self._writing() as connection:
-            expired = sa.and_(_d.destination == destination, _d.lease_until <= self._now(connection))
+
+        def step(connection: sa.Connection) -> list[Send]:
+            if receipts:
+                self._take_receipts(connection, receipts)
+            lease = {"holder": self._named(worker), "until": self._now(connection) + lease_s}
+            return self._claim_sends(connection, destination, limit, lease, via)
+
+        return self._together(step)
+
+    def _claim_sends(
+        self,
+        connection: sa.Connection,
+        destination: str,
+        limit: int,
+        lease: Mapping[str, object],
+        via: str,
+    ) -> list[Send]:
+        now = self._now(connection)
+        asked = {"destination": destination, "now": now}
+        found = connection.execute(_LOOK, asked | {"via": via}).one()
+        if found.expired:
+            expired = sa.and_(_d.destination == destination, _d.lease_until <= now)
             self._take_back_sends(connection, expired, Loss.LEASE)
-            if connection.execute(sa.select(_p.since).where(_p.destination.in_((destination, via)))).first():
-                return []
-            now = self._now(connection)
-            rows = _due(connection, destination, now, limit, lease=True)
-            connection.execute(
-                sa.update(deliveries)
-                .where(_d.id.in_([row.id for row in rows]))
-                .values(
-                    state=DeliveryState.SENDING,
-                    holder=self._named(worker),
-                    lease_until=now + lease_s,
-                    attempts=_d.attempts + 1,
-                    token=_d.token + 1,
-                )
-            )
-            return [_send(row) for row in rows]
+            found = connection.execute(_LOOK, asked | {"via": via}).one()
+        if found.paused or found.level is None:
+            return []
+        rows = _due(connection, asked, found.level, limit, lease=True)
+        if rows:
+            connection.execute(_LEASED, {"ids": [row.id for row in rows], **lease})
+        return [_send(row) for row in rows]
 
     @repeated
     def beat_send(self, send: Send, lease_s: float) -> None:
@@ -77,24 +95,40 @@ class Deliveries(Commitments):
         to_commit: bool = False,
         readings: Iterable[Reading] = (),
     ) -> None:
-        """Record that the destination, or `via` in its stead, answered success or a warning.
+        """Record that a destination, or `via` in its stead, took it; the arguments are those of `Receipt`."""
+        self.take_receipts([Receipt(send, status, via, to_commit, tuple(readings))])
 
-        `to_commit`: who took it is to be asked for storage commitment, and the bytes stay until it gives it.
-        `readings` are counted with it.
+    def take_receipts(self, receipts: Sequence[Receipt]) -> None:
+        """Record what destinations took, all of it or nothing.
+
+        Raises StaleLease when one of the deliveries has gone to somebody else.
         """
-        values = {"status": status, "via": via}
-        result = "warning" if status else "delivered"
-        word = f"status-{status:04x}"
+        check_delivery_move(DeliveryState.SENDING, DeliveryState.DELIVERED)
+        self._together(lambda connection: self._take_receipts(connection, receipts))
 
-        def record(connection: sa.Connection) -> None:
-            self._leave_send(connection, send, DeliveryState.DELIVERED, word, values, result=result, via=via)
-            count(connection, readings)
-            if to_commit:
-                self._want_commitment(connection, send.id, via or send.destination)
-            else:
-                self._waive_commitment(connection, send.id)
-
-        self._together(record)
+    def _take_receipts(self, connection: sa.Connection, receipts: Sequence[Receipt]) -> None:
+        """A few statements for all of them: what they cost is SQLAlchemy's, and much the same for one row."""
+        rows = [
+            {
+                "of_id": each.send.id,
+                "of_token": each.send.token,
+                "status": each.status,
+                "reason": f"status-{each.status:04x}",
+                "via": each.via,
+            }
+            # in one order everywhere, so that no two wait for each other
+            for each in sorted(receipts, key=lambda each: each.send.id)
+        ]
+        if connection.execute(_TAKEN, rows).rowcount != len(rows):
+            said = f"one of the deliveries {', '.join(str(each.send.id) for each in receipts)}"
+            raise StaleLease(f"{said} is no longer leased under its token; record the others alone")
+        now = self._now(connection)
+        connection.execute(_NOTE, [note for each in receipts for note in _story(each, now)])
+        for each in receipts:
+            count(connection, _counted(each, now))
+            if each.to_commit:
+                self._want_commitment(connection, each.send.id, each.via or each.send.destination)
+        self._waive(connection, [each.send.id for each in receipts if not each.to_commit])
 
     def retry(
         self, send: Send, at: float, reason: str, *, result: str = "", refused: bool = False, via: str = ""
@@ -149,21 +183,14 @@ class Deliveries(Commitments):
     ) -> None:
         check_delivery_move(DeliveryState.SENDING, state)
         self._change_send(connection, send, {"state": state, "reason": reason, **values})
-        row = connection.execute(sa.select(_d.instance_id, _d.queued_at).where(_d.id == send.id)).one()
-        instance = row.instance_id
+        instance = connection.execute(sa.select(_d.instance_id).where(_d.id == send.id)).scalar_one()
         what = "retry" if state is DeliveryState.QUEUED else state
         if via:
             self._note(connection, instance, "failed-over", destination=send.destination, reason=via)
         self._note(connection, instance, what, destination=send.destination, reason=reason)
         # counted here, not when it is leased: what is put back was not tried
-        counted = [
-            Reading(ATTEMPTS, (send.destination,)),
-            Reading(RESULTS, (via or send.destination, result)),
-        ]
-        if state is DeliveryState.DELIVERED:
-            waited_s = max(0.0, self._now(connection) - row.queued_at)
-            counted.append(Reading(DELIVERY_DELAY, (send.destination,), waited_s))
-        count(connection, counted)
+        asked = via or send.destination
+        count(connection, (Reading(ATTEMPTS, (send.destination,)), Reading(RESULTS, (asked, result))))
 
     def _queue(
         self, connection: sa.Connection, instance_id: int, destinations: Iterable[str], priority: int
@@ -197,7 +224,9 @@ class Deliveries(Commitments):
             if name not in paused and len(found) < limit:
                 left = limit - len(found)
                 lost = sa.select(_d.id).where(SENDING, _d.destination == name, _d.lease_until <= now)
-                rows = _due(connection, name, now, left, lease=False)
+                asked = {"destination": name, "now": now}
+                highest = connection.execute(_HIGHEST, asked).scalar()
+                rows = _due(connection, asked, highest, left, lease=False)
                 numbers = [row.id for row in rows] or connection.execute(lost.limit(left)).scalars()
                 found += [(number, name) for number in numbers]
         return found
@@ -226,26 +255,22 @@ class Deliveries(Commitments):
 _NUMBERS: sa.Select[*tuple[Any, ...]] = sa.select(_d.id)
 
 
-def _due(connection: sa.Connection, destination: str, now: float, limit: int, *, lease: bool) -> list[Row]:
+def _due(
+    connection: sa.Connection, asked: Mapping[str, object], highest: int | None, limit: int, *, lease: bool
+) -> list[Row]:
     """What may be sent now, one priority after the other.
 
     In one query, the index would be walked through all that waits for a later time in a higher priority.
     """
     rows: list[Row] = []
-    level: int | None = None
-    while len(rows) < limit:
-        lower = sa.true() if level is None else _d.priority < level
-        highest = sa.select(sa.func.max(_d.priority)).where(QUEUED, _d.destination == destination, lower)
-        level = connection.execute(highest).scalar()
-        if level is None:
+    level = highest
+    ready = dialects.of(connection).locked(_READY, of=deliveries, skip=True) if lease else _READY_NUMBERS
+    while level is not None:
+        of_level = {**asked, "level": level, "limit": limit - len(rows)}
+        rows += connection.execute(ready, of_level).all()
+        if len(rows) == limit:
             break
-        ready = (_SENDS if lease else _NUMBERS).where(
-            QUEUED, _d.destination == destination, _d.priority == level, _d.next_at <= now
-        )
-        first = ready.order_by(_d.next_at, _d.id).limit(limit - len(rows))
-        if lease:
-            first = dialects.of(connection).locked(first, of=deliveries, skip=True)
-        rows += connection.execute(first).all()
+        level = connection.execute(_NEXT_LEVEL, of_level).scalar()
     return rows
 
 
@@ -282,3 +307,65 @@ def _send(row: Row) -> Send:
         row.queued_at,
         row.out_size,
     )
+
+
+# what lanes run again and again is made once: SQLAlchemy then knows it, and does not compile it anew
+_OF_DESTINATION = _d.destination == sa.bindparam("destination")
+_HIGHEST = sa.select(sa.func.max(_d.priority)).where(QUEUED, _OF_DESTINATION)
+#: whether leases have run out, whether it is paused, and the highest priority of what waits
+_LOOK = sa.select(
+    sa.exists().where(SENDING, _OF_DESTINATION, _d.lease_until <= sa.bindparam("now")).label("expired"),
+    sa.exists().where(_p.destination.in_((sa.bindparam("destination"), sa.bindparam("via")))).label("paused"),
+    _HIGHEST.scalar_subquery().label("level"),
+)
+_NEXT_LEVEL = _HIGHEST.where(_d.priority < sa.bindparam("level"))
+
+
+def _ready(what: sa.Select[*tuple[Any, ...]]) -> sa.Select[*tuple[Any, ...]]:
+    """Those of one priority that are due, in order."""
+    of_level = (_OF_DESTINATION, _d.priority == sa.bindparam("level"), _d.next_at <= sa.bindparam("now"))
+    return what.where(QUEUED, *of_level).order_by(_d.next_at, _d.id).limit(sa.bindparam("limit"))
+
+
+_READY, _READY_NUMBERS = _ready(_SENDS), _ready(_NUMBERS)
+_LEASED = (
+    sa.update(deliveries)
+    .where(_d.id.in_(sa.bindparam("ids", expanding=True)))
+    .values(
+        state=DeliveryState.SENDING,
+        holder=sa.bindparam("holder"),
+        lease_until=sa.bindparam("until"),
+        attempts=_d.attempts + 1,
+        token=_d.token + 1,
+    )
+)
+_TAKEN = (
+    sa.update(deliveries)
+    .where(_d.id == sa.bindparam("of_id"), _d.token == sa.bindparam("of_token"), SENDING)
+    .values(
+        state=DeliveryState.DELIVERED,
+        status=sa.bindparam("status"),
+        reason=sa.bindparam("reason"),
+        via=sa.bindparam("via"),
+    )
+)
+_NOTE = sa.insert(events)
+
+
+def _story(receipt: Receipt, now: float) -> Iterator[dict[str, object]]:
+    """What is appended to the record of the instance."""
+    send = receipt.send
+    if receipt.via:
+        yield event_values(now, send.job, "failed-over", send.destination, receipt.via)
+    yield event_values(
+        now, send.job, DeliveryState.DELIVERED, send.destination, f"status-{receipt.status:04x}"
+    )
+
+
+def _counted(receipt: Receipt, now: float) -> Iterator[Reading]:
+    send, result = receipt.send, "warning" if receipt.status else "delivered"
+    yield from receipt.readings
+    # an attempt is counted here, not when it is leased: what is put back was not tried
+    yield Reading(ATTEMPTS, (send.destination,))
+    yield Reading(RESULTS, (receipt.via or send.destination, result))
+    yield Reading(DELIVERY_DELAY, (send.destination,), max(0.0, now - send.queued_at))

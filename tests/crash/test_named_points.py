@@ -13,6 +13,7 @@ from benchmarks.witnesses import Archive, Modality, account, data_set_digest
 from blessmark import pixels
 from blessmark.payload.record import FULL_FIELDS
 from blessmark.segment import segmenter
+from dicom_node.forwarder import HELD_BACK
 from dicom_node.keys import FileKeyRing
 from dicom_node.ledger import Ledger
 from dicom_node.protect import Site, protect, written
@@ -24,11 +25,15 @@ pytestmark = pytest.mark.slow
 _OBJECTS = 5
 _RESTARTS = [point for point in LEDGER_POINTS if point.startswith("restarted")]
 _POINTS = [*FILE_POINTS, *(point for point in LEDGER_POINTS if point not in _RESTARTS)]
-#: a claim takes many at a time, so there may be no third one; everything else is passed once an object
-_PASSES = {"work claimed": 1, "send claimed": 1}
+#: a claim takes many at a time, and answers are recorded with the next claim while there is one, so there may
+#: be no third pass; everything else is passed once an object
+_PASSES = {
+    **dict.fromkeys(("work claimed", "send claimed"), 1),
+    **dict.fromkeys(("sent and answered, not recorded", "delivery recorded"), 1),
+}
 #: once more with a worker that writes a file of its own
 _IN_A_WORKER = ("work claimed", "output written, not finished", "finished, nobody told")
-#: where the destination has answered, but the node cannot know: the one object in hand is sent again
+#: where the destination has answered, but the node cannot know: what it held back is sent again
 _RESENT = {"sent and answered, not recorded"}
 
 
@@ -48,8 +53,8 @@ def test_a_node_killed_there_delivers_everything_once_it_is_back(
     node.start()
     _delivers_all(node, archive, modality, paths, role)
     resent = account(_OBJECTS, modality.acknowledged, archive).resent
-    # elsewhere the kill may come, too, when an earlier object is on its way
-    assert resent == 1 if point in _RESENT else resent <= 1
+    # elsewhere the kill may come, too, when earlier objects are on their way
+    assert (1 if point in _RESENT else 0) <= resent <= 1 + HELD_BACK
 
 
 @pytest.mark.parametrize("point", _RESTARTS)

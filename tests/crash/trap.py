@@ -42,8 +42,8 @@ LEDGER_POINTS: dict[str, tuple[str, str, Callable[..., bool]]] = {
     "output written, not finished": ("finish", "before", _always),
     "finished, nobody told": ("finish", "after", _always),
     "send claimed": ("claim_sends", "after", _something),
-    "sent and answered, not recorded": ("delivered", "before", _always),
-    "delivery recorded": ("delivered", "after", _always),
+    "sent and answered, not recorded": ("take_receipts", "before", _always),
+    "delivery recorded": ("take_receipts", "after", _always),
     "restarted, leases not yet taken back": ("recover", "before", _always),
     "restarted, leases taken back": ("recover", "after", _always),
 }

@@ -8,7 +8,8 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,9 +18,9 @@ import pytest
 
 from dicom_node import forwarder, insist
 from dicom_node.config import Config
-from dicom_node.errors import ConversionError, LedgerUnavailable, PeerError, SpoolFull
+from dicom_node.errors import ConversionError, LedgerUnavailable, PeerError, SpoolError, SpoolFull
 from dicom_node.forwarder import Forwarder
-from dicom_node.jobs import Arrival, DeliveryState, InstanceState, Outcome, Send
+from dicom_node.jobs import Arrival, DeliveryState, InstanceState, Outcome, Receipt, Send
 from dicom_node.ledger import Ledger
 from dicom_node.metrics import ATTEMPTS, DELIVERY_DELAY, STAGE_SECONDS
 from dicom_node.reach import after_restart
@@ -42,17 +43,28 @@ class FakeSender:
         self.closed = threading.Event()
         self.aborted = threading.Event()
         self.sent: list[Send] = []
+        self.prepared: list[int] = []
+        self.rests = 0
         self.made.append(self)
 
     def agree(self, send: Send, _alternatives: object = ()) -> str:
         return self.takes.get(self.name, send.transfer_syntax_uid)
 
-    def send(self, send: Send, path: Path, _syntax: str) -> int:
+    def send(self, send: Send, path: Path, _syntax: str, meanwhile: Callable[[], object]) -> int:
+        if not path.exists():
+            raise SpoolError("it is gone")
         self.sent.append(send)
         self.connected = False
         status = self.answers[self.name](send)
         self.connected = True
+        meanwhile()
         return status
+
+    def prepare(self, send: Send, path: Path) -> None:
+        self.prepared.append(send.id)
+
+    def rest(self) -> None:
+        self.rests += 1
 
     def close(self) -> None:
         self.connected = False
@@ -294,7 +306,7 @@ def test_an_answer_is_kept_until_the_ledger_takes_it(
     site = made(a={})
     FakeSender.answers["a"] = lambda _send: 0x0000
     monkeypatch.setattr(insist, "PAUSE_S", 0.01)
-    monkeypatch.setattr(site.ledger, "delivered", refusing(site.ledger.delivered))
+    monkeypatch.setattr(site.ledger, "take_receipts", refusing(site.ledger.take_receipts))
     site.queue(3)
     site.forwarder.start()
     wait_until(lambda: site.tally("a") == {"delivered": 3})
@@ -561,8 +573,9 @@ def test_an_outage_that_cannot_be_noted_leaves_the_batch_to_the_next_turn(
 ) -> None:
     clock = Clock()
     site, pacs = made(clock=clock, pacs={}), Peer("pacs", clock)
-    site.queue(6)
+    site.queue(1)
     site.run(lambda: pacs.taken, 60.0)
+    site.queue(5)
 
     full, went_down = [True], Ledger.went_down
 
@@ -832,3 +845,144 @@ def test_a_conversion_that_stop_ended_counts_for_nothing(
     assert entered.wait(5)
     site.forwarder.stop(0.1)
     assert site.tally("a") == {DeliveryState.QUEUED: 1}
+
+
+# ---- what was answered and is not recorded yet ----
+
+
+def recordings(site: Site, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many receipts each transaction took."""
+    sizes: list[int] = []
+    real = Ledger._take_receipts
+
+    def count(book: Ledger, connection: Any, receipts: Sequence[Receipt]) -> None:
+        sizes.append(len(receipts))
+        real(book, connection, receipts)
+
+    monkeypatch.setattr(Ledger, "_take_receipts", count)
+    return sizes
+
+
+def test_answers_are_recorded_together_and_never_more_than_a_few(
+    made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = made(a={})
+    monkeypatch.setattr(forwarder, "HELD_BACK_S", 60.0)
+    sizes, most, held = recordings(site, monkeypatch), [0], [0]
+
+    def answer(_send: Send) -> int:
+        most[0] = max(most[0], held[0] - sum(sizes))
+        held[0] += 1
+        return 0x0000
+
+    FakeSender.answers["a"] = answer
+    site.queue(20)
+    site.forwarder.start()
+    wait_until(lambda: site.tally("a") == {DeliveryState.DELIVERED: 20})
+    assert sum(sizes) == 20
+    assert len(sizes) < 20
+    assert most[0] <= forwarder.HELD_BACK
+
+
+def test_whoever_has_nothing_left_to_send_has_recorded_everything(made: Callable[..., Site]) -> None:
+    clock = Clock()
+    site, pacs = made(clock=clock, pacs={}), Peer("pacs", clock)
+    for _ in range(3):
+        site.queue(1)
+        site.forwarder._lanes[0]._turn()
+        assert site.ledger.counts().idle
+    assert len(pacs.taken) == 3
+
+
+def test_an_answer_is_not_held_back_for_long_beside_a_slow_object(
+    made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a destination keeps us waiting, what it said before is recorded after `HELD_BACK_S`."""
+    site = made(a={})
+    lane = site.forwarder._lanes[0]
+    FakeSender.answers["a"] = lambda _send: 0x0000
+    site.queue(2)
+    lane._claim(2)
+    first, second = (claimed.send for claimed in lane._claimed)
+    lane._claimed.clear()
+    monkeypatch.setattr(lane, "_goes_on", lambda: False)
+    lane._decide(first, 0x0000, 0.1)
+    lane._taken[0] = replace(lane._taken[0], at=time.monotonic() + 100)
+    again_s = lane._meanwhile()
+    assert again_s is not None
+    assert site.tally("a") == {DeliveryState.SENDING: 2}
+    lane._taken[0] = replace(lane._taken[0], at=time.monotonic() - forwarder.HELD_BACK_S)
+    assert lane._meanwhile() is None
+    assert site.tally("a") == {DeliveryState.SENDING: 1, DeliveryState.DELIVERED: 1}
+    lane._decide(second, 0x0000, 0.1)
+    lane._settle()
+    assert site.ledger.counts().idle
+
+
+def test_before_a_large_object_nothing_is_held_back(
+    made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = made(a={})
+    monkeypatch.setattr(forwarder, "HELD_BACK_S", 60.0)
+    monkeypatch.setattr(forwarder, "_QUICK_BYTES", -1)
+    sizes = recordings(site, monkeypatch)
+    FakeSender.answers["a"] = lambda _send: 0x0000
+    site.queue(6)
+    site.forwarder.start()
+    wait_until(lambda: site.tally("a") == {DeliveryState.DELIVERED: 6})
+    assert set(sizes) == {1}
+
+
+def test_of_what_another_has_leased_since_the_answer_is_dropped_and_the_rest_recorded(
+    made: Callable[..., Site],
+) -> None:
+    clock = Clock()
+    site, _ = made(clock=clock, pacs={}), Peer("pacs", clock)
+    lane = site.forwarder._lanes[0]
+    site.queue(3)
+    lane._claim(3)
+    first, second, third = (claimed.send for claimed in lane._claimed)
+    lane._claimed.clear()
+    site.ledger.put_back(second)
+    for send in (first, second, third):
+        lane._decide(send, 0x0000, 0.1)
+    lane._settle()
+    assert lane._taken == []
+    assert site.tally("pacs") == {DeliveryState.QUEUED: 1, DeliveryState.DELIVERED: 2}
+
+
+def test_a_ledger_that_refuses_meanwhile_costs_neither_the_answer_nor_the_association(
+    made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = made(a={})
+    FakeSender.answers["a"] = lambda _send: 0x0000
+    monkeypatch.setattr(insist, "PAUSE_S", 0.01)
+    monkeypatch.setattr(forwarder, "HELD_BACK", 2)
+    monkeypatch.setattr(site.ledger, "take_receipts", refusing(site.ledger.take_receipts, 7))
+    site.queue(12)
+    site.forwarder.start()
+    wait_until(lambda: site.tally("a") == {DeliveryState.DELIVERED: 12})
+    assert sum(len(sender.sent) for sender in FakeSender.made) == 12
+    assert site.ledger.results() == {("a", "delivered"): 12}
+
+
+def test_what_comes_next_is_claimed_and_read_while_the_destination_works(made: Callable[..., Site]) -> None:
+    clock = Clock()
+    site, pacs = made(clock=clock, pacs={}), Peer("pacs", clock)
+    site.queue(1)
+    pacs.status = lambda send: site.queue(1) or 0x0000 if len(pacs.taken) < 4 else 0x0000  # type: ignore[func-returns-value]
+    site.forwarder._lanes[0]._turn()
+    assert pacs.taken == [1, 2, 3, 4, 5]
+    assert FakeSender.made[0].prepared == [2, 3, 4, 5]
+
+
+def test_who_rests_leaves_the_connection_to_the_library(
+    made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = made(a={})
+    FakeSender.answers["a"] = lambda _send: 0x0000
+    site.queue(1)
+    site.forwarder.start()
+    wait_until(lambda: FakeSender.made[0].rests)
+    assert site.tally("a") == {DeliveryState.DELIVERED: 1}
+    assert FakeSender.made[0].connected

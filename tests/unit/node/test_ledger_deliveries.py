@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from dicom_node.errors import StaleLease
-from dicom_node.jobs import DeliveryState
+from dicom_node.jobs import DeliveryState, Receipt, Send
 from dicom_node.ledger import Ledger
-from dicom_node.metrics import ATTEMPTS, DeliveryTally
+from dicom_node.metrics import ATTEMPTS, DELIVERY_DELAY, RESULTS, STAGE_SECONDS, DeliveryTally, Reading
 from tests.ledgers import Clock, delivery_state, outcome, send, work
 
 
@@ -92,3 +92,62 @@ def test_an_expired_delivery_goes_to_another_and_the_first_holder_is_refused(
             attempt()
     book.delivered(heir, 0)
     assert delivery_state(book) is DeliveryState.DELIVERED
+
+
+def several(book: Ledger, count: int) -> list[Send]:
+    for number in range(count):
+        uid = f"1.2.{number}"
+        book.finish(work(book, uid), outcome("pacs", uid=uid))
+    return book.claim_sends("pacs", count, 10.0)
+
+
+def test_receipts_are_recorded_together(book: Ledger, clock: Clock) -> None:
+    first, second, third = several(book, 3)
+    clock.now += 2
+    took = Reading(STAGE_SECONDS, ("send",), 0.5)
+    book.take_receipts(
+        [Receipt(first, 0, readings=(took,)), Receipt(second, 0xB000, "vna"), Receipt(third, 0)]
+    )
+    figures = book.snapshot()
+    assert figures.deliveries == (DeliveryTally("pacs", "delivered", 3),)
+    assert figures.total(ATTEMPTS, "pacs") == figures.total(DELIVERY_DELAY, "pacs") == 3
+    assert figures.total(STAGE_SECONDS, "send") == 1
+    assert book.results() == {("pacs", "delivered"): 2, ("vna", "warning"): 1}
+    said = [(event.what, event.destination, event.reason) for event in book.trace("1.2.1")][-2:]
+    assert said == [("failed-over", "pacs", "vna"), ("delivered", "pacs", "status-b000")]
+
+
+def test_of_receipts_one_of_which_is_stale_none_is_recorded(book: Ledger, clock: Clock) -> None:
+    mine, lost = several(book, 2)
+    book.beat_send(mine, 100.0)
+    clock.now += 10
+    (heir,) = book.claim_sends("pacs", 5, 10.0)
+    assert heir.id == lost.id
+    with pytest.raises(StaleLease):
+        book.take_receipts([Receipt(mine, 0), Receipt(lost, 0)])
+    assert book.snapshot().deliveries == (DeliveryTally("pacs", "sending", 2),)
+    assert book.snapshot().total(RESULTS, "pacs") == 0
+    book.take_receipts([Receipt(mine, 0), Receipt(heir, 0)])
+    assert book.counts().idle
+
+
+def test_what_was_taken_and_what_is_next_share_a_transaction(book: Ledger) -> None:
+    (first,) = several(book, 1)
+    book.finish(work(book, "9.9"), outcome("pacs", uid="9.9"))
+    (second,) = book.claim_sends("pacs", 5, 10.0, receipts=[Receipt(first, 0)])
+    assert second.sop_instance_uid == "9.9"
+    assert book.results() == {("pacs", "delivered"): 1}
+    with pytest.raises(StaleLease):
+        book.claim_sends("pacs", 5, 10.0, receipts=[Receipt(first, 0)])
+    book.pause("pacs")
+    assert book.claim_sends("pacs", 5, 10.0, receipts=[Receipt(second, 0)]) == []
+    assert book.counts().idle
+
+
+def test_a_low_priority_waits_for_all_that_is_due_of_a_higher(book: Ledger, clock: Clock) -> None:
+    """Though the highest has nothing that is due, and the claim is larger than what the others have."""
+    for uid, priority in (("1.1", 10), ("1.2", 0), ("1.3", -10)):
+        book.finish(work(book, uid), outcome("pacs", uid=uid), priority=priority)
+    (urgent,) = book.claim_sends("pacs", 1, 10.0)
+    book.retry(urgent, clock.now + 5, "no-answer")
+    assert [each.sop_instance_uid for each in book.claim_sends("pacs", 5, 10.0)] == ["1.2", "1.3"]

@@ -16,6 +16,7 @@ from pynetdicom.presentation import build_context
 from pynetdicom.transport import ThreadedAssociationServer
 
 from dicom_node.config import Destination
+from dicom_node.dimse import stream
 from dicom_node.dimse.reception import part10_head
 from dicom_node.dimse.store import MAX_CONTEXTS, Sender, patience_s
 from dicom_node.errors import PeerError, SpoolError
@@ -187,7 +188,7 @@ def test_a_peer_that_accepts_and_says_nothing(tmp_path: Path) -> None:
 
 
 def test_a_peer_that_does_not_answer_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dicom_node.dimse.stream.SLOWEST_ANSWER_BYTES_S", 1 << 40)
+    monkeypatch.setattr("dicom_node.dimse.exchange.SLOWEST_ANSWER_BYTES_S", 1 << 40)
     go = threading.Event()
 
     def stall() -> int:
@@ -259,7 +260,91 @@ def test_more_classes_than_an_association_can_carry(tmp_path: Path) -> None:
         assert ("1.3.99.0", EXPLICIT) not in out._proposed
 
 
-def test_patience_grows_with_the_object(tmp_path: Path) -> None:
-    path = tmp_path / "object"
-    path.write_bytes(bytes(1 << 20))
-    assert patience_s(destination(104, timeout_s=10.0), path) == 37.0
+LEAVES: dict[str, Callable[[Any], Any]] = {
+    "aborts": lambda association: association.abort(),
+    "releases": lambda association: association.release(),
+    "hangs up": lambda association: association.dul.socket.socket.shutdown(socket.SHUT_RDWR),
+}
+
+
+@pytest.mark.parametrize("rested", [False, True])
+@pytest.mark.parametrize("how", LEAVES)
+def test_a_peer_that_leaves_between_two_objects_costs_neither(tmp_path: Path, how: str, rested: bool) -> None:
+    """Whether the connection is in the sender's hands then or in the library's."""
+    path = part10(tmp_path)
+    with peer() as archive, sender(archive.port) as out:
+        assert out.deliver(job(), path) == 0x0000
+        if rested:
+            out.rest()
+        LEAVES[how](archive.server.active_associations[0])
+        deadline = time.monotonic() + 5
+        while rested and out.connected and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert out.deliver(job(), path) == 0x0000
+    assert archive.associations == 2
+
+
+def test_what_was_read_ahead_is_sent_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, other, opened = part10(tmp_path), part10(tmp_path, syntax=J2K), []
+    real = stream.Outgoing
+    monkeypatch.setattr(stream, "Outgoing", lambda path: opened.append(path) or real(path))
+    with peer() as archive, sender(archive.port) as out:
+        out.prepare(job(), path)  # not connected: there is nothing to prepare for
+        assert opened == []
+        assert out.deliver(job(), path) == 0x0000
+        out.prepare(job(), path)
+        assert out.deliver(job(), path) == 0x0000
+        assert opened == [path, path]
+        out.prepare(job(), path)
+        assert out.deliver(job(syntax=J2K), other) == 0x0000
+        out.prepare(job(), tmp_path / "absent")
+        assert out.deliver(job(), path) == 0x0000
+        out.prepare(job(), path)
+        out.rest()
+        assert out.deliver(job(), path) == 0x0000
+    assert archive.received == [DATA_SET] * 5
+    assert archive.associations == 2
+
+
+def test_what_is_done_meanwhile_is_done_before_the_answer_comes(tmp_path: Path) -> None:
+    said: list[str] = []
+    go = threading.Event()
+
+    def answer() -> int:
+        go.wait(5)
+        said.append("answered")
+        return 0x0000
+
+    def meanwhile() -> None:
+        said.append("meanwhile")
+        go.set()
+
+    path = part10(tmp_path)
+    with peer(answer=answer) as archive, sender(archive.port) as out:
+        assert out.send(job(), path, out.agree(job()), meanwhile) == 0x0000
+    assert said == ["meanwhile", "answered"]
+
+
+def test_neither_a_release_nor_an_abort_leaves_threads_behind(tmp_path: Path) -> None:
+    """They stand still while objects are sent; whoever forgot them would keep the process from ending."""
+    before = set(threading.enumerate())
+    with peer() as archive:
+        for end in (Sender.close, Sender.abort):
+            with sender(archive.port) as out:
+                out.deliver(job(), part10(tmp_path))
+                ours = [each for each in threading.enumerate() if "Requestor" in each.name]
+                assert ours
+                end(out)
+                for thread in ours:
+                    thread.join(5)
+                assert not any(thread.is_alive() for thread in ours)
+    deadline = time.monotonic() + 5
+    while not before >= set(threading.enumerate()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert before >= set(threading.enumerate())
+
+
+def test_patience_grows_with_the_object() -> None:
+    assert patience_s(destination(104, timeout_s=10.0), 1 << 20) == 37.0

@@ -116,7 +116,8 @@ class Deliveries(Commitments):
                 "reason": f"status-{each.status:04x}",
                 "via": each.via,
             }
-            for each in receipts
+            # in one order everywhere, so that no two wait for each other
+            for each in sorted(receipts, key=lambda each: each.send.id)
         ]
         if connection.execute(_TAKEN, rows).rowcount != len(rows):
             said = f"one of the deliveries {', '.join(str(each.send.id) for each in receipts)}"

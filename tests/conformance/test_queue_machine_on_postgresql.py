@@ -19,5 +19,5 @@ def test_the_law_holds_on_a_server(server: Server) -> None:
             return server.database()
 
     run_state_machine_as_test(
-        OnServer, settings=settings(max_examples=25, stateful_step_count=40, deadline=None)
+        OnServer, settings=settings(max_examples=6, stateful_step_count=30, deadline=None)
     )

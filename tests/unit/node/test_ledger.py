@@ -113,7 +113,9 @@ def test_claims_are_served_by_their_partial_index(
     sa.event.listen(book._engine, "before_cursor_execute", note)
     assert len(claim(book)) == 1
     assert [step for step in plans if "_waiting" in step] == steps
-    assert not [step for step in plans if "SCAN" in step or "TEMP B-TREE" in step]
+    # a question without a table of its own is a constant row
+    scans = [step for step in plans if step.startswith("SCAN") and step != "SCAN CONSTANT ROW"]
+    assert not scans + [step for step in plans if "TEMP B-TREE" in step]
 
 
 def steps(book: Ledger, call: Callable[[], object]) -> int:

@@ -428,7 +428,8 @@ def _write_block(ds: Dataset, mark: Mark) -> None:
 
 def _creators(ds: Dataset) -> list[int]:
     """Private creator elements of the group that name this program (PS3.5 section 7.8.1)."""
-    places = (_GROUP << 16 | slot for slot in range(0x10, 0x100))
+    first, last = _GROUP << 16 | 0x10, _GROUP << 16 | 0xFF
+    places = sorted(tag for tag in _tags(ds) if first <= tag <= last)
     return [tag for tag in places if (header.value_bytes(ds, tag) or b"").strip(b" \0") == _CREATOR.encode()]
 
 
@@ -464,7 +465,7 @@ def _block_tags(ds: Dataset) -> list[int]:
     """Every element of this program: private creators and what lies in their blocks."""
     creators = _creators(ds)
     blocks = {_block_of(creator) for creator in creators}
-    inside = [int(tag) for tag in ds.keys() if int(tag) & 0xFFFFFF00 in blocks]  # noqa: SIM118
+    inside = [tag for tag in _tags(ds) if tag & 0xFFFFFF00 in blocks]
     return [*creators, *inside]
 
 

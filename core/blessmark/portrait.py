@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from blessmark.jit import compiled
 from blessmark.types import Frame, IntArray
 
 #: cells in a row, and in a column
@@ -26,7 +28,9 @@ _VERSION = 1
 _CELLS = SIDE * SIDE
 
 Cells = npt.NDArray[np.float64]
-Plane = npt.NDArray[np.float32]
+#: int32 of one channel, float32 of several
+Plane = npt.NDArray[Any]
+Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,44 +75,100 @@ LENGTH = _HEAD.size + 2 * 4 * _CELLS
 
 def portrait(frame: Frame) -> Portrait:
     """The portrait of a frame of at least 8 x 8 pixels; smaller ones repeat their edges."""
-    lines, columns = _lines(frame.samples), _lines(frame.samples.transpose(0, 2, 1))
+    plane = _grey(frame.samples)
+    rows, cols = _lines(plane), _lines(plane.T).T
+    down, across = _spans(len(rows), frame.rows), _spans(cols.shape[1], frame.cols)
+    two, zero = plane.dtype.type(2), np.int64(0) if plane.dtype.kind == "i" else np.float64(0)
+    sums, along = _cells_along_rows(rows, down, _edges(rows.shape[1]), zero, two)
+    down_cols = _cells_along_columns(cols, _edges(len(cols)), across, zero, two)
     return Portrait(
         frame.rows,
         frame.cols,
         frame.channels,
         frame.lo,
         frame.hi,
-        _cell_means(lines, frame.rows),
-        _cell_means(_bends(lines), frame.rows) + _cell_means(_bends(columns), frame.cols).T,
+        sums / _areas(len(rows), frame.rows, rows.shape[1]),
+        along / _areas(len(rows), frame.rows, rows.shape[1])
+        + down_cols / _areas(cols.shape[1], frame.cols, len(cols)).T,
     )
 
 
-def _lines(samples: IntArray) -> Plane:
-    """float32 [lines, length]: the mean of the channels, of the rows or some of them."""
-    some = samples[:, :: _step(samples.shape[1])]
-    plane = some[0] if len(some) == 1 else some.mean(axis=0)
-    return np.asarray(np.pad(plane, ((0, 0), (0, max(0, SIDE - plane.shape[1]))), mode="edge"), np.float32)
+def _grey(samples: IntArray) -> Plane:
+    """The one channel as it is, or the mean of all as float32."""
+    return samples[0] if len(samples) == 1 else np.asarray(samples.mean(axis=0), np.float32)
+
+
+def _lines(plane: Plane) -> Plane:
+    """[lines, length]: the rows of a plane or some of them, at least eight long."""
+    some = plane[:: _step(len(plane))]
+    missing = SIDE - plane.shape[1]
+    return np.pad(some, ((0, 0), (0, missing)), mode="edge") if missing > 0 else some
 
 
 def _step(rows: int) -> int:
     return max(1, rows // _LINES)
 
 
-def _bends(lines: Plane) -> Plane:
-    """|left - 2 x + right| along each line, 0 at its ends."""
-    bends = np.zeros(lines.shape, np.float32)
-    bends[:, 1:-1] = np.abs(lines[:, :-2] - 2 * lines[:, 1:-1] + lines[:, 2:])
-    return bends
+def _tops(rows: int) -> Indices:
+    return np.asarray(-(-(np.arange(SIDE + 1) * rows // SIDE) // _step(rows)))
 
 
-def _cell_means(lines: Plane, rows: int) -> Cells:
-    """float64 [8, 8]: means over the cells of a frame of so many rows, of which `lines` are some.
+def _spans(lines: int, rows: int) -> Indices:
+    """[8, 2]: first of the lines in each cell, and the one behind its last, where so many stand for `rows`.
 
     A frame of less than eight rows lends a row to several cells.
     """
-    tops = -(-(np.arange(SIDE + 1) * rows // SIDE) // _step(rows))
-    lefts = np.arange(SIDE + 1) * lines.shape[1] // SIDE
-    starts = np.minimum(tops[:-1], len(lines) - 1)
-    sums = np.add.reduceat(np.add.reduceat(lines, starts, axis=0, dtype=np.float64), lefts[:-1], axis=1)
-    heights = np.maximum(1, np.minimum(tops[1:], len(lines)) - starts)
-    return np.asarray(sums / np.outer(heights, np.diff(lefts)))
+    starts = np.minimum(_tops(rows)[:-1], lines - 1)
+    return np.stack([starts, np.maximum(starts + 1, np.append(starts[1:], lines))], axis=1)
+
+
+def _edges(length: int) -> Indices:
+    """[8, 2]: the same of the samples along a line."""
+    edges = np.arange(SIDE + 1) * length // SIDE
+    return np.stack([edges[:-1], edges[1:]], axis=1)
+
+
+def _areas(lines: int, rows: int, length: int) -> Cells:
+    """float64 [8, 8]: how many samples a cell stands for, cells of lines by cells along them."""
+    tops = _tops(rows)
+    starts = np.minimum(tops[:-1], lines - 1)
+    heights = np.maximum(1, np.minimum(tops[1:], lines) - starts)
+    return np.asarray(np.outer(heights, np.diff(np.arange(SIDE + 1) * length // SIDE)), np.float64)
+
+
+@compiled
+def _cells_along_rows(
+    lines: Plane, down: Indices, across: Indices, zero: Any, two: Any
+) -> tuple[Cells, Cells]:
+    """Sums over cells, and of |left - 2 x + right|, 0 at both ends of a row.
+
+    `zero` says what is added up: int64 of whole numbers, which vectorises, else float64.
+    """
+    sums, bends = np.zeros((SIDE, SIDE)), np.zeros((SIDE, SIDE))
+    for i in range(SIDE):
+        for j in range(SIDE):
+            begin, end = across[j]
+            first, last = max(1, begin), min(lines.shape[1] - 1, end)
+            total, bent = zero, zero
+            for r in range(down[i, 0], down[i, 1]):
+                for c in range(begin, end):
+                    total += lines[r, c]
+                for c in range(first, last):
+                    bent += abs(lines[r, c - 1] - two * lines[r, c] + lines[r, c + 1])
+            sums[i, j], bends[i, j] = total, bent
+    return sums, bends
+
+
+@compiled
+def _cells_along_columns(lines: Plane, down: Indices, across: Indices, zero: Any, two: Any) -> Cells:
+    """The same sums of |above - 2 x + below|, row by row as the memory lies."""
+    bends = np.zeros((SIDE, SIDE))
+    for i in range(SIDE):
+        first, last = max(1, down[i, 0]), min(lines.shape[0] - 1, down[i, 1])
+        for j in range(SIDE):
+            bent = zero
+            for r in range(first, last):
+                for c in range(across[j, 0], across[j, 1]):
+                    bent += abs(lines[r - 1, c] - two * lines[r, c] + lines[r + 1, c])
+            bends[i, j] = bent
+    return bends

@@ -87,7 +87,7 @@ def _parts(ds: Dataset) -> Iterator[bytes]:
 
 
 def _gathered(parts: Iterable[bytes]) -> Iterator[bytes]:
-    """The same bytes, small parts together: an image has fifty elements, and each would cost a system call."""
+    """The same bytes, small parts together: fifty elements are not to cost fifty system calls."""
     small: list[bytes] = []
     size = 0
     for part in parts:

@@ -16,13 +16,13 @@ import numpy as np
 
 from benchmarks.results import Cell, Result, Table
 from benchmarks.run import Run
+from dicom_node.bells import Bells
 from dicom_node.config import Config
 from dicom_node.dimse.reception import part10_head
 from dicom_node.forwarder import Forwarder
 from dicom_node.jobs import Arrival, InstanceState, Outcome
 from dicom_node.ledger import Ledger
 from dicom_node.spool import Spool
-from dicom_node.worker import Bells
 
 _STORESCP = "/usr/bin/storescp"
 _CT, _EXPLICIT = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1"

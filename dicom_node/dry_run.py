@@ -105,17 +105,16 @@ def _nearest(folder: Path) -> Path:
 
 
 def _ledger(config: Config) -> Found:
-    from dicom_node.ledger import Ledger
+    from dicom_node.stores import ledger_exists, open_ledger
 
-    path = config.storage.ledger_path
-    if not path.exists():
+    if not ledger_exists(config):
         return Found("ledger", Grade.GOOD, "none yet; the first start makes it")
-    ledger = Ledger(path, existing=True)
+    ledger = open_ledger(config, existing=True)
     try:
         ledger.answers()
     finally:
         ledger.close()
-    return Found("ledger", Grade.GOOD, f"{path} answers")
+    return Found("ledger", Grade.GOOD, f"{config.storage.ledger_path} answers")
 
 
 def _tls(config: Config) -> Found:

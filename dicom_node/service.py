@@ -36,14 +36,13 @@ from dicom_node.forwarder import Forwarder, steady_clock
 from dicom_node.housekeeping import Housekeeper
 from dicom_node.http import HttpServer
 from dicom_node.keys import FileKeyRing, fingerprint
-from dicom_node.ledger import Ledger
 from dicom_node.metrics import OCCURRENCES, Reading
 from dicom_node.pages.status import StatusPage
 from dicom_node.reloading import Reloads, needs_restart
-from dicom_node.spool import Spool, release_reserve
+from dicom_node.stores import open_bells, open_ledger, open_spool
 from dicom_node.systemd import Watchdog, notify
 from dicom_node.users import Users
-from dicom_node.worker import Bells, Factory, Workers, build_processor
+from dicom_node.worker import Factory, Workers, build_processor
 
 _LOG = logging.getLogger(__name__)
 _SALT_BYTES = 32
@@ -156,7 +155,7 @@ class Service:
         """Everything that works on, sends and clears away what has been received."""
         config = self._config
         with contextlib.ExitStack() as undo:
-            self._bells = Bells(config.destinations)
+            self._bells = open_bells(config)
             self.workers = Workers(
                 config, self.ledger, self._bells, factory=self._factory, log_salt=self._salt
             )
@@ -264,12 +263,12 @@ class Service:
         """Spool and ledger, whole and in step, with nothing in anybody's hands."""
         storage = self._config.storage
         notify(_PATIENCE)  # a ledger of an older version is brought up first: seconds for each million rows
-        self.ledger = Ledger(storage.ledger_path, on_full=lambda: release_reserve(storage.spool_dir))
+        self.ledger = open_ledger(self._config)
         undo.callback(self.ledger.close)
         undo.callback(self._settle)
         self.ledger.check()
         housekeeping.require_spool(storage.spool_dir, self.ledger)
-        self.spool = Spool(storage.spool_dir, storage.reserve_bytes, keep_s=storage.keep_s)
+        self.spool = open_spool(self._config)
         swept = self.spool.sweep()
         leases = self.ledger.recover()
         found = housekeeping.reconcile(

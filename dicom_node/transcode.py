@@ -11,16 +11,15 @@ import multiprocessing
 import signal
 import threading
 import time
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 from dicom_node import log, private
-from dicom_node.config import Config, Destination, Log, Plain, Transcode
+from dicom_node.config import Config, Destination, Plain, Transcode
 from dicom_node.errors import ConversionError, NodeError, SpoolFull
 from dicom_node.jobs import NOT_SENDABLE
-from dicom_node.spool import Spool
+from dicom_node.stores import open_spool
 
 _UIDS = {Plain.EXPLICIT: "1.2.840.10008.1.2.1", Plain.IMPLICIT: "1.2.840.10008.1.2"}
 _JPEG = "1.2.840.10008.1.2.4."
@@ -61,22 +60,11 @@ def patience_s(path: Path) -> float:
         raise ConversionError(f"{path.name} is gone from the spool", reason=NOT_SENDABLE) from error
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where the process finds the spool, and how it logs."""
-
-    folder: Path
-    reserve_bytes: int
-    keep_s: float
-    log: Log
-
-
 class Transcoder:
     """Converts objects of the spool for one destination, one at a time; for use by several threads."""
 
     def __init__(self, config: Config) -> None:
-        storage = config.storage
-        self._place = _Place(storage.spool_dir, storage.reserve_bytes, storage.keep_s, config.log)
+        self._config = config
         self._context = multiprocessing.get_context("spawn")
         self._turn = threading.Lock()
         self._process: SpawnProcess | None = None
@@ -143,7 +131,7 @@ class Transcoder:
         self._end()
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
-            target=_serve, args=(self._place, theirs), name="transcoder", daemon=True
+            target=_serve, args=(self._config, theirs), name="transcoder", daemon=True
         )
         process.start()
         theirs.close()
@@ -169,17 +157,17 @@ def _understood(kind: str, content: str) -> str:
     raise ConversionError(content, reason="not-convertible")
 
 
-def _serve(place: _Place, pipe: Connection) -> None:
+def _serve(config: Config, pipe: Connection) -> None:
     """The body of the process: answer each order, until the other end of the pipe is closed."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # they reach the whole group; the node itself says when to stop
-    log.setup(place.log.format, place.log.level)
+    log.setup(config.log.format, config.log.level)
     log.silence_warnings()
     private.keep_out_of_dumps()
     from blessmark.errors import WatermarkError
     from dicom_node import convert
 
-    spool = Spool(place.folder, place.reserve_bytes, keep_s=place.keep_s)
+    spool = open_spool(config)
     with contextlib.suppress(EOFError, OSError):
         while True:
             blob, syntax = pipe.recv()

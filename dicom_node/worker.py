@@ -24,11 +24,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from multiprocessing.synchronize import Semaphore
 from typing import TYPE_CHECKING
 
 from blessmark.errors import WatermarkError
 from dicom_node import log, private
+from dicom_node.bells import Bells
 from dicom_node.config import Config, Networks, Role, Route
 from dicom_node.errors import NodeError, SpoolFull, StaleLease
 from dicom_node.insist import insist
@@ -37,7 +37,8 @@ from dicom_node.keys import FileKeyRing, PresentRing
 from dicom_node.ledger import Ledger
 from dicom_node.measuring import Measured, measured
 from dicom_node.metrics import PROCESSED, UNPROTECTED, NetworkRun, Reading
-from dicom_node.spool import Spool, release_reserve
+from dicom_node.spool import Spool
+from dicom_node.stores import open_ledger, open_spool
 
 if TYPE_CHECKING:
     from blessmark.types import Segmenter
@@ -68,47 +69,12 @@ Tell = Callable[[NetworkRun], None]
 Factory = Callable[[Config, Tell], Processor]
 
 
-class Bells:
-    """Tells workers and forwarders, across processes, that there is something to do.
-
-    Semaphores, not events: a process killed while it touches an event takes the event's lock with it.
-    """
-
-    def __init__(self, destinations: Mapping[str, object]) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._work = context.Semaphore(0)
-        self._sends = {name: context.Semaphore(0) for name in destinations}
-
-    def ring_work(self) -> None:
-        """Wake one resting worker."""
-        self._work.release()
-
-    def rest_work(self, seconds: float) -> None:
-        """Wait until somebody rings for work, at most `seconds`."""
-        _rest(self._work, seconds)
-
-    def ring_sends(self, destination: str) -> None:
-        """Wake one resting lane of a destination; a name that is not configured has none."""
-        if destination in self._sends:
-            self._sends[destination].release()
-
-    def rest_sends(self, destination: str, seconds: float) -> None:
-        """Wait until somebody rings for a destination, at most `seconds`."""
-        _rest(self._sends[destination], seconds)
-
-
-def _rest(bell: Semaphore, seconds: float) -> None:
-    if bell.acquire(timeout=seconds):
-        while bell.acquire(block=False):  # rung for each of a batch that one claim takes
-            pass
-
-
 def build_processor(config: Config, tell: Tell) -> Processor:
     """What this process does with an instance, by its route.
 
     Raises ConfigError when a route asks for what this installation cannot do.
     """
-    spool = Spool(config.storage.spool_dir, config.storage.reserve_bytes, keep_s=config.storage.keep_s)
+    spool = open_spool(config)
     draws = _Draws(config.networks, tell)
     processors = {route.name: _ROLES[route.role](config, route, spool, draws) for route in config.routes}
     return lambda work: processors[work.arrival.route](work)
@@ -367,8 +333,7 @@ def run_process(order: Order, lifeline: Connection) -> None:
 
 
 def _work(order: Order, lifeline: Connection) -> None:
-    storage = order.config.storage
-    ledger = Ledger(storage.ledger_path, on_full=lambda: release_reserve(storage.spool_dir))
+    ledger = open_ledger(order.config)
     process = order.factory(order.config, lifeline.send)
     lifeline.send(_READY)
     worker = Worker(order.name, order.config, ledger, order.bells, process)

@@ -17,6 +17,8 @@ from tools.generated import REPOSITORY, table, update
 
 DOCUMENT = REPOSITORY / "docs" / "settings.md"
 _EXAMPLE = REPOSITORY / "config" / "dicom-node.example.yaml"
+#: what few need, in a file of its own: it takes the place of the section in the example
+_CLUSTER_EXAMPLE = REPOSITORY / "config" / "dicom-node.cluster.example.yaml"
 #: where the keys are names that the site chooses
 _NAMED_BY_THE_SITE = (["destinations"], ["query", "peers"])
 _KEY = re.compile(r"(?P<indent> *)(?P<item>- )?(?P<key>[a-z_]+):")
@@ -24,12 +26,13 @@ _KEY = re.compile(r"(?P<indent> *)(?P<item>- )?(?P<key>[a-z_]+):")
 _HEAD = """\
 # Settings
 
-<!-- written by `make docs` from dicom_node/config/ and config/dicom-node.example.yaml; do not edit -->
+<!-- written by `make docs` from dicom_node/config/ and the examples in config/; do not edit -->
 
 One YAML file, named by `dicom-node serve --config FILE`. Check it with `dicom-node config check FILE`: every
 problem is reported at once, with its line and a remedy. Relative paths are relative to the file. Values that
 YAML would read as something else (`NO`, `0104`, `12:30`) are refused until they are quoted; unknown and
-repeated keys are errors. A commented file with every key is `config/dicom-node.example.yaml`;
+repeated keys are errors. A commented file with every key is `config/dicom-node.example.yaml`
+(its section `cluster`: `config/dicom-node.cluster.example.yaml`);
 `config/dicom-node.schema.json` is for editors (`dicom-node config schema` prints it).
 """
 
@@ -45,7 +48,8 @@ class Entry:
 def rendered() -> str:
     """The whole document."""
     schema = json.loads(config.json_schema())
-    entries = list(_entries(_EXAMPLE.read_text("utf-8")))
+    entries = [entry for entry in _entries(_EXAMPLE.read_text("utf-8")) if entry.path[0] != "cluster"]
+    entries += _entries(_CLUSTER_EXAMPLE.read_text("utf-8"))
     sections = [_section(name, schema, entries) for name in config.Config.model_fields]
     return "\n".join([_HEAD, *sections])
 
@@ -72,7 +76,7 @@ def _property(path: tuple[str, ...], schema: Mapping[str, Any]) -> tuple[Mapping
     """What the schema says of a key, and whether it must be given."""
     facts, required = schema, False
     for name in path:
-        model = _resolved(facts.get("items", facts), schema)
+        model = _resolved(_present(facts.get("items", facts)), schema)
         if name == "NAME":
             (facts,) = model["patternProperties"].values()
         else:
@@ -84,6 +88,11 @@ def _resolved(facts: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[st
     while "$ref" in facts:
         facts = schema["$defs"][facts["$ref"].rpartition("/")[2]]
     return facts
+
+
+def _present(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of a section that may also be null, the section."""
+    return next((variant for variant in facts.get("anyOf", ()) if "$ref" in variant), facts)
 
 
 def _default(value: Any) -> str:

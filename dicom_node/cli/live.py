@@ -15,6 +15,7 @@ from dicom_node import config, log
 from dicom_node.config import Config
 from dicom_node.errors import LedgerError
 from dicom_node.ledger import Ledger
+from dicom_node.stores import ledger_exists, open_ledger
 
 _LOG = logging.getLogger(__name__)
 
@@ -29,11 +30,11 @@ def opened(path: Path) -> Iterator[tuple[Config, Ledger]]:
     LedgerError : there is no ledger yet, it is of another version, or it refuses
     """
     loaded = config.load(path)
-    if not loaded.storage.ledger_path.exists():
+    if not ledger_exists(loaded):
         raise LedgerError(
             f"there is no ledger in {loaded.storage.folder}; has the node been started with {path}?"
         )
-    ledger = Ledger(loaded.storage.ledger_path, existing=True)
+    ledger = open_ledger(loaded, existing=True)
     try:
         yield loaded, ledger
     finally:

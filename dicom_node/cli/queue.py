@@ -20,8 +20,8 @@ from dicom_node.config import Config
 from dicom_node.errors import EXIT_DONE, EXIT_ERROR, LedgerError, UsageError
 from dicom_node.jobs import DeliveryState, InstanceState
 from dicom_node.ledger import Item, Kept, Ledger, Parcel, Queue
-from dicom_node.spool import Spool
 from dicom_node.standing import Standing, standing
+from dicom_node.stores import open_spool
 
 _KEPT = (InstanceState.HELD, InstanceState.QUARANTINED)
 _WAITING = (DeliveryState.QUEUED, DeliveryState.DEAD)
@@ -361,7 +361,7 @@ def _export(args: argparse.Namespace, config: Config, ledger: Ledger) -> int:
     blob = item.blob
     if args.id.delivery:
         blob = next(parcel.blob for parcel in item.deliveries if parcel.id == args.id.number)
-    spool = Spool(config.storage.spool_dir, 0)
+    spool = open_spool(config, reserve_bytes=0)
     spool.verify(blob)
     with spool.open(blob) as file:
         write_whole(args.out, iter(lambda: file.read(_CHUNK_BYTES), b""))

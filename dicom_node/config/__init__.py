@@ -16,6 +16,7 @@ YAML, `references` sees what no single section can.
 from __future__ import annotations
 
 from dicom_node.config.auditing import Audit
+from dicom_node.config.clustering import Blobs, Broker, Cluster, Database
 from dicom_node.config.committing import Asking, Commitment, ReportPolicy, Requester
 from dicom_node.config.kinds import CREDENTIAL, RECORD_FIELDS, Section, record_tag
 from dicom_node.config.marking import Dct, Networks, SegmenterRule, Watermark, Workers
@@ -37,8 +38,10 @@ from dicom_node.config.whole import Config, Workstation
 from dicom_node.config.words import (
     AuditPatient,
     AuditTransport,
+    BlobKind,
     CalledAE,
     CarrierName,
+    ClusterPart,
     Dates,
     Descriptors,
     Device,
@@ -72,11 +75,17 @@ __all__ = [
     "Audit",
     "AuditPatient",
     "AuditTransport",
+    "BlobKind",
+    "Blobs",
+    "Broker",
     "CalledAE",
     "Caller",
     "CarrierName",
+    "Cluster",
+    "ClusterPart",
     "Commitment",
     "Config",
+    "Database",
     "Dates",
     "Dct",
     "Deidentify",

@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import Field
 
 from dicom_node.config.auditing import Audit
+from dicom_node.config.clustering import Cluster
 from dicom_node.config.committing import Commitment, Requester
 from dicom_node.config.kinds import Name, Section
 from dicom_node.config.marking import Networks, Watermark, Workers
@@ -30,6 +31,8 @@ class Config(Section):
     tls: Tls = Tls()
     access: Access = Access()
     storage: Storage
+    #: null: this machine alone, without any server
+    cluster: Cluster | None = None
     keys: Keys = Keys()
     watermark: Watermark = Watermark()
     networks: Networks = Networks()

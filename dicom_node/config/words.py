@@ -218,3 +218,20 @@ class RetrieveLevel(enum.StrEnum):
     STUDY = "study"
     SERIES = "series"
     IMAGE = "image"
+
+
+class ClusterPart(enum.StrEnum):
+    """What a machine of a cluster does."""
+
+    RECEIVE = "receive"  #: takes associations and keeps what arrives
+    WORK = "work"  #: protects, verifies and recovers
+    FORWARD = "forward"  #: sends to destinations
+    #: housekeeping, storage commitment, audit trail, reconciling: one machine at a time does it
+    LEAD = "lead"
+
+
+class BlobKind(enum.StrEnum):
+    """What keeps the bytes of objects for a cluster."""
+
+    DIRECTORY = "directory"  #: a folder on a file system that all machines mount
+    S3 = "s3"  #: a bucket

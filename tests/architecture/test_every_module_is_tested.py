@@ -63,6 +63,7 @@ NODE_EXCEPTIONS = {
         for name in (
             "__init__",
             "auditing",
+            "clustering",
             "committing",
             "document",
             "kinds",

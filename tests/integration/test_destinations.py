@@ -25,6 +25,7 @@ from blessmark import pixels
 from blessmark.payload.record import FULL_FIELDS
 from blessmark.segment import segmenter
 from dicom_node import forwarder
+from dicom_node.bells import Bells
 from dicom_node.config import Config
 from dicom_node.dimse.reception import part10_head
 from dicom_node.forwarder import Forwarder
@@ -35,7 +36,6 @@ from dicom_node.protect import protect, written
 from dicom_node.retry import Meaning, classify
 from dicom_node.review import Reader, review
 from dicom_node.spool import Spool
-from dicom_node.worker import Bells
 from tests.builders import Encoding, dataset, file_bytes, phantom
 from tests.strategies import RING
 

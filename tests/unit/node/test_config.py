@@ -18,6 +18,7 @@ from dicom_node.errors import ConfigError
 
 _CONFIG_FOLDER = Path(__file__).resolve().parents[3] / "config"
 _EXAMPLE = _CONFIG_FOLDER / "dicom-node.example.yaml"
+_CLUSTER_EXAMPLE = _CONFIG_FOLDER / "dicom-node.cluster.example.yaml"
 
 _MINIMAL = """\
 node: {id: n, ae_title: NODE}
@@ -62,7 +63,8 @@ def test_the_example_loads_and_shows_only_defaults() -> None:
 
 
 def test_the_example_names_every_key() -> None:
-    written = set(re.findall(r"\b([a-z_]+):", _EXAMPLE.read_text("utf-8")))  # commented examples count
+    text = _EXAMPLE.read_text("utf-8") + _CLUSTER_EXAMPLE.read_text("utf-8")
+    written = set(re.findall(r"\b([a-z_]+):", text))  # commented examples count
     declared = {name for section in config.Section.__subclasses__() for name in section.model_fields}
     assert declared <= written
 
@@ -626,3 +628,60 @@ def test_a_mistake_in_the_only_route_is_no_lack_of_routes() -> None:
 def test_no_route_at_all_is() -> None:
     (found,) = problems(_MINIMAL.partition("routes:")[0] + "routes: []\n")
     assert found.startswith("5: routes: ")
+
+
+_CLUSTER = """\
+cluster:
+  name: radiology
+  database: {url: "postgresql://node@db.example/dicom_node", password_file: secret}
+  broker: {url: "amqp://node@mq.example/dicom-node"}
+  blobs: {kind: directory, directory: /srv/blobs}
+"""
+
+
+def test_without_the_section_a_node_is_no_cluster() -> None:
+    assert parse(_MINIMAL).cluster is None
+    assert parse(_MINIMAL + "cluster: null\n").cluster is None
+
+
+def test_a_cluster_does_everything_unless_told_otherwise() -> None:
+    cluster = parse(_MINIMAL + _CLUSTER).cluster
+    assert cluster is not None
+    assert cluster.parts == ("receive", "work", "forward", "lead")
+    assert cluster.database.password_file == Path("/etc/node/secret")
+    assert cluster.reconcile_s == 5.0
+
+
+def test_the_example_of_a_cluster_loads_and_shows_only_defaults() -> None:
+    text = _CLUSTER_EXAMPLE.read_text("utf-8")
+    required = """
+cluster:
+  name: radiology
+  database: {url: "postgresql://dicom-node@db.example:5432/dicom_node"}
+  broker: {url: "amqp://dicom-node@mq.example:5672/dicom-node"}
+  blobs: {kind: directory, directory: /srv/dicom-node/blobs}
+"""
+    assert parse(_MINIMAL + text) == parse(_MINIMAL + required)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("node@db.example", "node:hunter2@db.example", "password_file"),
+        ("amqp://node@", "amqp://node:hunter2@", "password_file"),
+        ("postgresql://", "mysql://", "postgresql://USER@HOST"),
+        ("postgresql://node@db.example", "postgresql://node@db.example:port", "write postgresql://"),
+        ("/dicom_node", "/", "names no database"),
+        ("amqp://node@", "redis://node@", "amqp://USER@HOST"),
+        ("directory: /srv/blobs", "bucket: blobs", "needs directory"),
+        ("kind: directory, directory: /srv/blobs", "kind: s3", "needs bucket"),
+        ("kind: directory", "kind: s3, bucket: blobs", "directory does not go with kind: s3"),
+        ("name: radiology", "name: Radiology", "name"),
+        ("name: radiology", "name: radiology\n  parts: []", "parts"),
+        ("name: radiology", "name: radiology\n  parts: [work, work]", "named twice: work"),
+    ],
+)
+def test_a_cluster_that_cannot_work_is_refused_without_a_password(before: str, after: str, said: str) -> None:
+    found = problems(_MINIMAL + _CLUSTER.replace(before, after, 1))
+    assert any("cluster" in problem and said in problem for problem in found), found
+    assert "hunter2" not in "".join(found)

@@ -27,8 +27,10 @@ from dicom_node.errors import (
     SpoolError,
 )
 from dicom_node.jobs import Arrival
+from dicom_node.ledger import Ledger
 from dicom_node.metrics import OCCURRENCES, STORES, Reading
 from dicom_node.service import Service, log_salt, serve, take_up
+from dicom_node.spool import Spool
 from tests.certificates import Authority
 
 
@@ -170,7 +172,7 @@ def test_what_was_only_counted_is_written_at_the_end(tmp_path: Path, monkeypatch
     node.start()
     node.ledger.count_soon(Reading(STORES, ("other", "a700")))
     node.stop()
-    again = service.Ledger(tmp_path / "ledger.sqlite")
+    again = Ledger(tmp_path / "ledger.sqlite")
     assert again.snapshot().total(STORES, "other", "a700") == 1
     again.close()
 
@@ -189,8 +191,8 @@ def test_who_was_not_let_in_is_counted(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_leases_of_a_crash_are_taken_back_at_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recovered: list[object] = []
-    recover = service.Ledger.recover
-    monkeypatch.setattr(service.Ledger, "recover", lambda self: recovered.append(self) or recover(self))
+    recover = Ledger.recover
+    monkeypatch.setattr(Ledger, "recover", lambda self: recovered.append(self) or recover(self))
     monkeypatch.setattr(service.Workers, "start", lambda self: recovered.append(self))
     monkeypatch.setattr(service.Workers, "stop", lambda _self: None)
     node = Service(config(tmp_path, http={"port": None}))
@@ -209,7 +211,7 @@ def test_what_nobody_needs_is_cleaned_away(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_node_whose_spool_is_not_mounted_does_not_start(tmp_path: Path) -> None:
-    ledger = service.Ledger(tmp_path / "ledger.sqlite")
+    ledger = Ledger(tmp_path / "ledger.sqlite")
     ledger.add(Arrival("1", "1.2.3", "1", "A", "B", "all"), "a" * 64, 1)
     ledger.close()
     with pytest.raises(SpoolError, match="mount its disk"):
@@ -221,8 +223,8 @@ def test_a_row_without_bytes_is_quarantined_before_anybody_works(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "dicom_node.service")
-    service.Spool(tmp_path / "spool", 0)
-    ledger = service.Ledger(tmp_path / "ledger.sqlite")
+    Spool(tmp_path / "spool", 0)
+    ledger = Ledger(tmp_path / "ledger.sqlite")
     ledger.add(Arrival("1", "1.2.3", "1", "A", "B", "all"), "a" * 64, 1)
     node = Service(config(tmp_path, http={"port": None}))
     node.start()

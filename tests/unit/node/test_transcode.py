@@ -14,7 +14,7 @@ import pytest
 from pydicom import dcmread, uid
 
 from dicom_node import transcode
-from dicom_node.config import Config, Destination, Log
+from dicom_node.config import Config, Destination
 from dicom_node.dimse.contexts import TRANSFER_SYNTAXES
 from dicom_node.errors import ConversionError, SpoolFull
 from dicom_node.spool import Spool
@@ -165,7 +165,8 @@ def test_conversions_leave_half_of_the_reserve_to_the_ledger(
 
     monkeypatch.setattr(transcode.signal, "signal", lambda *_: None)
     monkeypatch.setattr(transcode.log, "setup", lambda *_: None)
-    transcode._serve(transcode._Place(spool.folder, 1 << 60, 3600.0, Log()), Pipe())  # type: ignore[arg-type]
+    monkeypatch.setattr(transcode, "open_spool", lambda _config: Spool(spool.folder, 1 << 60))
+    transcode._serve(Place(tmp_path).config, Pipe())  # type: ignore[arg-type]
     assert [kind for kind, _ in answers] == ["full"]
 
 

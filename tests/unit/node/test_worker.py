@@ -18,6 +18,7 @@ import pytest
 
 from blessmark.errors import WatermarkError
 from dicom_node import insist, log, private, signers, worker
+from dicom_node.bells import Bells
 from dicom_node.config import Config, Keys
 from dicom_node.errors import InputError, LedgerError, LedgerUnavailable, NodeError, SpoolError, SpoolFull
 from dicom_node.jobs import Arrival, InstanceState, Outcome, Work
@@ -28,7 +29,6 @@ from dicom_node.metrics import LOST, PROCESSED, STAGE_SECONDS, UNPROTECTED, Netw
 from dicom_node.spool import Spool
 from dicom_node.worker import (
     PATIENCE,
-    Bells,
     Processor,
     Tell,
     Worker,
@@ -313,17 +313,6 @@ def test_finished_work_rings_for_its_destinations(made: Callable[..., Site]) -> 
     started = time.monotonic()
     site.bells.rest_sends("a", 5.0)
     assert time.monotonic() - started < 1.0
-
-
-def test_many_rings_are_one_call() -> None:
-    bells = Bells({})
-    for _ in range(100):
-        bells.ring_work()
-    bells.rest_work(1.0)
-    started = time.monotonic()
-    bells.rest_work(0.1)
-    assert time.monotonic() - started > 0.05
-    bells.ring_sends("unknown")
 
 
 def test_without_a_route_what_failed_is_held() -> None:

@@ -1,0 +1,48 @@
+"""Who rings wakes one who rests; many rings are one call."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+
+from dicom_node.bells import Bells
+
+
+def _rested_s(rest: object, *words: object) -> float:
+    started = time.monotonic()
+    rest(*words)  # type: ignore[operator]
+    return time.monotonic() - started
+
+
+def test_a_ring_is_heard_by_who_rests_afterwards() -> None:
+    bells = Bells({"a": object()})
+    bells.ring_work()
+    assert _rested_s(bells.rest_work, 5.0) < 1.0
+    bells.ring_sends("a")
+    assert _rested_s(bells.rest_sends, "a", 5.0) < 1.0
+
+
+def test_many_rings_are_one_call() -> None:
+    bells = Bells({})
+    for _ in range(100):
+        bells.ring_work()
+    bells.rest_work(1.0)
+    assert _rested_s(bells.rest_work, 0.1) > 0.05
+
+
+def test_a_destination_that_is_not_configured_has_no_bell() -> None:
+    Bells({"a": object()}).ring_sends("unknown")
+
+
+def _ring(bells: Bells) -> None:
+    bells.ring_work()
+
+
+def test_a_ring_is_heard_in_another_process() -> None:
+    bells = Bells({})
+    ringer = multiprocessing.get_context("spawn").Process(target=_ring, args=(bells,))
+    ringer.start()
+    try:
+        assert _rested_s(bells.rest_work, 60.0) < 60.0
+    finally:
+        ringer.join()

@@ -20,7 +20,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -30,11 +30,11 @@ from blessmark.errors import WatermarkError
 from dicom_node import log, private
 from dicom_node.bells import Bells
 from dicom_node.config import Config, Networks, Role, Route
-from dicom_node.errors import NodeError, SpoolFull, StaleLease
+from dicom_node.errors import LedgerError, LedgerUnavailable, NodeError, SpoolFull, StaleLease
 from dicom_node.insist import insist
 from dicom_node.jobs import Outcome, Work, failed, passed
 from dicom_node.keys import FileKeyRing, PresentRing
-from dicom_node.ledger import Ledger
+from dicom_node.ledger import Ended, Ledger
 from dicom_node.measuring import Measured, measured
 from dicom_node.metrics import PROCESSED, UNPROTECTED, NetworkRun, Reading
 from dicom_node.spool import Spool
@@ -54,6 +54,9 @@ POLL_S = 1.0
 PATIENCE = 8
 #: longest wait before an instance is tried again, seconds
 _LONGEST_WAIT_S = 60.0
+#: what is done is recorded with what is done within so many seconds, and before anything of so many bytes
+_RECORDED_WITHIN_S = 0.05
+_LARGE_BYTES = 4_000_000
 #: what a worker says once it has loaded what it needs
 _READY = "ready"
 #: a worker that lived this long, in seconds, starts with a clean record
@@ -166,6 +169,7 @@ class Worker:
         self._ledger = ledger
         self._bells = bells
         self._process = process
+        self._heart = Heart(ledger)
 
     def run(self) -> None:
         """Work until told to stop; a ledger that refuses is asked again later."""
@@ -180,16 +184,23 @@ class Worker:
     def turn(self) -> int:
         """Claim a batch and bring every instance of it to an end; returns how many there were."""
         works = self._ledger.claim_work(self.name, BATCH, self._lease_s)
-        with self._beating(works) as held:
+        self._heart.take(works, self._lease_s)
+        ended: list[_Handled] = []
+        try:
             for work in works:
+                if ended and _is_due(ended, work):
+                    self._conclude(ended)
                 if self.stopping.is_set():
                     self._ledger.release(work, time.time(), "stopping")
                 else:
-                    self._handle(work)
-                held.discard(work)
+                    ended += self._handle(work)
+        finally:
+            self._conclude(ended)
+            self._heart.let_go(works)
         return len(works)
 
-    def _handle(self, work: Work) -> None:
+    def _handle(self, work: Work) -> list[_Handled]:
+        """What became of an instance, still to be recorded; nothing if it was put off."""
         started = time.monotonic()
         error: Exception | None = None
         route = self._config.route(work.arrival.route)
@@ -199,15 +210,14 @@ class Worker:
             except Exception as caught:
                 error = caught
                 outcome = failed(work, route, _reason(caught))
+        if not _may_pass(error, work.attempts):
+            end = Ended(work, _counted(outcome, route, seen), 0 if route is None else route.priority)
+            return [_Handled(end, error, seen, started, time.monotonic())]
         try:
-            if _may_pass(error, work.attempts):
-                self._put_off(work, outcome.reason, error)
-                return
-            self._conclude(work, _counted(outcome, route, seen))
+            self._put_off(work, outcome.reason, error)
         except StaleLease as stale:
-            log.event(_LOG, "lease-lost", level=logging.WARNING, error=stale, job=work.id, worker=self.name)
-        else:
-            self._report(work, outcome, error, seen, time.monotonic() - started)
+            self._lost(stale, work)
+        return []
 
     def _put_off(self, work: Work, reason: str, error: Exception | None) -> None:
         wait_s = min(_LONGEST_WAIT_S, 2.0 ** min(work.attempts, PATIENCE))
@@ -224,21 +234,52 @@ class Worker:
             retry_in_s=wait_s,
         )
 
-    def _conclude(self, work: Work, outcome: Outcome) -> None:
-        route = self._config.route(work.arrival.route)
-        priority = 0 if route is None else route.priority
-        insist(lambda: self._ledger.finish(work, outcome, priority=priority), self.stopping)
-        for destination in outcome.destinations:
-            self._bells.ring_sends(destination)
+    def _conclude(self, handled: list[_Handled]) -> None:
+        """Record what became of instances, in one transaction, tell of it, and empty the list."""
+        done, handled[:] = handled[:], []
+        if not done:
+            return
+        try:
+            self._record(done)
+        except LedgerError as error:
+            if len(done) == 1 or isinstance(error, LedgerUnavailable):
+                raise
+            for each in done:  # nothing was recorded, and one that cannot be costs the others nothing
+                self._record_alone(each)
 
-    def _report(
-        self, work: Work, outcome: Outcome, error: Exception | None, seen: Measured, total_s: float
-    ) -> None:
+    def _record_alone(self, handled: _Handled) -> None:
+        try:
+            self._record([handled])
+        except LedgerUnavailable:
+            raise
+        except LedgerError as error:  # its lease runs out, and it is tried again
+            log.event(_LOG, "worker-fault", level=logging.ERROR, error=error, worker=self.name)
+
+    def _record(self, done: list[_Handled]) -> None:
+        lost: dict[int, StaleLease] = {}
+        ended = [each.end for each in done]
+        insist(lambda: lost.update(self._ledger.finish_all(ended)), self.stopping)
+        for each in done:
+            if each.end.work.id in lost:
+                self._lost(lost[each.end.work.id], each.end.work)
+                continue
+            for destination in each.end.outcome.destinations:
+                self._bells.ring_sends(destination)
+            self._report(each)
+
+    def _lost(self, stale: StaleLease, work: Work) -> None:
+        log.event(_LOG, "lease-lost", level=logging.WARNING, error=stale, job=work.id, worker=self.name)
+
+    def _report(self, handled: _Handled) -> None:
+        work, outcome, seen = handled.end.work, handled.end.outcome, handled.seen
+        level = _level(outcome, handled.error)
+        if not _LOG.isEnabledFor(level):
+            return
         log.event(
             _LOG,
             "processed",
-            level=_level(outcome, error),
-            error=error,
+            level=level,
+            error=handled.error,
             job=work.id,
             uid=log.uid_hash(work.arrival.sop_instance_uid),
             route=work.arrival.route,
@@ -250,27 +291,66 @@ class Worker:
             attempts=work.attempts,
             modality=seen.modality,
             **{f"{stage}_s": seconds for stage, seconds in seen.seconds.items()},
-            total_s=total_s,
+            total_s=handled.ended_at - handled.started_at,
         )
 
-    @contextlib.contextmanager
-    def _beating(self, works: list[Work]) -> Iterator[set[Work]]:
-        """Keep the leases of a batch alive from another thread; what is done is taken out of the set."""
-        held, done = set(works), threading.Event()
-        heart = threading.Thread(target=self._beat, args=(held, done), name="heart", daemon=True)
-        if works:
-            heart.start()
-        try:
-            yield held
-        finally:
-            done.set()
 
-    def _beat(self, held: set[Work], done: threading.Event) -> None:
-        while not done.wait(self._lease_s / 3):
-            for work in tuple(held):
+@dataclass(frozen=True, slots=True)
+class _Handled:
+    """An instance that was worked on: what is to be recorded of it, and what is told then."""
+
+    end: Ended
+    error: Exception | None
+    seen: Measured
+    started_at: float
+    ended_at: float
+
+
+def _is_due(handled: Sequence[_Handled], following: Work) -> bool:
+    """Whether what is done is to be recorded before the next instance, which may take long."""
+    return following.size > _LARGE_BYTES or time.monotonic() - handled[0].ended_at > _RECORDED_WITHIN_S
+
+
+class Heart:
+    """Keeps leases alive while they are held.
+
+    Its thread sleeps a third of a lease at a time and ends when it finds nothing held, so that work that is
+    quickly done costs neither a thread nor a beat.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._lock = threading.Lock()
+        self._held: dict[Work, float] = {}
+        self._beats = False
+
+    def take(self, works: Sequence[Work], lease_s: float) -> None:
+        """Keep these alive from now on; each was leased for `lease_s` just now."""
+        with self._lock:
+            self._held |= dict.fromkeys(works, time.monotonic())
+            starts, self._beats = bool(self._held) and not self._beats, self._beats or bool(self._held)
+        if starts:
+            threading.Thread(target=self._beat, args=(lease_s,), name="heart", daemon=True).start()
+
+    def let_go(self, works: Sequence[Work]) -> None:
+        """Beat no longer for these."""
+        with self._lock:
+            for work in works:
+                self._held.pop(work, None)
+
+    def _beat(self, lease_s: float) -> None:
+        while True:
+            time.sleep(lease_s / 3)
+            with self._lock:
+                self._beats = bool(self._held)
+                # what is younger lives until the next beat
+                old = [work for work, since in self._held.items() if time.monotonic() - since > lease_s / 6]
+            if not self._beats:
+                return
+            for work in old:
                 # a lost lease shows when the work is finished; a refusing ledger is asked again next time
                 with contextlib.suppress(NodeError):
-                    self._ledger.beat(work, self._lease_s)
+                    self._ledger.beat(work, lease_s)
 
 
 def _counted(outcome: Outcome, route: Route | None, seen: Measured) -> Outcome:

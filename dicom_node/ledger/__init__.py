@@ -36,7 +36,7 @@ from __future__ import annotations
 
 from dicom_node.ledger.conversions import Conversions
 from dicom_node.ledger.figures import Counts, Figures, Queue
-from dicom_node.ledger.instances import INTERRUPTED_LIMIT, LOST_LIMIT, Added
+from dicom_node.ledger.instances import INTERRUPTED_LIMIT, LOST_LIMIT, Added, Ended
 from dicom_node.ledger.operator import Operator
 from dicom_node.ledger.outages import Outages
 from dicom_node.ledger.promises import Promises
@@ -54,6 +54,7 @@ __all__ = [
     "Claim",
     "Counts",
     "DeadLetter",
+    "Ended",
     "Event",
     "Item",
     "Judged",

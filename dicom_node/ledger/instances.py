@@ -33,6 +33,15 @@ class Added:
     conflict: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An instance with what became of it; deliveries of higher `priority` are sent first."""
+
+    work: Work
+    outcome: Outcome
+    priority: int = 0
+
+
 class Instances(Deliveries):
     """The life of an instance until its deliveries are queued."""
 
@@ -130,21 +139,33 @@ class Instances(Deliveries):
         IllegalTransition : the outcome is no end of work; use `release` to give an instance back
         LedgerError : something is to be delivered, but the outcome names no blob
         """
-        if outcome.state is InstanceState.RECEIVED:
-            raise IllegalTransition(
-                f"instance {work.id}: finished work cannot be {outcome.state}; release it"
-            )
-        check_instance_move(InstanceState.WORKING, outcome.state)
-        if outcome.destinations and not (outcome.state is InstanceState.READY and outcome.blob):
-            raise LedgerError(
-                f"instance {work.id} is {outcome.state} with nothing to deliver; deliver nothing"
-            )
+        for error in self.finish_all([Ended(work, outcome, priority)]).values():
+            raise error
+
+    def finish_all(self, ended: Sequence[Ended]) -> dict[int, StaleLease]:
+        """The same of several instances in one transaction: all of them are recorded, or none.
+
+        Those whose lease has gone to somebody else are left alone and told by their ids; their results are to
+        be dropped.
+        """
+        for end in ended:
+            _check_end(end)
+        stale: dict[int, StaleLease] = {}
         with self._writing() as connection:
-            self._change_work(connection, work, _outcome_values(outcome))
-            self._note(connection, work.id, outcome.state, reason=outcome.reason)
-            judged = [Reading(VERDICTS, (work.arrival.route, outcome.finding))] if outcome.finding else []
-            count(connection, [*outcome.readings, *judged])
-            self._queue(connection, work.id, outcome.destinations, priority)
+            for end in ended:
+                try:
+                    self._finish(connection, end)
+                except StaleLease as error:  # it is raised before anything of the instance is written
+                    stale[end.work.id] = error
+        return stale
+
+    def _finish(self, connection: sa.Connection, end: Ended) -> None:
+        work, outcome = end.work, end.outcome
+        self._change_work(connection, work, _outcome_values(outcome))
+        self._note(connection, work.id, outcome.state, reason=outcome.reason)
+        judged = [Reading(VERDICTS, (work.arrival.route, outcome.finding))] if outcome.finding else []
+        count(connection, [*outcome.readings, *judged])
+        self._queue(connection, work.id, outcome.destinations, end.priority)
 
     def release(self, work: Work, at: float, reason: str) -> None:
         """Give an instance back, to be leased again from `at` on; `reason` is a bounded word."""
@@ -192,6 +213,16 @@ class Instances(Deliveries):
                 count(connection, [Reading(PROCESSED, (UNKNOWN, "quarantined"))])
             connection.execute(sa.update(instances).where(_i.id == identity).values(values))
         return len(rows)
+
+
+def _check_end(end: Ended) -> None:
+    """Raise IllegalTransition or LedgerError for what is no end of work."""
+    work, outcome = end.work, end.outcome
+    if outcome.state is InstanceState.RECEIVED:
+        raise IllegalTransition(f"instance {work.id}: finished work cannot be {outcome.state}; release it")
+    check_instance_move(InstanceState.WORKING, outcome.state)
+    if outcome.destinations and not (outcome.state is InstanceState.READY and outcome.blob):
+        raise LedgerError(f"instance {work.id} is {outcome.state} with nothing to deliver; deliver nothing")
 
 
 def _without_company(rows: Sequence[Row]) -> list[Row]:

@@ -7,6 +7,8 @@ Rules that bind here:
 4. A worker outlives its node by no more than the instance in hand: it listens at a pipe that closes with it.
    Through the same pipe it tells what it evaluates networks on, which is known as long as it lives.
 
+5. Where a batcher evaluates the networks, it is one more such process; without it workers do it themselves.
+
 Workers are spawned, not forked: the node has threads and locks, and TensorFlow survives no fork.
 """
 
@@ -15,21 +17,21 @@ from __future__ import annotations
 import contextlib
 import logging
 import multiprocessing
-import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import TYPE_CHECKING
 
 from blessmark.errors import WatermarkError
-from dicom_node import log, private
+from dicom_node import batches, log, private
 from dicom_node.bells import Bells
-from dicom_node.config import Config, Networks, Role, Route
+from dicom_node.config import Config, Role, Route
 from dicom_node.errors import LedgerError, LedgerUnavailable, NodeError, SpoolFull, StaleLease
 from dicom_node.insist import insist
 from dicom_node.jobs import Outcome, Work, failed, passed
@@ -37,6 +39,7 @@ from dicom_node.keys import FileKeyRing, PresentRing
 from dicom_node.ledger import Ended, Ledger
 from dicom_node.measuring import Measured, measured
 from dicom_node.metrics import PROCESSED, UNPROTECTED, NetworkRun, Reading
+from dicom_node.processes import share_cores, usable_cores
 from dicom_node.spool import Spool
 from dicom_node.stores import open_ledger, open_spool
 
@@ -59,6 +62,8 @@ _RECORDED_WITHIN_S = 0.05
 _LARGE_BYTES = 4_000_000
 #: what a worker says once it has loaded what it needs
 _READY = "ready"
+#: the process that evaluates the networks of all workers
+_BATCHER = "batcher"
 #: a worker that lived this long, in seconds, starts with a clean record
 _PROVEN_S = 60.0
 
@@ -78,7 +83,7 @@ def build_processor(config: Config, tell: Tell) -> Processor:
     Raises ConfigError when a route asks for what this installation cannot do.
     """
     spool = open_spool(config)
-    draws = _Draws(config.networks, tell)
+    draws = _Draws(config, tell)
     processors = {route.name: _ROLES[route.role](config, route, spool, draws) for route in config.routes}
     return lambda work: processors[work.arrival.route](work)
 
@@ -86,15 +91,16 @@ def build_processor(config: Config, tell: Tell) -> Processor:
 class _Draws:
     """Gives segmenters by name; the engine's libraries take seconds to load, and only where one is drawn."""
 
-    def __init__(self, networks: Networks, tell: Tell) -> None:
-        self._networks, self._tell = networks, tell
+    def __init__(self, config: Config, tell: Tell) -> None:
+        self._networks, self._tell = config.networks, tell
+        self._batcher = batches.address_of(config) if batches.is_wanted(config.networks) else ""
         self._engines: Engines | None = None
 
     def __call__(self, name: str) -> Segmenter:
         from dicom_node.segmenters import Engines, timed
 
         if self._engines is None:
-            self._engines = Engines(self._networks, self._tell)
+            self._engines = Engines(self._networks, self._tell, batcher=self._batcher)
         return timed(self._engines.segmenter(name))
 
 
@@ -103,14 +109,15 @@ class _Keyed:
 
     def __init__(self, config: Config, make: Callable[[FileKeyRing], Processor]) -> None:
         self._present, self._make = PresentRing(config.keys.ring), make
-        self._ring = self._present.now()
-        self._processor = make(self._ring)
+        ring = self._present.now()
+        self._made = ring, make(ring)
 
     def __call__(self, work: Work) -> Outcome:
-        ring = self._present.now()
-        if ring is not self._ring:
-            self._ring, self._processor = ring, self._make(ring)
-        return self._processor(work)
+        ring, (made_with, process) = self._present.now(), self._made
+        if ring is not made_with:
+            process = self._make(ring)
+            self._made = ring, process
+        return process(work)
 
 
 def _pass_on(_config: Config, route: Route, _spool: Spool, _draws: _Draws) -> Processor:
@@ -159,9 +166,19 @@ class Worker:
     config : lease and policies
     ledger, bells : shared with the other processes
     process : what to do with an instance
+    abreast : instances of a batch that are worked on at a time, where they mostly wait for a batcher
     """
 
-    def __init__(self, name: str, config: Config, ledger: Ledger, bells: Bells, process: Processor) -> None:
+    def __init__(
+        self,
+        name: str,
+        config: Config,
+        ledger: Ledger,
+        bells: Bells,
+        process: Processor,
+        *,
+        abreast: int = 1,
+    ) -> None:
         self.name = name
         self.stopping = threading.Event()
         self._config = config
@@ -170,6 +187,7 @@ class Worker:
         self._bells = bells
         self._process = process
         self._heart = Heart(ledger)
+        self._abreast = ThreadPoolExecutor(abreast, "abreast") if abreast > 1 else None
 
     def run(self) -> None:
         """Work until told to stop; a ledger that refuses is asked again later."""
@@ -187,17 +205,21 @@ class Worker:
         self._heart.take(works, self._lease_s)
         ended: list[_Handled] = []
         try:
+            done = iter((self._abreast.map if self._abreast else map)(self._one, works))
             for work in works:
                 if ended and _is_due(ended, work):
                     self._conclude(ended)
-                if self.stopping.is_set():
-                    self._ledger.release(work, time.time(), "stopping")
-                else:
-                    ended += self._handle(work)
+                ended += next(done)
         finally:
             self._conclude(ended)
             self._heart.let_go(works)
         return len(works)
+
+    def _one(self, work: Work) -> list[_Handled]:
+        if self.stopping.is_set():
+            self._ledger.release(work, time.time(), "stopping")
+            return []
+        return self._handle(work)
 
     def _handle(self, work: Work) -> list[_Handled]:
         """What became of an instance, still to be recorded; nothing if it was put off."""
@@ -396,13 +418,22 @@ class Order:
 
 def run_process(order: Order, lifeline: Connection) -> None:
     """The body of a worker process; ends with status 1 when it cannot work."""
+    _live(order, lifeline, _work)
+
+
+def run_batcher(order: Order, lifeline: Connection) -> None:
+    """The body of the process that evaluates the networks of all workers."""
+    _live(order, lifeline, _batch)
+
+
+def _live(order: Order, lifeline: Connection, body: Callable[[Order, Connection], None]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # they reach the whole group; the node itself says when to stop
     log.setup(order.config.log.format, order.config.log.level, salt=order.log_salt)
     log.silence_warnings()
     private.keep_out_of_dumps()
     try:
-        _work(order, lifeline)
+        body(order, lifeline)
     except BrokenPipeError:
         # told to stop, or left behind by its node, before it could say that it is ready
         log.event(_LOG, "worker-not-needed", level=logging.DEBUG, worker=order.name)
@@ -412,11 +443,18 @@ def run_process(order: Order, lifeline: Connection) -> None:
         sys.exit(1)
 
 
+def _batch(order: Order, lifeline: Connection) -> None:
+    from dicom_node import batcher
+
+    batcher.serve(order.config, lifeline.send, lifeline, lambda: lifeline.send(_READY))
+
+
 def _work(order: Order, lifeline: Connection) -> None:
     ledger = open_ledger(order.config)
     process = order.factory(order.config, lifeline.send)
     lifeline.send(_READY)
-    worker = Worker(order.name, order.config, ledger, order.bells, process)
+    abreast = BATCH if batches.is_wanted(order.config.networks) else 1
+    worker = Worker(order.name, order.config, ledger, order.bells, process, abreast=abreast)
     threading.Thread(target=_listen, args=(lifeline, worker), name="lifeline", daemon=True).start()
     worker.run()
     ledger.close()
@@ -433,6 +471,7 @@ class _Slot:
     """One place for a worker: who sits there now, what it told, how often it was left in a hurry."""
 
     name: str
+    body: Callable[[Order, Connection], None] = run_process
     process: SpawnProcess | None = None
     lifeline: Connection | None = None
     failures: int = 0
@@ -461,6 +500,8 @@ class Workers:
         self._bells = bells
         self._context = multiprocessing.get_context("spawn")
         self._slots = [_Slot(f"worker-{number}") for number in range(worker_count(config))]
+        wanted = batches.is_wanted(config.networks)
+        self._batcher = [_Slot(_BATCHER, run_batcher)] if wanted else []
         self._stopping = threading.Event()
         self._watch = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
 
@@ -503,11 +544,23 @@ class Workers:
     @property
     def networks(self) -> tuple[NetworkRun, ...]:
         """What every living worker evaluates networks on, one entry for each network of each worker."""
-        return tuple(run for slot in self._slots for run in slot.networks)
+        return tuple(run for slot in self._everybody for run in slot.networks)
+
+    @property
+    def batcher_pid(self) -> int | None:
+        """The process that evaluates the networks of all workers, if there is one and it runs."""
+        running = [slot.process.pid for slot in self._batcher if slot.process is not None]
+        return running[0] if running else None
+
+    @property
+    def _everybody(self) -> list[_Slot]:
+        """All places; the batcher comes first, and goes last."""
+        return [*self._batcher, *self._slots]
 
     def start(self) -> None:
         """Start the workers and the thread that watches them; returns at once."""
-        for slot in self._slots:
+        share_cores(len(self._slots))
+        for slot in self._everybody:
             self._start(slot)
         self._watch.start()
 
@@ -515,12 +568,16 @@ class Workers:
         """Let every worker finish the instance in hand; after `drain_s` seconds kill it."""
         self._stopping.set()
         self._watch.join()
-        for slot in self._slots:
+        deadline = time.monotonic() + drain_s
+        self._end(self._slots, deadline)
+        self._end(self._batcher, deadline)
+
+    def _end(self, slots: list[_Slot], deadline: float) -> None:
+        for slot in slots:
             if slot.lifeline is not None:
                 slot.lifeline.close()
             self._bells.ring_work()
-        deadline = time.monotonic() + drain_s
-        for slot in self._slots:
+        for slot in slots:
             if slot.process is not None:
                 slot.process.join(max(0.0, deadline - time.monotonic()))
                 try:
@@ -530,9 +587,9 @@ class Workers:
 
     def _supervise(self) -> None:
         while not self._stopping.wait(0.05):
-            sentinels = [slot.process.sentinel for slot in self._slots if slot.process is not None]
+            sentinels = [slot.process.sentinel for slot in self._everybody if slot.process is not None]
             wait(sentinels, timeout=0.2)
-            for slot in self._slots:
+            for slot in self._everybody:
                 _hear(slot)
                 try:
                     self._look_after(slot)
@@ -553,7 +610,7 @@ class Workers:
     def _start(self, slot: _Slot) -> None:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
-            target=run_process,
+            target=slot.body,
             args=(replace(self._order, name=slot.name), theirs),
             name=slot.name,
             daemon=True,
@@ -600,4 +657,4 @@ def _hear(slot: _Slot) -> None:
 def worker_count(config: Config) -> int:
     """How many workers to run; `auto` is one per core that this process may use."""
     count = config.workers.count
-    return len(os.sched_getaffinity(0)) if count == "auto" else count
+    return usable_cores() if count == "auto" else count

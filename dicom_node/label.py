@@ -13,6 +13,7 @@ in it is needed to read a watermark; it tells `wrong-key` and `unknown-segmenter
 from __future__ import annotations
 
 import copy
+import functools
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -265,11 +266,15 @@ def _code(value: str, scheme: str, meaning: str) -> Dataset:
     return item
 
 
+@functools.cache
 def _derivation_code() -> Dataset:
+    """Every image has the same; nobody changes an item in place."""
     return _code("WATERMARK", CODING_SCHEME, "Reversible watermark")
 
 
+@functools.cache
 def _coding_scheme() -> Dataset:
+    """As `_derivation_code`, the same for all."""
     item = Dataset()
     item.CodingSchemeDesignator = CODING_SCHEME
     item.CodingSchemeName = "dicom-node private codes"

@@ -10,6 +10,7 @@ Only Pixel Data is left out: its value lives in the data set alone, its header a
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import struct
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,7 @@ from pydicom.dataelem import DataElement, RawDataElement, convert_raw_data_eleme
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import correct_ambiguous_vr_element, write_data_element
+from pydicom.tag import Tag
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
 from blessmark.pixels import elements
@@ -31,6 +33,7 @@ PIXEL_DATA = 0x7FE00010
 #: tag of a piece that no element accounts for: repeated elements, bytes behind the last one
 NO_TAG = 0
 _UNDEFINED = 0xFFFFFFFF
+_CHARACTER_SET = 0x00080005
 _DELIMITER_BYTES = 8
 
 Item = DataElement | RawDataElement
@@ -304,7 +307,19 @@ def _decoded(ds: Dataset, item: Item) -> DataElement:
 
 
 def _character_sets(ds: Dataset) -> list[str]:
-    return convert_encodings(elements.value(ds, 0x00080005, "SpecificCharacterSet"))
+    item = elements.held(ds, _CHARACTER_SET)
+    if isinstance(item, RawDataElement) and isinstance(item.value, bytes):
+        return list(_sets_named(item.VR, item.value, item.is_implicit_VR, item.is_little_endian))
+    return convert_encodings(elements.value(ds, _CHARACTER_SET, "SpecificCharacterSet"))
+
+
+@functools.lru_cache(maxsize=64)
+def _sets_named(vr: str | None, value: bytes, implicit: bool, little: bool) -> tuple[str, ...]:
+    """What pydicom calls the character sets of an element; asked for with every text that is written."""
+    holder = Dataset()
+    raw = RawDataElement(Tag(_CHARACTER_SET), vr, len(value), value, 0, implicit, little)
+    holder[raw.tag] = raw
+    return tuple(convert_encodings(elements.value(holder, _CHARACTER_SET, "SpecificCharacterSet")))
 
 
 def _position(item: Item) -> int:

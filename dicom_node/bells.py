@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from multiprocessing.synchronize import Semaphore
 
 
@@ -18,15 +18,15 @@ class Bells:
         self._work = context.Semaphore(0)
         self._sends = {name: context.Semaphore(0) for name in destinations}
 
-    def ring_work(self) -> None:
-        """Wake one resting worker."""
+    def ring_work(self, instance_id: int | None = None) -> None:  # noqa: ARG002 - for who hears it elsewhere
+        """Wake one resting worker, for an instance if it is about one."""
         self._work.release()
 
     def rest_work(self, seconds: float) -> None:
         """Wait until somebody rings for work, at most `seconds`."""
         _rest(self._work, seconds)
 
-    def ring_sends(self, destination: str) -> None:
+    def ring_sends(self, destination: str, delivery_id: int | None = None) -> None:  # noqa: ARG002
         """Wake one resting lane of a destination; a name that is not configured has none."""
         if destination in self._sends:
             self._sends[destination].release()
@@ -34,6 +34,31 @@ class Bells:
     def rest_sends(self, destination: str, seconds: float) -> None:
         """Wait until somebody rings for a destination, at most `seconds`."""
         _rest(self._sends[destination], seconds)
+
+    def rouse_work(self) -> None:
+        """End the rest of one worker of this node: it is to stop."""
+        self._work.release()
+
+    def rouse_sends(self, destination: str) -> None:
+        """End the rest of one lane of this node: it is to stop."""
+        self._sends[destination].release()
+
+    def hear_work(self) -> None:
+        """Called by a process whose thread will rest for work; here there is nothing to prepare."""
+
+    def hear_sends(self) -> None:
+        """Called by a process whose threads will rest for destinations; here there is nothing to prepare."""
+
+    def tell_lost(self, lost: Callable[[int], object]) -> None:
+        """Have `lost` told how many rings could not be passed on; here each is."""
+
+    @property
+    def connected(self) -> bool | None:
+        """Whether the broker took the last ring; None where there is none."""
+        return None
+
+    def close(self) -> None:
+        """Called by a process that will neither ring nor rest any more; here there is nothing to end."""
 
 
 def _rest(bell: Semaphore, seconds: float) -> None:

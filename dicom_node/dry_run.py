@@ -42,10 +42,14 @@ class Found:
 
 
 def dry_run(config: Config) -> Iterator[Found]:
-    """Check keys, disk, ledger, certificates, users, ports, networks and every destination, in this order."""
+    """Check keys, disk, ledger, a cluster's servers, certificates, users, ports, networks, destinations."""
     yield _guarded("keys", lambda: _keys(config))
     yield _guarded("storage", lambda: _storage(config))
     yield _guarded("ledger", lambda: _ledger(config))
+    if config.cluster is not None:
+        yield _guarded("cluster.blobs", lambda: _blobs(config))
+    if config.cluster is not None and config.cluster.broker is not None:
+        yield _guarded("cluster.broker", lambda: _broker(config))
     if config.tls != Tls():
         yield _guarded("tls", lambda: _tls(config))
     if config.access.users is not None:
@@ -114,7 +118,34 @@ def _ledger(config: Config) -> Found:
         ledger.answers()
     finally:
         ledger.close()
-    return Found("ledger", Grade.GOOD, f"{config.storage.ledger_path} answers")
+    place = "the database" if config.cluster is not None else str(config.storage.ledger_path)
+    return Found("ledger", Grade.GOOD, f"{place} answers")
+
+
+def _blobs(config: Config) -> Found:
+    """Whether the store of the cluster answers, and is one; a node's start makes what is not there."""
+    from dicom_node.blobs.shared import SharedStore
+    from dicom_node.stores import open_spool
+
+    store = open_spool(config)
+    assert isinstance(store, SharedStore)
+    if store.is_claimed():
+        return Found("cluster.blobs", Grade.GOOD, f"{store} answers, and is a cluster's")
+    said = f"{store} is no cluster's yet; right before the first start, else its file system is not mounted"
+    return Found("cluster.blobs", Grade.WARNING, said)
+
+
+def _broker(config: Config) -> Found:
+    cluster = config.cluster
+    assert cluster is not None
+    assert cluster.broker is not None
+    from dicom_node.dispatch.application import send_queue, work_queue
+    from dicom_node.dispatch.inspection import inspect
+
+    names = [work_queue(cluster.name), *(send_queue(cluster.name, name) for name in config.destinations)]
+    there = inspect(cluster.broker, names)
+    made = "" if there == len(names) else "; the first node makes the others"
+    return Found("cluster.broker", Grade.GOOD, f"answers, and has {there} of {len(names)} queues{made}")
 
 
 def _tls(config: Config) -> Found:

@@ -11,11 +11,14 @@
     ├── TlsError             exit 1      certificates, keys or lists for TLS cannot be used
     ├── SpoolFull            exit 1      no room to keep another object                                  A700
     ├── SpoolError           exit 1      the spool cannot be written or read                             A700
+    │   └── BlobsUnavailable exit 1      the shared store of objects does not answer; later it may       A700
     ├── LedgerError          exit 1      the ledger refuses                                              A700
     │   ├── LedgerUnavailable exit 1     the database refuses now (full disk, lock); the same again may work
+    │   │   └── LedgerCollision exit 1   another write was in the way; the ledger itself tries some times
     │   └── StaleLease       exit 1      somebody else holds this job now; drop the result
     ├── AuditError           exit 1      the audit trail cannot be written or read
     │   └── AuditFull        exit 1      so many audit messages wait that no more are taken
+    ├── BrokerError          exit 1      the broker of a cluster cannot be used
     ├── IllegalTransition    exit 1      a job was asked to move where its table does not lead
     ├── ConversionError      exit 1      an object cannot be put into another transfer syntax
     └── PeerError            exit 1      a peer refused, failed or vanished; `retryable` tells which
@@ -103,6 +106,10 @@ class SpoolError(NodeError):
     retryable = True
 
 
+class BlobsUnavailable(SpoolError):  # noqa: N818
+    """The store of objects that machines share does not answer, or refuses; the same may work later."""
+
+
 class LedgerError(NodeError):
     """The ledger refuses."""
 
@@ -114,8 +121,16 @@ class LedgerUnavailable(LedgerError):  # noqa: N818
     """The database refuses now; the same write again may work."""
 
 
+class LedgerCollision(LedgerUnavailable):
+    """Another write was in the way; the ledger itself tries some times before anybody hears of it."""
+
+
 class StaleLease(LedgerError):  # noqa: N818
     """Somebody else holds this job now; the result must be dropped."""
+
+
+class BrokerError(NodeError):
+    """The broker of a cluster is not reached, does not let the node in, or has queues of another kind."""
 
 
 class AuditError(NodeError):

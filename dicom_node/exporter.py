@@ -20,6 +20,7 @@ from prometheus_client.utils import floatToGoString
 
 from dicom_node import __version__, keys, metrics
 from dicom_node.audit.auditor import Auditor
+from dicom_node.blobs.port import BlobStore
 from dicom_node.config import Config, Finding, Role
 from dicom_node.dimse import secure
 from dicom_node.dimse.admission import REJECTIONS
@@ -33,7 +34,6 @@ from dicom_node.ledger import Ledger
 from dicom_node.metrics import Counted, Declaration, Kind, QueueAge, Snapshot
 from dicom_node.processes import usage
 from dicom_node.reloading import Reloads
-from dicom_node.spool import Spool
 from dicom_node.worker import Workers
 
 #: what a reader may say of an object
@@ -44,19 +44,33 @@ Values = Mapping[tuple[tuple[str, ...], str], float]
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """What a node is in its cluster at this moment; without a cluster it leads itself.
+
+    `leading` is None where it never leads, `connected` where there is no broker; `tells` says whether its
+    page shows what the common ledger knows.
+    """
+
+    housekeeper: Housekeeper | None
+    leading: bool | None
+    tells: bool
+    connected: bool | None
+
+
+@dataclass(frozen=True, slots=True)
 class Parts:
     """The parts of a running node that are asked; `checks` tells what is fine and what is not."""
 
     config: Config
     ledger: Ledger
-    spool: Spool
-    housekeeper: Housekeeper
-    workers: Workers
-    forwarder: Forwarder
-    receiver: Receiver
+    spool: BlobStore
+    workers: Workers | None
+    forwarder: Forwarder | None
+    receiver: Receiver | None
     checks: Callable[[], Mapping[str, bool]]
     reloads: Reloads
     auditor: Auditor | None
+    standing: Callable[[], Standing]
 
 
 class Exporter(Collector):
@@ -72,16 +86,20 @@ class Exporter(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """One family for each declaration; raises LedgerError and SpoolError when they cannot be read."""
-        ledger = self._parts.ledger
+        ledger, standing = self._parts.ledger, self._parts.standing()
         with contextlib.suppress(LedgerError):  # it stays in memory, and what is on disk is shown
             ledger.settle()
+        alive = live(self._parts, standing)
+        if not standing.tells:  # the leader's page does, and what two pages show is counted twice
+            yield from (_family(declaration, alive[declaration]) for declaration in metrics.LIVE)
+            return
         snapshot = ledger.snapshot()
         counted = _by_metric(snapshot.counted)
         for declaration in metrics.COUNTED:
             values, labels = counted[declaration.name], self._expected.get(declaration, [()])
             make = _histogram if declaration.kind is Kind.HISTOGRAM else _counter
             yield make(declaration, values, () if declaration.labels and labels == [()] else labels)
-        filled = kept(snapshot, ledger.down_s(), self._parts.config) | live(self._parts)
+        filled = kept(snapshot, ledger.down_s(), self._parts.config) | alive
         for declaration in (*metrics.KEPT, *metrics.LIVE):
             yield _family(declaration, filled[declaration])
 
@@ -131,18 +149,41 @@ def kept(
     }
 
 
-def live(parts: Parts) -> dict[Declaration, Iterable[Sample]]:
-    """What the parts of the node know at this moment."""
-    workers = parts.workers
-    taken = {name: found for name, pid in workers.named_pids.items() if (found := usage(pid)) is not None}
-    weight = parts.housekeeper.spool_bytes
+def live(parts: Parts, standing: Standing) -> dict[Declaration, Iterable[Sample]]:
+    """What the parts of the node know at this moment; nothing of a part that it does not have."""
+    forwarder, receiver = parts.forwarder, parts.receiver
+    weight = None if standing.housekeeper is None else standing.housekeeper.spool_bytes
     return {
-        metrics.OPEN_ASSOCIATIONS: [((), parts.receiver.open_associations)],
-        metrics.CLOSED: [((name,), 1) for name in parts.forwarder.closed()],
-        metrics.FAILED_OVER: [((name,), 1) for name in parts.forwarder.failed_over()],
-        metrics.SPOOL_BYTES: [] if weight is None else [((), weight)],
+        metrics.OPEN_ASSOCIATIONS: [] if receiver is None else [((), receiver.open_associations)],
+        metrics.CLOSED: [] if forwarder is None else [((name,), 1) for name in forwarder.closed()],
+        metrics.FAILED_OVER: [] if forwarder is None else [((name,), 1) for name in forwarder.failed_over()],
+        metrics.SPOOL_BYTES: _if_known(weight),
         metrics.SPOOL_FREE: [((), parts.spool.free_bytes())],
         metrics.SPOOL_RESERVE: [((), parts.config.storage.reserve_bytes)],
+        **_workers(parts.workers),
+        metrics.KEY_CREATED: _key_created(parts.config),
+        metrics.CERTIFICATE_END: _certificate_ends(parts.config),
+        metrics.PROBLEM: [((name,), not fine) for name, fine in parts.checks().items()],
+        **_audit(parts.auditor),
+        metrics.RELOADED: [((), parts.reloads.successful)],
+        metrics.CONFIGURED_AT: [((), parts.reloads.taken_up_at)],
+        metrics.BROKER: _if_known(standing.connected),
+        metrics.LEADING: _if_known(standing.leading),
+        metrics.BUILD: [((__version__, platform.python_version()), 1)],
+    }
+
+
+def _if_known(value: float | None) -> list[Sample]:
+    return [] if value is None else [((), value)]
+
+
+def _workers(workers: Workers | None) -> dict[Declaration, Iterable[Sample]]:
+    if workers is None:
+        return dict.fromkeys(
+            (metrics.WORKERS, metrics.WORKER_MEMORY, metrics.WORKER_CPU, metrics.NETWORK_WORKERS), ()
+        )
+    taken = {name: found for name, pid in workers.named_pids.items() if (found := usage(pid)) is not None}
+    return {
         metrics.WORKERS: [
             (("configured",), workers.configured),
             (("running",), workers.alive),
@@ -154,13 +195,6 @@ def live(parts: Parts) -> dict[Declaration, Iterable[Sample]]:
             ((run.network, run.engine, run.outcome), count)
             for run, count in Counter(workers.networks).items()
         ],
-        metrics.KEY_CREATED: _key_created(parts.config),
-        metrics.CERTIFICATE_END: _certificate_ends(parts.config),
-        metrics.PROBLEM: [((name,), not fine) for name, fine in parts.checks().items()],
-        **_audit(parts.auditor),
-        metrics.RELOADED: [((), parts.reloads.successful)],
-        metrics.CONFIGURED_AT: [((), parts.reloads.taken_up_at)],
-        metrics.BUILD: [((__version__, platform.python_version()), 1)],
     }
 
 

@@ -23,9 +23,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dicom_node import log
+from dicom_node.blobs.port import BlobStore
 from dicom_node.config import Config, Destination, Tls
 from dicom_node.dimse.store import Sender, patience_s
 from dicom_node.errors import (
+    BlobsUnavailable,
     ConversionError,
     LedgerError,
     LedgerUnavailable,
@@ -39,7 +41,6 @@ from dicom_node.ledger import Ledger
 from dicom_node.metrics import STAGE_SECONDS, Reading
 from dicom_node.reach import Contact, Reach, after_restart, contact_of, observed, stands_aside
 from dicom_node.retry import Decision, Done, GiveUp, RetryAt, Tried, decide
-from dicom_node.spool import Spool
 from dicom_node.transcode import Transcoder, alternatives
 from dicom_node.transcode import patience_s as conversion_patience_s
 from dicom_node.windows import is_open
@@ -86,7 +87,7 @@ class Forwarder:
     def __init__(
         self,
         config: Config,
-        spool: Spool,
+        spool: BlobStore,
         ledger: Ledger,
         *,
         rest: Rest,
@@ -255,7 +256,7 @@ class _Lane(threading.Thread):
         site: _Site,
         sites: Mapping[str, _Site],
         calling_ae: str,
-        spool: Spool,
+        spool: BlobStore,
         ledger: Ledger,
         rest: Rest,
         clock: Clock,
@@ -376,6 +377,8 @@ class _Lane(threading.Thread):
             raise
         except SpoolFull as error:
             return PeerError(str(error), reason="spool-full")
+        except BlobsUnavailable as error:
+            return PeerError(str(error), reason="spool-unavailable")
         except ConversionError as error:
             return PeerError(str(error), retryable=False, reason=error.reason)
         except NodeError as error:
@@ -390,7 +393,7 @@ class _Lane(threading.Thread):
     def _converted(self, send: Send, path: Path, syntax: str) -> Path:
         """The object in another transfer syntax, made now or at an earlier attempt."""
         known = self._ledger.conversion(send.blob, syntax)
-        if known is not None and self._spool.path(known).exists():
+        if known is not None and self._spool.look(known) is not None:
             return self._spool.path(known)
         limit_s = conversion_patience_s(path)
         self._ledger.beat_send(send, LEASE_S + 2 * limit_s)

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dicom_node import log
+from dicom_node.blobs.port import BlobStore
 from dicom_node.config import Config
 from dicom_node.errors import LedgerError, SpoolError
 from dicom_node.jobs import DeliveryState
 from dicom_node.ledger import Claim, Ledger, Part
-from dicom_node.spool import Spool
 
 _LOG = logging.getLogger(__name__)
 #: seconds between two looks for what may go
@@ -43,7 +43,6 @@ _DAY_S = 86400.0
 _SUSPECT_S = 600.0
 #: claims looked at between two signs of life of a start
 _PROGRESS = 5000
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +54,6 @@ class Found:
     remade: int
 
 
-def boot_id() -> str:
-    """Which boot of the machine this is; empty where the system does not tell."""
-    try:
-        return _BOOT_ID.read_text("ascii").strip()
-    except OSError:
-        return ""
-
-
 def require_spool(folder: Path, ledger: Ledger) -> None:
     """Raise SpoolError if the ledger needs objects and there is no spool: a disk that is not mounted."""
     if not (folder / "lock").exists() and next(ledger.claims(), None) is not None:
@@ -72,8 +63,18 @@ def require_spool(folder: Path, ledger: Ledger) -> None:
         )
 
 
+def require_here(ledger: Ledger) -> None:
+    """Raise LedgerError if the rows of this ledger were moved to another, which works on them now."""
+    cluster = ledger.moved_to()
+    if cluster:
+        raise LedgerError(
+            f"this ledger was moved to the cluster {cluster}; start the node with the configuration of the "
+            "cluster, or take the move back with `dicom-node cluster move --back-out`"
+        )
+
+
 def reconcile(
-    spool: Spool, ledger: Ledger, boot: str, *, progress: Callable[[], object] = lambda: None
+    spool: BlobStore, ledger: Ledger, boot: str, *, progress: Callable[[], object] = lambda: None
 ) -> Found:
     """Hold every row that still needs bytes against the spool; call once at start, while nobody works.
 
@@ -105,7 +106,7 @@ def reconcile(
     return Found(checked, lost, remade)
 
 
-def _loss(spool: Spool, blob: str, size: int, suspect_after: float) -> str | None:
+def _loss(spool: BlobStore, blob: str, size: int, suspect_after: float) -> str | None:
     """What is wrong with an object: missing, changed, or nothing."""
     seen = spool.look(blob)
     if seen is None:
@@ -120,7 +121,7 @@ def _loss(spool: Spool, blob: str, size: int, suspect_after: float) -> str | Non
     return None
 
 
-def _can_be_made_again(spool: Spool, claim: Claim) -> bool:
+def _can_be_made_again(spool: BlobStore, claim: Claim) -> bool:
     """Whether what arrived is still whole, so that what was lost can be made from it."""
     return claim.source != claim.blob and _loss(spool, claim.source, claim.source_size, 0.0) is None
 
@@ -152,7 +153,7 @@ class Housekeeper(threading.Thread):
     history_s : seconds for which an instance is remembered after the last thing that happened to it
     """
 
-    def __init__(self, spool: Spool, ledger: Ledger, history_s: float) -> None:
+    def __init__(self, spool: BlobStore, ledger: Ledger, history_s: float) -> None:
         super().__init__(name="housekeeper", daemon=True)
         self._spool = spool
         self._ledger = ledger
@@ -267,7 +268,7 @@ class Housekeeper(threading.Thread):
 class _Strangers:
     """Which objects must stay, and how many of them the ledger does not know."""
 
-    def __init__(self, spool: Spool, ledger: Ledger) -> None:
+    def __init__(self, spool: BlobStore, ledger: Ledger) -> None:
         self._spool = spool
         self._ledger = ledger
         self._born_at = ledger.born_at()
@@ -277,8 +278,9 @@ class _Strangers:
         """Those of the blobs that a row needs, or that are older than a ledger that does not know them."""
         names = frozenset(blobs)
         needed = self._ledger.needed(names)
-        older = frozenset(name for name in names - needed if self._older(name))
-        strangers = older - self._ledger.known(older) if older else older
+        free = names - needed
+        # a look at an object is a request where it is in a bucket, so the ledger is asked first
+        strangers = frozenset(name for name in free - self._ledger.known(free) if self._older(name))
         self.count += len(strangers)
         return needed | strangers
 

@@ -418,6 +418,29 @@ CONFIGURED_AT = Declaration(
     (),
     "When a configuration was last taken up, seconds since 1970-01-01 UTC.",
 )
+RINGS_LOST = Declaration(
+    "dicom_node_rings_lost",
+    Kind.COUNTER,
+    "",
+    (),
+    "Messages to other machines of a cluster that its broker did not take. Nothing is lost by it: who would "
+    "have been woken looks into the ledger within a second.",
+)
+BROKER = Declaration(
+    "dicom_node_broker_connected",
+    Kind.GAUGE,
+    "",
+    (),
+    "1 while the broker of the cluster is heard and takes messages; absent without one.",
+)
+LEADING = Declaration(
+    "dicom_node_leading",
+    Kind.GAUGE,
+    "",
+    (),
+    "1 on the machine of a cluster that leads, whose page alone shows what the common ledger knows; 0 on "
+    "those that would; absent elsewhere.",
+)
 BUILD = Declaration(
     "dicom_node_build_info", Kind.GAUGE, "", ("version", "python"), "1, with what this node runs."
 )
@@ -443,6 +466,7 @@ COUNTED = (
     ATTEMPTS,
     RESULTS,
     DELIVERY_DELAY,
+    RINGS_LOST,
 )
 #: what the ledger is asked for when somebody scrapes
 KEPT = (
@@ -476,6 +500,8 @@ LIVE = (
     AUDIT_LOST,
     RELOADED,
     CONFIGURED_AT,
+    BROKER,
+    LEADING,
     BUILD,
 )
 DECLARATIONS = (*COUNTED, *KEPT, *LIVE)

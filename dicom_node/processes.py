@@ -1,6 +1,6 @@
-"""What a process of this machine takes, and what this one may take, as /proc and the control groups tell it.
+"""What a process takes, what this one may take, and which boot of the machine it is.
 
-For the workers, who are not asked (proc(5), cgroups(7)).
+As /proc and the control groups tell it (proc(5), cgroups(7)); workers are not asked.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 _PROC, _GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 #: what libraries of linear algebra read how many threads they may start from, when they are loaded
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_BOOT_ID = _PROC / "sys" / "kernel" / "random" / "boot_id"
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 #: places in /proc/PID/stat behind the name: utime, stime, rss
@@ -78,3 +79,11 @@ def share_cores(processes: int) -> None:
     threads = max(1, usable_cores() // max(1, processes))
     for name in _THREADS:
         os.environ.setdefault(name, str(threads))
+
+
+def boot_id() -> str:
+    """Which boot of the machine this is; empty where the system does not tell."""
+    try:
+        return _BOOT_ID.read_text("ascii").strip()
+    except OSError:
+        return ""

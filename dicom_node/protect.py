@@ -44,6 +44,7 @@ from blessmark.types import (
 )
 from blessmark.verify import verify
 from dicom_node import __version__, header, label, measuring, originals, portraits, segmenters
+from dicom_node.blobs.port import BlobStore
 from dicom_node.config import (
     Config,
     Deidentify,
@@ -60,7 +61,6 @@ from dicom_node.jobs import InstanceState, Outcome, Work, passed
 from dicom_node.measuring import stage
 from dicom_node.metrics import CAPACITY, PSNR, Reading
 from dicom_node.originals import SOP_INSTANCE_UID
-from dicom_node.spool import Spool
 from dicom_node.uids import deriver, rewrite_uids
 
 PATIENT_IDENTITY_REMOVED = 0x00120062
@@ -190,7 +190,7 @@ class Protector:
         config: Config,
         route: Route,
         ring: KeyRing,
-        spool: Spool,
+        spool: BlobStore,
         draw: segmenters.Draw = segmenter,
         signer: SigningKey | None = None,
     ) -> None:

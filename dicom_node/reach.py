@@ -71,7 +71,7 @@ def contact_of(answer: int | PeerError) -> Contact:
 
 
 #: reasons of a failure that can pass, but not by anything that the destination does
-OWN_FAULTS = frozenset({"spool-full"})
+OWN_FAULTS = frozenset({"spool-full", "spool-unavailable"})
 
 
 def observed(

@@ -38,6 +38,7 @@ from blessmark.types import (
 )
 from blessmark.verify import verify
 from dicom_node import __version__, header, label, portraits
+from dicom_node.blobs.port import BlobStore
 from dicom_node.config import Config, Label, OnFinding, Route
 from dicom_node.jobs import NOT_JUDGED, Outcome, Work, judged, passed
 from dicom_node.keys import FileKeyRing
@@ -48,7 +49,6 @@ from dicom_node.released import of_instance, release_of
 from dicom_node.report import FrameReport, InstanceReport, Place
 from dicom_node.rewrite import shallow
 from dicom_node.segmenters import Draw, Rules, chosen, rules_of
-from dicom_node.spool import Spool
 from dicom_node.uids import restored_uid
 
 _MODALITY = 0x00080060
@@ -198,7 +198,7 @@ class Recoverer:
         config: Config,
         route: Route,
         ring: KeyRing,
-        spool: Spool,
+        spool: BlobStore,
         draw: Draw = segmenter,
     ) -> None:
         self._route, self._spool, self._node = route, spool, config.node.id
@@ -243,7 +243,7 @@ class Verifier:
         config: Config,
         route: Route,
         ring: KeyRing,
-        spool: Spool,
+        spool: BlobStore,
         draw: Draw = segmenter,
     ) -> None:
         self._route, self._spool = route, spool

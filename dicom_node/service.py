@@ -26,20 +26,23 @@ from dicom_node import __version__, housekeeping, log, private, security, signer
 from dicom_node.audit.auditor import Auditor
 from dicom_node.audit.trail import AuditTrail, auditor_of, refusals
 from dicom_node.committer import Committer
-from dicom_node.config import AuditTransport, Config, Destination, Requester, Role
+from dicom_node.config import AuditTransport, ClusterPart, Config, Destination, Requester, Role
 from dicom_node.dimse.commit import desk_handlers
 from dicom_node.dimse.scp import Receiver
 from dicom_node.dimse.secure import client_context, server_context
 from dicom_node.errors import EXIT_DONE, ConfigError, KeyFileError, NodeError, ReloadError, SpoolError
-from dicom_node.exporter import Exporter, Parts
+from dicom_node.exporter import Exporter, Parts, Standing
 from dicom_node.forwarder import Forwarder, steady_clock
 from dicom_node.housekeeping import Housekeeper
 from dicom_node.http import HttpServer
 from dicom_node.keys import FileKeyRing, fingerprint
-from dicom_node.metrics import OCCURRENCES, Reading
+from dicom_node.leading import Leadership
+from dicom_node.metrics import OCCURRENCES, RINGS_LOST, Reading
 from dicom_node.pages.status import StatusPage
+from dicom_node.processes import boot_id
+from dicom_node.reconciler import Reconciler
 from dicom_node.reloading import Reloads, needs_restart
-from dicom_node.stores import open_bells, open_ledger, open_spool
+from dicom_node.stores import claim_spool, open_bells, open_ledger, open_spool
 from dicom_node.systemd import Watchdog, notify
 from dicom_node.users import Users
 from dicom_node.worker import Factory, Workers, build_processor
@@ -81,6 +84,12 @@ class Service:
         #: until when parts may be missing because they are built anew, on the monotonic clock
         self._changing_until = 0.0
         self._trail: AuditTrail | None = None
+        #: parts that this node is to have; in a cluster not every node has all
+        self.receiver: Receiver | None = None
+        self.workers: Workers | None = None
+        self.forwarder: Forwarder | None = None
+        self.housekeeper: Housekeeper | None = None
+        self.leadership: Leadership | None = None
         #: how often the configuration was read again, and how the last time ended
         self.reloads = Reloads()
 
@@ -102,6 +111,11 @@ class Service:
         changing = time.monotonic() < self._changing_until
         return [] if changing else [name for name, runs in self._vital().items() if not runs]
 
+    @property
+    def worker_count(self) -> int:
+        """How many workers run here."""
+        return 0 if self.workers is None else self.workers.alive
+
     def problems(self) -> list[str]:
         """What keeps the node from doing its work at this moment, one word each."""
         return [name for name, fine in self.checks().items() if not fine]
@@ -111,24 +125,37 @@ class Service:
 
         `models`: no worker that runs has loaded what it needs, as in the first seconds.
         """
-        vital, running = self._vital(), self.workers.alive
-        return vital | {
-            "receiver": vital["receiver"] and self.receiver.listening,
-            "workers": vital["workers"] and running > 0,
-            "models": running == 0 or self.workers.ready > 0,
-            "spool": self._has_room(),
-            "ledger": self._answers(),
-        }
+        found = self._vital()
+        if self.receiver is not None:
+            found["receiver"] = found["receiver"] and self.receiver.listening
+        if self.workers is not None:
+            running = self.workers.alive
+            found["workers"] = found["workers"] and running > 0
+            found["models"] = running == 0 or self.workers.ready > 0
+        return found | {"spool": self._has_room(), "ledger": self._answers()}
 
     def _vital(self) -> dict[str, bool]:
-        """The threads that everything hangs on, and whether they run."""
-        return {
-            "receiver": self.receiver.alive,
-            "workers": self.workers.supervised,
-            "forwarder": self.forwarder.alive,
-            "committer": self.committer.alive,
-            "housekeeper": self.housekeeper.is_alive(),
-        }
+        """The threads that everything hangs on, and whether they run; those of parts that this node has."""
+        found: dict[str, bool] = {}
+        if self.receiver is not None:
+            found["receiver"] = self.receiver.alive
+        if self.workers is not None:
+            found["workers"] = self.workers.supervised
+        if self.forwarder is not None:
+            found["forwarder"] = self.forwarder.alive
+        if self.leadership is not None:
+            found["leadership"] = self.leadership.is_alive()
+        housekeeper = self.housekeeper
+        if self._leads() and housekeeper is not None:
+            found |= {"committer": self.committer.alive, "housekeeper": housekeeper.is_alive()}
+        return found
+
+    def _leads(self) -> bool:
+        """Whether this node does what one does for all; alone it always does."""
+        return self._config.cluster is None or (self.leadership is not None and self.leadership.leads)
+
+    def _does(self, part: ClusterPart) -> bool:
+        return self._config.cluster is None or part in self._config.cluster.parts
 
     def _start(self, undo: contextlib.ExitStack) -> None:
         self._open_storage(undo)
@@ -138,15 +165,16 @@ class Service:
         self._open_trail(self._salt, undo)
         undo.callback(lambda: self._behind.close())
         self._start_behind()
-        self.receiver = Receiver(
-            self._config,
-            self.spool,
-            self.ledger,
-            on_arrival=lambda: self._bells.ring_work(),
-            auditor=self.auditor,
-            services=desk_handlers(lambda: self.committer.desk),
-        )
-        _run(self.receiver, undo)
+        if self._does(ClusterPart.RECEIVE):
+            self.receiver = Receiver(
+                self._config,
+                self.spool,
+                self.ledger,
+                on_arrival=lambda: self._bells.ring_work(),
+                auditor=self.auditor,
+                services=desk_handlers(lambda: self.committer.desk),
+            )
+            _run(self.receiver, undo)
         undo.callback(lambda: self._before.close())
         self._serve_http()
         self._start_committer()
@@ -154,29 +182,66 @@ class Service:
     def _start_behind(self) -> None:
         """Everything that works on, sends and clears away what has been received."""
         config = self._config
+        self.workers = self.forwarder = self.housekeeper = self.leadership = None
+        self.committer = Committer(config, self.ledger)
         with contextlib.ExitStack() as undo:
-            self._bells = open_bells(config)
-            self.workers = Workers(
-                config, self.ledger, self._bells, factory=self._factory, log_salt=self._salt
-            )
-            _run(self.workers, undo)
-            self.forwarder = Forwarder(
-                config,
-                self.spool,
-                self.ledger,
-                rest=self._bells.rest_sends,
-                wake=self._bells.ring_sends,
-                steady=steady_clock(),
-            )
-            _run(self.forwarder, undo)
-            self.housekeeper = Housekeeper(self.spool, self.ledger, housekeeping.history_s(config))
-            _run(self.housekeeper, undo)
-            self.committer = Committer(config, self.ledger)
+            self._open_bells(undo)
+            if self._does(ClusterPart.WORK):
+                self.workers = Workers(
+                    config, self.ledger, self._bells, factory=self._factory, log_salt=self._salt
+                )
+                _run(self.workers, undo)
+            if self._does(ClusterPart.FORWARD):
+                self._start_forwarder(undo)
+            if config.cluster is None:
+                self._start_housekeeper(undo)
             self._behind = undo.pop_all()
+
+    def _open_bells(self, undo: contextlib.ExitStack) -> None:
+        self._bells = open_bells(self._config)
+        self._bells.tell_lost(lambda count: self.ledger.count_soon(Reading(RINGS_LOST, (), count)))
+        undo.callback(self._bells.close)
+
+    def _start_forwarder(self, undo: contextlib.ExitStack) -> None:
+        self.forwarder = Forwarder(
+            self._config,
+            self.spool,
+            self.ledger,
+            rest=self._bells.rest_sends,
+            wake=self._bells.rouse_sends,
+            steady=steady_clock(),
+        )
+        _run(self.forwarder, undo)
+        self._bells.hear_sends()
+
+    def _start_housekeeper(self, undo: contextlib.ExitStack) -> None:
+        self.housekeeper = Housekeeper(self.spool, self.ledger, housekeeping.history_s(self._config))
+        _run(self.housekeeper, undo)
 
     def _start_committer(self) -> None:
         """When all the rest runs: it lets go of what no destination is asked for any more, for good."""
-        _run(self.committer, self._behind)
+        if self._config.cluster is None:
+            _run(self.committer, self._behind)
+        elif self._does(ClusterPart.LEAD):
+            self.leadership = Leadership(self.ledger, self._config.cluster.name, self._lead)
+            _run(self.leadership, self._behind)
+
+    def _lead(self, undo: contextlib.ExitStack) -> None:
+        """Start what one node does for all; in the thread of the leadership."""
+        assert self._config.cluster is not None
+        undo.callback(self._lead_no_more)
+        self._start_housekeeper(undo)
+        committer = Committer(self._config, self.ledger)
+        _run(committer, undo)
+        self.committer = committer
+        _run(Reconciler(self.ledger, self._bells, self._config.cluster.reconcile_s), undo)
+        if self._trail is not None:
+            self._trail.follow()
+            undo.callback(self._trail.follow_no_more)
+
+    def _lead_no_more(self) -> None:
+        """What peers say is still written down here; who leads acts on it."""
+        self.housekeeper, self.committer = None, Committer(self._config, self.ledger)
 
     def reload(self, config: Config) -> None:
         """Go on with another configuration; no association to this node comes to an end by it.
@@ -223,7 +288,8 @@ class Service:
         self.spool.adopt(config.storage.reserve_bytes, config.storage.keep_s)
         self._start_behind()
         self._bells.ring_work()
-        self.receiver.adopt(config)
+        if self.receiver is not None:
+            self.receiver.adopt(config)
         self._serve_http()
         housekeeping.warn_of_strangers(self.ledger, config)
         self._start_committer()
@@ -245,13 +311,13 @@ class Service:
             self._config,
             self.ledger,
             self.spool,
-            self.housekeeper,
             self.workers,
             self.forwarder,
             self.receiver,
             self.checks,
             self.reloads,
             self.auditor,
+            self._standing,
         )
         status = StatusPage(self._config, self.ledger, self.spool, self.problems)
         self.http = HttpServer(http.bind, http.port, Exporter(parts), self.problems, self.dead_parts, status)
@@ -259,22 +325,32 @@ class Service:
             _run(self.http, undo)
             self._before = undo.pop_all()
 
+    def _standing(self) -> Standing:
+        """What this node is in its cluster, for its metrics."""
+        leading = None if self.leadership is None else self.leadership.leads
+        return Standing(self.housekeeper, leading, self._leads(), self._bells.connected)
+
     def _open_storage(self, undo: contextlib.ExitStack) -> None:
         """Spool and ledger, whole and in step, with nothing in anybody's hands."""
-        storage = self._config.storage
         notify(_PATIENCE)  # a ledger of an older version is brought up first: seconds for each million rows
         self.ledger = open_ledger(self._config)
         undo.callback(self.ledger.close)
         undo.callback(self._settle)
         self.ledger.check()
-        housekeeping.require_spool(storage.spool_dir, self.ledger)
+        housekeeping.require_here(self.ledger)
+        if self._config.cluster is None:
+            housekeeping.require_spool(self._config.storage.spool_dir, self.ledger)
         self.spool = open_spool(self._config)
+        claim_spool(self.spool, self.ledger)
         swept = self.spool.sweep()
         leases = self.ledger.recover()
-        found = housekeeping.reconcile(
-            self.spool, self.ledger, housekeeping.boot_id(), progress=lambda: notify(_PATIENCE)
-        )
-        undo.callback(self.ledger.end_run)
+        if self._config.cluster is None:
+            found = housekeeping.reconcile(
+                self.spool, self.ledger, boot_id(), progress=lambda: notify(_PATIENCE)
+            )
+            undo.callback(self.ledger.end_run)
+        else:  # others work, and what they put or remove meanwhile would look like a loss
+            found = housekeeping.Found(0, 0, 0)
         log.event(_LOG, "recovered", swept=swept, leases=leases, checked=found.checked, lost=found.lost)
         housekeeping.warn_of_strangers(self.ledger, self._config)
 
@@ -285,7 +361,10 @@ class Service:
             over_tls = self._config.audit.transport is AuditTransport.TLS
             # made for each connection: files that are no good then cost the trail, not the node
             context = partial(client_context, self._config.tls) if over_tls else None
-            self._trail = AuditTrail(self._config, self.auditor, self.ledger, self.spool, context)
+            follows = self._config.cluster is None
+            self._trail = AuditTrail(
+                self._config, self.auditor, self.ledger, self.spool, context, follows=follows
+            )
             _run(self._trail, undo)
             undo.enter_context(security.listening(refusals(self.auditor)))
 
@@ -353,10 +432,10 @@ def serve(
             _LOG,
             "ready",
             node=config.node.id,
-            port=service.receiver.port,
-            tls_port=service.receiver.tls_port,
+            port=service.receiver and service.receiver.port,
+            tls_port=service.receiver and service.receiver.tls_port,
             called_ae=config.node.ae_title,
-            count=service.workers.alive,
+            count=service.worker_count,
             version=__version__,
         )
         notify("READY=1")
@@ -386,7 +465,7 @@ def take_up(service: Service, reread: Callable[[], Config]) -> None:
     else:
         service.reloads.done()
         log.setup(config.log.format, config.log.level, salt=log_salt(config))
-        log.event(_LOG, "reloaded", node=config.node.id, count=service.workers.alive)
+        log.event(_LOG, "reloaded", node=config.node.id, count=service.worker_count)
         with contextlib.suppress(KeyFileError):  # no good since it was looked at: a worker says so
             tell_security(config)
     notify("READY=1")
@@ -483,7 +562,15 @@ def _signals() -> Iterator[Callable[[], signal.Signals]]:
 
 
 def _run(
-    part: AuditTrail | Workers | Forwarder | Housekeeper | Committer | Receiver | HttpServer,
+    part: AuditTrail
+    | Workers
+    | Forwarder
+    | Housekeeper
+    | Committer
+    | Leadership
+    | Reconciler
+    | Receiver
+    | HttpServer,
     undo: contextlib.ExitStack,
 ) -> None:
     part.start()

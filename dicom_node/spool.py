@@ -34,7 +34,8 @@ from dicom_node.errors import SpoolError, SpoolFull
 Chunk = bytes | bytearray | memoryview
 
 _NAME = re.compile(r"[0-9a-f]{64}")
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+#: what the system says when there is no space, no quota or no inode
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _READ_BYTES = 1 << 20
 #: SQLite needs a few pages of its write-ahead log for every commit; this holds thousands
 _RESERVE_FILE_BYTES = 16_000_000
@@ -328,7 +329,7 @@ class Spool:
         try:
             yield
         except OSError as error:
-            if error.errno in _NO_ROOM:
+            if error.errno in NO_ROOM:
                 self.release_reserve()
                 raise SpoolFull(f"no room left in {self.folder}: {error.strerror}; make room") from error
             raise SpoolError(f"{what} failed in {self.folder}: {error.strerror}; check the disk") from error

@@ -5,11 +5,23 @@ Everybody who needs one of them asks here, so that nobody else knows on how many
 
 from __future__ import annotations
 
+import hashlib
+import socket
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 
+from dicom_node import private
 from dicom_node.bells import Bells
-from dicom_node.config import Config
-from dicom_node.ledger import Ledger
+from dicom_node.blobs.asking import Bucket
+from dicom_node.blobs.directory import DirectoryStore
+from dicom_node.blobs.port import BlobStore, Guard
+from dicom_node.blobs.s3 import S3Store
+from dicom_node.blobs.shared import SharedStore
+from dicom_node.config import BlobKind, Blobs, Config, Storage
+from dicom_node.errors import ConfigError, KeyFileError, LedgerError
+from dicom_node.ledger import Ledger, address
+from dicom_node.processes import boot_id
 from dicom_node.spool import Spool, release_reserve
 
 
@@ -26,23 +38,87 @@ def open_ledger(
     Raises LedgerError.
     """
     storage = config.storage
-    if existing:
-        return Ledger(storage.ledger_path, existing=True)
-    return Ledger(storage.ledger_path, on_full=on_full or (lambda: release_reserve(storage.spool_dir)))
+    make_room = on_full or (lambda: release_reserve(storage.spool_dir))
+    if config.cluster is None:
+        if existing:
+            return Ledger(storage.ledger_path, existing=True)
+        return Ledger(storage.ledger_path, on_full=make_room)
+    database = config.cluster.database
+    place = address(database.url, _password(database.password_file))
+    return Ledger(place, existing=existing, on_full=make_room, holder=holder(config), pool=database.pool)
+
+
+def holder(config: Config) -> str:
+    """The name under which this node leases, the same after a restart and nobody else's.
+
+    Two nodes on one machine have different folders.
+    """
+    folder = hashlib.sha256(str(config.storage.folder.absolute()).encode()).hexdigest()[:8]
+    return f"{socket.gethostname()}-{folder}"
+
+
+def _password(path: Path | None) -> str | None:
+    """Raises LedgerError when the file cannot be used."""
+    if path is None:
+        return None
+    try:
+        return private.read_text(path, "write the password of the database into it, mode 0600").strip()
+    except KeyFileError as error:
+        raise LedgerError(f"the database cannot be opened: {error}") from error
 
 
 def ledger_exists(config: Config) -> bool:
     """Whether a node was ever started with this configuration, so that there is a ledger to look into."""
-    return config.storage.ledger_path.exists()
+    return config.cluster is not None or config.storage.ledger_path.exists()
 
 
-def open_spool(config: Config, *, reserve_bytes: int | None = None) -> Spool:
+def open_spool(config: Config, *, reserve_bytes: int | None = None) -> BlobStore:
     """The bytes of every object; `reserve_bytes` takes the place of the configured. Raises SpoolError."""
     storage = config.storage
     reserve = storage.reserve_bytes if reserve_bytes is None else reserve_bytes
-    return Spool(storage.spool_dir, reserve, keep_s=storage.keep_s)
+    if config.cluster is None:
+        return Spool(storage.spool_dir, reserve, keep_s=storage.keep_s)
+
+    @cache
+    def guard() -> Guard:
+        # few objects need it, and few processes ever meet one
+        return open_ledger(config, existing=True)
+
+    return _shared(config.cluster.blobs, storage, reserve, guard)
+
+
+def _shared(blobs: Blobs, storage: Storage, reserve_bytes: int, guard: Callable[[], Guard]) -> SharedStore:
+    if blobs.kind is BlobKind.DIRECTORY:
+        assert blobs.directory is not None
+        return DirectoryStore(blobs.directory, reserve_bytes, guard, storage.keep_s)
+    assert blobs.bucket is not None
+    bucket = Bucket(blobs.bucket, blobs.prefix, blobs.endpoint_url, blobs.region, blobs.credentials_file)
+    return S3Store(
+        bucket,
+        storage.folder / "blobs",
+        reserve_bytes,
+        guard,
+        storage.keep_s,
+        cache_bytes=blobs.cache_mb * 1_000_000,
+        boot=boot_id(),
+    )
+
+
+def claim_spool(spool: BlobStore, ledger: Ledger) -> None:
+    """See that a shared store is the one that the ledger knows; a new one becomes it. Call once, at start.
+
+    Raises SpoolError if it is another, or none at all: the empty folder below a mount that is not there.
+    """
+    if isinstance(spool, SharedStore):
+        spool.claim(ledger.note_store(spool.claim(ledger.store_id())))
 
 
 def open_bells(config: Config) -> Bells:
     """What wakes who rests; everybody who is to hear it is given the same."""
-    return Bells(config.destinations)
+    if config.cluster is None or config.cluster.broker is None:
+        return Bells(config.destinations)
+    try:
+        from dicom_node.dispatch.carillon import Carillon
+    except ImportError as error:
+        raise ConfigError(("cluster.broker needs Celery; pip install 'dicom-node[cluster]'",)) from error
+    return Carillon(config)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from dicom_node import log, private
 from dicom_node.config import Config, Destination, Plain, Transcode
-from dicom_node.errors import ConversionError, NodeError, SpoolFull
+from dicom_node.errors import BlobsUnavailable, ConversionError, NodeError, SpoolFull
 from dicom_node.jobs import NOT_SENDABLE
 from dicom_node.stores import open_spool
 
@@ -78,6 +78,7 @@ class Transcoder:
         ------
         ConversionError : it cannot be converted, or the process crashed over it or took longer than `limit_s`
         SpoolFull : there is no room for the result
+        BlobsUnavailable : the objects cannot be reached
         """
         with self._turn:
             pipe = self._running()
@@ -154,6 +155,8 @@ def _understood(kind: str, content: str) -> str:
         return content
     if kind == "full":
         raise SpoolFull(content)
+    if kind == "away":
+        raise BlobsUnavailable(content)
     raise ConversionError(content, reason="not-convertible")
 
 
@@ -176,6 +179,8 @@ def _serve(config: Config, pipe: Connection) -> None:
                 answer = ("made", spool.put_output(convert.converted(spool.path(blob), syntax)).name)
             except SpoolFull as error:
                 answer = ("full", str(error))
+            except BlobsUnavailable as error:
+                answer = ("away", str(error))
             except (NodeError, WatermarkError) as error:
                 answer = ("impossible", str(error))
             except Exception as error:

@@ -31,16 +31,23 @@ from typing import TYPE_CHECKING
 from blessmark.errors import WatermarkError
 from dicom_node import batches, log, private
 from dicom_node.bells import Bells
+from dicom_node.blobs.port import BlobStore
 from dicom_node.config import Config, Role, Route
-from dicom_node.errors import LedgerError, LedgerUnavailable, NodeError, SpoolFull, StaleLease
+from dicom_node.errors import (
+    BlobsUnavailable,
+    LedgerError,
+    LedgerUnavailable,
+    NodeError,
+    SpoolFull,
+    StaleLease,
+)
 from dicom_node.insist import insist
 from dicom_node.jobs import Outcome, Work, failed, passed
 from dicom_node.keys import FileKeyRing, PresentRing
 from dicom_node.ledger import Ended, Ledger
 from dicom_node.measuring import Measured, measured
-from dicom_node.metrics import PROCESSED, UNPROTECTED, NetworkRun, Reading
+from dicom_node.metrics import PROCESSED, RINGS_LOST, UNPROTECTED, NetworkRun, Reading
 from dicom_node.processes import share_cores, usable_cores
-from dicom_node.spool import Spool
 from dicom_node.stores import open_ledger, open_spool
 
 if TYPE_CHECKING:
@@ -120,11 +127,11 @@ class _Keyed:
         return process(work)
 
 
-def _pass_on(_config: Config, route: Route, _spool: Spool, _draws: _Draws) -> Processor:
+def _pass_on(_config: Config, route: Route, _spool: BlobStore, _draws: _Draws) -> Processor:
     return lambda work: passed(work, route, "passed")
 
 
-def _protect(config: Config, route: Route, spool: Spool, draws: _Draws) -> Processor:
+def _protect(config: Config, route: Route, spool: BlobStore, draws: _Draws) -> Processor:
     from dicom_node import protect, signers
 
     signs = config.signs(route) and config.keys.signing is not None
@@ -132,19 +139,19 @@ def _protect(config: Config, route: Route, spool: Spool, draws: _Draws) -> Proce
     return _Keyed(config, lambda ring: protect.Protector(config, route, ring, spool, draws, signer))
 
 
-def _recover(config: Config, route: Route, spool: Spool, draws: _Draws) -> Processor:
+def _recover(config: Config, route: Route, spool: BlobStore, draws: _Draws) -> Processor:
     from dicom_node import review
 
     return _Keyed(config, lambda ring: review.Recoverer(config, route, ring, spool, draws))
 
 
-def _verify(config: Config, route: Route, spool: Spool, draws: _Draws) -> Processor:
+def _verify(config: Config, route: Route, spool: BlobStore, draws: _Draws) -> Processor:
     from dicom_node import review
 
     return _Keyed(config, lambda ring: review.Verifier(config, route, ring, spool, draws))
 
 
-_ROLES: Mapping[Role, Callable[[Config, Route, Spool, _Draws], Processor]] = {
+_ROLES: Mapping[Role, Callable[[Config, Route, BlobStore, _Draws], Processor]] = {
     Role.PASS: _pass_on,
     Role.PROTECT: _protect,
     Role.RECOVER: _recover,
@@ -188,6 +195,11 @@ class Worker:
         self._process = process
         self._heart = Heart(ledger)
         self._abreast = ThreadPoolExecutor(abreast, "abreast") if abreast > 1 else None
+
+    def stop(self) -> None:
+        """Have it end after the instance in hand; from any thread."""
+        self.stopping.set()
+        self._bells.rouse_work()
 
     def run(self) -> None:
         """Work until told to stop; a ledger that refuses is asked again later."""
@@ -394,8 +406,8 @@ def _level(outcome: Outcome, error: Exception | None) -> int:
 
 
 def _may_pass(error: Exception | None, attempts: int) -> bool:
-    """Whether to try an instance again; a full disk says nothing against it, however long it is full."""
-    if isinstance(error, SpoolFull):
+    """Whether to try an instance again; a full disk or a store that is away says nothing against it."""
+    if isinstance(error, SpoolFull | BlobsUnavailable):
         return True
     return isinstance(error, NodeError) and error.retryable and attempts < PATIENCE
 
@@ -453,17 +465,20 @@ def _work(order: Order, lifeline: Connection) -> None:
     ledger = open_ledger(order.config)
     process = order.factory(order.config, lifeline.send)
     lifeline.send(_READY)
+    order.bells.tell_lost(lambda count: ledger.count_soon(Reading(RINGS_LOST, (), count)))
+    order.bells.hear_work()
     abreast = BATCH if batches.is_wanted(order.config.networks) else 1
     worker = Worker(order.name, order.config, ledger, order.bells, process, abreast=abreast)
     threading.Thread(target=_listen, args=(lifeline, worker), name="lifeline", daemon=True).start()
     worker.run()
+    order.bells.close()
     ledger.close()
 
 
 def _listen(lifeline: Connection, worker: Worker) -> None:
     with contextlib.suppress(EOFError, OSError):
         lifeline.recv()
-    worker.stopping.set()
+    worker.stop()
 
 
 @dataclass(slots=True)
@@ -576,7 +591,7 @@ class Workers:
         for slot in slots:
             if slot.lifeline is not None:
                 slot.lifeline.close()
-            self._bells.ring_work()
+            self._bells.rouse_work()
         for slot in slots:
             if slot.process is not None:
                 slot.process.join(max(0.0, deadline - time.monotonic()))

@@ -316,6 +316,21 @@ ROWS: Mapping[str, Sequence[Panel]] = {
             "none",
             [(_of("dicom_node_network_workers"), "{{network}} on {{engine}}: {{outcome}}")],
         ),
+        Panel(
+            "Broker of the cluster",
+            "none",
+            [
+                (_of("dicom_node_broker_connected"), "heard by {{instance}}"),
+                (f"sum(rate({_of('dicom_node_rings_lost_total')}[5m]))", "messages not taken"),
+            ],
+            "Without it everybody looks into the ledger once a second.",
+        ),
+        Panel(
+            "Leader of the cluster",
+            "none",
+            [(_of("dicom_node_leading"), "{{instance}}")],
+            "One at a time; its page alone shows the common ledger.",
+        ),
         Panel("Version", "none", [(_of("dicom_node_build_info"), "{{version}}, Python {{python}}")]),
     ),
 }

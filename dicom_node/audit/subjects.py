@@ -12,8 +12,8 @@ from pydicom.dataset import Dataset
 
 from dicom_node import log
 from dicom_node.audit.events import Study
+from dicom_node.blobs.port import BlobStore
 from dicom_node.errors import SpoolError
-from dicom_node.spool import Spool
 
 _LOG = logging.getLogger(__name__)
 _TAGS = ["SpecificCharacterSet", "PatientID", "StudyInstanceUID"]
@@ -28,7 +28,7 @@ _REMEMBERED = 4096
 class Subjects:
     """The studies of objects in a spool; reads each header once, about a millisecond."""
 
-    def __init__(self, spool: Spool) -> None:
+    def __init__(self, spool: BlobStore) -> None:
         self._spool = spool
         self._study = lru_cache(maxsize=_REMEMBERED)(self._read)
 

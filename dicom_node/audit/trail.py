@@ -29,10 +29,10 @@ from dicom_node.audit.repository import Context, repository_of
 from dicom_node.audit.store import Store
 from dicom_node.audit.subjects import Subjects
 from dicom_node.audit.syslog import Label
+from dicom_node.blobs.port import BlobStore
 from dicom_node.config import Config
 from dicom_node.errors import AuditError, KeyFileError
 from dicom_node.ledger import Ledger
-from dicom_node.spool import Spool
 
 _LOG = logging.getLogger(__name__)
 #: share of the disk's reserve that audit messages leave free
@@ -78,15 +78,23 @@ class AuditTrail:
     auditor : who takes events
     ledger, spool : where the node keeps what it does, and to what
     context : gives the TLS settings of the connection to the repository; None for one in the clear
+    follows : whether it tells what the ledger says from the start; else between `follow` and `follow_no_more`
     """
 
     def __init__(
-        self, config: Config, auditor: Auditor, ledger: Ledger, spool: Spool, context: Context | None
+        self,
+        config: Config,
+        auditor: Auditor,
+        ledger: Ledger,
+        spool: BlobStore,
+        context: Context | None,
+        *,
+        follows: bool = True,
     ) -> None:
         self._config = config
         self._auditor = auditor
-        site = site_of(config, auditor.origin.host)
-        self._clerk = Clerk(ledger, auditor, site, Subjects(spool), config.audit.aggregate_s)
+        self._ledger, self._spool, self._follows = ledger, spool, follows
+        self._clerk: Clerk | None = None
         self._courier = Courier(auditor.store, repository_of(config.audit, context))
 
     def start(self) -> None:
@@ -94,18 +102,33 @@ class AuditTrail:
         self._auditor.tell(ApplicationStarted(time.time()))
         self._tell_changes()
         self._courier.start()
+        if self._follows:
+            self.follow()
+
+    def follow(self) -> None:
+        """Tell from now on what the ledger says; of several nodes one does."""
+        site = site_of(self._config, self._auditor.origin.host)
+        aggregate_s = self._config.audit.aggregate_s
+        self._clerk = Clerk(self._ledger, self._auditor, site, Subjects(self._spool), aggregate_s)
         self._clerk.start()
+
+    def follow_no_more(self) -> None:
+        """Tell what is left of it, and leave the rest to another node."""
+        clerk, self._clerk = self._clerk, None
+        if clerk is not None:
+            clerk.stop()
 
     def stop(self) -> None:
         """Tell what is left, then that the node has stopped."""
-        self._clerk.stop()
+        self.follow_no_more()
         self._auditor.tell(ApplicationStopped(time.time()))
         self._courier.stop()
 
     def adopt(self, config: Config) -> None:
         """Say that the configuration was changed, and name peers and routes as it does from now on."""
         self._config = config
-        self._clerk.adopt(site_of(config, self._auditor.origin.host))
+        if self._clerk is not None:
+            self._clerk.adopt(site_of(config, self._auditor.origin.host))
         self._tell_changes()
 
     def _tell_changes(self) -> None:

@@ -30,6 +30,7 @@ from pynetdicom.transport import ThreadedAssociationServer
 from dicom_node import log, security
 from dicom_node.audit.auditor import Auditor
 from dicom_node.audit.events import Objects, Outcome, Party, Study, Transferred
+from dicom_node.blobs.port import BlobStore
 from dicom_node.config import Config
 from dicom_node.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, patches, secure
 from dicom_node.dimse.admission import (
@@ -55,7 +56,7 @@ from dicom_node.dimse.visits import Visit
 from dicom_node.errors import NodeError, OutputError
 from dicom_node.jobs import Arrival
 from dicom_node.metrics import ASSOCIATIONS, RECEIVED_BYTES, STAGE_SECONDS, STORES, Declaration, Reading
-from dicom_node.spool import Blob, Spool
+from dicom_node.spool import Blob
 
 if TYPE_CHECKING:  # who asks an archive listens here too, and has no ledger
     from dicom_node.ledger import Ledger
@@ -101,7 +102,7 @@ class Receiver:
     def __init__(
         self,
         config: Config,
-        spool: Spool,
+        spool: BlobStore,
         ledger: Ledger,
         *,
         on_arrival: Callable[[], object] = lambda: None,

@@ -1,8 +1,8 @@
 """The state of every instance and delivery, made durable; the only package that knows SQL.
 
 Rules that bind here:
-1. What a method has returned from is on disk: every write is one transaction, begun IMMEDIATE and committed
-   with `synchronous=FULL`.
+1. What a method has returned from is on disk: every write is one transaction, committed with
+   `synchronous=FULL` (SQLite) or `synchronous_commit=on` (PostgreSQL).
 2. A row moves only along the tables of `jobs`; whoever moves it out of a lease proves by (id, token) that the
    lease is still its own, else StaleLease. A token is never given out twice for a row.
 3. An arrival is known by (SOP Instance UID, SHA-256 of its bytes, route). The same again is acknowledged and
@@ -13,7 +13,8 @@ Rules that bind here:
    that whoever dies with it in hand accuses nobody else.
 
     schema       tables and migrations
-    database     the file: opened, begun, committed
+    dialects     a SQLite file or PostgreSQL: all that differs
+    database     opened, begun, committed
     commitments  what destinations are asked to commit to
     promises     what peers ask this node to commit to
     deliveries   one row per instance and destination
@@ -24,19 +25,27 @@ Rules that bind here:
     conversions  objects made for destinations that take another transfer syntax
     outages      destinations that are down, and how attempts ended
     verdicts     what readers found, counted
+    guards       what a shared store of objects has remembered
+    leading      who of several nodes leads
     retention    what may go
+    moving       into another ledger
     figures      what is counted
     recovery     what a start puts right
 
-Every thread and process of the node may hold a ledger of the same file; a forked child must open its own.
+Every thread and process of a node may hold a ledger of the same file, and every node of a cluster one of
+the same database; a forked child must open its own.
 Times are seconds since 1970-01-01 UTC.
 """
 
 from __future__ import annotations
 
 from dicom_node.ledger.conversions import Conversions
+from dicom_node.ledger.dialects import address
 from dicom_node.ledger.figures import Counts, Figures, Queue
-from dicom_node.ledger.instances import INTERRUPTED_LIMIT, LOST_LIMIT, Added, Ended
+from dicom_node.ledger.guards import Guards
+from dicom_node.ledger.instances import INTERRUPTED_LIMIT, LOST_LIMIT, Added, Ended, Waiting
+from dicom_node.ledger.leading import Leading
+from dicom_node.ledger.moving import Moving
 from dicom_node.ledger.operator import Operator
 from dicom_node.ledger.outages import Outages
 from dicom_node.ledger.promises import Promises
@@ -65,8 +74,23 @@ __all__ = [
     "Purged",
     "Queue",
     "Step",
+    "Waiting",
+    "address",
 ]
 
 
-class Ledger(Recovery, Promises, Operator, View, Trail, Figures, Conversions, Outages, Verdicts):
-    """The jobs of one node, in one SQLite file; see `database.Database` for how it is opened."""
+class Ledger(
+    Recovery,
+    Promises,
+    Operator,
+    View,
+    Trail,
+    Figures,
+    Conversions,
+    Outages,
+    Verdicts,
+    Guards,
+    Leading,
+    Moving,
+):
+    """The jobs of a node, in a SQLite file, or of several, in PostgreSQL; see `database.Database`."""

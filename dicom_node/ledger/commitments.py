@@ -27,7 +27,7 @@ from dicom_node.commitment import (
     step,
 )
 from dicom_node.jobs import DeliveryState, check_delivery_move
-from dicom_node.ledger.database import event_values
+from dicom_node.ledger.database import event_values, repeated
 from dicom_node.ledger.retention import Retention
 from dicom_node.ledger.schema import (
     UNCOMMITTED,
@@ -46,6 +46,8 @@ _i, _d, _c, _a, _item = instances.c, deliveries.c, commitments.c, asks.c, ask_it
 _WANTED = in_state(commitments, CommitmentState.WANTED)
 _OPEN = in_state(asks, AskState.ASKING, AskState.ASKED)
 
+#: no request is still being made after so many seconds: its association has long timed out
+_MAKING_S = 900.0
 #: rows that one step of letting go changes; others write in between
 _BATCH = 500
 #: seconds to wait after so many requests in a row that came to nothing
@@ -55,6 +57,7 @@ Delay = Callable[[int], float]
 class Commitments(Retention):
     """The life of a commitment: wanted, asked for, given or refused."""
 
+    @repeated
     def claim_ask(
         self, destination: str, transaction_uid: str, limit: int, *, collect_s: float, answer_s: float
     ) -> Ask | None:
@@ -63,8 +66,9 @@ class Commitments(Retention):
         None while there are fewer and the first has not waited for `collect_s`.
         """
         with self._writing() as connection:
-            now = self._clock()
-            rows = connection.execute(_ready_to_ask(destination, now).limit(limit)).all()
+            now = self._now(connection)
+            ready = _ready_to_ask(destination, now).limit(limit)
+            rows = connection.execute(self._dialect.locked(ready, of=commitments, skip=True)).all()
             if not rows or (len(rows) < limit and rows[0].next_at + collect_s > now):
                 return None
             values = {
@@ -73,6 +77,7 @@ class Commitments(Retention):
                 "asked_at": now,
                 "due_at": now + answer_s,
                 "state": AskState.ASKING,
+                "holder": self._holder,
             }
             made = connection.execute(sa.insert(asks), values).inserted_primary_key
             assert made is not None
@@ -86,6 +91,7 @@ class Commitments(Retention):
             attempts = max(row.silences for row in rows) + 1
             return Ask(made[0], destination, transaction_uid, references, attempts)
 
+    @repeated
     def ask_taken(self, ask: Ask) -> None:
         """Record that the destination took a request."""
         with self._writing() as connection:
@@ -95,17 +101,24 @@ class Commitments(Retention):
                 rows = connection.execute(_items_of(ask.id)).all()
                 self._note_rows(connection, rows, "commitment-asked", "")
 
+    @repeated
     def ask_failed(self, ask: Ask, delay: Delay) -> None:
         """Record that the destination did not take a request; its instances are asked for again, later."""
         with self._writing() as connection:
             self._reopen(connection, _a.id == ask.id, AskState.FAILED, delay)
 
+    @repeated
     def expire_asks(self, destination: str, delay: Delay) -> int:
         """End the requests whose answer is overdue; returns how many there were."""
         with self._writing() as connection:
-            overdue = sa.and_(_a.destination == destination, _a.due_at <= self._clock())
-            return self._reopen(connection, overdue, AskState.OVERDUE, delay)
+            overdue = sa.and_(_a.destination == destination, _a.due_at <= self._now(connection))
+            ended = self._reopen(connection, overdue, AskState.OVERDUE, delay)
+            if self._dialect.shared:  # the start of one node does not say that another is gone
+                given_up = sa.and_(_a.destination == destination, self._long_in_making(connection))
+                ended += self._reopen(connection, given_up, AskState.FAILED, delay)
+            return ended
 
+    @repeated
     def take_report(self, report: Report, refusals: int, delay: Callable[[str], Delay]) -> Settled | None:
         """Settle what an answer settles; None when there was no such request.
 
@@ -113,9 +126,8 @@ class Commitments(Retention):
         a destination. The same answer again changes nothing.
         """
         with self._writing() as connection:
-            ask = connection.execute(
-                sa.select(_a.id, _a.destination).where(_a.transaction_uid == report.transaction_uid)
-            ).first()
+            asked = sa.select(_a.id, _a.destination).where(_a.transaction_uid == report.transaction_uid)
+            ask = connection.execute(self._dialect.locked(asked)).first()
             if ask is None:
                 return None
             counts = self._settle(connection, ask.id, report, refusals, delay(ask.destination))
@@ -134,22 +146,31 @@ class Commitments(Retention):
         Returns how many deliveries that sets free. It takes some at a time, and others write in between.
         """
         waived = 0
-        others = _with_instances().where(_c.destination.not_in(asked)).limit(_BATCH)
         while True:
-            with self._writing() as connection:
-                rows = connection.execute(others).all()
-                owed = [row for row in rows if row.state in (CommitmentState.WANTED, CommitmentState.ASKED)]
-                self._note_rows(connection, owed, "commitment-waived", "")
-                gone = [row.delivery_id for row in rows]
-                connection.execute(sa.delete(commitments).where(_c.delivery_id.in_(gone)))
-            waived += len(owed)
-            if len(rows) < _BATCH:
+            looked_at, set_free = self._waive_some(asked)
+            waived += set_free
+            if looked_at < _BATCH:
                 return waived
 
+    @repeated
+    def _waive_some(self, asked: Collection[str]) -> tuple[int, int]:
+        """How many were let go of, and how many of these were still owed."""
+        others = _with_instances().where(_c.destination.not_in(asked)).limit(_BATCH)
+        with self._writing() as connection:
+            locked = self._dialect.locked(others, _c.delivery_id, of=commitments)
+            rows = connection.execute(locked).all()
+            owed = [row for row in rows if row.state in (CommitmentState.WANTED, CommitmentState.ASKED)]
+            self._note_rows(connection, owed, "commitment-waived", "")
+            gone = [row.delivery_id for row in rows]
+            connection.execute(sa.delete(commitments).where(_c.delivery_id.in_(gone)))
+        return len(rows), len(owed)
+
+    @repeated
     def forget_asks(self, before: float) -> int:
         """Delete the requests that ended and were made before this time; returns how many."""
         ended = in_state(asks, AskState.ANSWERED, AskState.FAILED, AskState.OVERDUE)
         with self._writing() as connection:
+            before = self._there(connection, before)
             return connection.execute(sa.delete(asks).where(ended, _a.asked_at < before)).rowcount
 
     def _bound(self) -> Sequence[sa.ColumnElement[bool]]:
@@ -166,7 +187,7 @@ class Commitments(Retention):
         before = connection.execute(
             sa.select(_c.state, _c.refusals).where(_c.delivery_id == delivery_id)
         ).first()
-        now = self._clock()
+        now = self._now(connection)
         values: dict[str, object] = {
             "destination": destination,
             "state": CommitmentState.WANTED,
@@ -188,7 +209,12 @@ class Commitments(Retention):
 
     def _abandon_asks(self, connection: sa.Connection) -> int:
         """End the requests that the last run was making when it ended; their instances are due at once."""
-        return self._reopen(connection, _a.state == AskState.ASKING, AskState.FAILED, lambda _silences: 0.0)
+        own = sa.and_(_a.state == AskState.ASKING, _a.holder == self._holder)
+        return self._reopen(connection, own, AskState.FAILED, lambda _silences: 0.0)
+
+    def _long_in_making(self, connection: sa.Connection) -> sa.ColumnElement[bool]:
+        """Requests whose maker must be gone, so long have they been neither taken nor refused."""
+        return sa.and_(_a.state == AskState.ASKING, _a.asked_at <= self._now(connection) - _MAKING_S)
 
     # ---- one place for each kind of change ----
 
@@ -202,10 +228,13 @@ class Commitments(Retention):
         self, connection: sa.Connection, which: sa.ColumnElement[bool], state: AskState, delay: Delay
     ) -> int:
         """End open requests without an answer, and let their instances be asked for again."""
-        ended = connection.execute(sa.select(_a.id).where(_OPEN, which)).scalars().all()
-        now = self._clock()
+        query = sa.select(_a.id).where(_OPEN, which)
+        ended = connection.execute(self._dialect.locked(query, _a.id)).scalars().all()
+        now = self._now(connection)
         for ask_id in ended:
-            rows = connection.execute(_with_instances().where(_c.ask_id == ask_id)).all()
+            asked = _with_instances().where(_c.ask_id == ask_id)
+            locked = self._dialect.locked(asked, _c.delivery_id, of=commitments)
+            rows = connection.execute(locked).all()
             for silences, ids in _grouped(rows):
                 values = {
                     "state": CommitmentState.WANTED,
@@ -224,7 +253,8 @@ class Commitments(Retention):
         """Do what each instance's answer asks for."""
         said = {reference.sop_instance_uid: answer for reference, answer in report.answers.items()}
         counts: Counter[Step] = Counter()
-        for row in connection.execute(_items_of(ask_id)).all():
+        items = self._dialect.locked(_items_of(ask_id), _c.delivery_id, of=commitments)
+        for row in connection.execute(items).all():
             answer = said.get(row.sop_instance_uid)
             state = CommitmentState(row.state)
             if answer == Answer.COMMITTED and CommitmentState.COMMITTED in COMMITMENT_TRANSITIONS[state]:
@@ -252,7 +282,7 @@ class Commitments(Retention):
         values = {
             "state": state,
             "refusals": refused,
-            "next_at": self._clock() + delay(refused),
+            "next_at": self._now(connection) + delay(refused),
             "ask_id": None,
         }
         self._move(connection, [row.delivery_id], values)
@@ -265,7 +295,7 @@ class Commitments(Retention):
 
     def _send_again(self, connection: sa.Connection, row: Row, word: str) -> None:
         check_delivery_move(DeliveryState.DELIVERED, DeliveryState.QUEUED)
-        now = self._clock()
+        now = self._now(connection)
         values = {
             "state": DeliveryState.QUEUED,
             "queued_at": now,
@@ -285,7 +315,7 @@ class Commitments(Retention):
         self._note(connection, row.instance_id, DeliveryState.DEAD, destination=row.destination, reason=word)
 
     def _note_rows(self, connection: sa.Connection, rows: Iterable[Row], what: str, word: str) -> None:
-        now = self._clock()
+        now = self._now(connection)
         notes = [event_values(now, row.instance_id, what, row.destination, word) for row in rows]
         if notes:
             connection.execute(sa.insert(events), notes)

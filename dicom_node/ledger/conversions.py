@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import sqlite
 
-from dicom_node.ledger.database import Database
+from dicom_node.ledger.database import Database, repeated
 from dicom_node.ledger.schema import UNSETTLED, conversions, deliveries, instances
 
 _c, _d, _i = conversions.c, deliveries.c, instances.c
@@ -23,9 +22,10 @@ class Conversions(Database):
             found: str | None = connection.execute(query).scalar()
             return found
 
+    @repeated
     def converted(self, blob: str, transfer_syntax_uid: str, out_blob: str) -> None:
         """Record what was made."""
-        made = sqlite.insert(conversions).values(
+        made = self._dialect.upsert(conversions).values(
             blob=blob, transfer_syntax_uid=transfer_syntax_uid, out_blob=out_blob
         )
         known = made.on_conflict_do_update(

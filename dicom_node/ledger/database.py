@@ -1,39 +1,30 @@
-"""The file: how it is opened, begun, committed, and how it refuses. Every part of the ledger stands on it."""
+"""The database: opened, begun, committed, and how it refuses. Every part of the ledger stands on it."""
 
 from __future__ import annotations
 
 import contextlib
 import enum
-import os
-import sqlite3
+import functools
+import random
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
-from dicom_node.errors import LedgerError, LedgerUnavailable
+from dicom_node.errors import LedgerCollision, LedgerError
 from dicom_node.ledger import tallies
-from dicom_node.ledger.schema import events, migrate, require_present, scripts
+from dicom_node.ledger.dialects import READS, Place, dialect_of, scripts
+from dicom_node.ledger.schema import events, homes, migrate, require_present
 from dicom_node.metrics import Reading
 
-#: how long a write waits for a writer in another process before the ledger refuses, seconds
-_BUSY_TIMEOUT_S = 30.0
-#: pages are given back once this share of the file is free; fewer are soon used again
-_FREE_SHARE = 0.25
-#: most pages (4 KiB) given back at a time; others write in between
-_COMPACTED_PAGES = 1000
-#: how long the write-ahead log waits for readers to be emptied, milliseconds
-_COMPACTING_MS = 200
-#: the size to which the write-ahead log shrinks whenever it begins anew, bytes
-_LOG_BYTES = 64_000_000
-_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-_FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
+#: how often a write that lost against another is tried, and how long it waits in between at most, seconds
+_TRIES, _PAUSE_S = 8, 0.05
 
-
+Asked = ParamSpec("Asked")
 Made = TypeVar("Made")
 
 
@@ -46,40 +37,56 @@ class Loss(enum.StrEnum):
 
 
 class Database:
-    """One SQLite file, shared by every thread of this process and with other processes.
+    """A SQLite file that the processes of one machine share, or a PostgreSQL database that nodes share.
 
     Parameters
     ----------
-    path : the database; made if absent, brought up to the present schema if older
-    clock : now, in seconds since 1970-01-01 UTC
+    place : the file, made if absent, or the database; its schema is brought up to date
+    clock : now, in seconds since 1970-01-01 UTC; left out, the machine's clock for a file, and the server's
+        for a database, so that machines whose clocks differ agree when a lease ends
     existing : neither make nor change it, for whoever looks in from outside
-    on_full : called when the disk is full; returns whether that made room
+    on_full : called when this machine's disk is full; returns whether that made room
+    holder : the name under which a node of several leases, the same after a restart; else the machine's
+    pool : connections to a database that are kept open
+    even_moved : also a ledger that was moved to another place, for whoever takes that back
 
     Raises
     ------
-    LedgerError : the file cannot be opened, is no ledger, or was written by a newer version; every method
+    LedgerError : it cannot be opened, is no ledger, or was written by a newer version; every method
         raises it when the database refuses (disk full, locked for too long, damaged)
     """
 
     def __init__(
         self,
-        path: Path,
+        place: Place,
         *,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
         existing: bool = False,
         on_full: Callable[[], bool] = lambda: False,
+        holder: str = "",
+        pool: int = 8,
+        even_moved: bool = False,
     ) -> None:
-        self._path = path
+        self._dialect = dialect_of(place, pool)
+        self._holder = (holder or socket.gethostname()) if self._dialect.shared else ""
         self._clock = clock
         self._on_full = on_full
         self._made_room = False
         # SQLite lets one writer in at a time and makes the others poll; threads queue up here instead
         self._turn = threading.Lock()
-        self._together = Grouped(self)
+        self._together: Alone | Grouped = Alone(self) if self._dialect.shared else Grouped(self)
         self._soon = tallies.Soon()
-        self._engine = open_engine(path)
-        self._reader = self._engine.execution_options(dicom_node_reads=True)
+        self._scripts = scripts(type(self._dialect))
+        self._engine = self._dialect.engine()
+        self._reader = self._engine.execution_options(**{READS: True})
         self._insist(self._require_present if existing else self._migrate)
+        if not even_moved:
+            self._require_not_moved()
+
+    @property
+    def place(self) -> str:
+        """Where it is, for whoever is told; without a secret."""
+        return str(self._dialect)
 
     def close(self) -> None:
         """Close every connection."""
@@ -88,24 +95,13 @@ class Database:
     def compact(self) -> bool:
         """Give some space back to the file system, if much of the file is free; True if more is to be given.
 
-        At the end the write-ahead log is emptied too.
+        At the end the write-ahead log is emptied too. A server does both by itself.
         """
         with self._writing() as connection:
-            free = int(connection.exec_driver_sql("PRAGMA freelist_count").scalar_one())
-            pages = int(connection.exec_driver_sql("PRAGMA page_count").scalar_one())
-            if free > _FREE_SHARE * pages:
-                # a page for every row that is fetched, though the rows are empty: nothing for SQLAlchemy
-                raw = connection.connection.cursor()
-                raw.execute(f"PRAGMA incremental_vacuum({_COMPACTED_PAGES})")
-                raw.fetchall()
-                return int(connection.exec_driver_sql("PRAGMA freelist_count").scalar_one()) < free
-        with self._refusals(), contextlib.closing(self._engine.raw_connection()) as raw:
-            # a reader may be in the way for long; the next time is soon enough
-            raw.execute(f"PRAGMA busy_timeout = {_COMPACTING_MS}")
-            try:
-                raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            finally:
-                raw.execute(f"PRAGMA busy_timeout = {int(_BUSY_TIMEOUT_S * 1000)}")
+            if self._dialect.compact(connection):
+                return True
+        with self._refusals():
+            self._dialect.tidy(self._engine)
         return False
 
     def count_soon(self, *readings: Reading) -> None:
@@ -119,12 +115,21 @@ class Database:
                 pass
 
     def _migrate(self) -> None:
-        with self._refusals(), self._engine.begin() as connection:
-            migrate(connection, scripts())
+        with self._refusals(), self._dialect.begin(self._engine) as connection:
+            migrate(connection, self._scripts)
 
     def _require_present(self) -> None:
         with self._reading() as connection:
-            require_present(connection, scripts())
+            require_present(connection, self._scripts)
+
+    def _require_not_moved(self) -> None:
+        with self._reading() as connection:
+            place = connection.execute(sa.select(homes.c.moved_to)).scalar_one()
+        if place:
+            raise LedgerError(
+                f"the ledger {self._dialect} was moved to {place}, and what came since is only there; start "
+                "the node with that cluster, or take the move back if it was never started there"
+            )
 
     def _insist(self, step: Callable[[], Made]) -> Made:
         """Run a step that a start cannot do without; once more if the disk was full and room was made."""
@@ -145,12 +150,28 @@ class Database:
         reason: str = "",
     ) -> None:
         """Append to the record of an instance; `destination` is empty unless it is about a delivery."""
-        values = event_values(self._clock(), instance_id, what, destination, reason)
+        values = event_values(self._now(connection), instance_id, what, destination, reason)
         connection.execute(sa.insert(events), values)
+
+    def _now(self, connection: sa.Connection) -> float:
+        """The time by which leases end."""
+        return self._dialect.now(connection) if self._clock is None else self._clock()
+
+    def _there(self, connection: sa.Connection, at: float) -> float:
+        """A moment that this machine's clock was asked about, by the clock of `_now`."""
+        if self._clock is not None or not self._dialect.shared:
+            return at
+        return at + self._dialect.now(connection) - time.time()
+
+    def _named(self, worker: str) -> str:
+        """The name of a worker among those of every node."""
+        return f"{self._holder}/{worker}" if self._dialect.shared else worker
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sa.Connection]:
-        with self._turn, self._transaction() as connection:
+        """A write of several statements; who uses it is `repeated`."""
+        turn = contextlib.nullcontext() if self._dialect.shared else self._turn
+        with turn, self._transaction() as connection:
             yield connection
 
     @contextlib.contextmanager
@@ -158,7 +179,7 @@ class Database:
         """A write of whoever has the turn, and of what was counted since the last."""
         soon = self._soon.take()
         try:
-            with self._refusals(), self._engine.begin() as connection:
+            with self._refusals(), self._dialect.begin(self._engine) as connection:
                 tallies.begin(connection)
                 yield connection
                 tallies.write(connection, soon)
@@ -168,7 +189,7 @@ class Database:
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[sa.Connection]:
-        with self._refusals(), self._reader.begin() as connection:
+        with self._refusals(), self._dialect.begin(self._reader) as connection:
             yield connection
 
     @contextlib.contextmanager
@@ -176,19 +197,41 @@ class Database:
         """Say what the database said, without the statement and its parameters; make room on a full disk."""
         try:
             yield
-        except (SQLAlchemyError, sqlite3.Error) as error:  # the second where SQLAlchemy is passed by
-            said = error if isinstance(error, sqlite3.Error) else getattr(error, "orig", None)
-            said = said or type(error).__name__
-            code = getattr(said, "sqlite_errorcode", None)
-            if code in _DAMAGE:
-                raise damaged(self._path, str(said)) from error
-            if code in _FULL:
+        except (SQLAlchemyError, self._dialect.driver_error) as error:
+            if self._dialect.is_full(error):
                 self._made_room = self._on_full()
-            if isinstance(error, IntegrityError | sqlite3.IntegrityError):  # the same again is refused again
-                raise LedgerError(
-                    f"the ledger {self._path} takes no such row: {said}; report this as a fault of the node"
-                ) from error
-            raise LedgerUnavailable(f"the ledger {self._path} refuses: {said}; check its disk") from error
+            # what a server says may hold values of the row: no chain
+            raise self._dialect.refusal(error) from (None if self._dialect.shared else error)
+
+
+def repeated(
+    method: Callable[Concatenate[Any, Asked], Made],
+) -> Callable[Concatenate[Any, Asked], Made]:
+    """A method whose transaction is tried again when another write was in its way, as in a deadlock."""
+
+    @functools.wraps(method)
+    def call(self: Any, /, *args: Asked.args, **kwargs: Asked.kwargs) -> Made:
+        for attempt in range(1, _TRIES):
+            try:
+                return method(self, *args, **kwargs)
+            except LedgerCollision:
+                time.sleep(random.uniform(0.0, _PAUSE_S * attempt / _TRIES))  # noqa: S311 - no secret
+        return method(self, *args, **kwargs)
+
+    return call
+
+
+class Alone:
+    """Each write in a transaction of its own: on a server threads commit at once, and share its syncs."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @repeated
+    def __call__(self, step: Callable[[sa.Connection], Made]) -> Made:
+        """What `step` returns, once what it wrote is committed; raises what it raises."""
+        with self._database._transaction() as connection:
+            return step(connection)
 
 
 class Grouped:
@@ -279,47 +322,3 @@ def event_values(
     at: float, instance_id: int, what: str, destination: object, reason: str
 ) -> dict[str, object]:
     return {"at": at, "instance_id": instance_id, "what": what, "destination": destination, "reason": reason}
-
-
-def open_engine(path: Path) -> sa.Engine:
-    """An engine whose writers begin IMMEDIATE and whose commits are on disk when they return."""
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-    except OSError as error:
-        raise LedgerError(
-            f"the ledger {path} cannot be opened: {error.strerror}; check its folder"
-        ) from error
-    engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": _BUSY_TIMEOUT_S})
-    sa.event.listen(engine, "connect", _prepare)
-    sa.event.listen(engine, "begin", _begin)
-    return engine
-
-
-_PRAGMAS = (
-    "auto_vacuum = INCREMENTAL",  # of effect in a new file only, and before anything else
-    "journal_mode = WAL",
-    "synchronous = FULL",
-    "foreign_keys = ON",
-    f"journal_size_limit = {_LOG_BYTES}",
-)
-
-
-def _prepare(connection: Any, _record: object) -> None:
-    """Settings of one new connection; the driver itself must not begin or commit anything."""
-    connection.isolation_level = None
-    for pragma in _PRAGMAS:
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _begin(connection: sa.Connection) -> None:
-    reads = connection.get_execution_options().get("dicom_node_reads", False)
-    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
-
-
-def damaged(path: Path, what: str) -> LedgerError:
-    """What to say about a file that is no database any more."""
-    return LedgerError(
-        f"the ledger {path} is damaged: {what}; stop the node, keep the file aside, and repair a copy "
-        "of it (sqlite3 COPY .recover) or put a back-up in its place; the objects in the spool are whole"
-    )

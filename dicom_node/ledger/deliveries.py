@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.sql.dml import ReturningInsert
 
 from dicom_node.errors import StaleLease
 from dicom_node.jobs import DeliveryState, Send, check_delivery_move
+from dicom_node.ledger import dialects
 from dicom_node.ledger.commitments import Commitments
-from dicom_node.ledger.database import Loss, event_values
+from dicom_node.ledger.database import Loss, event_values, repeated
 from dicom_node.ledger.schema import (
     DEAD,
     MENDED_BY_ARRIVAL,
@@ -25,6 +26,7 @@ from dicom_node.ledger.schema import (
     pauses,
 )
 from dicom_node.ledger.tallies import count
+from dicom_node.ledger.view import destinations
 from dicom_node.metrics import ATTEMPTS, DELIVERY_DELAY, RESULTS, Reading
 
 _i, _d, _p = instances.c, deliveries.c, pauses.c
@@ -33,24 +35,28 @@ _i, _d, _p = instances.c, deliveries.c, pauses.c
 class Deliveries(Commitments):
     """The life of a delivery: one instance for one destination."""
 
-    def claim_sends(self, destination: str, limit: int, lease_s: float, *, via: str = "") -> list[Send]:
+    @repeated
+    def claim_sends(
+        self, destination: str, limit: int, lease_s: float, *, via: str = "", worker: str = "forwarder"
+    ) -> list[Send]:
         """Lease up to `limit` due deliveries of a destination: by priority, then next_at, then id.
 
         Takes back expired leases first. A paused destination gets nothing, nor does `via` in its stead if
-        that is paused.
+        that is paused. `worker` is who sends them, for `worker_died`.
         """
         with self._writing() as connection:
-            expired = sa.and_(_d.destination == destination, _d.lease_until <= self._clock())
+            expired = sa.and_(_d.destination == destination, _d.lease_until <= self._now(connection))
             self._take_back_sends(connection, expired, Loss.LEASE)
             if connection.execute(sa.select(_p.since).where(_p.destination.in_((destination, via)))).first():
                 return []
-            now = self._clock()
-            rows = _due(connection, destination, now, limit)
+            now = self._now(connection)
+            rows = _due(connection, destination, now, limit, lease=True)
             connection.execute(
                 sa.update(deliveries)
                 .where(_d.id.in_([row.id for row in rows]))
                 .values(
                     state=DeliveryState.SENDING,
+                    holder=self._named(worker),
                     lease_until=now + lease_s,
                     attempts=_d.attempts + 1,
                     token=_d.token + 1,
@@ -58,10 +64,11 @@ class Deliveries(Commitments):
             )
             return [_send(row) for row in rows]
 
+    @repeated
     def beat_send(self, send: Send, lease_s: float) -> None:
         """Prolong a delivery's lease to `lease_s` from now; StaleLease if it has gone to somebody else."""
         with self._writing() as connection:
-            self._change_send(connection, send, {"lease_until": self._clock() + lease_s})
+            self._change_send(connection, send, {"lease_until": self._now(connection) + lease_s})
 
     def delivered(
         self,
@@ -100,12 +107,14 @@ class Deliveries(Commitments):
         empty, the reason). `refused` says that it was this very object that its destination did not take;
         `via` names the destination that was asked in its stead.
         """
-        values = {"next_at": at, "refusals": send.refusals + refused}
-        self._together(
-            lambda connection: self._leave_send(
+
+        def record(connection: sa.Connection) -> None:
+            values = {"next_at": self._there(connection, at), "refusals": send.refusals + refused}
+            self._leave_send(
                 connection, send, DeliveryState.QUEUED, reason, values, result=result or reason, via=via
             )
-        )
+
+        self._together(record)
 
     def dead(self, send: Send, reason: str, *, result: str = "") -> None:
         """Give a delivery up; `reason` and `result` are bounded words, as in `retry`."""
@@ -115,6 +124,7 @@ class Deliveries(Commitments):
             )
         )
 
+    @repeated
     def put_back(self, send: Send) -> None:
         """Queue a delivery again as if it had never been leased: it was claimed but not tried."""
         values = {"state": DeliveryState.QUEUED, "attempts": _d.attempts - 1}
@@ -153,14 +163,14 @@ class Deliveries(Commitments):
             Reading(RESULTS, (via or send.destination, result)),
         ]
         if state is DeliveryState.DELIVERED:
-            waited_s = max(0.0, self._clock() - row.queued_at)
+            waited_s = max(0.0, self._now(connection) - row.queued_at)
             counted.append(Reading(DELIVERY_DELAY, (send.destination,), waited_s))
         count(connection, counted)
 
     def _queue(
         self, connection: sa.Connection, instance_id: int, destinations: Iterable[str], priority: int
     ) -> None:
-        now = self._clock()
+        now = self._now(connection)
         common = {"instance_id": instance_id, "priority": priority, "queued_at": now, "next_at": now}
         rows = [
             {**common, "destination": name, "state": DeliveryState.QUEUED}
@@ -168,10 +178,23 @@ class Deliveries(Commitments):
         ]
         if not rows:
             return
-        queued = connection.execute(_queueing(), rows).scalars().all()
+        queued = connection.execute(_queueing(self._dialect), rows).scalars().all()
         notes = [event_values(now, instance_id, DeliveryState.QUEUED, name, "") for name in queued]
         if notes:
             connection.execute(sa.insert(events), notes)
+
+    def _due_sends(self, connection: sa.Connection, now: float, limit: int) -> list[tuple[int, str]]:
+        """Deliveries that could be claimed, each with its destination; at most `limit`."""
+        found: list[tuple[int, str]] = []
+        paused = set(connection.execute(sa.select(_p.destination)).scalars())
+        for name in destinations(connection):
+            if name not in paused and len(found) < limit:
+                left = limit - len(found)
+                lost = sa.select(_d.id).where(SENDING, _d.destination == name, _d.lease_until <= now)
+                rows = _due(connection, name, now, left, lease=False)
+                numbers = [row.id for row in rows] or connection.execute(lost.limit(left)).scalars()
+                found += [(number, name) for number in numbers]
+        return found
 
     def _lost_letters(self, connection: sa.Connection, instance_id: int) -> bool:
         """Whether deliveries of an instance are dead because there were no bytes for them, or wrong ones."""
@@ -179,13 +202,13 @@ class Deliveries(Commitments):
         return connection.execute(lost.limit(1)).first() is not None
 
     def _take_back_sends(self, connection: sa.Connection, which: sa.ColumnElement[bool], loss: Loss) -> int:
-        rows = connection.execute(
-            sa.select(_d.id, _d.instance_id, _d.destination).where(SENDING, which)
-        ).all()
+        lost = sa.select(_d.id, _d.instance_id, _d.destination).where(SENDING, which)
+        # whoever holds the row is about to end its lease
+        rows = connection.execute(self._dialect.locked(lost, _d.id, skip=True)).all()
         for row in rows:
             values = {
                 "state": DeliveryState.QUEUED,
-                "next_at": self._clock(),
+                "next_at": self._now(connection),
                 "reason": loss,
             }
             connection.execute(sa.update(deliveries).where(_d.id == row.id).values(values))
@@ -194,13 +217,13 @@ class Deliveries(Commitments):
         return len(rows)
 
 
-@functools.cache
-def _queueing() -> ReturningInsert[tuple[str]]:
+@functools.lru_cache(maxsize=4)
+def _queueing(dialect: dialects.Dialect) -> ReturningInsert[tuple[str]]:
     """Queue deliveries, or those again that had been lost; the destinations that it queued.
 
     Made once, and without the rows in it: SQLAlchemy would compile it anew for every instance.
     """
-    queue = upsert(deliveries)
+    queue = dialect.upsert(deliveries)
     # an instance is worked on twice only if what it was to send had been lost
     revive = {
         "state": DeliveryState.QUEUED,
@@ -210,14 +233,17 @@ def _queueing() -> ReturningInsert[tuple[str]]:
         "reason": "",
     }
     queue = queue.on_conflict_do_update(
-        [_d.instance_id, _d.destination],
+        index_elements=[_d.instance_id, _d.destination],
         set_=revive,
         where=sa.and_(DEAD, sa.or_(*(_d.reason == reason for reason in MENDED_BY_ARRIVAL))),
     )
     return queue.returning(_d.destination)
 
 
-def _due(connection: sa.Connection, destination: str, now: float, limit: int) -> list[Row]:
+_NUMBERS: sa.Select[*tuple[Any, ...]] = sa.select(_d.id)
+
+
+def _due(connection: sa.Connection, destination: str, now: float, limit: int, *, lease: bool) -> list[Row]:
     """What may be sent now, one priority after the other.
 
     In one query, the index would be walked through all that waits for a later time in a higher priority.
@@ -230,8 +256,13 @@ def _due(connection: sa.Connection, destination: str, now: float, limit: int) ->
         level = connection.execute(highest).scalar()
         if level is None:
             break
-        ready = _SENDS.where(QUEUED, _d.destination == destination, _d.priority == level, _d.next_at <= now)
-        rows += connection.execute(ready.order_by(_d.next_at, _d.id).limit(limit - len(rows))).all()
+        ready = (_SENDS if lease else _NUMBERS).where(
+            QUEUED, _d.destination == destination, _d.priority == level, _d.next_at <= now
+        )
+        first = ready.order_by(_d.next_at, _d.id).limit(limit - len(rows))
+        if lease:
+            first = dialects.of(connection).locked(first, of=deliveries, skip=True)
+        rows += connection.execute(first).all()
     return rows
 
 

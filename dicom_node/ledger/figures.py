@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -33,20 +34,24 @@ _i, _d, _c, _p = instances.c, deliveries.c, commitments.c, promises.c
 
 _ic, _dc, _cc = instance_counts.c, delivery_counts.c, commitment_counts.c
 
-_INSTANCE_TALLY = sa.select(_ic.state, _ic.result, _ic.reason, _ic.count).where(_ic.count > 0)
+
+def _counted(*keys: sa.ColumnElement[str], count: sa.ColumnElement[int]) -> sa.Select[*tuple[Any, ...]]:
+    """What is not zero, in the order of the keys; a server keeps a row for each connection that counts."""
+    number = sa.func.sum(count)
+    return sa.select(*keys, number.label("number")).group_by(*keys).having(number > 0).order_by(*keys)
+
+
+_INSTANCE_TALLY = _counted(_ic.state, _ic.result, _ic.reason, count=_ic.count)
 #: counts, each with when the oldest was queued: one look into an index, however many there are
-_DELIVERY_TALLY = sa.select(
-    _dc.destination,
-    _dc.state,
-    _dc.count.label("number"),
+_DELIVERY_TALLY = _counted(_dc.destination, _dc.state, count=_dc.count).add_columns(
     sa.select(sa.func.min(_d.queued_at))
     .where(_d.destination == _dc.destination, _d.state == _dc.state)
     .scalar_subquery()
-    .label("oldest"),
-).where(_dc.count > 0)
+    .label("oldest")
+)
 _WAITING = (DeliveryState.QUEUED, DeliveryState.SENDING)
 
-_COMMITMENT_TALLY = sa.select(_cc.destination, _cc.state, _cc.count).where(_cc.count > 0)
+_COMMITMENT_TALLY = _counted(_cc.destination, _cc.state, count=_cc.count)
 _OLDEST_COMMITMENT = (
     sa.select(sa.func.min(_c.wanted_at))
     .where(UNCOMMITTED, _c.destination == _cc.destination)
@@ -120,8 +125,8 @@ class Figures(Database):
 
     def snapshot(self) -> Snapshot:
         """The figures behind the metrics, all of the same moment."""
-        now = self._clock()
         with self._reading() as connection:
+            now = self._now(connection)
             oldest = connection.execute(sa.select(sa.func.min(_i.received_at)).where(UNPROCESSED)).scalar()
             rows = connection.execute(_DELIVERY_TALLY).all()
             return Snapshot(

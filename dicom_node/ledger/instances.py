@@ -10,9 +10,9 @@ import sqlalchemy as sa
 
 from dicom_node.errors import IllegalTransition, LedgerError, StaleLease
 from dicom_node.jobs import Arrival, InstanceState, Outcome, Work, check_instance_move
-from dicom_node.ledger.database import Loss
+from dicom_node.ledger.database import Loss, repeated
 from dicom_node.ledger.deliveries import Deliveries
-from dicom_node.ledger.schema import BYTES_LOST, RECEIVED, WORKING, Row, instances
+from dicom_node.ledger.schema import BYTES_LOST, RECEIVED, WORKING, Row, deliveries, instances
 from dicom_node.ledger.tallies import count
 from dicom_node.metrics import CONFLICTS, LOST, PROCESSED, REPEATS, UNKNOWN, VERDICTS, Reading
 
@@ -42,6 +42,14 @@ class Ended:
     priority: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What could be claimed now: instances, and deliveries, each with its destination."""
+
+    instances: tuple[int, ...]
+    sends: tuple[tuple[int, str], ...]
+
+
 class Instances(Deliveries):
     """The life of an instance until its deliveries are queued."""
 
@@ -61,20 +69,21 @@ class Instances(Deliveries):
         return self._together(record)
 
     def _add(self, connection: sa.Connection, arrival: Arrival, blob: str, size: int) -> Added:
-        same_uid = connection.execute(
-            sa.select(_i.id, _i.blob, _i.state, _i.reason).where(
-                _i.sop_instance_uid == arrival.sop_instance_uid, _i.route == arrival.route
-            )
-        ).all()
+        # two that arrive at once know of each other
+        self._dialect.one_at_a_time(connection, arrival.sop_instance_uid)
+        same = sa.select(_i.id, _i.blob, _i.state, _i.reason).where(
+            _i.sop_instance_uid == arrival.sop_instance_uid, _i.route == arrival.route
+        )
+        same_uid = connection.execute(self._dialect.locked(same, _i.id)).all()
         known = next((row for row in same_uid if row.blob == blob), None)
         if known is not None:
             values: dict[str, object] = {"repeats": _i.repeats + 1}
             if self._has_lost(connection, known):
-                values |= {"state": InstanceState.RECEIVED, "next_at": self._clock(), "reason": ""}
+                values |= {"state": InstanceState.RECEIVED, "next_at": self._now(connection), "reason": ""}
                 self._note(connection, known.id, InstanceState.RECEIVED, reason="bytes-are-back")
             connection.execute(sa.update(instances).where(_i.id == known.id).values(values))
             return Added(known.id, duplicate=True)
-        now = self._clock()
+        now = self._now(connection)
         values = _arrival_values(arrival) | {
             "blob": blob,
             "size": size,
@@ -94,6 +103,7 @@ class Instances(Deliveries):
             return self._lost_letters(connection, row.id)
         return row.state == InstanceState.QUARANTINED and row.reason in BYTES_LOST
 
+    @repeated
     def claim_work(self, worker: str, limit: int, lease_s: float) -> list[Work]:
         """Lease up to `limit` waiting instances to `worker`, the longest waiting first.
 
@@ -101,21 +111,17 @@ class Instances(Deliveries):
         when the batch is done.
         """
         with self._writing() as connection:
-            self._take_back_work(connection, _i.lease_until <= self._clock(), Loss.LEASE)
-            now = self._clock()
-            rows = connection.execute(
-                sa.select(instances)
-                .where(RECEIVED, _i.next_at <= now)
-                .order_by(_i.next_at, _i.id)
-                .limit(limit)
-            ).all()
-            rows = _without_company(rows)
+            self._take_back_work(connection, _i.lease_until <= self._now(connection), Loss.LEASE)
+            now = self._now(connection)
+            first = sa.select(instances).where(RECEIVED, _i.next_at <= now).order_by(_i.next_at, _i.id)
+            locked = self._dialect.locked(first.limit(limit), skip=True)
+            rows = _without_company(connection.execute(locked).all())
             connection.execute(
                 sa.update(instances)
                 .where(_i.id.in_([row.id for row in rows]))
                 .values(
                     state=InstanceState.WORKING,
-                    worker=worker,
+                    worker=self._named(worker),
                     lease_until=now + lease_s,
                     attempts=_i.attempts + 1,
                     token=_i.token + 1,
@@ -123,10 +129,11 @@ class Instances(Deliveries):
             )
             return [_work(row) for row in rows]
 
+    @repeated
     def beat(self, work: Work, lease_s: float) -> None:
         """Prolong a lease to `lease_s` from now; StaleLease if it has gone to somebody else."""
         with self._writing() as connection:
-            self._change_work(connection, work, {"lease_until": self._clock() + lease_s})
+            self._change_work(connection, work, {"lease_until": self._now(connection) + lease_s})
 
     def finish(self, work: Work, outcome: Outcome, *, priority: int = 0) -> None:
         """Record what became of an instance, count what was found, queue its deliveries; one transaction.
@@ -142,6 +149,7 @@ class Instances(Deliveries):
         for error in self.finish_all([Ended(work, outcome, priority)]).values():
             raise error
 
+    @repeated
     def finish_all(self, ended: Sequence[Ended]) -> dict[int, StaleLease]:
         """The same of several instances in one transaction: all of them are recorded, or none.
 
@@ -167,22 +175,46 @@ class Instances(Deliveries):
         count(connection, [*outcome.readings, *judged])
         self._queue(connection, work.id, outcome.destinations, end.priority)
 
+    @repeated
     def release(self, work: Work, at: float, reason: str) -> None:
         """Give an instance back, to be leased again from `at` on; `reason` is a bounded word."""
         with self._writing() as connection:
-            self._change_work(
-                connection, work, {"state": InstanceState.RECEIVED, "next_at": at, "reason": reason}
-            )
+            values = {
+                "state": InstanceState.RECEIVED,
+                "next_at": self._there(connection, at),
+                "reason": reason,
+            }
+            self._change_work(connection, work, values)
             self._note(connection, work.id, "released", reason=reason)
 
+    @repeated
     def worker_died(self, worker: str, *, stopped: bool = False) -> int:
         """Take back at once whatever a dead worker held; returns how many instances.
 
         `stopped`: the node ended it, which accuses its instances of no more than a restart does.
         """
         with self._writing() as connection:
-            loss = Loss.RESTART if stopped else Loss.WORKER
-            return self._take_back_work(connection, _i.worker == worker, loss)
+            loss, name = Loss.RESTART if stopped else Loss.WORKER, self._named(worker)
+            taken_back = self._take_back_work(connection, _i.worker == name, loss)
+            self._take_back_sends(connection, deliveries.c.holder == name, loss)
+            return taken_back
+
+    def due(self, limit: int) -> Waiting:
+        """What could be claimed now, at most `limit` instances and as many deliveries; leases nothing.
+
+        For whoever tells workers of it: what is found was not taken up, or not yet. Paused destinations have
+        nothing due.
+        """
+        with self._reading() as connection:
+            now = self._now(connection)
+            waiting = sa.select(_i.id).where(RECEIVED, _i.next_at <= now).order_by(_i.next_at, _i.id)
+            lost = sa.select(_i.id).where(WORKING, _i.lease_until <= now).order_by(_i.lease_until)
+            numbers = [
+                number
+                for query in (waiting, lost)
+                for number in connection.execute(query.limit(limit)).scalars()
+            ]
+            return Waiting(tuple(numbers[:limit]), tuple(self._due_sends(connection, now, limit)))
 
     def _change_work(self, connection: sa.Connection, work: Work, values: Mapping[str, object]) -> None:
         mine = sa.and_(_i.id == work.id, _i.token == work.token, WORKING)
@@ -195,11 +227,13 @@ class Instances(Deliveries):
         """End leases whose holder is gone; what has lost too many is quarantined, the rest waits again."""
         losses = _i.interrupted if loss is Loss.RESTART else _i.lost
         limit = INTERRUPTED_LIMIT if loss is Loss.RESTART else LOST_LIMIT
-        rows = connection.execute(sa.select(_i.id, losses).where(WORKING, which)).all()
+        lost = sa.select(_i.id, losses).where(WORKING, which)
+        # whoever holds the row is about to end its lease
+        rows = connection.execute(self._dialect.locked(lost, _i.id, skip=True)).all()
         if loss is not Loss.RESTART:
             count(connection, [Reading(LOST)] * len(rows))
         for identity, before in rows:
-            values: dict[str, object] = {losses.name: before + 1, "next_at": self._clock()}
+            values: dict[str, object] = {losses.name: before + 1, "next_at": self._now(connection)}
             if before + 1 < limit:
                 values |= {"state": InstanceState.RECEIVED}
                 self._note(connection, identity, "lost", reason=loss)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import sqlite
 
 from dicom_node.ledger import tallies
-from dicom_node.ledger.database import Database
+from dicom_node.ledger.database import Database, repeated
 from dicom_node.ledger.schema import outages
 from dicom_node.metrics import RESULTS
 
@@ -24,8 +23,10 @@ class Outages(Database):
 
     def down_s(self) -> dict[str, float]:
         """Destination -> seconds for which it has been down."""
-        now = self._clock()
-        return {name: max(0.0, now - since) for name, since in self.outages().items()}
+        with self._reading() as connection:
+            now = self._now(connection)
+            rows = connection.execute(sa.select(outages.c.destination, outages.c.since))
+            return {name: max(0.0, now - since) for name, since in rows}
 
     def results(self) -> dict[tuple[str, str], int]:
         """(destination that was asked, bounded word for how it ended) -> attempts, all that ever were."""
@@ -34,12 +35,14 @@ class Outages(Database):
         ended = (each for each in counted if each.metric == RESULTS.name)
         return {(each.labels[0], each.labels[1]): int(each.value) for each in ended}
 
+    @repeated
     def went_down(self, destination: str, since: float) -> None:
         """Record that a destination is down; if it was already, since the earlier moment."""
-        made = sqlite.insert(outages).values(destination=destination, since=since).on_conflict_do_nothing()
         with self._writing() as connection:
-            connection.execute(made)
+            values = {"destination": destination, "since": self._there(connection, since)}
+            connection.execute(self._dialect.upsert(outages).values(values).on_conflict_do_nothing())
 
+    @repeated
     def take_hurry(self, destination: str) -> bool:
         """Whether an operator wants a destination that is down asked at once; True only once."""
         wanted = sa.and_(outages.c.destination == destination, outages.c.hurry == 1)
@@ -47,9 +50,9 @@ class Outages(Database):
             if connection.execute(sa.select(outages.c.since).where(wanted)).first() is None:
                 return False
         with self._writing() as connection:
-            connection.execute(sa.update(outages).where(wanted).values(hurry=0))
-            return True
+            return connection.execute(sa.update(outages).where(wanted).values(hurry=0)).rowcount == 1
 
+    @repeated
     def came_back(self, destination: str) -> None:
         """Record that a destination is there again."""
         with self._writing() as connection:

@@ -26,7 +26,8 @@ from dicom_node.commitment import (
     taken,
 )
 from dicom_node.jobs import DeliveryState, InstanceState
-from dicom_node.ledger.database import Database
+from dicom_node.ledger.database import Database, repeated
+from dicom_node.ledger.dialects import four_digits
 from dicom_node.ledger.schema import (
     BYTES_LOST,
     MENDED_BY_ARRIVAL,
@@ -52,16 +53,18 @@ _DECISION = sa.case((_item.answer == int(Answer.COMMITTED), "promised"), else_="
 #: as `commitment.reason` spells it
 _DECISION_REASON = sa.case(
     (_item.answer == int(Answer.COMMITTED), _NO_REASON),
-    else_=sa.func.printf("commitment-%04x", _item.answer),
+    else_=sa.literal_column("'commitment-'") + four_digits(_item.answer),
 )
 
 
 class Promises(Database):
     """The life of a promise: asked for, decided, reported."""
 
+    @repeated
     def take_request(self, request: Request, wait_s: float) -> Taken:
         """Record a request that is to be answered within `wait_s`; on return it may be acknowledged."""
         with self._writing() as connection:
+            self._dialect.one_at_a_time(connection, request.transaction_uid)
             known = connection.execute(
                 sa.select(_p.id, _p.state).where(
                     _p.peer == request.peer, _p.transaction_uid == request.transaction_uid
@@ -74,7 +77,7 @@ class Promises(Database):
             return Taken.NEW
 
     def _insert(self, connection: sa.Connection, request: Request, wait_s: float) -> None:
-        now = self._clock()
+        now = self._now(connection)
         values = {
             "transaction_uid": request.transaction_uid,
             "peer": request.peer,
@@ -105,8 +108,8 @@ class Promises(Database):
 
         A request is decided when nothing of it is under way any more, or when its time is up.
         """
-        now = self._clock()
         with self._reading() as connection:
+            now = self._now(connection)
             due = connection.execute(
                 sa.select(_p.id).where(_WAITING, _p.next_at <= now).order_by(_p.next_at, _p.id).limit(limit)
             ).scalars()
@@ -115,9 +118,11 @@ class Promises(Database):
         decided = [self._decide_promise(promise_id, judge) for promise_id in waiting]
         return [report for report in decided if report is not None]
 
+    @repeated
     def _decide_promise(self, promise_id: int, judge: Judge) -> Report | None:
         with self._writing() as connection:
-            promise = connection.execute(sa.select(promises).where(_p.id == promise_id, _WAITING)).first()
+            query = sa.select(promises).where(_p.id == promise_id, _WAITING)
+            promise = connection.execute(self._dialect.locked(query)).first()
             if promise is None:
                 return None
             references = _references(connection, promise_id)
@@ -125,7 +130,7 @@ class Promises(Database):
             answers = [
                 judge.answer(reference, held.get(reference.sop_instance_uid, ())) for reference in references
             ]
-            now = self._clock()
+            now = self._now(connection)
             if None in answers and now < promise.due_at:
                 next_at = min(now + _look_again_s(now - promise.asked_at), promise.due_at)
                 connection.execute(sa.update(promises).where(_p.id == promise_id).values(next_at=next_at))
@@ -147,14 +152,13 @@ class Promises(Database):
 
     def due_reports(self, busy: Collection[str], limit: int) -> list[Due]:
         """The first answer that is due to each peer that is not `busy`, at most `limit`."""
-        now = self._clock()
-        firsts = (
-            sa.select(sa.func.min(_p.id))
-            .where(_DECIDED, _p.next_at <= now, _p.peer.not_in(busy))
-            .group_by(_p.peer)
-            .limit(limit)
-        )
         with self._reading() as connection:
+            firsts = (
+                sa.select(sa.func.min(_p.id))
+                .where(_DECIDED, _p.next_at <= self._now(connection), _p.peer.not_in(busy))
+                .group_by(_p.peer)
+                .limit(limit)
+            )
             rows = connection.execute(sa.select(promises).where(_p.id.in_(firsts)).order_by(_p.id)).all()
             return [_due(connection, row) for row in rows]
 
@@ -164,13 +168,16 @@ class Promises(Database):
 
     def report_later(self, due: Due, at: float, reason: str, *, refused: bool = False) -> None:
         """Try again at `at`; `reason` is a bounded word, `refused` whether the peer said no."""
-        values = {"next_at": at, "reason": reason, "refusals": due.refusals + refused}
+        with self._reading() as connection:
+            there = self._there(connection, at)
+        values = {"next_at": there, "reason": reason, "refusals": due.refusals + refused}
         self._attempted(due, PromiseState.DECIDED, values)
 
     def give_report_up(self, due: Due, reason: str) -> None:
         """Record that the peer cannot be given the answer; `reason` is a bounded word."""
         self._attempted(due, PromiseState.UNREPORTED, {"reason": reason})
 
+    @repeated
     def _attempted(self, due: Due, state: PromiseState, values: dict[str, object]) -> None:
         with self._writing() as connection:
             connection.execute(
@@ -181,10 +188,12 @@ class Promises(Database):
             if state is not PromiseState.DECIDED:
                 self._note_items(connection, due.id, sa.literal(f"promise-{state}"))
 
+    @repeated
     def forget_promises(self, before: float) -> int:
         """Delete the requests that ended and were made before this time; returns how many."""
         ended = in_state(promises, PromiseState.REPORTED, PromiseState.UNREPORTED)
         with self._writing() as connection:
+            before = self._there(connection, before)
             return connection.execute(sa.delete(promises).where(ended, _p.asked_at < before)).rowcount
 
     def _note_items(
@@ -196,7 +205,7 @@ class Promises(Database):
     ) -> None:
         """Note a step for every instance of a promise that is, or was, here."""
         steps = (
-            sa.select(sa.literal(self._clock()), _i.id, _NO_REASON, what, reason)
+            sa.select(sa.literal(self._now(connection)), _i.id, _NO_REASON, what, reason)
             .join_from(promise_items, instances, _i.sop_instance_uid == _item.sop_instance_uid)
             .where(_item.promise_id == promise_id)
             .order_by(_item.position, _i.id)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from dicom_node.jobs import DeliveryState, InstanceState, check_delivery_move, check_instance_move
-from dicom_node.ledger.database import Loss, damaged
+from dicom_node.ledger.database import Loss, repeated
 from dicom_node.ledger.instances import Instances
 from dicom_node.ledger.schema import (
     BYTES_LOST,
@@ -58,29 +58,39 @@ class Recovery(Instances):
     def check(self) -> None:
         """Raise LedgerError with a remedy if the file is damaged; reads all of it, once, at start."""
         with self._reading() as connection:
-            found = connection.exec_driver_sql("PRAGMA quick_check(3)").scalars().all()
-        if found != ["ok"]:
-            raise damaged(self._path, f"{len(found)} problems or more")
+            found = self._dialect.problems(connection)
+        if found:
+            raise self._dialect.damaged(found)
 
     def begin_run(self, boot: str) -> bool:
         """Note that a node runs, in this boot of the machine; True if the machine fell during the last."""
         return self._insist(lambda: self._begin_run(boot))
 
+    @repeated
     def _begin_run(self, boot: str) -> bool:
         with self._writing() as connection:
-            before = connection.execute(sa.select(runs.c.boot)).scalar_one()
-            connection.execute(sa.update(runs).values(boot=boot))
-        return before not in ("", boot)
+            before = connection.execute(sa.select(runs.c.boot).where(self._own_run)).scalar()
+            if before is None:
+                values = {"born_at": self._now(connection), "boot": boot, "holder": self._holder}
+                connection.execute(sa.insert(runs), values)
+            else:
+                connection.execute(sa.update(runs).where(self._own_run).values(boot=boot))
+        return before not in ("", boot, None)
 
+    @repeated
     def end_run(self) -> None:
         """Note that the node was stopped in good order."""
         with self._writing() as connection:
-            connection.execute(sa.update(runs).values(boot=""))
+            connection.execute(sa.update(runs).where(self._own_run).values(boot=""))
+
+    @property
+    def _own_run(self) -> sa.ColumnElement[bool]:
+        return runs.c.holder == self._holder
 
     def born_at(self) -> float:
-        """When this file was made; 0 if that is not known."""
+        """When this ledger was made; 0 if that is not known."""
         with self._reading() as connection:
-            return float(connection.execute(sa.select(runs.c.born_at)).scalar_one())
+            return float(connection.execute(sa.select(sa.func.min(runs.c.born_at))).scalar_one())
 
     def last_event_at(self) -> float:
         """When anything happened last; 0 in a ledger in which nothing ever did."""
@@ -89,18 +99,25 @@ class Recovery(Instances):
             return float(connection.execute(last).scalar() or 0.0)
 
     def recover(self) -> int:
-        """Take back every lease; call once at start, while nobody works. Returns how many.
+        """Take back every lease of this node; call once at start, while none of it works. Returns how many.
 
+        A file has one node only, so there it is every lease. Where nodes share a ledger, it is those under
+        the name of this one (`holder`); those of a node that never comes back end by themselves.
         A restart accuses no instance of killing its worker, up to `INTERRUPTED_LIMIT` restarts.
         """
         return self._insist(self._recover)
 
+    @repeated
     def _recover(self) -> int:
         with self._writing() as connection:
             self._abandon_asks(connection)
-            return self._take_back_work(connection, sa.true(), Loss.RESTART) + self._take_back_sends(
-                connection, sa.true(), Loss.RESTART
+            work, sends = self._own(_i.worker), self._own(_d.holder)
+            return self._take_back_work(connection, work, Loss.RESTART) + self._take_back_sends(
+                connection, sends, Loss.RESTART
             )
+
+    def _own(self, name: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+        return name.startswith(self._named(""), autoescape=True) if self._dialect.shared else sa.true()
 
     def claims(self) -> Iterator[Claim]:
         """Every claim on the spool, a page at a time; what is known to be lost is claimed no more."""
@@ -125,6 +142,7 @@ class Recovery(Instances):
                     wanted = (blob, size) if part is Part.CAME else (out_blob, out_size)
                     yield Claim(number, part, *wanted, blob, size)
 
+    @repeated
     def lose(self, claim: Claim, reason: str, *, remake: bool = False) -> None:
         """Record that bytes are gone or changed; `reason` is one of `BYTES_LOST`.
 
@@ -136,12 +154,13 @@ class Recovery(Instances):
                 self._lose_what_came(connection, claim.instance_id, reason)
             elif self._lose_what_leaves(connection, claim.instance_id, reason) and remake:
                 check_instance_move(InstanceState.READY, InstanceState.RECEIVED)
-                values = {"state": InstanceState.RECEIVED, "next_at": self._clock()}
+                values = {"state": InstanceState.RECEIVED, "next_at": self._now(connection)}
                 connection.execute(sa.update(instances).where(_i.id == claim.instance_id).values(values))
                 self._note(connection, claim.instance_id, InstanceState.RECEIVED, reason="to-be-made-again")
 
     def _lose_what_came(self, connection: sa.Connection, instance_id: int, reason: str) -> None:
-        state = connection.execute(sa.select(_i.state).where(_i.id == instance_id)).scalar_one()
+        query = self._dialect.locked(sa.select(_i.state).where(_i.id == instance_id))
+        state = connection.execute(query).scalar_one()
         if state != InstanceState.QUARANTINED:
             check_instance_move(InstanceState(state), InstanceState.QUARANTINED)
         values = {"state": InstanceState.QUARANTINED, "result": "quarantined", "reason": reason}
@@ -153,7 +172,7 @@ class Recovery(Instances):
         waiting = sa.select(_d.id, _d.destination, _d.state).where(
             _d.instance_id == instance_id, UNSETTLED, _d.reason.not_in(BYTES_LOST)
         )
-        rows = connection.execute(waiting).all()
+        rows = connection.execute(self._dialect.locked(waiting, _d.id)).all()
         for row in rows:
             if row.state != DeliveryState.DEAD:
                 check_delivery_move(DeliveryState(row.state), DeliveryState.DEAD)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from dicom_node.ledger.conversions import converted_for_waiting, forget_conversions, known_conversions
-from dicom_node.ledger.database import Database
+from dicom_node.ledger.database import Database, repeated
 from dicom_node.ledger.schema import FINISHED, UNSETTLED, deliveries, events, instances
 
 _i, _d, _e = instances.c, deliveries.c, events.c
@@ -61,6 +61,7 @@ class Retention(Database):
         with self._reading() as connection:
             return frozenset(connection.execute(query).scalars())
 
+    @repeated
     def purge(self, before: float, after: int = 0) -> Purged:
         """Forget some of the instances that ended before a time, with all that is recorded of them.
 
@@ -69,6 +70,7 @@ class Retention(Database):
         instances after `after`; take as many as it needs, and let others write in between.
         """
         with self._reading() as connection:
+            before = self._there(connection, before)
             window = connection.execute(
                 sa.select(_i.id, _i.received_at).where(_i.id > after).order_by(_i.id).limit(_WINDOW)
             ).all()
@@ -79,7 +81,8 @@ class Retention(Database):
             return Purged(0, 0, end)
         with self._writing() as connection:
             # again, because somebody may have come to need one since
-            ripe = connection.execute(self._ripe(ripe, before)).scalars().all()
+            still = self._dialect.locked(self._ripe(ripe, before), _i.id, of=instances)
+            ripe = connection.execute(still).scalars().all()
             forget_conversions(connection, ripe)
             gone = connection.execute(sa.delete(deliveries).where(_d.instance_id.in_(ripe))).rowcount
             connection.execute(sa.delete(events).where(_e.instance_id.in_(ripe)))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import enum
 import re
-from importlib import resources
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,15 +14,18 @@ import sqlalchemy as sa
 from dicom_node.commitment import CommitmentState, PromiseState
 from dicom_node.errors import LedgerError
 from dicom_node.jobs import NOT_SENDABLE, DeliveryState, InstanceState
+from dicom_node.ledger import dialects
 
 Row = sa.Row[*tuple[Any, ...]]
 _FLOOR = re.compile(r"^-- floor: (\d+)$", re.MULTILINE)
 METADATA = sa.MetaData()
+#: numbers and sizes outgrow 32 bits, which matters where a statement says how wide a parameter is
+_Big = sa.BigInteger
 
 instances = sa.Table(
     "instances",
     METADATA,
-    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("id", _Big, primary_key=True),
     sa.Column("sop_class_uid", sa.Text),
     sa.Column("sop_instance_uid", sa.Text),
     sa.Column("transfer_syntax_uid", sa.Text),
@@ -31,7 +33,7 @@ instances = sa.Table(
     sa.Column("called_ae", sa.Text),
     sa.Column("route", sa.Text),
     sa.Column("blob", sa.Text),
-    sa.Column("size", sa.Integer),
+    sa.Column("size", _Big),
     sa.Column("received_at", sa.Float),
     sa.Column("repeats", sa.Integer),
     sa.Column("conflict", sa.Integer),
@@ -49,14 +51,14 @@ instances = sa.Table(
     sa.Column("out_sop_class_uid", sa.Text),
     sa.Column("out_sop_instance_uid", sa.Text),
     sa.Column("out_transfer_syntax_uid", sa.Text),
-    sa.Column("out_size", sa.Integer),
+    sa.Column("out_size", _Big),
 )
 
 deliveries = sa.Table(
     "deliveries",
     METADATA,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("instance_id", sa.Integer),
+    sa.Column("id", _Big, primary_key=True),
+    sa.Column("instance_id", _Big),
     sa.Column("destination", sa.Text),
     sa.Column("priority", sa.Integer),
     sa.Column("queued_at", sa.Float),
@@ -69,6 +71,7 @@ deliveries = sa.Table(
     sa.Column("reason", sa.Text),
     sa.Column("refusals", sa.Integer),
     sa.Column("via", sa.Text),
+    sa.Column("holder", sa.Text),
 )
 
 conversions = sa.Table(
@@ -90,9 +93,9 @@ outages = sa.Table(
 events = sa.Table(
     "events",
     METADATA,
-    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("id", _Big, primary_key=True),
     sa.Column("at", sa.Float),
-    sa.Column("instance_id", sa.Integer),
+    sa.Column("instance_id", _Big),
     sa.Column("destination", sa.Text),
     sa.Column("what", sa.Text),
     sa.Column("reason", sa.Text),
@@ -138,45 +141,47 @@ commitment_counts = sa.Table(
 runs = sa.Table(
     "runs",
     METADATA,
-    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("id", _Big, primary_key=True),
     sa.Column("born_at", sa.Float),
     sa.Column("boot", sa.Text),
+    sa.Column("holder", sa.Text),
 )
 commitments = sa.Table(
     "commitments",
     METADATA,
-    sa.Column("delivery_id", sa.Integer, primary_key=True),
+    sa.Column("delivery_id", _Big, primary_key=True),
     sa.Column("destination", sa.Text),
     sa.Column("state", sa.Text),
     sa.Column("wanted_at", sa.Float),
     sa.Column("next_at", sa.Float),
     sa.Column("silences", sa.Integer),
     sa.Column("refusals", sa.Integer),
-    sa.Column("ask_id", sa.Integer),
+    sa.Column("ask_id", _Big),
 )
 
 asks = sa.Table(
     "asks",
     METADATA,
-    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("id", _Big, primary_key=True),
     sa.Column("transaction_uid", sa.Text),
     sa.Column("destination", sa.Text),
     sa.Column("asked_at", sa.Float),
     sa.Column("due_at", sa.Float),
     sa.Column("state", sa.Text),
+    sa.Column("holder", sa.Text),
 )
 
 ask_items = sa.Table(
     "ask_items",
     METADATA,
-    sa.Column("ask_id", sa.Integer, primary_key=True),
-    sa.Column("delivery_id", sa.Integer, primary_key=True),
+    sa.Column("ask_id", _Big, primary_key=True),
+    sa.Column("delivery_id", _Big, primary_key=True),
 )
 
 promises = sa.Table(
     "promises",
     METADATA,
-    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("id", _Big, primary_key=True),
     sa.Column("transaction_uid", sa.Text),
     sa.Column("peer", sa.Text),
     sa.Column("called_ae", sa.Text),
@@ -193,11 +198,27 @@ promises = sa.Table(
 promise_items = sa.Table(
     "promise_items",
     METADATA,
-    sa.Column("promise_id", sa.Integer, primary_key=True),
+    sa.Column("promise_id", _Big, primary_key=True),
     sa.Column("position", sa.Integer, primary_key=True),
     sa.Column("sop_class_uid", sa.Text),
     sa.Column("sop_instance_uid", sa.Text),
     sa.Column("answer", sa.Integer),
+)
+
+blob_guards = sa.Table(
+    "blob_guards",
+    METADATA,
+    sa.Column("blob", sa.Text, primary_key=True),
+    sa.Column("doomed", sa.Integer),
+    sa.Column("until", sa.Float),
+)
+
+homes = sa.Table(
+    "homes",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("store", sa.Text),
+    sa.Column("moved_to", sa.Text),
 )
 
 floor = sa.Table("floor", METADATA, sa.Column("schema", sa.Integer))
@@ -234,16 +255,9 @@ MENDED_BY_ARRIVAL = (*BYTES_LOST, NOT_SENDABLE)
 UNSETTLED = sa.not_(in_state(deliveries, DeliveryState.DELIVERED, DeliveryState.DROPPED))
 
 
-def scripts() -> list[tuple[int, str]]:
-    """The migrations as (number, SQL), in order."""
-    folder = resources.files("dicom_node") / "migrations"
-    files = sorted(file.name for file in folder.iterdir() if file.name.endswith(".sql"))
-    return [(int(name[:4]), (folder / name).read_text("utf-8")) for name in files]
-
-
 def require_present(connection: sa.Connection, scripts: list[tuple[int, str]]) -> None:
     """Raise LedgerError unless this version can work on the file as it is."""
-    version = _version(connection)
+    version = dialects.of(connection).version(connection)
     if version != scripts[-1][0] and not _is_newer_and_usable(connection, scripts[-1][0]):
         raise LedgerError(
             f"the ledger has schema {version}, this version knows {scripts[-1][0]}; start the node of this "
@@ -257,16 +271,16 @@ def migrate(connection: sa.Connection, scripts: list[tuple[int, str]]) -> None:
     A newer file is used as it is if its migrations say that this version may (`-- floor:`): whoever goes back
     to the version before an upgrade goes on with the same ledger and forgets nothing.
     """
-    version, newest = _version(connection), scripts[-1][0]
+    dialect = dialects.of(connection)
+    dialect.lock_migration(connection)
+    version, newest = dialect.version(connection), scripts[-1][0]
     if version > newest and not _is_newer_and_usable(connection, newest):
         raise LedgerError(
             f"the ledger has schema {version}, this version knows {newest}; install the newer one"
         )
     for number, script in scripts:
         if number > version:
-            for statement in _statements(script):
-                connection.exec_driver_sql(statement)
-            connection.exec_driver_sql(f"PRAGMA user_version = {number}")
+            dialect.apply(connection, number, _statements(script))
     if version < newest and _has_floor(connection):
         connection.execute(sa.update(floor).values(schema=lowest(scripts)))
 
@@ -280,16 +294,12 @@ def lowest(scripts: list[tuple[int, str]]) -> int:
     return max([int(said) for _, script in scripts for said in _FLOOR.findall(script)], default=1)
 
 
-def _version(connection: sa.Connection) -> int:
-    return int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
-
-
 def _has_floor(connection: sa.Connection) -> bool:
     return sa.inspect(connection).has_table(floor.name)
 
 
 def _is_newer_and_usable(connection: sa.Connection, newest: int) -> bool:
-    if _version(connection) <= newest or not _has_floor(connection):
+    if dialects.of(connection).version(connection) <= newest or not _has_floor(connection):
         return False
     said = connection.execute(sa.select(floor.c.schema)).scalar_one_or_none()
     return said is not None and said <= newest

@@ -16,18 +16,13 @@ from collections.abc import Iterable
 
 import sqlalchemy as sa
 
+from dicom_node.ledger import dialects
 from dicom_node.ledger.schema import tallies
 from dicom_node.metrics import Counted, Kind, Reading
 
 _OPEN = "dicom_node_tally"
 #: (metric, labels, bound) -> what is added
 Tally = defaultdict[tuple[str, tuple[str, ...], str], float]
-
-#: as text, because every commit runs it, and SQLAlchemy would take longer over its parameters than SQLite
-_ADD = (
-    "INSERT INTO tallies (metric, labels, bound, value) VALUES (?, ?, ?, ?)"
-    " ON CONFLICT (metric, labels, bound) DO UPDATE SET value = value + excluded.value"
-)
 
 
 def begin(connection: sa.Connection) -> None:
@@ -61,7 +56,7 @@ def write(connection: sa.Connection, soon: Tally) -> None:
     merge(tally, soon)
     if tally:
         rows = [(metric, _text(labels), bound, value) for (metric, labels, bound), value in tally.items()]
-        connection.exec_driver_sql(_ADD, rows)
+        dialects.of(connection).add_tallies(connection, rows)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -71,8 +66,17 @@ def _text(labels: tuple[str, ...]) -> str:
 
 def read(connection: sa.Connection) -> tuple[Counted, ...]:
     """Everything that was ever counted."""
-    rows = connection.execute(sa.select(tallies)).all()
+    rows = connection.execute(_TOTALS).all()
     return tuple(Counted(row.metric, tuple(json.loads(row.labels)), row.bound, row.value) for row in rows)
+
+
+_t = tallies.c
+#: a server keeps one row for each connection that counts
+_TOTALS = (
+    sa.select(_t.metric, _t.labels, _t.bound, sa.func.sum(_t.value).label("value"))
+    .group_by(_t.metric, _t.labels, _t.bound)
+    .order_by(_t.metric, _t.labels, _t.bound)
+)
 
 
 class Soon:

@@ -10,8 +10,8 @@ from dicom_node.ledger.database import Database
 from dicom_node.ledger.schema import Row, events, instances
 
 _i, _e = instances.c, events.c
-#: who took a delivery in the stead of its destination; noted by the same transaction, just before
-_before = events.alias("before")
+#: what happened last to a delivery before an event: who took it in the stead of its destination, if anybody
+_before, _earlier = events.alias("before"), events.alias("earlier")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +40,15 @@ class Trail(Database):
 
     def steps(self, after: int, limit: int) -> list[Step]:
         """At most `limit` steps behind the step `after`."""
-        same_move = sa.and_(
-            _before.c.id == _e.id - 1,
-            _before.c.instance_id == _e.instance_id,
-            _before.c.destination == _e.destination,
-            _before.c.what == "failed-over",
+        last = sa.select(sa.func.max(_earlier.c.id)).where(
+            _earlier.c.instance_id == _e.instance_id,
+            _earlier.c.destination == _e.destination,
+            _earlier.c.id < _e.id,
         )
+        same_move = sa.and_(_before.c.id == last.scalar_subquery(), _before.c.what == "failed-over")
+        with self._reading() as connection:
+            settled = self._dialect.settled_events(connection)
+        known = sa.true() if settled is None else _e.id <= settled
         query = (
             sa.select(
                 *(_e.id, _e.at, _e.what, _e.destination, _e.reason),
@@ -56,7 +59,7 @@ class Trail(Database):
             .select_from(
                 events.join(instances, _i.id == _e.instance_id).join(_before, same_move, isouter=True)
             )
-            .where(_e.id > after)
+            .where(_e.id > after, known)
             .order_by(_e.id)
             .limit(limit)
         )
@@ -67,10 +70,7 @@ class Trail(Database):
         """The number of the latest step, be it forgotten since; 0 before the first."""
         with self._reading() as connection:
             kept = connection.execute(sa.select(sa.func.max(_e.id))).scalar() or 0
-            given = connection.exec_driver_sql(
-                "SELECT seq FROM sqlite_sequence WHERE name = 'events'"
-            ).scalar()
-            return max(int(kept), int(given or 0))
+            return max(int(kept), self._dialect.last_number(connection, "events"))
 
 
 def _step(row: Row) -> Step:

@@ -164,7 +164,7 @@ class View(Database):
         index that holds both.
         """
         with self._reading() as connection:
-            return [_backlog(connection, name) for name in _destinations(connection)]
+            return [_backlog(connection, name) for name in destinations(connection)]
 
     def judged(self, limit: int) -> list[Judged]:
         """The instances that a verifying or recovering route judged last, latest first.
@@ -256,7 +256,7 @@ _JUDGED = {
 }
 
 
-def _destinations(connection: sa.Connection) -> Iterator[str]:
+def destinations(connection: sa.Connection) -> Iterator[str]:
     """Each destination once, by leaps through the index instead of a look at every row."""
     name: str | None = ""
     while True:

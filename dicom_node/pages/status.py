@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from dicom_node import __version__, log
+from dicom_node.blobs.port import BlobStore
 from dicom_node.config import Config
 from dicom_node.errors import NodeError
 from dicom_node.ledger import Backlog, DeadLetter, Judged, Kept, Ledger
 from dicom_node.pages.rendering import rendered
 from dicom_node.pages.words import MEANINGS, Meaning
-from dicom_node.spool import Spool
 from dicom_node.standing import Standing, standing
 
 #: rows of each list; more are a matter for `dicom-node queue list`
@@ -33,6 +33,7 @@ _PROBLEMS = {
     "forwarder": "Nothing is sent: the sender has ended. Look into the log, then restart the node.",
     "committer": "No storage commitment is asked or answered. Look into the log, then restart the node.",
     "housekeeper": "Nothing is cleared away: the housekeeper has ended. Look into the log, then restart.",
+    "leadership": "This machine cannot lead any more. Look into the log, then restart the node.",
     "models": "No worker has loaded its network yet, as in the first seconds after a start.",
     "spool": "The spool has no room: senders hear A700. Make room, or lower storage.reserve_mb.",
     "ledger": "The ledger cannot be read. Look into the log, and at the disk it lies on.",
@@ -66,7 +67,7 @@ class StatusPage:
     """
 
     def __init__(
-        self, config: Config, ledger: Ledger, spool: Spool, problems: Callable[[], Sequence[str]]
+        self, config: Config, ledger: Ledger, spool: BlobStore, problems: Callable[[], Sequence[str]]
     ) -> None:
         self._config, self._ledger, self._spool, self._problems = config, ledger, spool, problems
         self._started_at = time.time()

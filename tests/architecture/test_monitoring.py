@@ -106,7 +106,7 @@ def test_metrics_that_the_runbook_names_are_declared() -> None:
 def test_the_runbook_explains_every_word_of_readyz() -> None:
     from dicom_node.service import Service
 
-    words = set(re.findall(r"\"(\w+)\": ", _source(Service.checks) + _source(Service._vital)))
+    words = set(re.findall(r"\"(\w+)\"(?:: |\] = )", _source(Service.checks) + _source(Service._vital)))
     table = _RUNBOOK.partition("| word |")[2].partition("\n\n")[0]
     assert words == set(re.findall(r"`(\w+)`", table.partition("|---|")[2])) - {"storage", "reserve_mb"}
 

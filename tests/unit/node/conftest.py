@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from dicom_node.ledger import Ledger
+from dicom_node.ledger.dialects import Place
 from tests.ledgers import Clock
+from tests.postgresql import Server, is_installed
 
 _MEMORY = Path("/dev/shm")
 
@@ -45,8 +48,39 @@ def clock() -> Clock:
     return Clock()
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """What holds for a ledger holds wherever it is kept: its tests run on both."""
+    ours = metafunc.module.__name__.rpartition(".")[2].startswith("test_ledger")
+    if ours and "place" in metafunc.fixturenames and not _is_about_sqlite(metafunc):
+        server = pytest.param("postgresql", marks=[pytest.mark.interop, pytest.mark.slow])
+        metafunc.parametrize("place", ["sqlite", server], indirect=True)
+
+
+def _is_about_sqlite(metafunc: pytest.Metafunc) -> bool:
+    return metafunc.definition.get_closest_marker("sqlite") is not None
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """A PostgreSQL server for all tests that share one; each has a database of its own."""
+    if not is_installed():
+        pytest.skip("no PostgreSQL; tools/install_peers.sh postgresql")
+    made = Server().make()
+    yield made
+    made.remove()
+
+
 @pytest.fixture
-def book(scratch: Path, clock: Clock) -> Iterator[Ledger]:
-    opened = Ledger(scratch / "ledger.sqlite", clock=clock)
+def place(request: pytest.FixtureRequest, scratch: Path) -> Place:
+    """Where the ledger of a test is: a file, or a database if the test asks for one."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        return scratch / "ledger.sqlite"
+    url: sa.URL = request.getfixturevalue("server").database()
+    return url
+
+
+@pytest.fixture
+def book(place: Place, clock: Clock) -> Iterator[Ledger]:
+    opened = Ledger(place, clock=clock)
     yield opened
     opened.close()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dicom_node import dry_run, keys, signers
+from dicom_node import dry_run, keys, signers, stores
 from dicom_node.config import Config
 from dicom_node.dimse.probe import Answer
 from dicom_node.dry_run import Found, Grade
@@ -169,3 +169,36 @@ def test_what_cannot_be_converted_becomes_a_dead_letter(
     answer["pacs"] = Answer(0, (), uncompressed_only=True)
     peer = {"ae_title": "PACS", "host": "localhost", "port": 104, "transcode": "never"}
     assert "dead letters" in found(config(tmp_path, destinations={"pacs": peer}))["destination pacs"].said
+
+
+def _in_a_cluster(folder: Path, **cluster: Any) -> Config:
+    section = {
+        "name": "site",
+        "database": {"url": "postgresql://node@127.0.0.1:1/dicom_node"},
+        "broker": {"url": "amqp://node@127.0.0.1:1/dicom-node"},
+        "blobs": {"kind": "directory", "directory": folder / "blobs"},
+    }
+    return config(folder, cluster=section | cluster)
+
+
+def test_servers_of_a_cluster_that_are_not_there_are_found_one_by_one(tmp_path: Path) -> None:
+    found = {each.what: each for each in dry_run.dry_run(_in_a_cluster(tmp_path))}
+    assert found["ledger"].grade is Grade.PROBLEM
+    assert found["cluster.broker"].grade is Grade.PROBLEM
+    assert "is not reached" in found["cluster.broker"].said
+    assert found["cluster.blobs"].grade is Grade.WARNING
+    assert not (tmp_path / "blobs").exists(), "nothing is made"
+
+
+def test_a_store_that_is_a_clusters_is_good(tmp_path: Path) -> None:
+    made = _in_a_cluster(tmp_path)
+    store: Any = stores.open_spool(made)
+    store.claim("")
+    found = {each.what: each for each in dry_run.dry_run(made)}
+    assert found["cluster.blobs"].grade is Grade.GOOD
+
+
+def test_without_a_broker_none_is_asked_for(tmp_path: Path) -> None:
+    found = [each.what for each in dry_run.dry_run(_in_a_cluster(tmp_path, broker=None))]
+    assert "cluster.broker" not in found
+    assert "cluster.blobs" in found

@@ -18,7 +18,7 @@ from dicom_node import keys, metrics
 from dicom_node.audit.store import Store
 from dicom_node.config import Config
 from dicom_node.errors import LedgerUnavailable
-from dicom_node.exporter import Exporter, Parts
+from dicom_node.exporter import Exporter, Parts, Standing
 from dicom_node.ledger import Ledger
 from dicom_node.metrics import CAPACITY, STAGE_SECONDS, STORES, NetworkRun, Reading
 from dicom_node.reloading import Reloads
@@ -65,7 +65,11 @@ class Node:
     )
 
     def __init__(self, made: Config, book: Ledger) -> None:
-        self.parts = Parts(made, book, *(cast(Any, self) for _ in range(5)), self.checks, Reloads(), None)
+        node = cast(Any, self)
+        self.standing = Standing(node, None, True, None)
+        self.parts = Parts(
+            made, book, *(node for _ in range(4)), self.checks, Reloads(), None, lambda: self.standing
+        )
 
     def checks(self) -> dict[str, bool]:
         return {"spool": False, "ledger": True}

@@ -197,10 +197,6 @@ def _config(folder: Path) -> Config:
     )
 
 
-def test_the_boot_has_a_name_here() -> None:
-    assert housekeeping.boot_id() == housekeeping.boot_id() != ""
-
-
 # what may go
 
 

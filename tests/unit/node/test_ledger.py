@@ -21,20 +21,22 @@ from dicom_node.config import Promise
 from dicom_node.errors import LedgerError
 from dicom_node.jobs import DeliveryState, InstanceState
 from dicom_node.ledger import Ledger
+from dicom_node.ledger.dialects import Place
 from dicom_node.spool import Spool
 from tests.ledgers import Clock, arrival, blob, outcome, send, work
 
 
-def test_everything_survives_reopening(scratch: Path, clock: Clock) -> None:
-    first = Ledger(scratch / "again.sqlite", clock=clock)
+def test_everything_survives_reopening(place: Place, clock: Clock) -> None:
+    first = Ledger(place, clock=clock)
     delivery = send(first)
     first.close()
-    second = Ledger(scratch / "again.sqlite", clock=clock)
+    second = Ledger(place, clock=clock)
     second.delivered(delivery, 0xB007)
     assert second.counts().deliveries[DeliveryState.DELIVERED] == 1
     second.close()
 
 
+@pytest.mark.sqlite
 def test_no_statement_of_the_daily_work_scans_or_sorts_a_table(book: Ledger, clock: Clock) -> None:
     statements: dict[str, object] = {}
 
@@ -75,6 +77,7 @@ _WAITING = "deliveries_waiting"
 _LARGE = "instances|deliveries|events|commitments|asks|ask_items|promises|promise_items"
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize(
     ("claim", "steps"),
     [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -12,6 +11,7 @@ import sqlalchemy as sa
 from dicom_node.commitment import Ask, Reference, Report, Settled
 from dicom_node.jobs import DeliveryState
 from dicom_node.ledger import Ledger, commitments
+from dicom_node.ledger.dialects import Place
 from dicom_node.metrics import CommitmentTally, QueueAge
 from tests.ledgers import Clock, arrival, blob, delivery_state, outcome
 
@@ -222,7 +222,7 @@ def test_two_contents_of_one_uid_are_one_question(book: Ledger) -> None:
 
 
 def test_a_crash_while_asking_asks_again_at_once_and_one_while_waiting_waits(
-    book: Ledger, clock: Clock, scratch: Path
+    book: Ledger, clock: Clock, place: Place
 ) -> None:
     deliver(book, "1.1")
     waiting = ask(book)
@@ -230,7 +230,7 @@ def test_a_crash_while_asking_asks_again_at_once_and_one_while_waiting_waits(
     asking = claim(book)
     assert asking is not None
     book.close()
-    again = Ledger(scratch / "ledger.sqlite", clock=clock)
+    again = Ledger(place, clock=clock)
     again.recover()
     fresh = claim(again)
     assert fresh is not None

@@ -14,6 +14,8 @@ from dicom_node.ledger import Ledger
 from dicom_node.ledger.database import Grouped
 from tests.ledgers import arrival, blob
 
+pytestmark = pytest.mark.sqlite
+
 
 def test_a_file_that_is_no_ledger_is_refused(scratch: Path) -> None:
     (scratch / "ledger.sqlite").write_bytes(b"something else" * 1000)

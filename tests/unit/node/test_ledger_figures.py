@@ -51,6 +51,7 @@ def test_queues_are_listed_with_their_oldest(book: Ledger, clock: Clock) -> None
     ]
 
 
+@pytest.mark.sqlite
 def test_a_ledger_that_can_be_read_answers(book: Ledger, scratch: Path) -> None:
     book.answers()
     book.close()

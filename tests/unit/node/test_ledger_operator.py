@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from dicom_node.errors import IllegalTransition, LedgerError
 from dicom_node.jobs import DeliveryState, InstanceState, Outcome
 from dicom_node.ledger import Ledger, operator
+from dicom_node.ledger.dialects import Place
 from dicom_node.metrics import ATTEMPTS
 from tests.ledgers import Clock, blob, delivery_state, outcome, send, state, work
 
@@ -91,11 +90,11 @@ def test_a_paused_destination_gets_nothing_until_it_is_resumed(book: Ledger, clo
 
 
 def test_a_pause_survives_a_restart_and_lets_what_is_under_way_finish(
-    scratch: Path, book: Ledger, clock: Clock
+    place: Place, book: Ledger, clock: Clock
 ) -> None:
     under_way = send(book)
     book.pause("pacs")
-    again = Ledger(scratch / "ledger.sqlite", clock=clock)
+    again = Ledger(place, clock=clock)
     assert again.paused() == {"pacs": clock.now}
     again.delivered(under_way, 0)
     again.close()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from dicom_node.ledger import Ledger
+from dicom_node.ledger.dialects import Place
 from tests.ledgers import Clock, outcome, send, work
 
 
@@ -20,11 +19,11 @@ def test_an_outage_is_known_from_its_first_moment_until_it_ends(book: Ledger, cl
     assert set(book.outages()) == {"vna"}
 
 
-def test_it_outlives_the_process(scratch: Path) -> None:
-    first = Ledger(scratch / "book.sqlite")
+def test_it_outlives_the_process(place: Place, clock: Clock) -> None:
+    first = Ledger(place, clock=clock)
     first.went_down("pacs", 100.0)
     first.close()
-    second = Ledger(scratch / "book.sqlite")
+    second = Ledger(place, clock=clock)
     assert second.outages() == {"pacs": 100.0}
     second.close()
 

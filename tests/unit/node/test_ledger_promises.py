@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 
 from dicom_node.commitment import Judge, Reference, Request, Taken
 from dicom_node.config import Promise
 from dicom_node.jobs import InstanceState, Outcome
 from dicom_node.ledger import Ledger
+from dicom_node.ledger.dialects import Place
 from dicom_node.metrics import PromiseTally
 from tests.ledgers import Clock, arrival, blob, outcome, work
 
@@ -83,14 +83,14 @@ def test_a_look_at_a_request_is_the_rarer_the_older_it_is(book: Ledger, clock: C
     assert looked[-1] == began + 7200, "the last one is when its time is up"
 
 
-def test_a_request_and_its_answer_survive_a_crash(book: Ledger, clock: Clock, scratch: Path) -> None:
+def test_a_request_and_its_answer_survive_a_crash(book: Ledger, clock: Clock, place: Place) -> None:
     book.take_request(request("1.1", "1.2"), 60.0)
     book.close()
-    again = Ledger(scratch / "ledger.sqlite", clock=clock)
+    again = Ledger(place, clock=clock)
     assert again.take_request(request("1.1", "1.2"), 60.0) is Taken.REPEATED
     assert len(decide(again, clock)) == 1
     again.close()
-    last = Ledger(scratch / "ledger.sqlite", clock=clock)
+    last = Ledger(place, clock=clock)
     deliver(last, "1.1")
     (due,) = last.due_reports((), 10)
     assert dict(due.report.answers) == {Reference(CT, "1.1"): 0x0112, Reference(CT, "1.2"): 0x0112}

@@ -161,6 +161,7 @@ def test_the_ledger_knows_what_it_names(book: Ledger) -> None:
     assert book.known(asked) == {blob("1.2.3"), blob("out")}
 
 
+@pytest.mark.sqlite
 def test_the_file_shrinks_after_a_purge(book: Ledger, clock: Clock, scratch: Path) -> None:
     for number in range(1500):
         book.add(arrival(f"1.{number}"), blob(str(number)), 1)

@@ -12,9 +12,12 @@ import sqlalchemy as sa
 
 from dicom_node import commitment, jobs
 from dicom_node.errors import LedgerError
-from dicom_node.ledger import Ledger, database, schema
+from dicom_node.ledger import Ledger, dialects, schema
 from dicom_node.metrics import ATTEMPTS, CONFLICTS, LOST, REPEATS
 from tests.ledgers import Clock, arrival, blob, send
+
+pytestmark = pytest.mark.sqlite
+SCRIPTS = dialects.scripts(dialects.SQLite)
 
 
 def columns(path: Path) -> dict[str, list[str]]:
@@ -54,16 +57,16 @@ def test_the_checks_of_the_schema_allow_exactly_the_states(book: Ledger, scratch
 
 
 def test_migrations_are_numbered_without_gaps() -> None:
-    assert [number for number, _ in schema.scripts()] == list(range(1, len(schema.scripts()) + 1))
+    assert [number for number, _ in SCRIPTS] == list(range(1, len(SCRIPTS) + 1))
 
 
-@pytest.mark.parametrize("version", range(len(schema.scripts()) + 1))
+@pytest.mark.parametrize("version", range(len(SCRIPTS) + 1))
 def test_every_older_schema_is_brought_up_to_date(scratch: Path, version: int) -> None:
     path = scratch / "old.sqlite"
-    engine = database.open_engine(path)
+    engine = dialects.open_engine(path)
     with engine.begin() as connection:
         if version:
-            schema.migrate(connection, schema.scripts()[:version])
+            schema.migrate(connection, SCRIPTS[:version])
     engine.dispose()
     opened = Ledger(path)
     found = columns(path)
@@ -143,9 +146,9 @@ def test_an_old_ledger_keeps_every_row_and_goes_on(old: Path, clock: Clock) -> N
 
 def test_counters_go_on_where_the_rows_of_the_fourth_schema_left_them(scratch: Path) -> None:
     path = scratch / "old.sqlite"
-    engine = database.open_engine(path)
+    engine = dialects.open_engine(path)
     with engine.begin() as connection:
-        schema.migrate(connection, schema.scripts()[:4])
+        schema.migrate(connection, SCRIPTS[:4])
         for statement in (
             "INSERT INTO carried VALUES ('repeats', '', 7), ('lost', '', 2), ('tries', 'pacs', 30)",
             "INSERT INTO attempts VALUES ('pacs', 'delivered', 20), ('vna', 'transient', 3)",
@@ -165,11 +168,11 @@ def test_counters_go_on_where_the_rows_of_the_fourth_schema_left_them(scratch: P
 def test_a_migration_applies_wholly_or_not_at_all(scratch: Path) -> None:
     path = scratch / "ledger.sqlite"
     Ledger(path).close()
-    newest = schema.scripts()[-1][0]
+    newest = SCRIPTS[-1][0]
     broken = "-- a; comment\nCREATE TABLE fresh (a TEXT);\n\nCREATE TABLE fresh (a TEXT);\n"
-    engine = database.open_engine(path)
+    engine = dialects.open_engine(path)
     with pytest.raises(sa.exc.OperationalError), engine.begin() as connection:
-        schema.migrate(connection, [*schema.scripts(), (newest + 1, broken)])
+        schema.migrate(connection, [*SCRIPTS, (newest + 1, broken)])
     engine.dispose()
     assert "fresh" not in columns(path)
     Ledger(path).close()
@@ -177,9 +180,9 @@ def test_a_migration_applies_wholly_or_not_at_all(scratch: Path) -> None:
 
 def _upgraded(path: Path, *later: str) -> None:
     """What a later program would leave: every migration of today and some that nobody has written yet."""
-    scripts = schema.scripts()
+    scripts = [*SCRIPTS]
     scripts += [(len(scripts) + place, script) for place, script in enumerate(later, 1)]
-    engine = database.open_engine(path)
+    engine = dialects.open_engine(path)
     with engine.begin() as connection:
         schema.migrate(connection, scripts)
     engine.dispose()
@@ -203,7 +206,7 @@ def test_an_upgrade_that_only_adds_can_be_taken_back(scratch: Path) -> None:
 
 @pytest.mark.parametrize("existing", [False, True])
 def test_an_upgrade_that_changes_what_is_there_cannot(scratch: Path, existing: bool) -> None:
-    number = len(schema.scripts()) + 1
+    number = len(SCRIPTS) + 1
     _upgraded(scratch / "ledger.sqlite", f"-- floor: {number}\nALTER TABLE deliveries RENAME TO sendings;")
     with pytest.raises(LedgerError, match=rf"has schema {number}, this version knows {number - 1}"):
         Ledger(scratch / "ledger.sqlite", existing=existing)

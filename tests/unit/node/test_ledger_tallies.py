@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from dicom_node.errors import LedgerError
 from dicom_node.ledger import Ledger
+from dicom_node.ledger.dialects import Place
 from dicom_node.ledger.tallies import count
 from dicom_node.metrics import PSNR, REPEATS, STAGE_SECONDS, STORES, Counted, Reading
 from tests.ledgers import arrival, blob
@@ -63,6 +63,7 @@ def test_what_could_not_be_written_was_not_counted(book: Ledger) -> None:
     assert total(book) == 0
 
 
+@pytest.mark.sqlite
 def test_one_that_fails_in_company_takes_no_count_with_it(book: Ledger) -> None:
     """The others are written once more, each alone; they count once."""
     sizes = [1, 2, None, 4]
@@ -127,12 +128,12 @@ def test_several_threads_lose_no_count(book: Ledger) -> None:
     assert total(book) == 800
 
 
-def test_counts_outlive_the_process_and_add_up_over_several(book: Ledger, scratch: Path) -> None:
-    other = Ledger(scratch / "ledger.sqlite")
+def test_counts_outlive_the_process_and_add_up_over_several(book: Ledger, place: Place) -> None:
+    other = Ledger(place)
     for each in (book, other):
         each.count_soon(SENT)
         each.settle()
     other.close()
-    again = Ledger(scratch / "ledger.sqlite")
+    again = Ledger(place)
     assert total(again) == 2
     again.close()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from dicom_node.errors import StaleLease
 from dicom_node.jobs import InstanceState, Outcome
 from dicom_node.ledger import Ledger
+from dicom_node.ledger.dialects import Place
 from tests.ledgers import Clock, arrival, blob, outcome, work
 
 HELD = Outcome(InstanceState.HELD, "held", "wrong-key", finding="wrong-key")
@@ -34,13 +34,13 @@ def test_a_result_that_comes_too_late_counts_nothing(book: Ledger) -> None:
     assert book.verdicts() == {}
 
 
-def test_neither_a_purge_nor_a_restart_takes_anything_away(scratch: Path, clock: Clock) -> None:
-    first = Ledger(scratch / "book.sqlite", clock=clock)
+def test_neither_a_purge_nor_a_restart_takes_anything_away(place: Place, clock: Clock) -> None:
+    first = Ledger(place, clock=clock)
     first.add(arrival("1.1", route="back"), blob("1"), 10)
     (claimed,) = first.claim_work("w", 1, 10.0)
     first.finish(claimed, Outcome(InstanceState.REJECTED, "rejected", "damaged", finding="damaged"))
     assert first.purge(clock() + 1).instances == 1
     first.close()
-    second = Ledger(scratch / "book.sqlite")
+    second = Ledger(place)
     assert second.verdicts() == {("back", "damaged"): 1}
     second.close()

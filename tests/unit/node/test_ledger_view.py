@@ -128,6 +128,7 @@ def test_verdicts_are_told_latest_first(book: Ledger) -> None:
     assert [each.id for each in book.judged(2)] == [7, 6]
 
 
+@pytest.mark.sqlite
 def test_a_status_costs_what_waits_and_not_what_was_delivered(book: Ledger) -> None:
     """Every question of the status page is answered from an index, none by a look at a whole table."""
     with book._reading() as connection:

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from dicom_node import processes
-from dicom_node.processes import share_cores, usable_cores, usage
+from dicom_node.processes import boot_id, share_cores, usable_cores, usage
 
 
 def test_this_process_as_psutil_sees_it() -> None:
@@ -76,3 +76,7 @@ def test_libraries_start_as_many_threads_as_are_left_to_a_process(monkeypatch: p
     monkeypatch.setattr(processes, "usable_cores", lambda: 8)
     share_cores(3)
     assert os.environ == {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2", "MKL_NUM_THREADS": "7"}
+
+
+def test_the_boot_has_a_name_here() -> None:
+    assert boot_id() == boot_id() != ""

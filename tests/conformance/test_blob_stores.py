@@ -1,0 +1,459 @@
+"""What every store of objects does, the spool of one machine and those that several share."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dicom_node.blobs import asking
+from dicom_node.blobs.asking import Bucket
+from dicom_node.blobs.directory import DirectoryStore
+from dicom_node.blobs.port import BlobStore, Guard
+from dicom_node.blobs.s3 import S3Store
+from dicom_node.blobs.shared import SharedStore
+from dicom_node.errors import BlobsUnavailable, SpoolError, SpoolFull
+from dicom_node.ledger import Ledger
+from dicom_node.spool import Blob, Spool
+from tests.buckets import S3Server, between, free_port
+from tests.ledgers import arrival
+
+_SPAWN = multiprocessing.get_context("spawn")
+_EVERY = ("spool", "directory", "s3")
+_SHARED = ("directory", "s3")
+
+
+@dataclass(frozen=True)
+class Made:
+    """How a store is opened, in any process; `machine` tells machines apart."""
+
+    kind: str
+    scratch: Path
+    bucket: Bucket | None = None
+    reserve_bytes: int = 0
+    young_s: float = 0.0
+    keep_s: float = 0.0
+    part_bytes: int = 64 << 20
+
+    def open(self, machine: str = "one", guard: Callable[[], Guard] | None = None) -> BlobStore:
+        folder = self.scratch / machine
+        if self.kind == "spool":
+            return Spool(self.scratch / "spool", self.reserve_bytes, keep_s=self.keep_s)
+        guarded = guard or (lambda: Ledger(self.scratch / "ledger.sqlite", existing=True))
+        if self.kind == "directory":
+            return DirectoryStore(
+                self.scratch / "shared",
+                self.reserve_bytes,
+                guarded,
+                self.keep_s,
+                young_s=self.young_s,
+                machine=machine,
+            )
+        assert self.bucket is not None
+        return S3Store(
+            self.bucket,
+            folder,
+            self.reserve_bytes,
+            guarded,
+            self.keep_s,
+            cache_bytes=100_000_000,
+            boot="this",
+            young_s=self.young_s,
+            part_bytes=self.part_bytes,
+        )
+
+
+@pytest.fixture
+def make(scratch: Path, request: pytest.FixtureRequest, book: Ledger) -> Callable[..., Made]:
+    def made(kind: str, **more: Any) -> Made:
+        bucket = None
+        if kind == "s3":
+            server: S3Server = request.getfixturevalue("s3")
+            bucket = server.bucket(f"b{time.time_ns()}", scratch, url=more.pop("url", None))
+        how = Made(kind, scratch, bucket, **more)
+        store = how.open()
+        if isinstance(store, SharedStore):
+            store.claim("")
+        return how
+
+    return made
+
+
+def bring_to(how: Made, machine: str, content: bytes, times: int) -> None:
+    store = how.open(machine)
+    for _ in range(times):
+        store.put([content])
+
+
+def write_and_die(how: Made) -> None:
+    store = how.open("dying")
+    writer = store.writer()
+    writer.write(b"half of it")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def run(target: Callable[..., None], *args: object) -> int | None:
+    process = _SPAWN.Process(target=target, args=args)
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+@pytest.mark.parametrize("kind", _EVERY)
+def test_bytes_come_back_under_their_hash(kind: str, make: Callable[..., Made]) -> None:
+    store = make(kind).open()
+    blob = store.put([b"abc", memoryview(b"def"), b""])
+    assert blob == Blob(hashlib.sha256(b"abcdef").hexdigest(), 6)
+    assert store.path(blob.name).read_bytes() == b"abcdef"
+    with store.open(blob.name) as file:
+        assert file.read() == b"abcdef"
+    store.verify(blob.name)
+    seen = store.look(blob.name)
+    assert seen is not None
+    assert (seen.size, abs(seen.put_at - time.time()) < 60) == (6, True)
+    assert store.used_bytes() == 6
+    assert store.free_bytes() > 0
+
+
+@pytest.mark.parametrize("kind", _EVERY)
+def test_every_machine_sees_what_one_has_put(kind: str, make: Callable[..., Made]) -> None:
+    how = make(kind)
+    blob = how.open("one").put([b"abc"])
+    assert how.open("two").path(blob.name).read_bytes() == b"abc"
+
+
+@pytest.mark.parametrize("kind", _EVERY)
+def test_what_is_absent_is_absent(kind: str, make: Callable[..., Made]) -> None:
+    store = make(kind).open()
+    assert store.look("ab" * 32) is None
+    assert not store.remove("ab" * 32)
+    with pytest.raises(SpoolError, match="ab" * 32):
+        store.open("ab" * 32)
+
+
+@pytest.mark.parametrize("kind", _EVERY)
+@pytest.mark.parametrize("name", ["", "../../etc/passwd", "AB" * 32, "ab" * 31, "ab" * 32 + "\n"])
+def test_only_hashes_are_names(kind: str, name: str, make: Callable[..., Made]) -> None:
+    store = make(kind).open()
+    for ask in (store.path, store.look, store.open, store.remove):
+        with pytest.raises(SpoolError, match="64 hex digits"):
+            ask(name)
+
+
+@pytest.mark.parametrize("kind", _EVERY)
+def test_many_processes_put_the_same(kind: str, make: Callable[..., Made]) -> None:
+    how = make(kind)
+    content = os.urandom(100_000)
+    processes = [
+        _SPAWN.Process(target=bring_to, args=(how, f"machine{number % 2}", content, 20))
+        for number in range(3)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    store = how.open("reader")
+    store.verify(hashlib.sha256(content).hexdigest())
+    assert store.used_bytes() == len(content)
+
+
+@pytest.mark.parametrize("kind", _EVERY)
+def test_who_is_killed_in_the_middle_leaves_nothing_that_counts(kind: str, make: Callable[..., Made]) -> None:
+    how = make(kind)
+    assert run(write_and_die, how) == -signal.SIGKILL
+    store = how.open("dying")
+    assert store.used_bytes() == 0
+    time.sleep(0.01)
+    assert how.open("dying").sweep() == 1
+    assert how.open("dying").sweep() == 0
+
+
+@pytest.mark.parametrize("kind", _SHARED)
+def test_who_starts_sweeps_nothing_of_another_machine(kind: str, make: Callable[..., Made]) -> None:
+    how = make(kind)
+    assert run(write_and_die, how) == -signal.SIGKILL
+    assert how.open("other").sweep() == 0
+
+
+@pytest.mark.parametrize("kind", _EVERY)
+def test_only_what_nobody_needs_is_discarded(kind: str, make: Callable[..., Made]) -> None:
+    store = make(kind).open()
+    stays, goes = store.put([b"stays"]).name, store.put([b"goes"]).name
+    time.sleep(1.1)  # S3 knows whole seconds
+    assert store.discard(lambda names: frozenset(names) & {stays}) == 1
+    assert (store.look(goes), store.look(stays) is not None) == (None, True)
+
+
+@pytest.mark.parametrize("kind", _EVERY)
+def test_what_is_young_stays(kind: str, make: Callable[..., Made]) -> None:
+    store = make(kind, keep_s=1000.0).open()
+    blob = store.put([b"abc"])
+    assert not store.remove(blob.name)
+    assert store.discard(lambda _: frozenset()) == 0
+    store.verify(blob.name)
+
+
+@pytest.mark.parametrize("kind", _EVERY)
+def test_storing_again_heals_what_was_changed_in_the_store(kind: str, make: Callable[..., Made]) -> None:
+    how = make(kind)
+    blob = how.open().put([b"abc"])
+    change(how, blob.name, b"xyz")
+    with pytest.raises(SpoolError, match="changed"):
+        how.open("two").verify(blob.name)
+    assert how.open().put([b"abc"]) == blob
+    how.open("two").verify(blob.name)
+
+
+def change(how: Made, name: str, content: bytes) -> None:
+    """As a disk or a person might."""
+    if how.bucket is not None:
+        key = f"{how.bucket.prefix}{name[:2]}/{name}"
+        asking.client(how.bucket).put_object(Bucket=how.bucket.name, Key=key, Body=content)
+    else:
+        folder = "spool" if how.kind == "spool" else "shared"
+        (how.scratch / folder / name[:2] / name).write_bytes(content)
+
+
+def test_what_was_changed_in_a_bucket_is_given_to_nobody(make: Callable[..., Made]) -> None:
+    how = make("s3")
+    blob = how.open().put([b"abc"])
+    change(how, blob.name, b"xyz")
+    with pytest.raises(SpoolError, match="has changed in bucket"):
+        how.open("two").path(blob.name)
+    assert how.open("two").sweep() == 0
+
+
+@pytest.mark.parametrize("kind", _EVERY)
+def test_without_room_for_it_nothing_begins(kind: str, make: Callable[..., Made]) -> None:
+    how = make(kind, reserve_bytes=1 << 60)
+    store = how.open()
+    with pytest.raises(SpoolFull, match="make room"):
+        store.check_room()
+    blob = store.put([b"abc"])
+    with pytest.raises(SpoolFull):
+        store.check_room_to_work(blob.name)
+
+
+# whose store it is
+
+
+@pytest.mark.parametrize("kind", _SHARED)
+def test_a_store_is_known_by_its_id(kind: str, make: Callable[..., Made]) -> None:
+    how = make(kind)
+    store = how.open()
+    assert isinstance(store, SharedStore)
+    known = store.claim("")
+    assert store.claim(known) == known
+    with pytest.raises(SpoolError, match="another store"):
+        store.claim("0" * 32)
+
+
+def test_an_empty_mount_point_is_no_empty_store(make: Callable[..., Made]) -> None:
+    how = make("directory")
+    store = how.open()
+    assert isinstance(store, SharedStore)
+    known = store.claim("")
+    blob = store.put([b"abc"])
+    (how.scratch / "shared").rename(how.scratch / "elsewhere")
+    (how.scratch / "shared").mkdir()
+    for ask in (store.look, store.path, store.verify):
+        with pytest.raises(BlobsUnavailable):
+            ask(blob.name)
+    with pytest.raises(BlobsUnavailable):
+        store.discard(lambda _: frozenset())
+    with pytest.raises(BlobsUnavailable):
+        store.put([b"def"])
+    with pytest.raises(SpoolError, match="mount its file system"):
+        how.open("again").claim(known)  # type: ignore[attr-defined]
+    assert list((how.scratch / "shared").iterdir()) == []
+
+
+def test_a_bucket_that_is_not_there_is_no_empty_store(make: Callable[..., Made]) -> None:
+    how = make("s3")
+    elsewhere = Made("s3", how.scratch, Bucket("nobodys", "", *list_of(how))).open("two")
+    for ask in (elsewhere.look, elsewhere.path, elsewhere.verify):
+        with pytest.raises(BlobsUnavailable):
+            ask("ab" * 32)
+    with pytest.raises(BlobsUnavailable):
+        elsewhere.put([b"abc"])
+
+
+def list_of(how: Made) -> tuple[str | None, str | None, Path | None]:
+    assert how.bucket is not None
+    return how.bucket.endpoint_url, how.bucket.region, how.bucket.credentials_file
+
+
+# an object arrives again while it is removed
+
+
+@pytest.mark.parametrize("kind", _SHARED)
+def test_an_arrival_waits_for_the_removal_and_is_kept(
+    kind: str, make: Callable[..., Made], book: Ledger
+) -> None:
+    """Step by step: the object is there and old; it is put again between the announcement and the removal."""
+    how = make(kind)
+    remover, receiver = how.open("one", lambda: book), how.open("two", lambda: book)
+    blob = remover.put([b"abc"])
+    time.sleep(1.1)
+    putting = threading.Thread(target=lambda: receiver.put([b"abc"]))
+    asked = []
+
+    def needed(names: list[str]) -> frozenset[str]:
+        asked.append(names)
+        if len(asked) == 2:  # announced by now
+            putting.start()
+            time.sleep(0.3)
+            assert putting.is_alive()
+        return book.needed(names)
+
+    assert remover.discard(needed) == 1
+    putting.join()
+    how.open("three").verify(blob.name)
+
+
+@pytest.mark.parametrize("kind", _SHARED)
+def test_what_was_put_again_is_not_removed_before_its_row_is_written(
+    kind: str, make: Callable[..., Made], book: Ledger
+) -> None:
+    how = make(kind, keep_s=1.0)
+    blob = how.open().put([b"abc"])
+    time.sleep(2.1)
+    assert how.open("two").put([b"abc"]) == blob  # pinned for a second from now on
+    assert not how.open().remove(blob.name, keep_s=0.0)
+    time.sleep(1.1)
+    assert how.open().remove(blob.name, keep_s=0.0)
+
+
+@pytest.mark.parametrize("kind", _SHARED)
+def test_arrivals_and_removals_at_once_lose_nothing(
+    kind: str, make: Callable[..., Made], book: Ledger
+) -> None:
+    """The same few objects come again and again while whatever no row needs is removed."""
+    how = make(kind, keep_s=1.0)
+    contents = [bytes([number]) * 1000 for number in range(8)]
+    done = threading.Event()
+    removed: list[int] = []
+
+    def remove() -> None:
+        store = how.open("leader", lambda: book)
+        while not done.is_set():
+            removed.append(store.discard(book.needed, keep_s=0.0))
+
+    remover = threading.Thread(target=remove)
+    remover.start()
+    try:
+        store, turns = how.open("receiver", lambda: book), itertools.count()
+        until = time.monotonic() + 60.0
+        while sum(removed) < 20 and time.monotonic() < until:
+            turn, began = next(turns), time.monotonic()
+            blob = store.put([contents[turn % 8]])
+            book.add(arrival(uid=f"1.2.{turn}"), blob.name, blob.size)
+            seen = store.look(blob.name)
+            # whoever takes longer than it is pinned for to write its row was promised nothing
+            assert seen is not None or time.monotonic() - began > 1.0
+            book.reject(book_hold(book), "test")
+            if turn % 16 == 15:  # about as long as they are pinned, so that removals meet arrivals
+                time.sleep(0.95)
+    finally:
+        done.set()
+        remover.join()
+    assert sum(removed) >= 20
+
+
+def book_hold(book: Ledger) -> int:
+    """Take the one instance that waits and hold it: rejected, it needs its bytes no more."""
+    from dicom_node.jobs import InstanceState, Outcome
+
+    (work,) = book.claim_work("w", 1, 60.0)
+    book.finish(work, Outcome(InstanceState.HELD, "held", reason="test"))
+    return work.id
+
+
+# a store that is away
+
+
+def test_a_server_that_is_away_refuses_and_comes_back(make: Callable[..., Made], s3: S3Server) -> None:
+    with between(s3.url) as door:
+        how = make("s3", url=door.url)
+        store = how.open()
+        before = store.put([b"before"])
+        door.refusal = 503
+        with pytest.raises(BlobsUnavailable, match="status 503") as caught:
+            store.put([b"abc"])
+        assert (caught.value.retryable, caught.value.dimse_status) == (True, 0xA700)
+        with pytest.raises(BlobsUnavailable):
+            how.open("two").path(before.name)
+        with pytest.raises(BlobsUnavailable):
+            store.look("ab" * 32)
+        door.refusal = 403
+        with pytest.raises(BlobsUnavailable, match="credentials"):
+            store.put([b"abc"])
+        door.refusal = None
+        blob = store.put([b"abc"])
+        how.open("two").verify(blob.name)
+        assert store.sweep() == 0
+
+
+def test_a_server_that_nobody_answers_for(make: Callable[..., Made]) -> None:
+    how = make("s3")
+    assert how.bucket is not None
+    away = Bucket("b", "", f"http://127.0.0.1:{free_port()}", "us-east-1", how.bucket.credentials_file)
+    with pytest.raises(BlobsUnavailable, match="cannot be reached") as caught:
+        Made("s3", how.scratch, away).open("two").put([b"abc"])
+    assert "127.0.0.1" not in str(caught.value)
+
+
+def test_a_server_that_does_not_know_conditions(
+    make: Callable[..., Made], s3: S3Server, book: Ledger
+) -> None:
+    """It puts over what is there; so an object is asked for first, and an old one is pinned all the same."""
+    with between(s3.url) as door:
+        door.without = frozenset({"If-None-Match"})
+        how = make("s3", url=door.url, keep_s=1000.0)
+        blob = how.open().put([b"abc"])
+        time.sleep(1.1)
+        assert how.open("two").put([b"abc"]) == blob
+        assert not book.doom([blob.name], time.time() + 100)
+
+
+# large objects, and the cache
+
+
+def test_a_large_object_goes_in_parts(make: Callable[..., Made], book: Ledger) -> None:
+    how = make("s3", part_bytes=5 << 20)
+    content = os.urandom((12 << 20) + 17)
+    store = how.open()
+    blob = store.put([content[:1000], content[1000:]])
+    assert how.open("two").path(blob.name).read_bytes() == content
+    time.sleep(1.1)
+    assert store.put([content]) == blob
+    assert how.bucket is not None
+    left = asking.client(how.bucket).list_multipart_uploads(Bucket=how.bucket.name)
+    assert left.get("Uploads", []) == []
+
+
+def test_one_object_is_fetched_once(make: Callable[..., Made]) -> None:
+    how = make("s3")
+    blob = how.open().put([b"abc" * 1000])
+    store = how.open("two")
+    fetched = []
+    assert isinstance(store, S3Store)
+    fetch = store._fetch
+    store._fetch = lambda name: fetched.append(name) or fetch(name)  # type: ignore[method-assign,func-returns-value]
+    threads = [threading.Thread(target=store.path, args=(blob.name,)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert fetched == [blob.name]

@@ -1,0 +1,106 @@
+"""One leads, lays everything down when the lock is gone, and takes it up again when it is free."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from dicom_node import leading
+from dicom_node.leading import Leadership
+
+
+class Lock:
+    """The lock of a database, as two sessions see it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.lost = threading.Event()
+
+    @contextlib.contextmanager
+    def lead(self, _name: str) -> Iterator[Callable[[], bool] | None]:
+        if not self._lock.acquire(blocking=False):
+            yield None
+            return
+        try:
+            yield lambda: not self.lost.is_set()
+        finally:
+            self._lock.release()
+
+
+class Node:
+    """Notes what it takes up and lays down."""
+
+    def __init__(self, lock: Lock) -> None:
+        self.told: list[str] = []
+        ledger: Any = lock
+        self.leadership = Leadership(ledger, "site", self.take_up)
+
+    def take_up(self, undo: contextlib.ExitStack) -> None:
+        self.told.append("up")
+        undo.callback(self.told.append, "down")
+
+
+def _until(done: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60.0
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leading, "_TRY_S", 0.01)
+    monkeypatch.setattr(leading, "_LOOK_S", 0.01)
+
+
+def test_of_two_one_leads_and_the_other_follows_when_it_stops() -> None:
+    lock = Lock()
+    first, second = Node(lock), Node(lock)
+    first.leadership.start()
+    _until(lambda: first.leadership.leads)
+    second.leadership.start()
+    time.sleep(0.1)
+    assert not second.leadership.leads
+    assert second.told == []
+    first.leadership.stop()
+    assert first.told == ["up", "down"]
+    assert not first.leadership.leads
+    _until(lambda: second.leadership.leads)
+    second.leadership.stop()
+
+
+def test_who_loses_the_lock_lays_everything_down_and_tries_again() -> None:
+    lock = Lock()
+    node = Node(lock)
+    node.leadership.start()
+    _until(lambda: node.leadership.leads)
+    lock.lost.set()
+    _until(lambda: "down" in node.told)
+    lock.lost.clear()
+    _until(lambda: node.leadership.leads)
+    node.leadership.stop()
+    assert node.told[0] == "up"
+    assert node.told[-1] == "down"
+
+
+def test_a_part_that_does_not_start_leaves_the_lead_to_others() -> None:
+    lock, tries = Lock(), []
+
+    def broken(_undo: contextlib.ExitStack) -> None:
+        tries.append(1)
+        raise OSError("no")
+
+    ledger: Any = lock
+    first, second = Leadership(ledger, "site", broken), Node(lock)
+    first.start()
+    _until(lambda: tries)
+    second.leadership.start()
+    _until(lambda: second.leadership.leads)
+    assert not first.leads
+    first.stop()
+    second.leadership.stop()

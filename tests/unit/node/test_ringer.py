@@ -1,0 +1,100 @@
+"""Who rings waits for nothing; what the broker does not take is dropped and counted."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+pytest.importorskip("celery")
+
+from celery import Celery
+
+from dicom_node.dispatch import ringer as made
+from dicom_node.dispatch.application import WORK, queue
+from dicom_node.dispatch.ringer import WAITING, Ring, Ringer
+
+
+def _until(done: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60.0
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def _in_memory(name: str) -> Celery:
+    return Celery("t", broker=f"memory://{name}", set_as_current=False, fixups=[])
+
+
+def _messages(app: Celery, name: str) -> list[object]:
+    """The arguments of every message in a queue."""
+    found = []
+    with app.connection_for_read() as connection:
+        basket = connection.SimpleQueue(queue(name))
+        while len(basket):
+            message = basket.get_nowait()
+            found.append(message.payload[0][0])
+            message.ack()
+    return found
+
+
+def test_rings_reach_the_queue_in_turn() -> None:
+    app = _in_memory("turn")
+    lost: list[int] = []
+    ringer = Ringer(lambda: app, lost.append)
+    for row in range(5):
+        ringer.ring(Ring(WORK, "t.work", row))
+    ringer.stop(30.0)
+    assert _messages(app, "t.work") == [0, 1, 2, 3, 4]
+    assert lost == []
+    assert ringer.connected
+
+
+def test_a_broker_that_is_away_costs_nobody_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(made, "_PAUSE_S", 0.01)
+    lost: list[int] = []
+    app = Celery("t", broker="amqp://nobody@127.0.0.1:1/", set_as_current=False, fixups=[])
+    ringer = Ringer(lambda: app, lost.append)
+    started = time.monotonic()
+    for row in range(1000):
+        ringer.ring(Ring(WORK, "t.work", row))
+    assert time.monotonic() - started < 1.0
+    _until(lambda: lost)
+    assert not ringer.connected
+    assert 0 < sum(lost) <= 1000
+    ringer.stop()
+
+
+def test_of_very_many_rings_only_so_many_wait() -> None:
+    app, gate = _in_memory("many"), threading.Event()
+
+    def opened() -> Celery:
+        gate.wait(60.0)
+        return app
+
+    ringer = Ringer(opened, lambda _count: None)
+    for row in range(10 * WAITING):
+        ringer.ring(Ring(WORK, "t.many", row))
+    gate.set()
+    ringer.stop(30.0)
+    sent = _messages(app, "t.many")
+    assert WAITING <= len(sent) <= WAITING + 1
+    assert sent[-1] == 10 * WAITING - 1, "the oldest are left out"
+
+
+def test_what_waits_for_one_queue_holds_up_no_other() -> None:
+    app = _in_memory("two")
+    ringer = Ringer(lambda: app, lambda _count: None)
+    for name in ("t.a", "t.b"):
+        for row in range(3):
+            ringer.ring(Ring(WORK, name, row))
+    ringer.stop(30.0)
+    assert _messages(app, "t.a") == _messages(app, "t.b") == [0, 1, 2]
+
+
+def test_after_the_end_nothing_is_rung() -> None:
+    ringer = Ringer(lambda: pytest.fail("nobody is asked"), lambda _count: None)
+    ringer.stop()
+    ringer.ring(Ring(WORK, "t.work", 1))

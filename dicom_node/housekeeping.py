@@ -63,16 +63,6 @@ def require_spool(folder: Path, ledger: Ledger) -> None:
         )
 
 
-def require_here(ledger: Ledger) -> None:
-    """Raise LedgerError if the rows of this ledger were moved to another, which works on them now."""
-    cluster = ledger.moved_to()
-    if cluster:
-        raise LedgerError(
-            f"this ledger was moved to the cluster {cluster}; start the node with the configuration of the "
-            "cluster, or take the move back with `dicom-node cluster move --back-out`"
-        )
-
-
 def reconcile(
     spool: BlobStore, ledger: Ledger, boot: str, *, progress: Callable[[], object] = lambda: None
 ) -> Found:

@@ -83,6 +83,8 @@ def check_delivery_move(before: DeliveryState, after: DeliveryState) -> None:
 
 #: findings that decide here what an operator is told; the others are `blessmark.types.Finding`'s too
 AUTHENTIC, UNMARKED = "authentic", "unmarked"
+#: result of an instance that goes on as it came because its route says so
+PASSED = "passed"
 #: in place of a finding: the object is of a kind that holds no watermark
 NOT_JUDGED = "not-judged"
 #: reason of a delivery whose bytes cannot be sent as they are in the spool: gone, or not what the row says

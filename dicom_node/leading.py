@@ -42,15 +42,15 @@ class Leadership(threading.Thread):
             self._stopping.wait(_TRY_S)
 
     def _turn(self) -> None:
-        with self._ledger.lead(self._cluster) as holds:
-            if holds is None:
+        with self._ledger.lead(self._cluster) as lead:
+            if not lead:
                 return
             with contextlib.ExitStack() as undo:
                 undo.callback(self._lay_down)
                 self._take_up(undo)
                 self.leads = True
                 log.event(_LOG, "leading")
-                while holds() and not self._stopping.wait(_LOOK_S):
+                while lead and not self._stopping.wait(_LOOK_S):
                     pass
 
     def _lay_down(self) -> None:

@@ -42,7 +42,7 @@ from dicom_node.pages.status import StatusPage
 from dicom_node.processes import boot_id
 from dicom_node.reconciler import Reconciler
 from dicom_node.reloading import Reloads, needs_restart
-from dicom_node.stores import claim_spool, open_bells, open_ledger, open_spool
+from dicom_node.stores import claim_spool, open_bells, open_ledger, open_spool, runs
 from dicom_node.systemd import Watchdog, notify
 from dicom_node.users import Users
 from dicom_node.worker import Factory, Workers, build_processor
@@ -171,6 +171,7 @@ class Service:
                 self.spool,
                 self.ledger,
                 on_arrival=lambda: self._bells.ring_work(),
+                on_queued=lambda destination: self._bells.ring_sends(destination),
                 auditor=self.auditor,
                 services=desk_handlers(lambda: self.committer.desk),
             )
@@ -332,27 +333,29 @@ class Service:
 
     def _open_storage(self, undo: contextlib.ExitStack) -> None:
         """Spool and ledger, whole and in step, with nothing in anybody's hands."""
+        undo.enter_context(runs(self._config))
         notify(_PATIENCE)  # a ledger of an older version is brought up first: seconds for each million rows
         self.ledger = open_ledger(self._config)
         undo.callback(self.ledger.close)
         undo.callback(self._settle)
         self.ledger.check()
-        housekeeping.require_here(self.ledger)
         if self._config.cluster is None:
             housekeeping.require_spool(self._config.storage.spool_dir, self.ledger)
         self.spool = open_spool(self._config)
         claim_spool(self.spool, self.ledger)
         swept = self.spool.sweep()
         leases = self.ledger.recover()
+        found = self._reconciled()
         if self._config.cluster is None:
-            found = housekeeping.reconcile(
-                self.spool, self.ledger, boot_id(), progress=lambda: notify(_PATIENCE)
-            )
             undo.callback(self.ledger.end_run)
-        else:  # others work, and what they put or remove meanwhile would look like a loss
-            found = housekeeping.Found(0, 0, 0)
         log.event(_LOG, "recovered", swept=swept, leases=leases, checked=found.checked, lost=found.lost)
         housekeeping.warn_of_strangers(self.ledger, self._config)
+
+    def _reconciled(self) -> housekeeping.Found:
+        """Rows held against the spool; in a cluster others work on them, and `cluster check` does it."""
+        if self._config.cluster is not None:
+            return housekeeping.Found(0, 0, 0)
+        return housekeeping.reconcile(self.spool, self.ledger, boot_id(), progress=lambda: notify(_PATIENCE))
 
     def _open_trail(self, salt: bytes, undo: contextlib.ExitStack) -> None:
         """Before anything that it tells about, and so stopped after all of it."""

@@ -184,6 +184,11 @@ class Spool:
             removed += sum(self.remove(name, keep_s=limit_s) for name in set(batch) - needed(batch))
         return removed
 
+    def names(self) -> Iterator[str]:
+        """Every object that is here now, in no order that means anything."""
+        with self._failures():
+            yield from (name for name, _ in self._objects())
+
     def sweep(self) -> int:
         """Remove what crashed writers left in `tmp`; returns how many files. Call once, at start."""
         removed = 0

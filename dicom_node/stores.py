@@ -5,9 +5,12 @@ Everybody who needs one of them asks here, so that nobody else knows on how many
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
+import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -19,14 +22,18 @@ from dicom_node.blobs.port import BlobStore, Guard
 from dicom_node.blobs.s3 import S3Store
 from dicom_node.blobs.shared import SharedStore
 from dicom_node.config import BlobKind, Blobs, Config, Storage
-from dicom_node.errors import ConfigError, KeyFileError, LedgerError
+from dicom_node.errors import ConfigError, LedgerError, SpoolError
 from dicom_node.ledger import Ledger, address
 from dicom_node.processes import boot_id
 from dicom_node.spool import Spool, release_reserve
 
 
 def open_ledger(
-    config: Config, *, existing: bool = False, on_full: Callable[[], bool] | None = None
+    config: Config,
+    *,
+    existing: bool = False,
+    on_full: Callable[[], bool] | None = None,
+    even_moved: bool = False,
 ) -> Ledger:
     """The state of every job.
 
@@ -34,18 +41,26 @@ def open_ledger(
     ----------
     existing : neither make nor change it, for whoever looks in from outside
     on_full : called when its disk is full; returns whether that made room. None gives the reserve back
+    even_moved : also one whose rows were moved, or have not all come
 
-    Raises LedgerError.
+    Raises LedgerError; KeyFileError if there is no password to be had from the file that is to hold it.
     """
     storage = config.storage
     make_room = on_full or (lambda: release_reserve(storage.spool_dir))
     if config.cluster is None:
         if existing:
-            return Ledger(storage.ledger_path, existing=True)
-        return Ledger(storage.ledger_path, on_full=make_room)
+            return Ledger(storage.ledger_path, existing=True, even_moved=even_moved)
+        return Ledger(storage.ledger_path, on_full=make_room, even_moved=even_moved)
     database = config.cluster.database
     place = address(database.url, _password(database.password_file))
-    return Ledger(place, existing=existing, on_full=make_room, holder=holder(config), pool=database.pool)
+    return Ledger(
+        place,
+        existing=existing,
+        on_full=make_room,
+        holder=holder(config),
+        pool=database.pool,
+        even_moved=even_moved,
+    )
 
 
 def holder(config: Config) -> str:
@@ -58,17 +73,13 @@ def holder(config: Config) -> str:
 
 
 def _password(path: Path | None) -> str | None:
-    """Raises LedgerError when the file cannot be used."""
-    if path is None:
-        return None
-    try:
-        return private.read_text(path, "write the password of the database into it, mode 0600").strip()
-    except KeyFileError as error:
-        raise LedgerError(f"the database cannot be opened: {error}") from error
+    remedy = "write the password into it, alone, and run chmod 600 on it"
+    return None if path is None else private.read_text(path, remedy).strip()
 
 
 def ledger_exists(config: Config) -> bool:
     """Whether a node was ever started with this configuration, so that there is a ledger to look into."""
+    # only the server knows of its own
     return config.cluster is not None or config.storage.ledger_path.exists()
 
 
@@ -81,8 +92,8 @@ def open_spool(config: Config, *, reserve_bytes: int | None = None) -> BlobStore
 
     @cache
     def guard() -> Guard:
-        # few objects need it, and few processes ever meet one
-        return open_ledger(config, existing=True)
+        # few objects need it, and few processes ever meet one; those of a move need it before its end
+        return open_ledger(config, existing=True, even_moved=True)
 
     return _shared(config.cluster.blobs, storage, reserve, guard)
 
@@ -111,6 +122,40 @@ def claim_spool(spool: BlobStore, ledger: Ledger) -> None:
     """
     if isinstance(spool, SharedStore):
         spool.claim(ledger.note_store(spool.claim(ledger.store_id())))
+
+
+@contextlib.contextmanager
+def runs(config: Config) -> Iterator[None]:
+    """For as long as a node runs on this folder; raises LedgerError while it is being moved."""
+    with _locked(
+        config, fcntl.LOCK_SH, "the node is being moved to a cluster; wait for the end of the command"
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def stopped(config: Config) -> Iterator[None]:
+    """For as long as no node may run on this folder; raises LedgerError while one does."""
+    with _locked(config, fcntl.LOCK_EX, "the node runs; stop it, then give the same command again"):
+        yield
+
+
+@contextlib.contextmanager
+def _locked(config: Config, kind: int, otherwise: str) -> Iterator[None]:
+    path = config.storage.folder / "running"
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise SpoolError(f"{path} cannot be written: {error.strerror}; check storage.folder") from error
+    try:
+        try:
+            fcntl.flock(handle, kind | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise LedgerError(f"{config.storage.folder}: {otherwise}") from error
+        yield
+    finally:
+        os.close(handle)
 
 
 def open_bells(config: Config) -> Bells:

@@ -42,7 +42,7 @@ from dicom_node.errors import (
     StaleLease,
 )
 from dicom_node.insist import insist
-from dicom_node.jobs import Outcome, Work, failed, passed
+from dicom_node.jobs import PASSED, Outcome, Work, failed, passed
 from dicom_node.keys import FileKeyRing, PresentRing
 from dicom_node.ledger import Ended, Ledger
 from dicom_node.measuring import Measured, measured
@@ -128,7 +128,7 @@ class _Keyed:
 
 
 def _pass_on(_config: Config, route: Route, _spool: BlobStore, _draws: _Draws) -> Processor:
-    return lambda work: passed(work, route, "passed")
+    return lambda work: passed(work, route, PASSED)
 
 
 def _protect(config: Config, route: Route, spool: BlobStore, draws: _Draws) -> Processor:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from tests.postgresql import Server
 
 # Machines are shared and loops compile on first use, so no example has a deadline. CI repeats the same
 # examples, so that a red run is about the change; everywhere else each run looks at new ones.
@@ -33,3 +38,15 @@ def shared_data() -> Path:
     if not (folder / "dicom").is_dir():
         pytest.skip("no image folder; set DICOM_NODE_DATA to one that holds dicom/")
     return folder
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """A PostgreSQL server for all tests that share one; each has a database of its own."""
+    from tests import postgresql
+
+    if not postgresql.is_installed():
+        pytest.skip("no PostgreSQL; tools/install_peers.sh postgresql")
+    made = postgresql.Server().make()
+    yield made
+    made.remove()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
+
 from dicom_node.jobs import Arrival, DeliveryState, InstanceState, Outcome, Send, Work
-from dicom_node.ledger import Ledger
+from dicom_node.ledger import Ledger, Step
 
 
 class Clock:
@@ -60,3 +62,13 @@ def delivery_state(book: Ledger) -> DeliveryState:
     """The state of the only delivery."""
     (found,) = [state for state, count in book.counts().deliveries.items() if count]
     return found
+
+
+def story(book: Ledger, after: int = 0) -> list[Step]:
+    """Every step behind `after`; a server shows none while an older transaction of anybody's is open."""
+    last, ends_at = book.last_step(), time.monotonic() + 30
+    while True:
+        steps = book.steps(after, 1000)
+        if not last > after or (steps and steps[-1].id == last) or time.monotonic() > ends_at:
+            return steps
+        time.sleep(0.02)

@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from dicom_node import log
 from dicom_node.audit.events import Study
 from dicom_node.blobs.port import BlobStore
-from dicom_node.errors import SpoolError
+from dicom_node.errors import BlobsUnavailable, SpoolError
 
 _LOG = logging.getLogger(__name__)
 _TAGS = ["SpecificCharacterSet", "PatientID", "StudyInstanceUID"]
@@ -33,12 +33,17 @@ class Subjects:
         self._study = lru_cache(maxsize=_REMEMBERED)(self._read)
 
     def __call__(self, blob: str) -> Study:
-        """The study of a spool file; an empty one when the file is gone or does not tell."""
+        """The study of a spool file; an empty one when the file is gone or does not tell.
+
+        Raises BlobsUnavailable while a shared store is away: what is not known yet is not told as nothing.
+        """
         return self._study(blob) if blob else Study()
 
     def _read(self, blob: str) -> Study:
         try:
             path = self._spool.path(blob)
+        except BlobsUnavailable:  # it will tell later, and whoever follows waits
+            raise
         except SpoolError:  # a row that names no file of the spool
             return Study()
         return study_in(path)

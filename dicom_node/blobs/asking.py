@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dicom_node.errors import BlobsUnavailable, ConfigError
+from dicom_node import private
+from dicom_node.errors import BlobsUnavailable, ConfigError, KeyFileError
 
-#: seconds for a connection, and for every answer
-_CONNECT_S, _READ_S = 5.0, 60.0
-_TRIES = 4
+#: seconds for a connection, and for every answer; a sender waits meanwhile, so they are few
+_CONNECT_S, _READ_S = 5.0, 20.0
+_TRIES = 3
 _CONNECTIONS = 32
 _ABSENT = frozenset({"404", "NoSuchKey", "NotFound"})
 _TAKEN = frozenset({"PreconditionFailed", "412"})
@@ -51,7 +52,7 @@ class Taken(Exception):  # noqa: N818 - an answer, not an error
 def client(bucket: Bucket, *, tries: int = _TRIES) -> Any:
     """A client for a bucket; any thread may use it, and no other process.
 
-    Raises ConfigError when boto3 is missing or the credentials cannot be read.
+    Raises ConfigError when boto3 is missing, KeyFileError when the credentials cannot be read.
     """
     try:
         import boto3.session
@@ -83,20 +84,16 @@ def _credentials(path: Path | None) -> dict[str, str]:
     """What a file in the form of ~/.aws/credentials holds, section `default`."""
     if path is None:
         return {}
+    text = private.read_text(path, "write it as ~/.aws/credentials is written")
     parser = configparser.RawConfigParser()
     try:
-        if path.stat().st_mode & 0o077:
-            raise ConfigError((f"{path} is open to others; chmod 600 {path}",))
-        parser.read_string(path.read_text("utf-8"))
+        parser.read_string(text)
         section = dict(parser["default"])
-        names = ("aws_access_key_id", "aws_secret_access_key")
-        found = {name: section[name] for name in names}
-    except OSError as error:
-        raise ConfigError((f"{path} cannot be read: {error.strerror}",)) from error
-    except (configparser.Error, KeyError, UnicodeDecodeError):
+        found = {name: section[name] for name in ("aws_access_key_id", "aws_secret_access_key")}
+    except (configparser.Error, KeyError):
         # nothing of what the library quotes
-        raise ConfigError(
-            (f"{path} needs a section [default] with aws_access_key_id and aws_secret_access_key",)
+        raise KeyFileError(
+            f"{path} needs a section [default] with aws_access_key_id and aws_secret_access_key"
         ) from None
     token = section.get("aws_session_token")
     return found | ({"aws_session_token": token} if token else {})

@@ -54,6 +54,9 @@ class Bench(Spool):
         """A new name in the folder of what is being written."""
         return self.folder / "tmp" / self._part_name()
 
+    def _take_reserve(self) -> None:
+        """No ledger shares this disk, so nothing is set aside for one."""
+
     @contextlib.contextmanager
     def _failures(self, what: str = "the store of objects") -> Iterator[None]:
         try:

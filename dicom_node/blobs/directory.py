@@ -129,7 +129,7 @@ class DirectoryStore(SharedStore):
             again.rename(final)
             sync_folder(final.parent)
 
-    def _is_whole(self, name: str, size: int) -> bool:
+    def holds(self, name: str, size: int) -> bool:
         seen = self.look(name)
         return seen is not None and seen.size == size and self._digest(name) == name
 
@@ -144,10 +144,10 @@ class DirectoryStore(SharedStore):
                 yield self._in(folder)
 
     def _drop(self, names: Iterable[str], limit_s: float) -> int:
-        removed = 0
+        removed, now = 0, self._now()
         for name in names:
             seen = self.look(name)
-            if seen is None or self._now() - seen.put_at < limit_s:
+            if seen is None or now - seen.put_at < limit_s:
                 continue
             with self._failures(f"object {name}"), contextlib.suppress(FileNotFoundError):
                 self._final(name).unlink()

@@ -245,7 +245,7 @@ class S3Store(SharedStore):
         except (Absent, SpoolError):
             return
 
-    def _is_whole(self, name: str, size: int) -> bool:
+    def holds(self, name: str, size: int) -> bool:
         head = self._head(name)
         if head is None or head["ContentLength"] != size:
             return False

@@ -94,8 +94,8 @@ class SharedStore(abc.ABC):
         """Put the file under its name, whatever is there."""
 
     @abc.abstractmethod
-    def _is_whole(self, name: str, size: int) -> bool:
-        """Whether what is under this name is what the name says."""
+    def holds(self, name: str, size: int) -> bool:
+        """Whether the store has this object whole: what it has under the name is what the name says."""
 
     @abc.abstractmethod
     def _laid(self, part: Path, name: str) -> None:
@@ -234,7 +234,7 @@ class SharedStore(abc.ABC):
             if not young:
                 self._pin(name)
             laid = not young and self._lay(part, name)
-            if not laid and not self._is_whole(name, part.stat().st_size):
+            if not laid and not self.holds(name, part.stat().st_size):
                 self._replace(part, name)
         self._laid(part, name)
 

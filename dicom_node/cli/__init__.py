@@ -111,6 +111,7 @@ def parser() -> argparse.ArgumentParser:
     _add_queue(commands)
     _add_trace(commands)
     _add_audit(commands)
+    _add_cluster(commands)
     _command(commands, "selftest", "selftest", "check that this machine reproduces the packaged vectors")
     return top
 
@@ -304,6 +305,37 @@ def _add_audit(commands: _Commands[argparse.ArgumentParser]) -> None:
     export.add_argument("--out", type=Path, metavar="FILE", help="where to (default: standard output)")
     for action in (status, export):
         _add_configuration(action)
+
+
+def _add_cluster(commands: _Commands[argparse.ArgumentParser]) -> None:
+    cluster = commands.add_parser(
+        "cluster",
+        help="make a node part of a cluster, check its objects",
+        description="A cluster of machines.",
+    )
+    actions = cluster.add_subparsers(dest="action", required=True, metavar="ACTION")
+    move = _command(
+        actions, "move", "cluster", "bring the objects and the ledger of a node that runs alone to a cluster"
+    )
+    move.add_argument(
+        "--from",
+        dest="source",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the node's configuration so far",
+    )
+    move.add_argument(
+        "--back-out", action="store_true", help="let the node start again; only before the cluster has worked"
+    )
+    check = _command(
+        actions, "check", "cluster", "hold every object that the ledger claims against the store"
+    )
+    check.add_argument("--lose", action="store_true", help="have the rows say what is lost, as a start would")
+    for action in (move, check):
+        action.add_argument(
+            "--config", type=Path, required=True, metavar="FILE", help="the configuration of the cluster"
+        )
 
 
 def _add_configuration(command: argparse.ArgumentParser) -> None:

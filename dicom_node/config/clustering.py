@@ -64,7 +64,7 @@ class Blobs(Section):
     """Where the bytes of objects are kept, for all machines: a shared directory, or a bucket of an S3."""
 
     kind: BlobKind
-    #: of the kind directory: on a file system that all machines mount, with POSIX renames and locks
+    #: of the kind directory: on a file system that all machines mount, with hard links
     directory: File | None = None
     #: of the kind s3: the bucket, and what the names of objects in it begin with
     bucket: str | None = Field(default=None, min_length=3, max_length=63)

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from dicom_node import log
 from dicom_node.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
@@ -161,6 +161,7 @@ class Reception:
 
     def __init__(self, arrival: Arrival, negotiated_class: str, spool: Room) -> None:
         self.arrival = arrival
+        self.negotiated_class = negotiated_class
         self.started = time.monotonic()
         #: bytes of its data set so far
         self.size = 0
@@ -220,19 +221,19 @@ class Reception:
 
 
 class Intake:
-    """The receptions of one association, between the thread that reads and the one that answers.
+    """The receptions of one association; where two threads read and answer, between them.
 
     A reception belongs to the reading thread until it is complete, then to whoever takes it: nobody closes a
     file that another thread may be writing to.
 
     Parameters
     ----------
-    start : makes a reception of the command set and the id of its presentation context
+    start : makes a reception of the SOP class and instance in a command, and of its presentation context
     ended : called when the association has ended, however it did
     """
 
     def __init__(
-        self, start: Callable[[Any, int], Reception], ended: Callable[[], object] = lambda: None
+        self, start: Callable[[str, str, int], Reception], ended: Callable[[], object] = lambda: None
     ) -> None:
         self.begin = start
         self._ended = ended

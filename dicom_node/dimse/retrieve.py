@@ -24,6 +24,7 @@ from dicom_node.config import Query, QueryPeer, Retrieve, Tls
 from dicom_node.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, patches
 from dicom_node.dimse.admission import UNKNOWN_CALLED
 from dicom_node.dimse.contexts import STORAGE_CLASSES, TRANSFER_SYNTAXES, is_accepted_class, is_uid
+from dicom_node.dimse.direct import Send
 from dicom_node.dimse.query import (
     PENDING,
     SUCCESS,
@@ -248,12 +249,12 @@ class _Retriever:
         """Have what comes over an association of C-GET go to the present landing."""
         if not self._moves:
             association.bind(evt.EVT_C_STORE, on_store)
-            intake = Intake(lambda command, context_id: self._begin(association, command, context_id))
+            intake = Intake(lambda *said: self._begin(association, *said))
             patches.conduct(association, intake, self._peer.timeout_s)
 
-    def _begin(self, association: Any, command: Any, context_id: int) -> Reception:
+    def _begin(self, association: Any, sop_class: str, instance: str, context_id: int) -> Reception:
         assert self._landing is not None
-        return incoming(association, command, context_id, self._landing)
+        return incoming(association, sop_class, instance, context_id, self._landing)
 
     def _request(self, model: str, order: Order, context: PresentationContext) -> Any:
         request: Any = C_MOVE() if self._moves else C_GET()
@@ -307,12 +308,12 @@ class _Incoming(Reception):
         super().write(data)
 
 
-def incoming(association: Any, command: Any, context_id: int, landing: Landing) -> Reception:
+def incoming(association: Any, sop_class: str, instance: str, context_id: int, landing: Landing) -> Reception:
     """Start to receive what a C-STORE request announces; KeyError for a context that was not accepted."""
     context = association._accepted_cx[context_id]
     arrival = Arrival(
-        sop_class_uid=str(command.AffectedSOPClassUID),
-        sop_instance_uid=str(command.AffectedSOPInstanceUID),
+        sop_class_uid=sop_class,
+        sop_instance_uid=instance,
         transfer_syntax_uid=str(context.transfer_syntax[0]),
         calling_ae="",
         called_ae="",
@@ -329,6 +330,15 @@ def on_store(event: Any) -> int | Dataset:
     outcome = reception.finish()
     patches.busy(event.assoc)
     return _refused(outcome) if isinstance(outcome, Refusal) else SUCCESS
+
+
+def _answer(reception: Reception, send: Send) -> None:
+    """As `on_store`, in the thread that reads."""
+    outcome = reception.finish()
+    if isinstance(outcome, Refusal):
+        send(outcome.status, outcome.comment)
+    else:
+        send(SUCCESS, "")
 
 
 def _refused(refusal: Refusal) -> Dataset:
@@ -405,14 +415,14 @@ class Berth:
             association.acse.send_reject(UNKNOWN_CALLED.result, UNKNOWN_CALLED.source, UNKNOWN_CALLED.reason)
             association.kill()
             return
-        intake = Intake(lambda command, context_id: self._begin(association, command, context_id))
-        patches.conduct(association, intake, _STALL_S)
+        intake = Intake(lambda *said: self._begin(association, *said))
+        patches.conduct(association, intake, _STALL_S, _answer)
         negotiate(association, request.presentation_context_definition_list, is_accepted_class)
 
-    def _begin(self, association: Any, command: Any, context_id: int) -> Reception:
+    def _begin(self, association: Any, sop_class: str, instance: str, context_id: int) -> Reception:
         if self._landing is None:
             raise PeerError("nothing is being fetched")
-        return incoming(association, command, context_id, self._landing)
+        return incoming(association, sop_class, instance, context_id, self._landing)
 
 
 _VERIFICATION = "1.2.840.10008.1.1"

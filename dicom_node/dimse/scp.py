@@ -31,8 +31,8 @@ from dicom_node import log, security
 from dicom_node.audit.auditor import Auditor
 from dicom_node.audit.events import Objects, Outcome, Party, Study, Transferred
 from dicom_node.blobs.port import BlobStore
-from dicom_node.config import Config
-from dicom_node.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, patches, secure
+from dicom_node.config import Config, Role
+from dicom_node.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, direct, patches, secure
 from dicom_node.dimse.admission import (
     Admission,
     Identities,
@@ -54,12 +54,12 @@ from dicom_node.dimse.contexts import (
 from dicom_node.dimse.reception import NO_ROOM, Intake, Reception, Refusal, error_refusal
 from dicom_node.dimse.visits import Visit
 from dicom_node.errors import NodeError, OutputError
-from dicom_node.jobs import Arrival
+from dicom_node.jobs import PASSED, Arrival, InstanceState
 from dicom_node.metrics import ASSOCIATIONS, RECEIVED_BYTES, STAGE_SECONDS, STORES, Declaration, Reading
 from dicom_node.spool import Blob
 
 if TYPE_CHECKING:  # who asks an archive listens here too, and has no ledger
-    from dicom_node.ledger import Ledger
+    from dicom_node.ledger import Added, Ledger
 
 _LOG = logging.getLogger(__name__)
 
@@ -94,7 +94,9 @@ class Receiver:
     ----------
     config : where to listen, whom to accept
     spool, ledger : where objects and their jobs are kept
-    on_arrival : called after every object that was kept, from the thread of its association
+    on_arrival : called after every object that was kept and waits for a worker, from the thread of its
+        association
+    on_queued : called after every other, with the name of each destination that it waits for
     services : events of pynetdicom with their handlers, for what `contexts.SERVICES` has beyond Verification
     auditor : is told what was refused; None without an audit trail
     """
@@ -106,6 +108,7 @@ class Receiver:
         ledger: Ledger,
         *,
         on_arrival: Callable[[], object] = lambda: None,
+        on_queued: Callable[[str], object] = lambda _destination: None,
         services: Sequence[tuple[Any, Callable[[Any], Any]]] = (),
         auditor: Auditor | None = None,
     ) -> None:
@@ -113,6 +116,7 @@ class Receiver:
         self._spool = spool
         self._ledger = ledger
         self._on_arrival = on_arrival
+        self._on_queued = on_queued
         self._auditor = auditor
         self._servers: list[Server] = []
         self._services = tuple(services)
@@ -255,11 +259,7 @@ class Receiver:
         return entity
 
     def _is_receiving(self, association: Any) -> bool:
-        return (
-            association in self._storing
-            or association.dimse.message is not None
-            or not association.dimse.msg_queue.empty()
-        )
+        return association in self._storing or patches.is_receiving(association)
 
     def _on_requested(self, event: Any) -> None:
         """Let a peer in or not. The library would swallow a fault in here and let it in unexamined."""
@@ -281,10 +281,15 @@ class Receiver:
             return
         self._visits[association] = Visit(association, peer, called_ae)
         intake = Intake(
-            lambda command, context_id: self._begin(association, command, context_id),
+            lambda *said: self._begin(association, *said),
             lambda: self._on_ended(association, peer.calling_ae),
         )
-        patches.conduct(association, intake, self._config.node.stall_s)
+        patches.conduct(
+            association,
+            intake,
+            self._config.node.stall_s,
+            lambda reception, send: self._answer(association, reception, send),
+        )
         route = self._config.route_for(peer.calling_ae, called_ae)
         if route is not None:
             with self._lock:
@@ -334,97 +339,113 @@ class Receiver:
         """Count what leaves no row; only the names of the configuration are told apart."""
         self._ledger.count_soon(Reading(metric, (self._config.peer(calling_ae), *labels)))
 
-    def _begin(self, association: Any, command: Any, context_id: int) -> Reception:
+    def _begin(self, association: Any, sop_class: str, sop_instance: str, context_id: int) -> Reception:
         """Start to receive what a command announces; KeyError for a context that was not accepted."""
         context = association._accepted_cx[context_id]
-        arrival = self._arrival(association, command, context.transfer_syntax[0])
+        arrival = self._arrival(association, sop_class, sop_instance, str(context.transfer_syntax[0]))
         return Reception(arrival, str(context.abstract_syntax), self._spool)
 
+    def _answer(self, association: Any, reception: Reception, send: direct.Send) -> None:
+        """Keep an object and send the status; who works on it is woken when the sender has its answer."""
+        with self._receiving(association):
+            outcome = self._conclude(association, reception)
+            if isinstance(outcome, Refusal):
+                send(outcome.status, outcome.comment[:_COMMENT_LENGTH])
+            else:
+                send(SUCCESS, "")
+        if not isinstance(outcome, Refusal):
+            self._ring(outcome)
+
     def _on_store(self, event: Any) -> int | Dataset:
+        """Answer a request that the library took: out of the ordinary, or in a queue behind another."""
         with self._receiving(event.assoc):
-            reception = self._reception(event)
-            arrived = time.monotonic()
-            outcome = reception.finish()
-            if isinstance(outcome, Blob):
-                took = (arrived - reception.started, time.monotonic() - arrived)
-                outcome = self._record(reception, outcome, took, event.assoc.requestor.address) or outcome
+            outcome = self._conclude(event.assoc, self._reception(event))
         patches.busy(event.assoc)
-        visit = self._visits.get(event.assoc)
         if isinstance(outcome, Refusal):
+            return _refuse(outcome)
+        self._ring(outcome)
+        return SUCCESS
+
+    def _conclude(self, association: Any, reception: Reception) -> Refusal | Added:
+        """Keep what has arrived, or say why not; told to whoever wants to know."""
+        arrived = time.monotonic()
+        outcome = reception.finish()
+        size = outcome.size if isinstance(outcome, Blob) else 0
+        recorded: Refusal | Added
+        if isinstance(outcome, Blob):
+            took = (arrived - reception.started, time.monotonic() - arrived)
+            recorded = self._record(reception, outcome, took, association.requestor.address)
+        else:
+            recorded = outcome
+        visit = self._visits.get(association)
+        if isinstance(recorded, Refusal):
             if visit is not None:
                 visit.refused()
-            self._tell_refused(event, reception.arrival, outcome)
-            self._count(STORES, reception.arrival.calling_ae, f"{outcome.status:04x}")
-            return _refuse(reception.arrival, outcome)
-        if visit is not None:
-            visit.kept(outcome.size)
-        self._on_arrival()
-        return SUCCESS
+            self._tell_refused(association, reception, recorded)
+            self._count(STORES, reception.arrival.calling_ae, f"{recorded.status:04x}")
+            _log_refused(reception.arrival, recorded)
+        elif visit is not None:
+            visit.kept(size)
+        return recorded
 
     def _reception(self, event: Any) -> Reception:
         """What has arrived with a request; from memory if the library is not repaired."""
         reception: Reception | None = patches.take_inflow(event.assoc, event.request)
         if reception is None:
-            reception = self._begin(event.assoc, event.request, event.context.context_id)
+            request = event.request
+            said = (str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID))
+            reception = self._begin(event.assoc, *said, event.context.context_id)
             with event.request.DataSet.getbuffer() as data_set:
                 reception.write(data_set)
         return reception
 
     def _record(
         self, reception: Reception, blob: Blob, took: tuple[float, float], address: str
-    ) -> Refusal | None:
+    ) -> Refusal | Added:
         """Write the row of an object whose bytes are kept; from then on it may be acknowledged.
 
         `took` are the seconds in which it came, and in which it was kept.
         """
         arrival = reception.arrival
         readings = _readings(self._config.peer(arrival.calling_ae), blob, *took)
+        route = self._config.route(arrival.route)
+        straight = route if route is not None and route.role is Role.PASS else None
         try:
-            added = self._ledger.add(arrival, blob.name, blob.size, readings)
+            added = self._ledger.add(
+                arrival,
+                blob.name,
+                blob.size,
+                readings,
+                straight_to=() if straight is None else straight.destinations,
+                priority=0 if straight is None else straight.priority,
+            )
         except Exception as error:
             level = logging.ERROR if isinstance(error, NodeError) else logging.CRITICAL
             log.event(_LOG, "not-kept", level=level, error=error)
             return error_refusal(error)
         if self._auditor is not None and not added.duplicate:
             self._auditor.heard(added.id, address)
-        uid = log.uid_hash(arrival.sop_instance_uid)
-        if added.conflict:
-            log.event(
-                _LOG,
-                "same-uid-other-content",
-                level=logging.WARNING,
-                job=added.id,
-                uid=uid,
-                route=arrival.route,
-                calling_ae=arrival.calling_ae,
-            )
-        log.event(
-            _LOG,
-            "received",
-            level=logging.DEBUG,  # what it was part of, and what became of it, are told in a line each
-            job=added.id,
-            uid=uid,
-            route=arrival.route,
-            sop_class=arrival.sop_class_uid,
-            transfer_syntax=arrival.transfer_syntax_uid,
-            calling_ae=arrival.calling_ae,
-            bytes=blob.size,
-            duplicate=added.duplicate,
-            conflict=added.conflict,
-            receive_s=time.monotonic() - reception.started,
-        )
-        return None
+        if added.conflict or _LOG.isEnabledFor(logging.DEBUG):
+            _log_kept(reception, added, blob.size)
+        return added
 
-    def _tell_refused(self, event: Any, arrival: Arrival, refused: Refusal) -> None:
+    def _ring(self, added: Added) -> None:
+        """Wake who works on an object that was kept, or those who send it."""
+        for destination in added.queued_for:
+            self._on_queued(destination)
+        if not added.queued_for:
+            self._on_arrival()
+
+    def _tell_refused(self, association: Any, reception: Reception, refused: Refusal) -> None:
         if self._auditor is None:
             return
         outcome = Outcome.MINOR if refused == NO_ROOM else Outcome.SERIOUS
         # of the class that was agreed on: a refused command may say anything, and something new each time
-        sop_class = str(event.context.abstract_syntax)
+        sop_class = reception.negotiated_class
         told = Transferred(
             time.time(),
-            Party(arrival.calling_ae, event.assoc.requestor.address),
-            Party(arrival.called_ae, self._auditor.origin.host),
+            Party(reception.arrival.calling_ae, association.requestor.address),
+            Party(reception.arrival.called_ae, self._auditor.origin.host),
             Objects(Study(), ((sop_class, 1),)),
             outcome=outcome,
             why=f"{refused.status:04X} {refused.comment}",
@@ -442,13 +463,13 @@ class Receiver:
             with self._lock:
                 self._storing.discard(association)
 
-    def _arrival(self, association: Any, command: Any, transfer_syntax: str) -> Arrival:
+    def _arrival(self, association: Any, sop_class: str, sop_instance: str, transfer_syntax: str) -> Arrival:
         calling_ae = association.requestor.ae_title.strip()
         called_ae = association.requestor.primitive.called_ae_title.strip()
         return Arrival(
-            sop_class_uid=str(command.AffectedSOPClassUID),
-            sop_instance_uid=str(command.AffectedSOPInstanceUID),
-            transfer_syntax_uid=str(transfer_syntax),
+            sop_class_uid=sop_class,
+            sop_instance_uid=sop_instance,
+            transfer_syntax_uid=transfer_syntax,
             calling_ae=calling_ae,
             called_ae=called_ae,
             # without one no context for storage was accepted
@@ -620,8 +641,50 @@ def _readings(peer: str, blob: Blob, receive_s: float, spool_s: float) -> tuple[
     )
 
 
-def _refuse(arrival: Arrival, refused: Refusal) -> Dataset:
-    """The answer to a request that is not kept, and its line in the log."""
+def _log_kept(reception: Reception, added: Added, size: int) -> None:
+    """What it was part of, and what becomes of it, is told elsewhere; this is for whoever looks closer."""
+    arrival, uid = reception.arrival, log.uid_hash(reception.arrival.sop_instance_uid)
+    if added.conflict:
+        log.event(
+            _LOG,
+            "same-uid-other-content",
+            level=logging.WARNING,
+            job=added.id,
+            uid=uid,
+            route=arrival.route,
+            calling_ae=arrival.calling_ae,
+        )
+    seconds = time.monotonic() - reception.started
+    log.event(
+        _LOG,
+        "received",
+        level=logging.DEBUG,
+        job=added.id,
+        uid=uid,
+        route=arrival.route,
+        sop_class=arrival.sop_class_uid,
+        transfer_syntax=arrival.transfer_syntax_uid,
+        calling_ae=arrival.calling_ae,
+        bytes=size,
+        duplicate=added.duplicate,
+        conflict=added.conflict,
+        receive_s=seconds,
+    )
+    if added.queued_for:  # the line of a worker, who had nothing to do
+        log.event(
+            _LOG,
+            "processed",
+            level=logging.DEBUG,
+            job=added.id,
+            uid=uid,
+            route=arrival.route,
+            state=InstanceState.READY,
+            result=PASSED,
+            total_s=seconds,
+        )
+
+
+def _log_refused(arrival: Arrival, refused: Refusal) -> None:
     log.event(
         _LOG,
         "refused",
@@ -632,6 +695,10 @@ def _refuse(arrival: Arrival, refused: Refusal) -> Dataset:
         status=f"{refused.status:04x}",
         reason=refused.comment,
     )
+
+
+def _refuse(refused: Refusal) -> Dataset:
+    """The answer of a handler to a request that is not kept."""
     status = Dataset()
     status.Status = refused.status
     status.ErrorComment = refused.comment[:_COMMENT_LENGTH]

@@ -14,6 +14,7 @@ Rules that bind here:
 
     schema       tables and migrations
     dialects     a SQLite file or PostgreSQL: all that differs
+    statements   what every arrival runs, spelled once
     database     opened, begun, committed
     commitments  what destinations are asked to commit to
     promises     what peers ask this node to commit to
@@ -26,7 +27,6 @@ Rules that bind here:
     outages      destinations that are down, and how attempts ended
     verdicts     what readers found, counted
     guards       what a shared store of objects has remembered
-    leading      who of several nodes leads
     retention    what may go
     moving       into another ledger
     figures      what is counted
@@ -44,7 +44,6 @@ from dicom_node.ledger.dialects import address
 from dicom_node.ledger.figures import Counts, Figures, Queue
 from dicom_node.ledger.guards import Guards
 from dicom_node.ledger.instances import INTERRUPTED_LIMIT, LOST_LIMIT, Added, Ended, Waiting
-from dicom_node.ledger.leading import Leading
 from dicom_node.ledger.moving import Moving
 from dicom_node.ledger.operator import Operator
 from dicom_node.ledger.outages import Outages
@@ -90,7 +89,6 @@ class Ledger(
     Outages,
     Verdicts,
     Guards,
-    Leading,
     Moving,
 ):
     """The jobs of a node, in a SQLite file, or of several, in PostgreSQL; see `database.Database`."""

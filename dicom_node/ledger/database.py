@@ -17,12 +17,22 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dicom_node.errors import LedgerCollision, LedgerError
 from dicom_node.ledger import tallies
-from dicom_node.ledger.dialects import READS, Place, dialect_of, scripts
+from dicom_node.ledger.dialects import READS, Lead, Place, dialect_of, scripts
 from dicom_node.ledger.schema import events, homes, migrate, require_present
+from dicom_node.ledger.statements import Statement
 from dicom_node.metrics import Reading
 
+#: in place of a name: rows of another ledger are on their way here, and nobody works before all have come
+INCOMPLETE = "?"
 #: how often a write that lost against another is tried, and how long it waits in between at most, seconds
 _TRIES, _PAUSE_S = 8, 0.05
+
+#: appends to the record of an instance; its values are `event_values`
+NOTE = Statement(
+    sa.insert(events).values(
+        {name: sa.bindparam(name) for name in ("at", "instance_id", "destination", "what", "reason")}
+    )
+)
 
 Asked = ParamSpec("Asked")
 Made = TypeVar("Made")
@@ -79,9 +89,13 @@ class Database:
         self._scripts = scripts(type(self._dialect))
         self._engine = self._dialect.engine()
         self._reader = self._engine.execution_options(**{READS: True})
-        self._insist(self._require_present if existing else self._migrate)
-        if not even_moved:
-            self._require_not_moved()
+        try:
+            self._insist(self._require_present if existing else self._migrate)
+            if not even_moved:
+                self._require_not_moved()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def place(self) -> str:
@@ -104,6 +118,16 @@ class Database:
             self._dialect.tidy(self._engine)
         return False
 
+    @contextlib.contextmanager
+    def lead(self, name: str) -> Iterator[Lead]:
+        """Do within the block what one node at a time does, if the value is true; never waits.
+
+        It stays true until the connection to the server is lost: ask again before what must not be done
+        twice. A ledger that is a file has one node, which always leads.
+        """
+        with self._refusals(), self._dialect.lead(self._engine, name) as lead:
+            yield lead
+
     def count_soon(self, *readings: Reading) -> None:
         """Count what no row stands for; it is written with the next step that is, or by `settle`."""
         self._soon.add(readings)
@@ -125,6 +149,11 @@ class Database:
     def _require_not_moved(self) -> None:
         with self._reading() as connection:
             place = connection.execute(sa.select(homes.c.moved_to)).scalar_one()
+        if place == INCOMPLETE:
+            raise LedgerError(
+                f"the move of a node into the ledger {self._dialect} has not come to its end; give the same "
+                "`dicom-node cluster move` again, then start"
+            )
         if place:
             raise LedgerError(
                 f"the ledger {self._dialect} was moved to {place}, and what came since is only there; start "
@@ -151,7 +180,7 @@ class Database:
     ) -> None:
         """Append to the record of an instance; `destination` is empty unless it is about a delivery."""
         values = event_values(self._now(connection), instance_id, what, destination, reason)
-        connection.execute(sa.insert(events), values)
+        NOTE.run(connection, values)
 
     def _now(self, connection: sa.Connection) -> float:
         """The time by which leases end."""

@@ -13,14 +13,14 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, ClassVar, TypeVarTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -39,9 +39,14 @@ _OPTION = "dicom_node_dialect"
 READS = "dicom_node_reads"
 
 
-def address(url: str, password: str | None) -> sa.URL:
-    """A place on a server; the password is in it from here on, and shown by nothing that prints it."""
-    return sa.make_url(url).set(password=password)
+class Lead:
+    """Whether what one at a time does is for this process to do; true until the connection is lost."""
+
+    def __init__(self, look: Callable[[], bool]) -> None:
+        self._look = look
+
+    def __bool__(self) -> bool:
+        return self._look()
 
 
 class Dialect(abc.ABC):
@@ -113,6 +118,10 @@ class Dialect(abc.ABC):
         """
 
     @abc.abstractmethod
+    def lead(self, engine: sa.Engine, name: str) -> contextlib.AbstractContextManager[Lead]:
+        """Lead within the block, unless somebody else does; ends with the connection, however that ends."""
+
+    @abc.abstractmethod
     def last_number(self, connection: sa.Connection, table: str) -> int:
         """The highest number that was ever given to a row of a table whose rows are numbered."""
 
@@ -145,6 +154,17 @@ class Dialect(abc.ABC):
 
     def tidy(self, engine: sa.Engine) -> None:  # noqa: B027 - most have nothing to tidy
         """Finish what `compact` began, outside of a transaction."""
+
+
+def address(url: str, password: str | None = None) -> sa.URL:
+    """Where a server is, with the password that no configuration and no message holds."""
+    try:
+        parsed = sa.make_url(url)
+    except SQLAlchemyError as error:
+        raise LedgerError(
+            "the address of the ledger is none; write postgresql://USER@HOST:5432/DATABASE"
+        ) from error
+    return parsed if password is None else parsed.set(password=password)
 
 
 def dialect_of(place: Place, pool: int = 1) -> Dialect:
@@ -300,6 +320,11 @@ class SQLite(Dialect):
         """Whoever writes is alone already."""
         return query
 
+    @contextlib.contextmanager
+    def lead(self, _engine: sa.Engine, _name: str) -> Iterator[Lead]:
+        """A file has one node, which leads."""
+        yield Lead(lambda: True)
+
     def last_number(self, connection: sa.Connection, table: str) -> int:
         query = "SELECT seq FROM sqlite_sequence WHERE name = ?"
         return int(connection.exec_driver_sql(query, (table,)).scalar() or 0)
@@ -407,6 +432,8 @@ _WRITE = (
 _READ = (
     "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT extract(epoch FROM clock_timestamp())::float8"
 )
+_LEAD = "SELECT pg_try_advisory_lock(hashtextextended('lead ' || %s, 0))"
+_RESIGN = "SELECT pg_advisory_unlock(hashtextextended('lead ' || %s, 0))"
 #: in the order of their keys, as all that is counted
 _ADD_IN_POSTGRESQL = (
     "INSERT INTO tallies AS t (metric, labels, bound, shard, value)"
@@ -468,17 +495,16 @@ class PostgreSQL(Dialect):
         return f"{self._url.database} on {told}"
 
     def engine(self) -> sa.Engine:
-        asked = (
-            {"target_session_attrs": "read-write"} if "target_session_attrs" not in self._url.query else {}
-        )
         options = " ".join(f"-c {name}={value}" for name, value in _SESSION.items())
+        # of several hosts, and of one that may be a standby, the one that takes writes
+        asked = {**_SOCKET, "target_session_attrs": "read-write", "options": options}
         try:
             engine = sa.create_engine(
                 self._url,
                 pool_size=self._pool,
                 max_overflow=_PEAK,
                 hide_parameters=True,
-                connect_args={**_SOCKET, **asked, **self._url.query, "options": options},
+                connect_args={name: value for name, value in asked.items() if name not in self._url.query},
                 execution_options={_OPTION: self},
             )
         except ImportError as error:
@@ -488,7 +514,7 @@ class PostgreSQL(Dialect):
         sa.event.listen(engine, "connect", self._prepare)
         sa.event.listen(engine, "begin", _begin_postgresql)
         assert engine.dialect.loaded_dbapi is not None
-        self._engine, self.driver_error = engine, engine.dialect.loaded_dbapi.Error
+        self.driver_error = engine.dialect.loaded_dbapi.Error
         return engine
 
     def _prepare(self, connection: Any, _record: object) -> None:
@@ -506,26 +532,33 @@ class PostgreSQL(Dialect):
     @contextlib.contextmanager
     def begin(self, engine: sa.Engine) -> Iterator[sa.Connection]:
         with contextlib.ExitStack() as stack:
+            connection = self._begun(engine, stack)
             try:
-                connection = stack.enter_context(engine.begin())
-            except _GoneError:
-                # the server was started anew, so the others of the pool are as dead; nothing was done yet
-                engine.dispose()
-                connection = stack.enter_context(engine.begin())
-            yield connection
+                yield connection
+            except DBAPIError as error:
+                if getattr(error.orig, "sqlstate", None) == _ONLY_READS:
+                    connection.invalidate(error)  # the next one looks for the primary among the hosts
+                raise
+
+    def _begun(self, engine: sa.Engine, stack: contextlib.ExitStack) -> sa.Connection:
+        """A transaction on a session that is alive, none from before a restart of the server."""
+        while True:
+            try:
+                return stack.enter_context(engine.begin())
+            except _GoneError as error:
+                if error.fresh:
+                    raise
 
     def now(self, connection: sa.Connection) -> float:
         return float(connection.info[_NOW])
 
     def refusal(self, error: Exception) -> LedgerError:
         said = getattr(error, "orig", None) or error
-        state = getattr(said, "sqlstate", None) or _state_at_the_door(str(said))
+        state = getattr(said, "sqlstate", None) or _state_at_the_door(error, said)
         if state in _COLLISIONS:
             return LedgerCollision(f"the ledger {self}: another write was in the way; try again")
         if (remedy := _TO_BE_MENDED.get(state[:2])) is not None:
             return LedgerError(f"the ledger {self} refuses ({_told(said)}): {remedy}")
-        if state == _ONLY_READS:
-            self._engine.dispose()  # the next connection looks for the primary among the hosts
         remedy = _UNAVAILABLE.get(state[:2], "it cannot be reached; check server and network")
         return LedgerUnavailable(f"the ledger {self} is not available ({_told(said)}): {remedy}")
 
@@ -565,6 +598,20 @@ class PostgreSQL(Dialect):
     ) -> sa.Select[*Asked]:
         # not FOR UPDATE: whoever only refers to a row, as an event does to its instance, need not wait
         return query.order_by(*order).with_for_update(key_share=True, skip_locked=skip, of=of)
+
+    @contextlib.contextmanager
+    def lead(self, engine: sa.Engine, name: str) -> Iterator[Lead]:
+        session = _fresh(engine)
+        leads = bool(_ask(session, _LEAD, name))
+        try:
+            yield Lead(lambda: leads and _is_there(session))
+        finally:
+            if leads:
+                try:
+                    _ask(session, _RESIGN, name)
+                except self.driver_error:
+                    session.invalidate()  # and with it goes the lock
+            session.close()
 
     def last_number(self, connection: sa.Connection, table: str) -> int:
         # a sequence begins at 1; what it gives next is not what it gave
@@ -627,15 +674,16 @@ class PostgreSQL(Dialect):
 
 
 class _GoneError(SQLAlchemyError):
-    """A session had ended before the transaction was begun."""
+    """A session had ended before the transaction was begun; `fresh` if it never had one."""
 
-    def __init__(self, orig: Exception) -> None:
+    def __init__(self, orig: Exception, *, fresh: bool) -> None:
         super().__init__(type(orig).__name__)
-        self.orig = orig
+        self.orig, self.fresh = orig, fresh
 
 
 def _begin_postgresql(connection: sa.Connection) -> None:
     reads = connection.get_execution_options().get(READS, False)
+    fresh = _NOW not in connection.info
     try:
         cursor: Any = connection.connection.cursor()
         with cursor:
@@ -645,11 +693,36 @@ def _begin_postgresql(connection: sa.Connection) -> None:
             connection.info[_NOW] = cursor.fetchone()[0]
     except connection.dialect.loaded_dbapi.Error as error:
         connection.invalidate(error)
-        raise _GoneError(error) from None
+        raise _GoneError(error, fresh=fresh) from None
 
 
-def _state_at_the_door(said: str) -> str:
-    return next((state for words, state in _AT_THE_DOOR.items() if words in said), "")
+def _fresh(engine: sa.Engine) -> sa.PoolProxiedConnection:
+    """A session without a transaction, which is sure to be alive."""
+    while True:
+        session = engine.raw_connection()
+        if _is_there(session) or _NOW not in session.info:
+            return session
+        session.invalidate()  # the pool had kept it over a restart of the server
+
+
+def _ask(session: sa.PoolProxiedConnection, query: str, *values: str) -> object:
+    cursor: Any = session.cursor()
+    with cursor:
+        return cursor.execute(query, values).fetchone()[0]
+
+
+def _is_there(session: sa.PoolProxiedConnection) -> bool:
+    try:
+        return _ask(session, "SELECT 1") == 1
+    except Exception:  # however it ended, it has
+        return False
+
+
+def _state_at_the_door(error: Exception, said: Exception) -> str:
+    """The class of what was refused before the server saw it, or let anybody in."""
+    if isinstance(error, DataError):
+        return "22000"
+    return next((state for words, state in _AT_THE_DOOR.items() if words in str(said)), "")
 
 
 def _told(said: object) -> str:

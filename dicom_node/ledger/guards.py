@@ -72,7 +72,7 @@ class Guards(Database):
             return str(connection.execute(sa.select(_h.store)).scalar_one())
 
     def moved_to(self) -> str:
-        """The cluster that the rows were moved to, or are on their way to; empty if they stay."""
+        """The cluster that its rows were moved to, or are on their way to; empty if they stay."""
         with self._reading() as connection:
             return str(connection.execute(sa.select(_h.moved_to)).scalar_one())
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
 from dicom_node.errors import IllegalTransition, LedgerError, StaleLease
-from dicom_node.jobs import Arrival, InstanceState, Outcome, Work, check_instance_move
-from dicom_node.ledger.database import Loss, repeated
+from dicom_node.jobs import PASSED, Arrival, DeliveryState, InstanceState, Outcome, Work, check_instance_move
+from dicom_node.ledger.database import NOTE, Loss, event_values, repeated
 from dicom_node.ledger.deliveries import Deliveries
 from dicom_node.ledger.schema import BYTES_LOST, RECEIVED, WORKING, Row, deliveries, instances
+from dicom_node.ledger.statements import Statement
 from dicom_node.ledger.tallies import count
 from dicom_node.metrics import CONFLICTS, LOST, PROCESSED, REPEATS, UNKNOWN, VERDICTS, Reading
 
@@ -24,13 +26,53 @@ INTERRUPTED_LIMIT = 10
 _i = instances.c
 
 
+_NEW = (
+    *("sop_class_uid", "sop_instance_uid", "transfer_syntax_uid", "calling_ae", "called_ae", "route"),
+    *("blob", "size", "received_at", "next_at", "conflict", "state"),
+)
+_OUT = (
+    *("result", "out_blob", "out_sop_class_uid", "out_sop_instance_uid", "out_transfer_syntax_uid"),
+    "out_size",
+)
+
+
+def _inserting(table: sa.Table, *columns: str) -> sa.Insert:
+    return sa.insert(table).values({name: sa.bindparam(name) for name in columns})
+
+
+_SAME_UID = Statement(
+    sa.select(_i.id, _i.blob, _i.state, _i.reason)
+    .where(_i.sop_instance_uid == sa.bindparam("uid"), _i.route == sa.bindparam("route"))
+    # SQLite, where whoever writes is alone, leaves this out
+    .with_for_update(key_share=True)
+)
+_ARRIVE = Statement(_inserting(instances, *_NEW).returning(_i.id))
+_ARRIVE_READY = Statement(_inserting(instances, *_NEW, *_OUT).returning(_i.id))
+_SEND = Statement(
+    _inserting(deliveries, "instance_id", "destination", "priority", "queued_at", "state", "next_at")
+)
+
+
+class _Known(NamedTuple):
+    """An instance with the UID of an arrival, as `_SAME_UID` gives it."""
+
+    id: int
+    blob: str
+    state: str
+    reason: str
+
+
 @dataclass(frozen=True, slots=True)
 class Added:
-    """An arrival's row: `duplicate` if it was there already, `conflict` if only its UID was."""
+    """An arrival's row: `duplicate` if it was there already, `conflict` if only its UID was.
+
+    `queued_for` are the destinations that it waits for already.
+    """
 
     id: int
     duplicate: bool
     conflict: bool = False
+    queued_for: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,28 +95,45 @@ class Waiting:
 class Instances(Deliveries):
     """The life of an instance until its deliveries are queued."""
 
-    def add(self, arrival: Arrival, blob: str, size: int, readings: Iterable[Reading] = ()) -> Added:
+    def add(
+        self,
+        arrival: Arrival,
+        blob: str,
+        size: int,
+        readings: Iterable[Reading] = (),
+        *,
+        straight_to: Sequence[str] = (),
+        priority: int = 0,
+    ) -> Added:
         """Record an arrival whose bytes are in the spool; on return it may be acknowledged.
 
         Threads that add at the same time share one sync. The same again starts nothing, unless the bytes had
         been lost: then it takes the place of what was lost. `readings` are counted with it.
+
+        With `straight_to`, there is no work to do: it is ready as it is, and queued for these destinations in
+        the same transaction, those of higher `priority` first. What takes the place of something lost waits
+        for a worker all the same.
         """
+        destinations = tuple(dict.fromkeys(straight_to))
 
         def record(connection: sa.Connection) -> Added:
-            added = self._add(connection, arrival, blob, size)
+            added = self._add(connection, arrival, blob, size, straight=bool(destinations))
+            if destinations and not added.duplicate:
+                self._go_straight(connection, added.id, destinations, priority)
+                added = replace(added, queued_for=destinations)
             what = [REPEATS] if added.duplicate else [CONFLICTS] if added.conflict else []
             count(connection, [*readings, *map(Reading, what)])
             return added
 
         return self._together(record)
 
-    def _add(self, connection: sa.Connection, arrival: Arrival, blob: str, size: int) -> Added:
+    def _add(
+        self, connection: sa.Connection, arrival: Arrival, blob: str, size: int, *, straight: bool = False
+    ) -> Added:
         # two that arrive at once know of each other
         self._dialect.one_at_a_time(connection, arrival.sop_instance_uid)
-        same = sa.select(_i.id, _i.blob, _i.state, _i.reason).where(
-            _i.sop_instance_uid == arrival.sop_instance_uid, _i.route == arrival.route
-        )
-        same_uid = connection.execute(self._dialect.locked(same, _i.id)).all()
+        named = {"uid": arrival.sop_instance_uid, "route": arrival.route}
+        same_uid = [_Known(*row) for row in _SAME_UID.run(connection, named)]
         known = next((row for row in same_uid if row.blob == blob), None)
         if known is not None:
             values: dict[str, object] = {"repeats": _i.repeats + 1}
@@ -90,14 +149,29 @@ class Instances(Deliveries):
             "received_at": now,
             "next_at": now,
             "conflict": int(bool(same_uid)),
-            "state": InstanceState.RECEIVED,
         }
-        made = connection.execute(sa.insert(instances), values).inserted_primary_key
-        assert made is not None
-        self._note(connection, made[0], InstanceState.RECEIVED)
-        return Added(made[0], duplicate=False, conflict=bool(same_uid))
+        if straight:
+            made = _ARRIVE_READY.run(connection, values | _same_as_it_came(arrival, blob, size))
+        else:
+            made = _ARRIVE.run(connection, values | {"state": InstanceState.RECEIVED})
+        identity = int(made[0][0])
+        NOTE.run(connection, event_values(now, identity, InstanceState.RECEIVED, "", ""))
+        return Added(identity, duplicate=False, conflict=bool(same_uid))
 
-    def _has_lost(self, connection: sa.Connection, row: Row) -> bool:
+    def _go_straight(
+        self, connection: sa.Connection, identity: int, destinations: Sequence[str], priority: int
+    ) -> None:
+        """What a worker does with an instance that goes on as it came, all but the row itself."""
+        now = self._now(connection)
+        notes = [event_values(now, identity, InstanceState.READY, "", "")]
+        notes += [event_values(now, identity, DeliveryState.QUEUED, name, "") for name in destinations]
+        common = {"instance_id": identity, "priority": priority, "queued_at": now, "next_at": now}
+        rows = [{**common, "destination": name, "state": DeliveryState.QUEUED} for name in destinations]
+        _SEND.run_many(connection, rows)
+        NOTE.run_many(connection, notes)
+        count(connection, [Reading(PROCESSED, (UNKNOWN, PASSED))])
+
+    def _has_lost(self, connection: sa.Connection, row: _Known) -> bool:
         """Whether an instance waits for bytes that were found missing or wrong, its own or those to send."""
         if row.state == InstanceState.READY:
             return self._lost_letters(connection, row.id)
@@ -286,6 +360,19 @@ def _outcome_values(outcome: Outcome) -> dict[str, object]:
         "out_sop_instance_uid": outcome.sop_instance_uid,
         "out_transfer_syntax_uid": outcome.transfer_syntax_uid,
         "out_size": outcome.size,
+    }
+
+
+def _same_as_it_came(arrival: Arrival, blob: str, size: int) -> dict[str, object]:
+    """The outcome of an instance that is sent on as it is; `jobs.passed` is what a worker makes of it."""
+    return {
+        "state": InstanceState.READY,
+        "result": PASSED,
+        "out_blob": blob,
+        "out_sop_class_uid": arrival.sop_class_uid,
+        "out_sop_instance_uid": arrival.sop_instance_uid,
+        "out_transfer_syntax_uid": arrival.transfer_syntax_uid,
+        "out_size": size,
     }
 
 

@@ -1,7 +1,7 @@
 """The rows of one ledger into another: a node of one machine becomes part of a cluster, or goes back.
 
-Everything is copied in one transaction, under the numbers that it had, and counted before it is committed; so
-a copy is whole, or was never made. Nobody may work on either ledger meanwhile.
+Everything is copied in one transaction, under the numbers that it had, and counted before that is committed;
+so a copy is whole, or was never made. Nobody may work on either ledger meanwhile.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import pytest
 from tests.architecture.repository import ROOT, modules
 
 _PIXELS = "one contract, load and store, that test_pixels.py holds from outside for every encoding"
+_STORES = "one contract, that of a store of objects; tests/conformance/test_blob_stores.py holds all to it"
 _CONFIG = "one contract, parse, that test_config.py holds from outside"
 _COMMAND = "run as a subprocess by tests/acceptance"
 
@@ -58,6 +59,9 @@ NODE_EXCEPTIONS = {
     "item": "two records without code; test_judge.py",
     "pages.__init__": "a docstring",
     "dispatch.__init__": "a docstring",
+    "blobs.__init__": "a docstring",
+    "blobs.port": "protocols without code",
+    **{f"blobs.{name}": _STORES for name in ("bench", "directory", "s3", "shared")},
     "ledger.__init__": "its parts put together; test_ledger.py",
     **{
         f"config.{name}": _CONFIG

@@ -155,7 +155,7 @@ def test_many_processes_put_the_same(kind: str, make: Callable[..., Made]) -> No
     how = make(kind)
     content = os.urandom(100_000)
     processes = [
-        _SPAWN.Process(target=bring_to, args=(how, f"machine{number % 2}", content, 20))
+        _SPAWN.Process(target=bring_to, args=(how, f"machine{number % 2}", content, 10))
         for number in range(3)
     ]
     for process in processes:
@@ -405,6 +405,42 @@ def test_a_server_that_is_away_refuses_and_comes_back(make: Callable[..., Made],
         assert store.sweep() == 0
 
 
+def test_a_server_that_never_answers_is_not_waited_for_for_ever(
+    make: Callable[..., Made], s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how = make("s3")
+    monkeypatch.setattr(asking, "_READ_S", 0.2)
+    store = how.open("two")
+    s3.freeze()
+    try:
+        with pytest.raises(BlobsUnavailable, match="cannot be reached"):
+            store.put([b"abc"])
+    finally:
+        s3.thaw()
+    how.open("three").verify(how.open().put([b"abc"]).name)
+
+
+def test_a_full_disk_gives_up_the_cache_first(
+    make: Callable[..., Made], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make("s3").open()
+    blob = store.put([b"abc"])
+    cached = store.path(blob.name)
+    os.utime(cached, (1.0, 1.0))
+    store.adopt(1000, 0.0)
+    monkeypatch.setattr(Spool, "check_room", lambda _: _full(cached))
+    store.check_room()
+    assert not cached.exists()
+    store.path(blob.name)
+    with pytest.raises(SpoolFull):
+        store.check_room()  # what is in use stays
+
+
+def _full(cached: Path) -> None:
+    if cached.exists():
+        raise SpoolFull("full")
+
+
 def test_a_server_that_nobody_answers_for(make: Callable[..., Made]) -> None:
     how = make("s3")
     assert how.bucket is not None
@@ -424,7 +460,7 @@ def test_a_server_that_does_not_know_conditions(
         blob = how.open().put([b"abc"])
         time.sleep(1.1)
         assert how.open("two").put([b"abc"]) == blob
-        assert not book.doom([blob.name], time.time() + 100)
+        assert not book.doom([blob.name], 100.0)
 
 
 # large objects, and the cache

@@ -96,10 +96,10 @@ def pdu(data: bytes) -> None:
     association._accepted_cx = {1: SimpleNamespace(abstract_syntax=wire.CT, transfer_syntax=[EXPLICIT])}  # type: ignore[dict-item]
     begun: list[Reception] = []
 
-    def begin(command: Any, context_id: int) -> Reception:
+    def begin(sop_class: str, instance: str, context_id: int) -> Reception:
         context = association._accepted_cx[context_id]
-        uids = str(command.AffectedSOPClassUID), str(command.AffectedSOPInstanceUID)
-        begun.append(Reception(Arrival(*uids, context.transfer_syntax[0], "A", "B", "r"), wire.CT, _spool()))  # type: ignore[index]
+        said = Arrival(sop_class, instance, context.transfer_syntax[0], "A", "B", "r")  # type: ignore[index]
+        begun.append(Reception(said, wire.CT, _spool()))
         return begun[-1]
 
     patches.conduct(association, Intake(begin), 5.0)

@@ -25,6 +25,7 @@ from dicom_node.errors import StaleLease
 from dicom_node.housekeeping import reconcile
 from dicom_node.jobs import Arrival, DeliveryState, InstanceState, Outcome, Send, Work
 from dicom_node.ledger import INTERRUPTED_LIMIT, LOST_LIMIT, Ledger
+from dicom_node.ledger.dialects import Place
 from dicom_node.metrics import ATTEMPTS, REPEATS, RESULTS, DeliveryTally, InstanceTally
 from dicom_node.spool import Spool
 
@@ -76,11 +77,16 @@ class QueueMachine(RuleBasedStateMachine):
         self.repeats = 0
         self.counted: dict[tuple[str, tuple[str, ...], str], float] = {}
         self.paused: set[str] = set()
+        self.at = self.place()
         self.open()
+
+    def place(self) -> Place:
+        """Where the ledger is to be."""
+        return self.folder / "ledger.sqlite"
 
     def open(self) -> None:
         self.spool = Spool(self.folder / "spool", 0, keep_s=0.0)
-        self.ledger = Ledger(self.folder / "ledger.sqlite", clock=lambda: self.now)
+        self.ledger = Ledger(self.at, clock=lambda: self.now)
 
     def teardown(self) -> None:
         self.ledger.close()

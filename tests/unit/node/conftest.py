@@ -13,7 +13,6 @@ import sqlalchemy as sa
 from dicom_node.ledger import Ledger
 from dicom_node.ledger.dialects import Place
 from tests.ledgers import Clock
-from tests.postgresql import Server, is_installed
 
 _MEMORY = Path("/dev/shm")
 
@@ -58,16 +57,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def _is_about_sqlite(metafunc: pytest.Metafunc) -> bool:
     return metafunc.definition.get_closest_marker("sqlite") is not None
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[Server]:
-    """A PostgreSQL server for all tests that share one; each has a database of its own."""
-    if not is_installed():
-        pytest.skip("no PostgreSQL; tools/install_peers.sh postgresql")
-    made = Server().make()
-    yield made
-    made.remove()
 
 
 @pytest.fixture

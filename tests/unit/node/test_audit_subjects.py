@@ -9,6 +9,7 @@ import pytest
 
 from dicom_node.audit.events import Study
 from dicom_node.audit.subjects import Subjects, study_in, study_of
+from dicom_node.errors import BlobsUnavailable
 from dicom_node.spool import Spool
 from tests.builders import file_bytes, mr
 
@@ -33,6 +34,20 @@ def test_what_is_gone_or_broken_is_nobodys(spool: Spool, scratch: Path) -> None:
     assert subjects("ab" * 32) == Study()
     (scratch / "broken").write_bytes(b"\0" * 200)
     assert study_in(scratch / "broken") == Study()
+
+
+def test_a_store_that_is_away_is_asked_again(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    blob = spool.put([file_bytes(mr(8, 8, StudyInstanceUID="1.2.3", PatientID="P-1"))])
+    subjects = Subjects(spool)
+
+    def away(_name: str) -> Path:
+        raise BlobsUnavailable("no answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(spool, "path", away)
+        with pytest.raises(BlobsUnavailable):
+            subjects(blob.name)
+    assert subjects(blob.name) == Study("1.2.3", "P-1")
 
 
 def test_a_header_without_a_study_is_of_none(scratch: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from dicom_node import forwarder, insist
 from dicom_node.config import Config
-from dicom_node.errors import ConversionError, LedgerUnavailable, PeerError, SpoolFull
+from dicom_node.errors import BlobsUnavailable, ConversionError, LedgerUnavailable, PeerError, SpoolFull
 from dicom_node.forwarder import Forwarder
 from dicom_node.jobs import Arrival, DeliveryState, InstanceState, Outcome, Send
 from dicom_node.ledger import Ledger
@@ -801,16 +801,20 @@ def test_what_cannot_be_converted_is_a_dead_letter_and_the_next_goes_on(
     assert site.ledger.results() == {("a", "delivered"): 1, ("a", reason): 2}
 
 
-def test_a_full_spool_is_no_fault_of_the_object(
-    made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(SpoolFull("no room left"), "spool-full"), (BlobsUnavailable("no answer"), "spool-unavailable")],
+)
+def test_what_is_wrong_with_the_spool_is_no_fault_of_the_object(
+    made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
 ) -> None:
     clock = Clock()
     site, peer = made(clock=clock, a={"retry": {"refusals": 1}}), Peer("a", clock)
-    converting(site, monkeypatch, *(SpoolFull("no room left") for _ in range(5)))
+    converting(site, monkeypatch, *(error for _ in range(5)))
     site.queue(1)
     site.run(lambda: peer.taken, DAY_S)
     assert site.tally("a") == {DeliveryState.DELIVERED: 1}
-    assert site.ledger.results() == {("a", "delivered"): 1, ("a", "spool-full"): 5}
+    assert site.ledger.results() == {("a", "delivered"): 1, ("a", reason): 5}
 
 
 def test_a_conversion_that_stop_ended_counts_for_nothing(

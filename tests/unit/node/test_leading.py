@@ -12,6 +12,7 @@ import pytest
 
 from dicom_node import leading
 from dicom_node.leading import Leadership
+from dicom_node.ledger.dialects import Lead
 
 
 class Lock:
@@ -22,12 +23,12 @@ class Lock:
         self.lost = threading.Event()
 
     @contextlib.contextmanager
-    def lead(self, _name: str) -> Iterator[Callable[[], bool] | None]:
+    def lead(self, _name: str) -> Iterator[Lead]:
         if not self._lock.acquire(blocking=False):
-            yield None
+            yield Lead(lambda: False)
             return
         try:
-            yield lambda: not self.lost.is_set()
+            yield Lead(lambda: not self.lost.is_set())
         finally:
             self._lock.release()
 

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from dicom_node.config import Role, Route
 from dicom_node.errors import IllegalTransition, LedgerError, StaleLease
-from dicom_node.jobs import DeliveryState, InstanceState, Outcome, Send, Work
+from dicom_node.jobs import PASSED, DeliveryState, InstanceState, Outcome, Send, Work, passed
 from dicom_node.ledger import Added, Ended, Ledger
-from dicom_node.metrics import CONFLICTS, LOST, REPEATS, InstanceTally
+from dicom_node.metrics import (
+    CONFLICTS,
+    LOST,
+    PROCESSED,
+    RECEIVED_BYTES,
+    REPEATS,
+    UNKNOWN,
+    InstanceTally,
+    Reading,
+)
 from tests.ledgers import Clock, arrival, blob, outcome, send, state, work
 
 
@@ -44,6 +55,53 @@ def test_the_same_uid_with_other_content_is_kept_and_counted(book: Ledger) -> No
     assert book.add(arrival(), blob("b"), 10) == Added(2, duplicate=False, conflict=True)
     assert len(book.claim_work("w", 16, 10.0)) == 2
     assert book.snapshot().total(CONFLICTS) == 1
+
+
+def test_what_goes_straight_on_looks_as_if_a_worker_had_passed_it(scratch: Path, clock: Clock) -> None:
+    books = [Ledger(scratch / f"{name}.sqlite", clock=clock) for name in ("worked", "straight")]
+    worked, straight = books
+    route = Route(name="all", role=Role.PASS, destinations=("pacs", "vna"), priority=4)
+    worked.add(arrival(route="all"), blob("a"), 10, [Reading(RECEIVED_BYTES, ("other",), 10.0)])
+    (claimed,) = worked.claim_work("w", 1, 10.0)
+    outcome = replace(passed(claimed, route, PASSED), readings=(Reading(PROCESSED, (UNKNOWN, PASSED)),))
+    worked.finish(claimed, outcome, priority=route.priority)
+    added = straight.add(
+        arrival(route="all"),
+        blob("a"),
+        10,
+        [Reading(RECEIVED_BYTES, ("other",), 10.0)],
+        straight_to=("pacs", "vna", "pacs"),
+        priority=4,
+    )
+    assert added == Added(1, duplicate=False, queued_for=("pacs", "vna"))
+    assert straight.snapshot() == worked.snapshot()
+    assert straight.steps(0, 10) == worked.steps(0, 10)
+    assert straight.claim_work("w", 1, 10.0) == []
+    assert [b.claim_sends("vna", 1, 10.0) for b in books[1:]] == [
+        b.claim_sends("vna", 1, 10.0) for b in books[:1]
+    ]
+    for book in books:
+        book.close()
+
+
+def test_what_goes_straight_on_goes_once_and_a_conflict_goes_too(book: Ledger) -> None:
+    book.add(arrival(), blob("a"), 10, straight_to=("pacs",))
+    assert book.add(arrival(), blob("a"), 10, straight_to=("pacs",)) == Added(1, duplicate=True)
+    other = book.add(arrival(), blob("b"), 10, straight_to=("pacs",))
+    assert (other.conflict, other.queued_for) == (True, ("pacs",))
+    assert [send.blob for send in book.claim_sends("pacs", 10, 10.0)] == [blob("a"), blob("b")]
+    assert book.snapshot().total(PROCESSED) == 2
+
+
+def test_what_went_straight_on_and_was_lost_is_made_again_by_a_worker(book: Ledger) -> None:
+    book.add(arrival(), blob("a"), 10, straight_to=("pacs",))
+    (claim,) = book.claims()
+    book.lose(claim, "bytes-missing")
+    assert book.claim_sends("pacs", 1, 10.0) == []
+    assert book.add(arrival(), blob("a"), 10, straight_to=("pacs",)).queued_for == ()
+    (claimed,) = book.claim_work("w", 1, 10.0)
+    book.finish(claimed, replace(outcome("pacs"), blob=blob("a")))
+    assert [send.blob for send in book.claim_sends("pacs", 1, 10.0)] == [blob("a")]
 
 
 def test_the_same_object_on_another_route_is_another_instance(book: Ledger) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dicom_node.ledger import Ledger
-from tests.ledgers import blob, outcome, send, work
+from tests.ledgers import blob, outcome, send, story, work
 
 
 def test_steps_come_in_order_and_can_be_gone_on_with(book: Ledger) -> None:
     book.delivered(send(book), 0)
-    steps = book.steps(0, 100)
+    steps = story(book)
     assert [(step.what, step.destination, step.reason) for step in steps] == [
         ("received", "", ""),
         ("ready", "", ""),
@@ -22,14 +22,14 @@ def test_steps_come_in_order_and_can_be_gone_on_with(book: Ledger) -> None:
 
 def test_a_step_knows_its_object(book: Ledger) -> None:
     book.finish(work(book), outcome("pacs"))
-    (first, *_) = book.steps(0, 10)
+    (first, *_) = story(book)
     assert (first.job, first.calling_ae, first.called_ae, first.route) == (1, "CT1", "NODE", "protect")
     assert (first.blob, first.out_blob, first.result) == (blob("1.2.3"), blob("out"), "protected")
 
 
 def test_who_stood_in_is_known_with_the_delivery(book: Ledger) -> None:
     book.delivered(send(book), 0, via="vna")
-    assert [(step.what, step.via) for step in book.steps(0, 100)][-2:] == [
+    assert [(step.what, step.via) for step in story(book)][-2:] == [
         ("failed-over", ""),
         ("delivered", "vna"),
     ]

@@ -54,6 +54,7 @@ def after(
         (PeerError("x"), Contact.SILENT),
         (PeerError("x", retryable=False, reason="no-context"), Contact.ANSWERED),
         (PeerError("x", reason="spool-full"), Contact.NOTHING),
+        (PeerError("x", reason="spool-unavailable"), Contact.NOTHING),
         (PeerError("x", retryable=False, reason="not-convertible"), Contact.NOTHING),
     ],
 )

@@ -198,8 +198,8 @@ class Gone:
 
 def test_what_nobody_answers_any_more_is_discarded() -> None:
     ended: list[None] = []
-    intake = Intake(lambda _command, _context: Gone(), lambda: ended.append(None))
-    taken, waiting, late = (intake.begin(None, 1) for _ in range(3))
+    intake = Intake(lambda *_said: Gone(), lambda: ended.append(None))
+    taken, waiting, late = (intake.begin("", "", 1) for _ in range(3))
     intake.complete(taken)
     intake.take(taken)
     intake.complete(waiting)

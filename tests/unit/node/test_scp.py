@@ -352,7 +352,7 @@ def test_a700_when_the_reserve_is_reached(tmp_path: Path) -> None:
 def test_a_row_that_cannot_be_written_is_no_success(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_arguments: object) -> None:
+    def refuse(*_arguments: object, **_options: object) -> None:
         raise LedgerError("the database is full")
 
     monkeypatch.setattr(site.ledger, "add", refuse)
@@ -555,10 +555,10 @@ def test_what_is_on_its_way_may_finish_while_stopping(
     entered, go = threading.Event(), threading.Event()
     add = site.ledger.add
 
-    def slow(*arguments: Any) -> Any:
+    def slow(*arguments: Any, **options: Any) -> Any:
         entered.set()
         go.wait(5)
-        return add(*arguments)
+        return add(*arguments, **options)
 
     monkeypatch.setattr(site.ledger, "add", slow)
     statuses: list[int] = []
@@ -643,14 +643,14 @@ def test_an_abort_in_the_middle_leaves_nothing(site: Site, tmp_path: Path) -> No
 def test_what_nobody_answers_any_more_leaves_nothing(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A second object is complete, unasked for, when the association ends during the first."""
+    """Two more objects were sent, unasked for, when the association ends during the first."""
     entered, go = threading.Event(), threading.Event()
     add = site.ledger.add
 
-    def slow(*arguments: Any) -> Any:
+    def slow(*arguments: Any, **options: Any) -> Any:
         entered.set()
         go.wait(5)
-        return add(*arguments)
+        return add(*arguments, **options)
 
     monkeypatch.setattr(site.ledger, "add", slow)
     with Wire(site.receiver.port) as wire:
@@ -662,9 +662,8 @@ def test_what_nobody_answers_any_more_leaves_nothing(
         wire.data([simple(CT, "1.2.77")])
         wire.begin_store(CT, "1.2.78", 3)
         wire.data([simple(CT, "1.2.78")])
-        wait_until(lambda: being_written(site))
         time.sleep(0.2)
-        assert len(being_written(site)) == 1  # the third waits in the network, not here
+        assert being_written(site) == []  # they wait in the network, not here
     go.set()
     wait_until(lambda: not being_written(site))
     wait_until(lambda: not site.receiver.associations)
@@ -705,6 +704,90 @@ def test_a_full_disk_in_the_middle_costs_a_status(
         assert being_written(site) == []
         assert wire.store(CT, uid_of(tmp_path), whole) == 0x0000
     assert len(site.kept()) == 1
+
+
+def test_an_object_of_a_passing_route_goes_to_its_destinations_without_a_worker(tmp_path: Path) -> None:
+    rung: list[str] = []
+    with contextlib.closing(Site(tmp_path)) as site:
+        route = site.receiver._config.routes[0].model_copy(update={"destinations": ("a", "b"), "priority": 3})
+        site.receiver._config = site.receiver._config.model_copy(update={"routes": (route,)})
+        site.receiver._on_queued = rung.append
+        with associated(site) as association:
+            for _ in range(2):
+                assert association.send_c_store(part10(tmp_path)).Status == 0x0000
+        assert not site.kept()
+        (send,) = site.ledger.claim_sends("b", 10, 60.0)
+        assert (
+            site.spool.path(send.blob)
+            .read_bytes()
+            .endswith(data_set_of(arrival(sop_instance_uid=uid_of(tmp_path))))
+        )
+        wait_until(lambda: rung == ["a", "b"])
+        assert site.rung.acquire(timeout=1), "the same again has nobody to go to; a worker may look"
+
+
+def test_nobody_but_the_reading_thread_touches_an_object_in_order(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patches, "take_inflow", lambda *_: pytest.fail("handed over to the library"))
+    with Wire(site.receiver.port) as wire:
+        wire.associate(context(1, CT, EXPLICIT), context(3, VERIFICATION, IMPLICIT))
+        assert wire.store(CT, uid_of(tmp_path), simple(CT, uid_of(tmp_path))) == 0x0000
+        echo = command(sop_class=VERIFICATION, field=0x0030, message_id=1, data_set=0x0101)
+        wire.send(pdu(wire_kinds.DATA, value(echo, COMMAND | LAST, 3)))
+        assert wire.status() == 0
+    assert len(site.kept()) == 1
+
+
+def test_a_command_in_pieces_goes_the_librarys_way(site: Site, tmp_path: Path) -> None:
+    asked = store_command(CT, uid_of(tmp_path))
+    with Wire(site.receiver.port) as wire:
+        wire.associate()
+        for _ in range(2):
+            pieces = value(asked[:50], COMMAND) + value(asked[50:], COMMAND | LAST)
+            wire.send(pdu(wire_kinds.DATA, pieces))
+            wire.data([simple(CT, uid_of(tmp_path))])
+            assert wire.status() == 0x0000
+            # and the next one directly again
+            assert wire.store(CT, uid_of(tmp_path), simple(CT, uid_of(tmp_path))) == 0x0000
+    assert len(site.kept()) == 1
+
+
+def test_a_data_set_and_the_next_command_in_one_pdu(site: Site, tmp_path: Path) -> None:
+    whole = simple(CT, uid_of(tmp_path))
+    echo = command(sop_class=VERIFICATION, field=0x0030, message_id=2, data_set=0x0101)
+    with Wire(site.receiver.port) as wire:
+        wire.associate(context(1, CT, EXPLICIT), context(3, VERIFICATION, IMPLICIT))
+        asked = value(store_command(CT, uid_of(tmp_path)), COMMAND | LAST)
+        wire.send(pdu(wire_kinds.DATA, asked + value(whole, LAST) + value(echo, COMMAND | LAST, 3)))
+        assert [wire.response()[0x0120], wire.response()[0x0120]] == [b"\1\0", b"\2\0"]
+    assert len(site.kept()) == 1
+
+
+@pytest.mark.parametrize("second", [value(store_command(CT, "1.2.3"), COMMAND | LAST), value(b"xx", LAST, 3)])
+def test_what_does_not_belong_into_a_data_set_ends_the_association(
+    site: Site, tmp_path: Path, second: bytes
+) -> None:
+    with Wire(site.receiver.port) as wire:
+        wire.associate(context(1, CT, EXPLICIT), context(3, CT, EXPLICIT))
+        wire.begin_store(CT, uid_of(tmp_path))
+        wire.send(pdu(wire_kinds.DATA, second))
+        assert wire.read()[0] == wire_kinds.ABORT
+    wait_until(lambda: not being_written(site))
+    assert not site.kept()
+
+
+def test_a_fault_of_ours_is_answered(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(site.receiver, "_conclude", broken)
+    with Wire(site.receiver.port) as wire:
+        wire.associate()
+        assert wire.store(CT, uid_of(tmp_path), simple(CT, uid_of(tmp_path))) == 0xC211
+        monkeypatch.undo()
+        assert wire.store(CT, uid_of(tmp_path), simple(CT, uid_of(tmp_path))) == 0x0000
+    assert being_written(site) == []
 
 
 def test_two_messages_in_one_pdu(site: Site) -> None:

@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 
 from dicom_node.bells import Bells
-from dicom_node.config import Config
-from dicom_node.errors import LedgerError
-from dicom_node.stores import ledger_exists, open_bells, open_ledger, open_spool
+from dicom_node.config import Broker, Config, Storage
+from dicom_node.errors import KeyFileError, LedgerError, LedgerUnavailable
+from dicom_node.stores import holder, ledger_exists, open_bells, open_ledger, open_spool
 
 
-def config(folder: Path) -> Config:
+def config(folder: Path, **more: object) -> Config:
     return Config.model_validate(
         {
+            **more,
             "node": {"id": "n", "ae_title": "NODE"},
             "storage": {"folder": folder, "reserve_mb": 16, "keep_s": 7200.0},
             "destinations": {"a": {"ae_title": "A", "host": "h", "port": 1}},
@@ -41,6 +42,37 @@ def test_who_only_looks_in_makes_no_ledger(tmp_path: Path) -> None:
         open_ledger(config(tmp_path / "data"), existing=True)
 
 
+def of_cluster(folder: Path) -> Config:
+    """On a database that nobody listens for."""
+    secret = folder / "password"
+    secret.write_text("s3cr/et\n")
+    secret.chmod(0o600)
+    cluster = {
+        "name": "radiology",
+        "parts": ("work", "forward"),
+        "database": {"url": "postgresql://node@127.0.0.1:1/dicom_node", "password_file": secret},
+        "blobs": {"kind": "directory", "directory": folder / "blobs"},
+    }
+    return config(folder / "data", cluster=cluster)
+
+
+def test_the_password_of_a_clusters_database_is_in_a_file_and_in_no_message(tmp_path: Path) -> None:
+    made = of_cluster(tmp_path)
+    assert ledger_exists(made), "only the server knows of its own"
+    with pytest.raises(LedgerUnavailable, match=r"dicom_node on 127\.0\.0\.1") as caught:
+        open_ledger(made)
+    assert "s3cr" not in f"{caught.value!r} {caught.value.__cause__!r}"
+    (tmp_path / "password").chmod(0o644)
+    with pytest.raises(KeyFileError, match="chmod 600"):
+        open_ledger(made)
+
+
+def test_no_two_nodes_lease_under_one_name_not_even_on_one_machine(tmp_path: Path) -> None:
+    made = of_cluster(tmp_path)
+    assert holder(made) == holder(made)
+    assert holder(made) != holder(made.model_copy(update={"storage": Storage(folder=tmp_path / "other")}))
+
+
 def test_without_a_cluster_objects_lie_in_the_storage_folder(tmp_path: Path) -> None:
     made = config(tmp_path / "data")
     spool = open_spool(made)
@@ -56,3 +88,15 @@ def test_without_a_cluster_bells_are_semaphores_for_every_destination(tmp_path: 
     assert isinstance(bells, Bells)
     bells.ring_sends("a")
     bells.rest_sends("a", 0.0)
+
+
+def test_bells_of_a_cluster_ring_over_its_broker_if_it_has_one(tmp_path: Path) -> None:
+    pytest.importorskip("celery")
+    made = of_cluster(tmp_path)
+    assert made.cluster is not None
+    assert type(open_bells(made)) is Bells, "nobody rings for other machines"
+    broker = Broker(url="amqp://node@127.0.0.1:1/v")
+    cluster = made.cluster.model_copy(update={"broker": broker})
+    bells = open_bells(made.model_copy(update={"cluster": cluster}))
+    assert type(bells).__name__ == "Carillon"
+    bells.close()

@@ -16,7 +16,7 @@ from pydicom import dcmread, uid
 from dicom_node import transcode
 from dicom_node.config import Config, Destination
 from dicom_node.dimse.contexts import TRANSFER_SYNTAXES
-from dicom_node.errors import ConversionError, SpoolFull
+from dicom_node.errors import BlobsUnavailable, ConversionError, SpoolFull
 from dicom_node.spool import Spool
 from dicom_node.transcode import CONVERTIBLE, Transcoder, alternatives, patience_s
 from tests.builders import Encoding, dataset, file_bytes, phantom
@@ -143,6 +143,8 @@ def test_conversions_crashes_and_hangs(place: Place, monkeypatch: pytest.MonkeyP
 def test_a_full_spool_is_not_the_fault_of_the_object() -> None:
     with pytest.raises(SpoolFull, match="no room"):
         transcode._understood("full", "no room left")
+    with pytest.raises(BlobsUnavailable, match="no answer"):
+        transcode._understood("away", "no answer")
     with pytest.raises(ConversionError, match="because"):
         transcode._understood("impossible", "because")
     assert transcode._understood("made", "name") == "name"

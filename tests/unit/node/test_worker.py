@@ -21,6 +21,7 @@ from dicom_node import insist, log, private, signers, worker
 from dicom_node.bells import Bells
 from dicom_node.config import Config, Keys
 from dicom_node.errors import (
+    BlobsUnavailable,
     InputError,
     LedgerError,
     LedgerUnavailable,
@@ -238,7 +239,12 @@ def test_an_error_that_may_pass_is_tried_again(made: Callable[..., Site]) -> Non
 
 
 @pytest.mark.parametrize(
-    ("error", "ends"), [(SpoolError("no answer"), "held"), (SpoolFull("no room"), "received")]
+    ("error", "ends"),
+    [
+        (SpoolError("no answer"), "held"),
+        (SpoolFull("no room"), "received"),
+        (BlobsUnavailable("away"), "received"),
+    ],
 )
 def test_but_not_for_ever_unless_the_disk_is_full(
     made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch, error: NodeError, ends: str

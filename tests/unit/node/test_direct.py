@@ -1,0 +1,196 @@
+"""Requests that the reading thread answers: whose they are, and how an association's two threads rest."""
+
+from __future__ import annotations
+
+import queue
+import socket
+import threading
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from dicom_node.dimse.direct import FAULT, Direct, Line, Send
+from tests.wire import COMMAND, CT, LAST, VERIFICATION, command, store_command
+
+ECHO = command(sop_class=VERIFICATION, field=0x0030, message_id=1, data_set=0x0101)
+
+
+class Inflow:
+    """What came of a data set."""
+
+    def __init__(self) -> None:
+        self.data, self.discarded = b"", False
+
+    def write(self, data: memoryview) -> None:
+        self.data += data
+
+    def discard(self) -> None:
+        self.discarded = True
+
+
+class Ours:
+    """The requests of an association with contexts 1 (CT) and 3 (Verification)."""
+
+    def __init__(self) -> None:
+        self.begun: list[tuple[str, str, int]] = []
+        self.inflow = Inflow()
+        self.sent: list[bytes] = []
+        self.requests = Direct(
+            {1: CT, 3: VERIFICATION}.get, self.begin, self.answer, self.sent.append, lambda: 0
+        )
+
+    def begin(self, *said: Any) -> Inflow:
+        self.begun.append(said)
+        return self.inflow
+
+    def answer(self, _inflow: Inflow, send: Send) -> None:
+        assert self.requests.answering
+        send(0xA700, "no")
+
+    def take(self, context_id: int, control: int, data: bytes) -> bool:
+        return self.requests.take(context_id, memoryview(bytes((control,)) + data))
+
+
+def test_an_object_is_taken_in_pieces_and_answered() -> None:
+    ours = Ours()
+    assert ours.take(1, COMMAND | LAST, store_command(CT, "1.2.3"))
+    assert ours.requests.busy
+    assert ours.take(1, 0, b"ab")
+    assert not ours.sent
+    assert ours.take(1, LAST, b"cd")
+    assert (ours.begun, ours.inflow.data) == ([(CT, "1.2.3", 1)], b"abcd")
+    assert len(ours.sent) == 1
+    assert not ours.requests.busy
+    assert not ours.requests.answering
+
+
+@pytest.mark.parametrize(
+    ("context_id", "control", "data"),
+    [
+        (1, COMMAND, store_command(CT, "1.2.3")),
+        (3, COMMAND | LAST, store_command(CT, "1.2.3")),
+        (5, COMMAND | LAST, store_command(CT, "1.2.3")),
+        (3, COMMAND | LAST, store_command(VERIFICATION, "1.2.3")),
+        (1, COMMAND | LAST, ECHO),
+        (1, LAST, b"abcd"),
+    ],
+)
+def test_what_is_not_for_us_is_left_alone(context_id: int, control: int, data: bytes) -> None:
+    ours = Ours()
+    assert not ours.take(context_id, control, data)
+    assert not ours.requests.busy
+    assert not ours.sent
+
+
+def test_an_echo_is_answered_at_once() -> None:
+    ours = Ours()
+    assert ours.take(3, COMMAND | LAST, ECHO)
+    assert len(ours.sent) == 1
+    assert not ours.requests.busy
+
+
+def test_what_was_begun_and_will_never_end_is_thrown_away() -> None:
+    ours = Ours()
+    ours.requests.discard()
+    ours.take(1, COMMAND | LAST, store_command(CT, "1.2.3"))
+    ours.requests.discard()
+    assert ours.inflow.discarded
+    assert not ours.requests.busy
+
+
+def test_a_fault_before_the_answer_is_answered_and_one_behind_it_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours, early = Ours(), [True]
+
+    def broken(_inflow: Inflow, send: Send) -> None:
+        if not early.pop():
+            send(0, "")
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(ours.requests, "_answer", broken)
+    for is_early in (True, False):
+        early.append(is_early)
+        ours.sent.clear()
+        ours.take(1, COMMAND | LAST, store_command(CT, "1.2.3"))
+        ours.take(1, LAST, b"cd")
+        (sent,) = ours.sent
+        assert (FAULT.to_bytes(2, "little") in sent) is is_early
+    assert ours.inflow.discarded
+
+
+def association() -> Any:
+    """What is looked at of the library's association."""
+    dimse = SimpleNamespace(msg_queue=queue.Queue(), maximum_pdu_size=0)
+    return SimpleNamespace(
+        dimse=dimse, dul=SimpleNamespace(to_user_queue=queue.Queue(), socket=None), _accepted_cx={}
+    )
+
+
+def line(of: Any) -> Line:
+    return Line(of, lambda *_: Inflow(), lambda *_: None)
+
+
+@pytest.mark.parametrize("wake", ["message", "primitive", "ring"])
+def test_the_librarys_thread_sleeps_until_there_is_something_for_it(
+    wake: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dicom_node.dimse.direct._TURN_S", 60.0)
+    peer = association()
+    made, rested = line(peer), threading.Event()
+    thread = threading.Thread(target=lambda: (made.rest(), rested.set()), daemon=True)
+    thread.start()
+    assert not rested.wait(0.1)
+    wakes = {"message": peer.dimse.msg_queue, "primitive": peer.dul.to_user_queue}
+    wakes[wake].put("x") if wake in wakes else made.ring()
+    assert rested.wait(5)
+
+
+def test_what_was_handed_over_is_in_hand_until_the_thread_rests_again() -> None:
+    peer = association()
+    made = line(peer)
+    assert not made.handed
+    peer.dimse.msg_queue.put("x")
+    assert made.handed
+    peer.dimse.msg_queue.get()
+    assert made.handed
+    made.rest()  # the bell was rung
+    assert not made.handed
+
+
+def test_nobody_gets_up_while_a_request_is_answered() -> None:
+    made = line(association())
+    made.requests.answering = True
+    rested = threading.Event()
+    thread = threading.Thread(target=lambda: (made.rest(), rested.set()), daemon=True)
+    thread.start()
+    made.ring()
+    assert not rested.wait(0.2)
+    made.requests.answering = False
+    assert rested.wait(5)
+
+
+def test_something_arrives_or_not() -> None:
+    ours, theirs = socket.socketpair()
+    made = line(association())
+    with ours, theirs:
+        started = time.monotonic()
+        assert not made.arrives(ours, 0.05)
+        assert time.monotonic() - started > 0.02
+        theirs.sendall(b"x")
+        assert made.arrives(ours, 60.0)
+
+
+def test_the_buffer_is_the_same_until_the_network_is_quiet() -> None:
+    ours, theirs = socket.socketpair()
+    made = line(association())
+    with ours, theirs:
+        first = made.room(100)
+        assert made.room(50).obj is first.obj
+        assert len(made.room(50)) == 50
+        assert made.room(200).obj is not first.obj
+        before = made.room(200).obj
+        made.arrives(ours, 0.0)
+        assert made.room(200).obj is not before

@@ -10,13 +10,14 @@ an instance that was re-coded on its way still agrees with its record.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import cast
 
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_data_element
-from pydicom.tag import Tag
+from pydicom.tag import BaseTag, Tag
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
 SPECIFIC_CHARACTER_SET = 0x00080005
@@ -31,7 +32,7 @@ _WORD_BYTES = {
 
 def value_bytes(ds: Dataset, tag: int) -> bytes | None:
     """The value field of one element as it stands in the data set, None when it is absent."""
-    element: DataElement | RawDataElement | None = ds.get_item(tag, keep_deferred=True)
+    element = _held(ds, tag)
     if element is None:
         return None
     if isinstance(element, RawDataElement):
@@ -49,7 +50,7 @@ def value_representation(ds: Dataset, tag: int) -> str:
 
     What the dictionary leaves to the sign of the pixels (PS3.6, "US or SS") is decided by it.
     """
-    element = ds.get_item(tag, keep_deferred=True)
+    element = _held(ds, tag)
     stated = element.VR if element is not None else None
     vr = stated or (dictionary_VR(tag) if dictionary_has_tag(tag) else "UN")
     if len(vr) == 2:
@@ -95,6 +96,11 @@ def _use_charset(ds: Dataset, charset: bytes) -> None:
         put_bytes(ds, SPECIFIC_CHARACTER_SET, "CS", charset)
     elif SPECIFIC_CHARACTER_SET in ds:
         del ds[SPECIFIC_CHARACTER_SET]
+
+
+def _held(ds: Dataset, tag: int) -> DataElement | RawDataElement | None:
+    """The element as it stands; as `ds.get_item` with `keep_deferred`, at a third of its price."""
+    return ds._dict.get(cast(BaseTag, tag))
 
 
 def _stripped(value: bytes | None) -> bytes:

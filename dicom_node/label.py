@@ -13,6 +13,7 @@ in it is needed to read a watermark; it tells `wrong-key` and `unknown-segmenter
 from __future__ import annotations
 
 import copy
+import functools
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -265,11 +266,15 @@ def _code(value: str, scheme: str, meaning: str) -> Dataset:
     return item
 
 
+@functools.cache
 def _derivation_code() -> Dataset:
+    """Every image has the same; nobody changes an item in place."""
     return _code("WATERMARK", CODING_SCHEME, "Reversible watermark")
 
 
+@functools.cache
 def _coding_scheme() -> Dataset:
+    """As `_derivation_code`, the same for all."""
     item = Dataset()
     item.CodingSchemeDesignator = CODING_SCHEME
     item.CodingSchemeName = "dicom-node private codes"
@@ -428,7 +433,8 @@ def _write_block(ds: Dataset, mark: Mark) -> None:
 
 def _creators(ds: Dataset) -> list[int]:
     """Private creator elements of the group that name this program (PS3.5 section 7.8.1)."""
-    places = (_GROUP << 16 | slot for slot in range(0x10, 0x100))
+    first, last = _GROUP << 16 | 0x10, _GROUP << 16 | 0xFF
+    places = sorted(tag for tag in _tags(ds) if first <= tag <= last)
     return [tag for tag in places if (header.value_bytes(ds, tag) or b"").strip(b" \0") == _CREATOR.encode()]
 
 
@@ -464,7 +470,7 @@ def _block_tags(ds: Dataset) -> list[int]:
     """Every element of this program: private creators and what lies in their blocks."""
     creators = _creators(ds)
     blocks = {_block_of(creator) for creator in creators}
-    inside = [int(tag) for tag in ds.keys() if int(tag) & 0xFFFFFF00 in blocks]  # noqa: SIM118
+    inside = [tag for tag in _tags(ds) if tag & 0xFFFFFF00 in blocks]
     return [*creators, *inside]
 
 

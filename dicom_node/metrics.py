@@ -79,6 +79,8 @@ _DELAYS = (0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 
 _ROOM = (32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0, 65536.0)
 _DECIBELS = (30.0, 35.0, 40.0, 45.0, 50.0, 55.0, 60.0, 65.0, 70.0, 75.0, 80.0, 85.0, 90.0, 100.0)
 
+_FRAMES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
+
 # ---- receiving ----
 
 ASSOCIATIONS = Declaration(
@@ -183,6 +185,29 @@ PSNR = Declaration(
     (),
     "How near a marked frame is to the original; frames of which no sample changed are not counted.",
     _DECIBELS,
+)
+BATCH_FRAMES = Declaration(
+    "dicom_node_network_batch_frames",
+    Kind.HISTOGRAM,
+    "",
+    (),
+    "Frames that went through a network together, of each request to the batcher.",
+    _FRAMES,
+)
+BATCH_WAIT = Declaration(
+    "dicom_node_network_batch_wait_seconds",
+    Kind.HISTOGRAM,
+    "seconds",
+    (),
+    "Time that a request to the batcher waited for others and for its turn.",
+    _SECONDS,
+)
+BATCH_SELF = Declaration(
+    "dicom_node_network_batcher_misses",
+    Kind.COUNTER,
+    "",
+    (),
+    "Requests that a worker evaluated by itself, because the batcher did not answer.",
 )
 DELIVERY_DELAY = Declaration(
     "dicom_node_delivery_delay_seconds",
@@ -465,6 +490,9 @@ COUNTED = (
     STAGE_SECONDS,
     CAPACITY,
     PSNR,
+    BATCH_FRAMES,
+    BATCH_WAIT,
+    BATCH_SELF,
     ATTEMPTS,
     RESULTS,
     DELIVERY_DELAY,

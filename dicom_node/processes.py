@@ -1,12 +1,19 @@
-"""What /proc tells (proc(5)): what a process of this machine takes, and which boot of the machine it is."""
+"""What a process takes, what this one may take, and which boot of the machine it is.
+
+As /proc and the control groups tell it (proc(5), cgroups(7)); workers are not asked.
+"""
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-_PROC = Path("/proc")
+_PROC, _GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
+#: what libraries of linear algebra read how many threads they may start from, when they are loaded
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _BOOT_ID = _PROC / "sys" / "kernel" / "random" / "boot_id"
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -31,6 +38,47 @@ def usage(pid: int) -> Usage | None:
     fields = text.rpartition(")")[2].split()
     cpu_s = (int(fields[_USER]) + int(fields[_SYSTEM])) / _TICKS
     return Usage(cpu_s, int(fields[_RESIDENT]) * _PAGE_BYTES)
+
+
+def usable_cores() -> int:
+    """The cores that this process may use: those that it may run on, or fewer if a quota says so."""
+    cores = len(os.sched_getaffinity(0))
+    return max(1, min([cores, *(math.ceil(quota) for quota in _quotas())]))
+
+
+def _quotas() -> Iterator[float]:
+    """The quotas of this process' control group and those above it, in cores; cgroups(7) of both versions."""
+    for line in _read(_PROC / "self" / "cgroup").splitlines():
+        _, controllers, name = line.split(":", 2)
+        if not controllers:
+            yield from _along(_GROUPS, name, "cpu.max")
+        elif "cpu" in controllers.split(","):
+            yield from _along(_GROUPS / "cpu", name, "cpu.cfs_quota_us", "cpu.cfs_period_us")
+
+
+def _along(root: Path, name: str, *files: str) -> Iterator[float]:
+    group = root / name.lstrip("/")
+    while group.is_relative_to(root):
+        quota, *period = " ".join(_read(group / file) for file in files).split() or ["max"]
+        if quota.isdecimal() and period and period[0].isdecimal() and int(period[0]):
+            yield int(quota) / int(period[0])
+        if group == root:
+            break
+        group = group.parent
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("ascii", "replace")
+    except OSError:
+        return ""
+
+
+def share_cores(processes: int) -> None:
+    """Have so many processes, started from now on, share the cores; else libraries take all in each."""
+    threads = max(1, usable_cores() // max(1, processes))
+    for name in _THREADS:
+        os.environ.setdefault(name, str(threads))
 
 
 def boot_id() -> str:

@@ -18,7 +18,8 @@ from blessmark.segment.batch import DrawsTogether
 from blessmark.segment.integer import Network, Runtime
 from blessmark.types import BoolArray, Segmenter, View
 from dicom_node import header, log
-from dicom_node.config import Networks, SegmenterRule, Watermark
+from dicom_node.batched import Batched
+from dicom_node.config import Device, Networks, SegmenterRule, Watermark
 from dicom_node.measuring import stage
 from dicom_node.metrics import NetworkRun
 
@@ -27,6 +28,8 @@ _LOG = logging.getLogger(__name__)
 #: Modality, SOP Class UID, Body Part Examined
 _CHOSEN_BY = (0x00080060, 0x00080016, 0x00180015)
 
+#: is told of every network that a process starts to evaluate
+Tell = Callable[[NetworkRun], None]
 #: gives the segmenter of a name
 Draw = Callable[[str], Segmenter]
 #: whose images another segmenter than the usual one draws the map of
@@ -54,12 +57,14 @@ class Engines:
     ----------
     networks : engine, device and bounds
     tell : is called once for every network that is started
+    batcher : where it listens, and is asked first; "" where there is none. It has the card to itself
     """
 
-    def __init__(self, networks: Networks, tell: Callable[[NetworkRun], None]) -> None:
+    def __init__(self, networks: Networks, tell: Tell, *, batcher: str = "") -> None:
+        self._batcher = batcher
         self._wish = engine.Wish(
             engine=networks.engine,
-            device=networks.device,
+            device=Device.CPU if batcher else networks.device,
             memory_growth=networks.memory_growth,
             threads=networks.threads,
             batch_samples=networks.batch_cells,
@@ -68,10 +73,15 @@ class Engines:
 
     def segmenter(self, name: str) -> Segmenter:
         """The segmenter of that name; the same for the same name."""
-        return segmenter(name, self._deferred)
+        return segmenter(name, self._on)
 
-    def _deferred(self, network: Network) -> Runtime:
+    def runtime(self, network: Network) -> Runtime:
+        """The network on the engine of this process."""
         return engine.Deferred(network, self._start)
+
+    def _on(self, network: Network) -> Runtime:
+        own = self.runtime(network)
+        return Batched(network, self._batcher, own) if self._batcher else own
 
     def _start(self, network: Network) -> Runtime:
         began = time.monotonic()

@@ -7,6 +7,8 @@ Rules that bind here:
 4. A worker outlives its node by no more than the instance in hand: it listens at a pipe that closes with it.
    Through the same pipe it tells what it evaluates networks on, which is known as long as it lives.
 
+5. Where a batcher evaluates the networks, it is one more such process; without it workers do it themselves.
+
 Workers are spawned, not forked: the node has threads and locks, and TensorFlow survives no fork.
 """
 
@@ -15,29 +17,37 @@ from __future__ import annotations
 import contextlib
 import logging
 import multiprocessing
-import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import TYPE_CHECKING
 
 from blessmark.errors import WatermarkError
-from dicom_node import log, private
+from dicom_node import batches, log, private
 from dicom_node.bells import Bells
 from dicom_node.blobs.port import BlobStore
-from dicom_node.config import Config, Networks, Role, Route
-from dicom_node.errors import BlobsUnavailable, NodeError, SpoolFull, StaleLease
+from dicom_node.config import Config, Role, Route
+from dicom_node.errors import (
+    BlobsUnavailable,
+    LedgerError,
+    LedgerUnavailable,
+    NodeError,
+    SpoolFull,
+    StaleLease,
+)
 from dicom_node.insist import insist
 from dicom_node.jobs import PASSED, Outcome, Work, failed, passed
 from dicom_node.keys import FileKeyRing, PresentRing
-from dicom_node.ledger import Ledger
+from dicom_node.ledger import Ended, Ledger
 from dicom_node.measuring import Measured, measured
 from dicom_node.metrics import PROCESSED, RINGS_LOST, UNPROTECTED, NetworkRun, Reading
+from dicom_node.processes import share_cores, usable_cores
 from dicom_node.stores import open_ledger, open_spool
 
 if TYPE_CHECKING:
@@ -54,8 +64,13 @@ POLL_S = 1.0
 PATIENCE = 8
 #: longest wait before an instance is tried again, seconds
 _LONGEST_WAIT_S = 60.0
+#: what is done is recorded with what is done within so many seconds, and before anything of so many bytes
+_RECORDED_WITHIN_S = 0.05
+_LARGE_BYTES = 4_000_000
 #: what a worker says once it has loaded what it needs
 _READY = "ready"
+#: the process that evaluates the networks of all workers
+_BATCHER = "batcher"
 #: a worker that lived this long, in seconds, starts with a clean record
 _PROVEN_S = 60.0
 
@@ -75,7 +90,7 @@ def build_processor(config: Config, tell: Tell) -> Processor:
     Raises ConfigError when a route asks for what this installation cannot do.
     """
     spool = open_spool(config)
-    draws = _Draws(config.networks, tell)
+    draws = _Draws(config, tell)
     processors = {route.name: _ROLES[route.role](config, route, spool, draws) for route in config.routes}
     return lambda work: processors[work.arrival.route](work)
 
@@ -83,15 +98,16 @@ def build_processor(config: Config, tell: Tell) -> Processor:
 class _Draws:
     """Gives segmenters by name; the engine's libraries take seconds to load, and only where one is drawn."""
 
-    def __init__(self, networks: Networks, tell: Tell) -> None:
-        self._networks, self._tell = networks, tell
+    def __init__(self, config: Config, tell: Tell) -> None:
+        self._networks, self._tell = config.networks, tell
+        self._batcher = batches.address_of(config) if batches.is_wanted(config.networks) else ""
         self._engines: Engines | None = None
 
     def __call__(self, name: str) -> Segmenter:
         from dicom_node.segmenters import Engines, timed
 
         if self._engines is None:
-            self._engines = Engines(self._networks, self._tell)
+            self._engines = Engines(self._networks, self._tell, batcher=self._batcher)
         return timed(self._engines.segmenter(name))
 
 
@@ -100,14 +116,15 @@ class _Keyed:
 
     def __init__(self, config: Config, make: Callable[[FileKeyRing], Processor]) -> None:
         self._present, self._make = PresentRing(config.keys.ring), make
-        self._ring = self._present.now()
-        self._processor = make(self._ring)
+        ring = self._present.now()
+        self._made = ring, make(ring)
 
     def __call__(self, work: Work) -> Outcome:
-        ring = self._present.now()
-        if ring is not self._ring:
-            self._ring, self._processor = ring, self._make(ring)
-        return self._processor(work)
+        ring, (made_with, process) = self._present.now(), self._made
+        if ring is not made_with:
+            process = self._make(ring)
+            self._made = ring, process
+        return process(work)
 
 
 def _pass_on(_config: Config, route: Route, _spool: BlobStore, _draws: _Draws) -> Processor:
@@ -156,9 +173,19 @@ class Worker:
     config : lease and policies
     ledger, bells : shared with the other processes
     process : what to do with an instance
+    abreast : instances of a batch that are worked on at a time, where they mostly wait for a batcher
     """
 
-    def __init__(self, name: str, config: Config, ledger: Ledger, bells: Bells, process: Processor) -> None:
+    def __init__(
+        self,
+        name: str,
+        config: Config,
+        ledger: Ledger,
+        bells: Bells,
+        process: Processor,
+        *,
+        abreast: int = 1,
+    ) -> None:
         self.name = name
         self.stopping = threading.Event()
         self._config = config
@@ -166,6 +193,8 @@ class Worker:
         self._ledger = ledger
         self._bells = bells
         self._process = process
+        self._heart = Heart(ledger)
+        self._abreast = ThreadPoolExecutor(abreast, "abreast") if abreast > 1 else None
 
     def stop(self) -> None:
         """Have it end after the instance in hand; from any thread."""
@@ -185,16 +214,27 @@ class Worker:
     def turn(self) -> int:
         """Claim a batch and bring every instance of it to an end; returns how many there were."""
         works = self._ledger.claim_work(self.name, BATCH, self._lease_s)
-        with self._beating(works) as held:
+        self._heart.take(works, self._lease_s)
+        ended: list[_Handled] = []
+        try:
+            done = iter((self._abreast.map if self._abreast else map)(self._one, works))
             for work in works:
-                if self.stopping.is_set():
-                    self._ledger.release(work, time.time(), "stopping")
-                else:
-                    self._handle(work)
-                held.discard(work)
+                if ended and _is_due(ended, work):
+                    self._conclude(ended)
+                ended += next(done)
+        finally:
+            self._conclude(ended)
+            self._heart.let_go(works)
         return len(works)
 
-    def _handle(self, work: Work) -> None:
+    def _one(self, work: Work) -> list[_Handled]:
+        if self.stopping.is_set():
+            self._ledger.release(work, time.time(), "stopping")
+            return []
+        return self._handle(work)
+
+    def _handle(self, work: Work) -> list[_Handled]:
+        """What became of an instance, still to be recorded; nothing if it was put off."""
         started = time.monotonic()
         error: Exception | None = None
         route = self._config.route(work.arrival.route)
@@ -204,15 +244,14 @@ class Worker:
             except Exception as caught:
                 error = caught
                 outcome = failed(work, route, _reason(caught))
+        if not _may_pass(error, work.attempts):
+            end = Ended(work, _counted(outcome, route, seen), 0 if route is None else route.priority)
+            return [_Handled(end, error, seen, started, time.monotonic())]
         try:
-            if _may_pass(error, work.attempts):
-                self._put_off(work, outcome.reason, error)
-                return
-            self._conclude(work, _counted(outcome, route, seen))
+            self._put_off(work, outcome.reason, error)
         except StaleLease as stale:
-            log.event(_LOG, "lease-lost", level=logging.WARNING, error=stale, job=work.id, worker=self.name)
-        else:
-            self._report(work, outcome, error, seen, time.monotonic() - started)
+            self._lost(stale, work)
+        return []
 
     def _put_off(self, work: Work, reason: str, error: Exception | None) -> None:
         wait_s = min(_LONGEST_WAIT_S, 2.0 ** min(work.attempts, PATIENCE))
@@ -229,21 +268,52 @@ class Worker:
             retry_in_s=wait_s,
         )
 
-    def _conclude(self, work: Work, outcome: Outcome) -> None:
-        route = self._config.route(work.arrival.route)
-        priority = 0 if route is None else route.priority
-        insist(lambda: self._ledger.finish(work, outcome, priority=priority), self.stopping)
-        for destination in outcome.destinations:
-            self._bells.ring_sends(destination)
+    def _conclude(self, handled: list[_Handled]) -> None:
+        """Record what became of instances, in one transaction, tell of it, and empty the list."""
+        done, handled[:] = handled[:], []
+        if not done:
+            return
+        try:
+            self._record(done)
+        except LedgerError as error:
+            if len(done) == 1 or isinstance(error, LedgerUnavailable):
+                raise
+            for each in done:  # nothing was recorded, and one that cannot be costs the others nothing
+                self._record_alone(each)
 
-    def _report(
-        self, work: Work, outcome: Outcome, error: Exception | None, seen: Measured, total_s: float
-    ) -> None:
+    def _record_alone(self, handled: _Handled) -> None:
+        try:
+            self._record([handled])
+        except LedgerUnavailable:
+            raise
+        except LedgerError as error:  # its lease runs out, and it is tried again
+            log.event(_LOG, "worker-fault", level=logging.ERROR, error=error, worker=self.name)
+
+    def _record(self, done: list[_Handled]) -> None:
+        lost: dict[int, StaleLease] = {}
+        ended = [each.end for each in done]
+        insist(lambda: lost.update(self._ledger.finish_all(ended)), self.stopping)
+        for each in done:
+            if each.end.work.id in lost:
+                self._lost(lost[each.end.work.id], each.end.work)
+                continue
+            for destination in each.end.outcome.destinations:
+                self._bells.ring_sends(destination)
+            self._report(each)
+
+    def _lost(self, stale: StaleLease, work: Work) -> None:
+        log.event(_LOG, "lease-lost", level=logging.WARNING, error=stale, job=work.id, worker=self.name)
+
+    def _report(self, handled: _Handled) -> None:
+        work, outcome, seen = handled.end.work, handled.end.outcome, handled.seen
+        level = _level(outcome, handled.error)
+        if not _LOG.isEnabledFor(level):
+            return
         log.event(
             _LOG,
             "processed",
-            level=_level(outcome, error),
-            error=error,
+            level=level,
+            error=handled.error,
             job=work.id,
             uid=log.uid_hash(work.arrival.sop_instance_uid),
             route=work.arrival.route,
@@ -255,27 +325,66 @@ class Worker:
             attempts=work.attempts,
             modality=seen.modality,
             **{f"{stage}_s": seconds for stage, seconds in seen.seconds.items()},
-            total_s=total_s,
+            total_s=handled.ended_at - handled.started_at,
         )
 
-    @contextlib.contextmanager
-    def _beating(self, works: list[Work]) -> Iterator[set[Work]]:
-        """Keep the leases of a batch alive from another thread; what is done is taken out of the set."""
-        held, done = set(works), threading.Event()
-        heart = threading.Thread(target=self._beat, args=(held, done), name="heart", daemon=True)
-        if works:
-            heart.start()
-        try:
-            yield held
-        finally:
-            done.set()
 
-    def _beat(self, held: set[Work], done: threading.Event) -> None:
-        while not done.wait(self._lease_s / 3):
-            for work in tuple(held):
+@dataclass(frozen=True, slots=True)
+class _Handled:
+    """An instance that was worked on: what is to be recorded of it, and what is told then."""
+
+    end: Ended
+    error: Exception | None
+    seen: Measured
+    started_at: float
+    ended_at: float
+
+
+def _is_due(handled: Sequence[_Handled], following: Work) -> bool:
+    """Whether what is done is to be recorded before the next instance, which may take long."""
+    return following.size > _LARGE_BYTES or time.monotonic() - handled[0].ended_at > _RECORDED_WITHIN_S
+
+
+class Heart:
+    """Keeps leases alive while they are held.
+
+    Its thread sleeps a third of a lease at a time and ends when it finds nothing held, so that work that is
+    quickly done costs neither a thread nor a beat.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._lock = threading.Lock()
+        self._held: dict[Work, float] = {}
+        self._beats = False
+
+    def take(self, works: Sequence[Work], lease_s: float) -> None:
+        """Keep these alive from now on; each was leased for `lease_s` just now."""
+        with self._lock:
+            self._held |= dict.fromkeys(works, time.monotonic())
+            starts, self._beats = bool(self._held) and not self._beats, self._beats or bool(self._held)
+        if starts:
+            threading.Thread(target=self._beat, args=(lease_s,), name="heart", daemon=True).start()
+
+    def let_go(self, works: Sequence[Work]) -> None:
+        """Beat no longer for these."""
+        with self._lock:
+            for work in works:
+                self._held.pop(work, None)
+
+    def _beat(self, lease_s: float) -> None:
+        while True:
+            time.sleep(lease_s / 3)
+            with self._lock:
+                self._beats = bool(self._held)
+                # what is younger lives until the next beat
+                old = [work for work, since in self._held.items() if time.monotonic() - since > lease_s / 6]
+            if not self._beats:
+                return
+            for work in old:
                 # a lost lease shows when the work is finished; a refusing ledger is asked again next time
                 with contextlib.suppress(NodeError):
-                    self._ledger.beat(work, self._lease_s)
+                    self._ledger.beat(work, lease_s)
 
 
 def _counted(outcome: Outcome, route: Route | None, seen: Measured) -> Outcome:
@@ -321,13 +430,22 @@ class Order:
 
 def run_process(order: Order, lifeline: Connection) -> None:
     """The body of a worker process; ends with status 1 when it cannot work."""
+    _live(order, lifeline, _work)
+
+
+def run_batcher(order: Order, lifeline: Connection) -> None:
+    """The body of the process that evaluates the networks of all workers."""
+    _live(order, lifeline, _batch)
+
+
+def _live(order: Order, lifeline: Connection, body: Callable[[Order, Connection], None]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # they reach the whole group; the node itself says when to stop
     log.setup(order.config.log.format, order.config.log.level, salt=order.log_salt)
     log.silence_warnings()
     private.keep_out_of_dumps()
     try:
-        _work(order, lifeline)
+        body(order, lifeline)
     except BrokenPipeError:
         # told to stop, or left behind by its node, before it could say that it is ready
         log.event(_LOG, "worker-not-needed", level=logging.DEBUG, worker=order.name)
@@ -337,13 +455,20 @@ def run_process(order: Order, lifeline: Connection) -> None:
         sys.exit(1)
 
 
+def _batch(order: Order, lifeline: Connection) -> None:
+    from dicom_node import batcher
+
+    batcher.serve(order.config, lifeline.send, lifeline, lambda: lifeline.send(_READY))
+
+
 def _work(order: Order, lifeline: Connection) -> None:
     ledger = open_ledger(order.config)
     process = order.factory(order.config, lifeline.send)
     lifeline.send(_READY)
     order.bells.tell_lost(lambda count: ledger.count_soon(Reading(RINGS_LOST, (), count)))
     order.bells.hear_work()
-    worker = Worker(order.name, order.config, ledger, order.bells, process)
+    abreast = BATCH if batches.is_wanted(order.config.networks) else 1
+    worker = Worker(order.name, order.config, ledger, order.bells, process, abreast=abreast)
     threading.Thread(target=_listen, args=(lifeline, worker), name="lifeline", daemon=True).start()
     worker.run()
     order.bells.close()
@@ -361,6 +486,7 @@ class _Slot:
     """One place for a worker: who sits there now, what it told, how often it was left in a hurry."""
 
     name: str
+    body: Callable[[Order, Connection], None] = run_process
     process: SpawnProcess | None = None
     lifeline: Connection | None = None
     failures: int = 0
@@ -389,6 +515,8 @@ class Workers:
         self._bells = bells
         self._context = multiprocessing.get_context("spawn")
         self._slots = [_Slot(f"worker-{number}") for number in range(worker_count(config))]
+        wanted = batches.is_wanted(config.networks)
+        self._batcher = [_Slot(_BATCHER, run_batcher)] if wanted else []
         self._stopping = threading.Event()
         self._watch = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
 
@@ -431,11 +559,23 @@ class Workers:
     @property
     def networks(self) -> tuple[NetworkRun, ...]:
         """What every living worker evaluates networks on, one entry for each network of each worker."""
-        return tuple(run for slot in self._slots for run in slot.networks)
+        return tuple(run for slot in self._everybody for run in slot.networks)
+
+    @property
+    def batcher_pid(self) -> int | None:
+        """The process that evaluates the networks of all workers, if there is one and it runs."""
+        running = [slot.process.pid for slot in self._batcher if slot.process is not None]
+        return running[0] if running else None
+
+    @property
+    def _everybody(self) -> list[_Slot]:
+        """All places; the batcher comes first, and goes last."""
+        return [*self._batcher, *self._slots]
 
     def start(self) -> None:
         """Start the workers and the thread that watches them; returns at once."""
-        for slot in self._slots:
+        share_cores(len(self._slots))
+        for slot in self._everybody:
             self._start(slot)
         self._watch.start()
 
@@ -443,12 +583,16 @@ class Workers:
         """Let every worker finish the instance in hand; after `drain_s` seconds kill it."""
         self._stopping.set()
         self._watch.join()
-        for slot in self._slots:
+        deadline = time.monotonic() + drain_s
+        self._end(self._slots, deadline)
+        self._end(self._batcher, deadline)
+
+    def _end(self, slots: list[_Slot], deadline: float) -> None:
+        for slot in slots:
             if slot.lifeline is not None:
                 slot.lifeline.close()
             self._bells.rouse_work()
-        deadline = time.monotonic() + drain_s
-        for slot in self._slots:
+        for slot in slots:
             if slot.process is not None:
                 slot.process.join(max(0.0, deadline - time.monotonic()))
                 try:
@@ -458,9 +602,9 @@ class Workers:
 
     def _supervise(self) -> None:
         while not self._stopping.wait(0.05):
-            sentinels = [slot.process.sentinel for slot in self._slots if slot.process is not None]
+            sentinels = [slot.process.sentinel for slot in self._everybody if slot.process is not None]
             wait(sentinels, timeout=0.2)
-            for slot in self._slots:
+            for slot in self._everybody:
                 _hear(slot)
                 try:
                     self._look_after(slot)
@@ -481,7 +625,7 @@ class Workers:
     def _start(self, slot: _Slot) -> None:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
-            target=run_process,
+            target=slot.body,
             args=(replace(self._order, name=slot.name), theirs),
             name=slot.name,
             daemon=True,
@@ -528,4 +672,4 @@ def _hear(slot: _Slot) -> None:
 def worker_count(config: Config) -> int:
     """How many workers to run; `auto` is one per core that this process may use."""
     count = config.workers.count
-    return len(os.sched_getaffinity(0)) if count == "auto" else count
+    return usable_cores() if count == "auto" else count

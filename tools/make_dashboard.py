@@ -166,6 +166,24 @@ ROWS: Mapping[str, Sequence[Panel]] = {
             "Of one object; stages within a stage are left out of it.",
         ),
         Panel(
+            "Networks, batched",
+            "none",
+            [
+                (
+                    f"rate({_of('dicom_node_network_batch_frames_sum')}[5m])"
+                    f" / rate({_of('dicom_node_network_batch_frames_count')}[5m])",
+                    "frames together",
+                ),
+                (
+                    f"1000 * rate({_of('dicom_node_network_batch_wait_seconds_sum')}[5m])"
+                    f" / rate({_of('dicom_node_network_batch_wait_seconds_count')}[5m])",
+                    "waited (milliseconds)",
+                ),
+                (f"sum(increase({_of('dicom_node_network_batcher_misses_total')}[1h]))", "done alone, 1 h"),
+            ],
+            "Of requests to the batcher, where there is one.",
+        ),
+        Panel(
             "Where instances are",
             "none",
             [

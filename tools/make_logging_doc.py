@@ -35,6 +35,8 @@ MEANINGS: Mapping[str, str] = {
     "cleaned": "what nobody needs any more was removed",
     "dead-letter": "a delivery was given up; an operator decides",
     "delivered": "an object has reached a destination: its whole way in one line",
+    "batch-failed": "the batcher could not evaluate a network; the workers that asked do it themselves",
+    "batcher-silent": "the batcher did not answer a worker, which asks again and then helps itself",
     "delivery-failed": "an attempt failed and will be repeated",
     "destination-back": "a destination that was down takes objects again",
     "destination-down": "a destination is asked with one object at a time until it answers",

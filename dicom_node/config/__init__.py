@@ -38,6 +38,7 @@ from dicom_node.config.whole import Config, Workstation
 from dicom_node.config.words import (
     AuditPatient,
     AuditTransport,
+    BatcherKind,
     BlobKind,
     CalledAE,
     CarrierName,
@@ -75,6 +76,7 @@ __all__ = [
     "Audit",
     "AuditPatient",
     "AuditTransport",
+    "BatcherKind",
     "BlobKind",
     "Blobs",
     "Broker",

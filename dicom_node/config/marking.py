@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from dicom_node.config.kinds import RECORD_FIELDS, Keyword, Section, SegmenterName, without_repeats
-from dicom_node.config.words import CarrierName, Device, Engine
+from dicom_node.config.words import BatcherKind, CarrierName, Device, Engine
 
 
 class SegmenterRule(Section):
@@ -73,7 +73,12 @@ class Networks(Section):
     memory_growth: bool = True
     #: CPU threads of one worker's TensorFlow; the workers share the cores
     threads: int = Field(default=1, ge=1, le=64)
-    #: most frames whose maps are drawn together; none waits for others to arrive
+    #: process: one process evaluates them for all workers and owns the card; none: every worker for itself;
+    #: auto: process where a GPU is to be used, none elsewhere
+    batcher: BatcherKind = BatcherKind.AUTO
+    #: longest that an image waits for others to go with it, milliseconds; where there is a batcher
+    batch_wait_ms: float = Field(default=5.0, ge=0.0, le=1000.0)
+    #: most frames whose maps are drawn together: of one instance, and with a batcher of several
     batch_frames: int = Field(default=16, ge=1, le=1024)
     #: cells of 2 x 2 pixels that go through a network at once; bounds its memory, larger images go in strips
     batch_cells: int = Field(default=131072, ge=16384, le=67108864)
@@ -82,7 +87,7 @@ class Networks(Section):
 class Workers(Section):
     """The processes that protect and recover."""
 
-    #: auto is one per CPU core
+    #: auto is one per CPU core that the node may use
     count: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = "auto"
     #: seconds after which a silent worker's instances go to another
     lease_s: float = Field(default=300.0, ge=5.0, le=86400.0)

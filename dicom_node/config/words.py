@@ -177,6 +177,14 @@ class Device(enum.StrEnum):
     GPU = "gpu"
 
 
+class BatcherKind(enum.StrEnum):
+    """Who evaluates the networks."""
+
+    AUTO = "auto"  #: a process where a GPU is to be used, else none
+    PROCESS = "process"  #: one process for all workers
+    NONE = "none"  #: every worker for itself
+
+
 class LogFormat(enum.StrEnum):
     TEXT = "text"
     JSON = "json"

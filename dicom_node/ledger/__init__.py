@@ -43,7 +43,7 @@ from dicom_node.ledger.conversions import Conversions
 from dicom_node.ledger.dialects import address
 from dicom_node.ledger.figures import Counts, Figures, Queue
 from dicom_node.ledger.guards import Guards
-from dicom_node.ledger.instances import INTERRUPTED_LIMIT, LOST_LIMIT, Added, Waiting
+from dicom_node.ledger.instances import INTERRUPTED_LIMIT, LOST_LIMIT, Added, Ended, Waiting
 from dicom_node.ledger.moving import Moving
 from dicom_node.ledger.operator import Operator
 from dicom_node.ledger.outages import Outages
@@ -62,6 +62,7 @@ __all__ = [
     "Claim",
     "Counts",
     "DeadLetter",
+    "Ended",
     "Event",
     "Item",
     "Judged",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.sql.dml import ReturningInsert
 
 from dicom_node.errors import StaleLease
 from dicom_node.jobs import DeliveryState, Receipt, Send, check_delivery_move
@@ -203,15 +205,7 @@ class Deliveries(Commitments):
         ]
         if not rows:
             return
-        queue = self._dialect.upsert(deliveries).values(rows)
-        # an instance is worked on twice only if what it was to send had been lost
-        revive = {"state": DeliveryState.QUEUED, "next_at": now, "attempts": 0, "refusals": 0, "reason": ""}
-        queue = queue.on_conflict_do_update(
-            index_elements=[_d.instance_id, _d.destination],
-            set_=revive,
-            where=sa.and_(DEAD, _d.reason.in_(MENDED_BY_ARRIVAL)),
-        )
-        queued = connection.execute(queue.returning(_d.destination)).scalars().all()
+        queued = connection.execute(_queueing(self._dialect), rows).scalars().all()
         notes = [event_values(now, instance_id, DeliveryState.QUEUED, name, "") for name in queued]
         if notes:
             connection.execute(sa.insert(events), notes)
@@ -250,6 +244,29 @@ class Deliveries(Commitments):
             self._note(connection, row.instance_id, "lost", destination=row.destination, reason=loss)
         count(connection, (Reading(ATTEMPTS, (row.destination,)) for row in rows))
         return len(rows)
+
+
+@functools.lru_cache(maxsize=4)
+def _queueing(dialect: dialects.Dialect) -> ReturningInsert[tuple[str]]:
+    """Queue deliveries, or those again that had been lost; the destinations that it queued.
+
+    Made once, and without the rows in it: SQLAlchemy would compile it anew for every instance.
+    """
+    queue = dialect.upsert(deliveries)
+    # an instance is worked on twice only if what it was to send had been lost
+    revive = {
+        "state": DeliveryState.QUEUED,
+        "next_at": queue.excluded.next_at,
+        "attempts": 0,
+        "refusals": 0,
+        "reason": "",
+    }
+    queue = queue.on_conflict_do_update(
+        index_elements=[_d.instance_id, _d.destination],
+        set_=revive,
+        where=sa.and_(DEAD, sa.or_(*(_d.reason == reason for reason in MENDED_BY_ARRIVAL))),
+    )
+    return queue.returning(_d.destination)
 
 
 _NUMBERS: sa.Select[*tuple[Any, ...]] = sa.select(_d.id)

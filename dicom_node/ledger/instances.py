@@ -76,6 +76,15 @@ class Added:
 
 
 @dataclass(frozen=True, slots=True)
+class Ended:
+    """An instance with what became of it; deliveries of higher `priority` are sent first."""
+
+    work: Work
+    outcome: Outcome
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Waiting:
     """What could be claimed now: instances, and deliveries, each with its destination."""
 
@@ -200,7 +209,6 @@ class Instances(Deliveries):
         with self._writing() as connection:
             self._change_work(connection, work, {"lease_until": self._now(connection) + lease_s})
 
-    @repeated
     def finish(self, work: Work, outcome: Outcome, *, priority: int = 0) -> None:
         """Record what became of an instance, count what was found, queue its deliveries; one transaction.
 
@@ -212,21 +220,34 @@ class Instances(Deliveries):
         IllegalTransition : the outcome is no end of work; use `release` to give an instance back
         LedgerError : something is to be delivered, but the outcome names no blob
         """
-        if outcome.state is InstanceState.RECEIVED:
-            raise IllegalTransition(
-                f"instance {work.id}: finished work cannot be {outcome.state}; release it"
-            )
-        check_instance_move(InstanceState.WORKING, outcome.state)
-        if outcome.destinations and not (outcome.state is InstanceState.READY and outcome.blob):
-            raise LedgerError(
-                f"instance {work.id} is {outcome.state} with nothing to deliver; deliver nothing"
-            )
+        for error in self.finish_all([Ended(work, outcome, priority)]).values():
+            raise error
+
+    @repeated
+    def finish_all(self, ended: Sequence[Ended]) -> dict[int, StaleLease]:
+        """The same of several instances in one transaction: all of them are recorded, or none.
+
+        Those whose lease has gone to somebody else are left alone and told by their ids; their results are to
+        be dropped.
+        """
+        for end in ended:
+            _check_end(end)
+        stale: dict[int, StaleLease] = {}
         with self._writing() as connection:
-            self._change_work(connection, work, _outcome_values(outcome))
-            self._note(connection, work.id, outcome.state, reason=outcome.reason)
-            judged = [Reading(VERDICTS, (work.arrival.route, outcome.finding))] if outcome.finding else []
-            count(connection, [*outcome.readings, *judged])
-            self._queue(connection, work.id, outcome.destinations, priority)
+            for end in ended:
+                try:
+                    self._finish(connection, end)
+                except StaleLease as error:  # it is raised before anything of the instance is written
+                    stale[end.work.id] = error
+        return stale
+
+    def _finish(self, connection: sa.Connection, end: Ended) -> None:
+        work, outcome = end.work, end.outcome
+        self._change_work(connection, work, _outcome_values(outcome))
+        self._note(connection, work.id, outcome.state, reason=outcome.reason)
+        judged = [Reading(VERDICTS, (work.arrival.route, outcome.finding))] if outcome.finding else []
+        count(connection, [*outcome.readings, *judged])
+        self._queue(connection, work.id, outcome.destinations, end.priority)
 
     @repeated
     def release(self, work: Work, at: float, reason: str) -> None:
@@ -300,6 +321,16 @@ class Instances(Deliveries):
                 count(connection, [Reading(PROCESSED, (UNKNOWN, "quarantined"))])
             connection.execute(sa.update(instances).where(_i.id == identity).values(values))
         return len(rows)
+
+
+def _check_end(end: Ended) -> None:
+    """Raise IllegalTransition or LedgerError for what is no end of work."""
+    work, outcome = end.work, end.outcome
+    if outcome.state is InstanceState.RECEIVED:
+        raise IllegalTransition(f"instance {work.id}: finished work cannot be {outcome.state}; release it")
+    check_instance_move(InstanceState.WORKING, outcome.state)
+    if outcome.destinations and not (outcome.state is InstanceState.READY and outcome.blob):
+        raise LedgerError(f"instance {work.id} is {outcome.state} with nothing to deliver; deliver nothing")
 
 
 def _without_company(rows: Sequence[Row]) -> list[Row]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement, convert_raw_data_element
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
+from pydicom.tag import BaseTag
 
 from blessmark.errors import PixelError
 
@@ -36,8 +37,8 @@ def holds(ds: Dataset, keyword: str) -> bool:
 
 def held(ds: Dataset, tag: int) -> DataElement | RawDataElement | None:
     """The element as it stands in the Dataset, None if absent."""
-    item: DataElement | RawDataElement | None = ds.get_item(tag, keep_deferred=True)
-    return item
+    # as `ds.get_item(tag, keep_deferred=True)`, which first makes a tag of a number that is one
+    return ds._dict.get(cast(BaseTag, tag))
 
 
 def value(ds: Dataset, tag: int, what: str) -> Any:

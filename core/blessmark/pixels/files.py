@@ -26,7 +26,8 @@ _UNDEFINED = 0xFFFFFFFF
 _PREFIX_END = 132
 #: tag and length of an element, and of a delimiter
 _ITEM_BYTES = 8
-_CHUNK = 1 << 20
+#: parts of a file that are written with others, and how much is gathered, bytes
+_SMALL, _CHUNK = 1 << 16, 1 << 20
 
 
 def read(source: bytes | Path, *, limit_bytes: int = LIMIT_BYTES) -> Dataset:
@@ -70,15 +71,36 @@ def parts(ds: Dataset) -> Iterator[bytes]:
     PixelError : an element cannot be encoded
     """
     try:
-        syntax = elements.transfer_syntax(ds)
-        if getattr(ds, "preamble", None):
-            yield ds.preamble + b"DICM"
-        yield _meta(ds)
-        body = layout.parts(ds, layout.Encoding.of_syntax(syntax))
-        yield from _deflated(body) if syntax in DEFLATED else body
+        yield from _gathered(_parts(ds))
     except Exception as error:
         with elements.named(ds):
             raise PixelError(f"the data set cannot be written ({type(error).__name__})") from None
+
+
+def _parts(ds: Dataset) -> Iterator[bytes]:
+    syntax = elements.transfer_syntax(ds)
+    if getattr(ds, "preamble", None):
+        yield ds.preamble + b"DICM"
+    yield _meta(ds)
+    body = layout.parts(ds, layout.Encoding.of_syntax(syntax))
+    yield from _deflated(body) if syntax in DEFLATED else body
+
+
+def _gathered(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes, small parts together: fifty elements are not to cost fifty system calls."""
+    small: list[bytes] = []
+    size = 0
+    for part in parts:
+        if len(part) < _SMALL:
+            small.append(part)
+            size += len(part)
+        if small and (size >= _CHUNK or len(part) >= _SMALL):
+            yield b"".join(small)
+            small, size = [], 0
+        if len(part) >= _SMALL:
+            yield part
+    if small:
+        yield b"".join(small)
 
 
 def _meta(ds: Dataset) -> bytes:

@@ -10,9 +10,10 @@ Only Pixel Data is left out: its value lives in the data set alone, its header a
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import BinaryIO, cast
@@ -23,6 +24,7 @@ from pydicom.dataelem import DataElement, RawDataElement, convert_raw_data_eleme
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import correct_ambiguous_vr_element, write_data_element
+from pydicom.tag import Tag
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
 from blessmark.pixels import elements
@@ -31,6 +33,7 @@ PIXEL_DATA = 0x7FE00010
 #: tag of a piece that no element accounts for: repeated elements, bytes behind the last one
 NO_TAG = 0
 _UNDEFINED = 0xFFFFFFFF
+_CHARACTER_SET = 0x00080005
 _DELIMITER_BYTES = 8
 
 Item = DataElement | RawDataElement
@@ -111,19 +114,60 @@ def layout_of(ds: Dataset) -> Layout:
 
 def settle(ds: Dataset) -> bytes:
     """Let `ds` as it is now be what it is compared with from here on; returns its `digest`."""
-    layout = layout_of(ds)
-    stale = stale_groups(ds)
-    if stale:
-        lying = [piece for piece in layout.pieces if not is_lost(ds, piece, stale)]
-        pieces = [p if _fits(ds, p) else _made(ds, _item(ds, p.tag), layout.encoding) for p in lying]
-        fresh = [_made(ds, _item(ds, tag), layout.encoding) for tag in _fresh_tags(ds, layout)]
-        attach(ds, Layout(layout.encoding, tuple(sorted([*pieces, *fresh], key=lambda p: p.tag))))
+    layout, now = layout_of(ds), compared(ds)
+    if not now.stale:
+        return _digest(ds, now)
+    lying = [(piece, fits) for piece, fits in now.pieces if not now.is_lost(piece)]
+    pieces = [p if fits else _made(ds, now.items[p.tag], layout.encoding) for p, fits in lying]
+    fresh = [_made(ds, now.items[tag], layout.encoding) for tag in now.fresh]
+    attach(ds, Layout(layout.encoding, tuple(sorted([*pieces, *fresh], key=lambda p: p.tag))))
     return digest(ds)
 
 
-def unchanged(ds: Dataset, piece: Piece) -> bool:
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A data set at this moment beside the layout that it was read with; made once for whoever asks much.
+
+    Attributes
+    ----------
+    items : tag -> the element as it stands now
+    pieces : each with whether its bytes still stand for the element; of Pixel Data, if its length is the same
+    fresh : tags that the layout does not have, ascending
+    stale : groups in which an element was added, changed or removed, Pixel Data of the same length apart
+    """
+
+    items: Mapping[int, Item] = field(repr=False)
+    pieces: tuple[tuple[Piece, bool], ...] = field(repr=False)
+    fresh: tuple[int, ...]
+    stale: frozenset[int]
+
+    def is_lost(self, piece: Piece) -> bool:
+        """Whether a piece is left out when the data set is written.
+
+        Group lengths (PS3.5 7.2, retired) go where their group has changed, and so does what no element
+        accounts for where anything has.
+        """
+        if piece.tag == NO_TAG:
+            return bool(self.stale)
+        if piece.tag & 0xFFFF == 0 and piece.tag >> 16 in self.stale:
+            return True
+        return piece.tag not in self.items
+
+
+def compared(ds: Dataset) -> Compared:
+    """What `ds` holds now, beside its layout."""
+    layout = layout_of(ds)
+    # plain integers: every comparison of pydicom's tags runs Python code
+    items = {int(tag): item for tag, item in ds._dict.items()}
+    pieces = tuple((piece, _fits(ds, piece, items)) for piece in layout.pieces)
+    fresh = tuple(sorted(items.keys() - {piece.tag for piece in layout.pieces}))
+    stale = {tag >> 16 for tag in fresh} | {piece.tag >> 16 for piece, fits in pieces if not fits}
+    return Compared(items, pieces, fresh, frozenset(stale))
+
+
+def _unchanged(ds: Dataset, piece: Piece, items: Mapping[int, Item]) -> bool:
     """Whether an element is what it was when the data set was read, looked at or not."""
-    now = elements.held(ds, piece.tag) if piece.tag else piece.item
+    now = items.get(piece.tag) if piece.tag else piece.item
     if now is piece.item:
         return True
     if now is None or piece.item is None:
@@ -144,9 +188,13 @@ def unchanged(ds: Dataset, piece: Piece) -> bool:
 def same_form(ds: Dataset) -> bool:
     """Whether restoring the samples restores the bytes of Pixel Data: uncompressed, or never touched."""
     piece = next((piece for piece in layout_of(ds).pieces if piece.tag == PIXEL_DATA), None)
-    if piece is None or unchanged(ds, piece):
+    if piece is None:
         return True
-    return piece.item is not None and not _undefined(piece.item) and _fits(ds, piece)
+    now = elements.held(ds, PIXEL_DATA)
+    items = {} if now is None else {PIXEL_DATA: now}
+    if _unchanged(ds, piece, items):
+        return True
+    return piece.item is not None and not _undefined(piece.item) and _fits(ds, piece, items)
 
 
 def parts(ds: Dataset, encoding: Encoding | None = None) -> Iterator[bytes]:
@@ -158,40 +206,41 @@ def parts(ds: Dataset, encoding: Encoding | None = None) -> Iterator[bytes]:
     if encoding not in (None, layout.encoding):
         yield from (encoded(ds, int(item.tag), encoding) for item in _items(ds) if item.tag.element)
         return
-    fresh = _fresh_tags(ds, layout)
-    stale = _groups_of(fresh) | {p.tag >> 16 for p in layout.pieces if not _fits(ds, p)}
-    for piece in layout.pieces:
+    yield from _parts(ds, compared(ds), layout.encoding)
+
+
+def _parts(ds: Dataset, now: Compared, encoding: Encoding) -> Iterator[bytes]:
+    fresh = list(now.fresh)
+    for piece, fits in now.pieces:
         while fresh and piece.tag and fresh[0] < piece.tag:
-            yield encoded(ds, fresh.pop(0), layout.encoding)
-        yield from _parts_of(ds, piece, stale, layout.encoding)
+            yield encoded(ds, fresh.pop(0), encoding)
+        if now.is_lost(piece):
+            continue
+        if not fits:
+            yield encoded(ds, piece.tag, encoding)
+        elif piece.tag == PIXEL_DATA:
+            yield piece.raw
+            yield elements.pixel_bytes(ds)
+            yield piece.tail
+        else:
+            yield piece.raw
     for tag in fresh:
-        yield encoded(ds, tag, layout.encoding)
-
-
-def is_lost(ds: Dataset, piece: Piece, stale: frozenset[int] | set[int]) -> bool:
-    """Whether a piece is left out when the data set is written.
-
-    Group lengths (PS3.5 7.2, retired) go where their group has changed, and so does what no element
-    accounts for where anything has.
-    """
-    if piece.tag == NO_TAG:
-        return bool(stale)
-    if piece.tag & 0xFFFF == 0 and piece.tag >> 16 in stale:
-        return True
-    return elements.held(ds, piece.tag) is None
+        yield encoded(ds, tag, encoding)
 
 
 def stale_groups(ds: Dataset) -> frozenset[int]:
     """Groups in which an element was added, changed or removed, Pixel Data of the same length apart."""
-    layout = layout_of(ds)
-    changed = {p.tag >> 16 for p in layout.pieces if not _fits(ds, p)}
-    return frozenset(changed | _groups_of(_fresh_tags(ds, layout)))
+    return compared(ds).stale
 
 
 def digest(ds: Dataset) -> bytes:
     """SHA-256 of the data set as it would be written now."""
+    return _digest(ds, compared(ds))
+
+
+def _digest(ds: Dataset, now: Compared) -> bytes:
     found = hashlib.sha256()
-    for part in parts(ds):
+    for part in _parts(ds, now, layout_of(ds).encoding):
         found.update(part)
     return found.digest()
 
@@ -215,24 +264,11 @@ def written(ds: Dataset, item: Item, encoding: Encoding) -> bytes:
     return bytes(buffer.getvalue())
 
 
-def _parts_of(ds: Dataset, piece: Piece, stale: set[int], encoding: Encoding) -> Iterator[bytes]:
-    if is_lost(ds, piece, stale):
-        return
-    if piece.tag == PIXEL_DATA and _fits(ds, piece):
-        yield piece.raw
-        yield elements.pixel_bytes(ds)
-        yield piece.tail
-    elif _fits(ds, piece):
-        yield piece.raw
-    else:
-        yield encoded(ds, piece.tag, encoding)
-
-
-def _fits(ds: Dataset, piece: Piece) -> bool:
+def _fits(ds: Dataset, piece: Piece, items: Mapping[int, Item]) -> bool:
     """Whether the bytes of a piece still stand for the element; of Pixel Data, if its length is the same."""
     if piece.tag != PIXEL_DATA:
-        return unchanged(ds, piece)
-    now, was = elements.pixel_element(ds), piece.item
+        return _unchanged(ds, piece, items)
+    now, was = items.get(PIXEL_DATA), piece.item
     if now is None or was is None or _undefined(now) != _undefined(was):
         return False
     same_vr = was.VR in (None, now.VR)
@@ -245,15 +281,6 @@ def _stated_length(was: Item) -> int:
 
 def _undefined(item: Item) -> bool:
     return item.length == _UNDEFINED if isinstance(item, RawDataElement) else bool(item.is_undefined_length)
-
-
-def _fresh_tags(ds: Dataset, layout: Layout) -> list[int]:
-    known = set(layout.tags)
-    return sorted(int(tag) for tag in ds.keys() if int(tag) not in known)  # noqa: SIM118
-
-
-def _groups_of(tags: Sequence[int]) -> set[int]:
-    return {tag >> 16 for tag in tags}
 
 
 def _items(ds: Dataset) -> list[Item]:
@@ -280,7 +307,19 @@ def _decoded(ds: Dataset, item: Item) -> DataElement:
 
 
 def _character_sets(ds: Dataset) -> list[str]:
-    return convert_encodings(elements.value(ds, 0x00080005, "SpecificCharacterSet"))
+    item = elements.held(ds, _CHARACTER_SET)
+    if isinstance(item, RawDataElement) and isinstance(item.value, bytes):
+        return list(_sets_named(item.VR, item.value, item.is_implicit_VR, item.is_little_endian))
+    return convert_encodings(elements.value(ds, _CHARACTER_SET, "SpecificCharacterSet"))
+
+
+@functools.lru_cache(maxsize=64)
+def _sets_named(vr: str | None, value: bytes, implicit: bool, little: bool) -> tuple[str, ...]:
+    """What pydicom calls the character sets of an element; asked for with every text that is written."""
+    holder = Dataset()
+    raw = RawDataElement(Tag(_CHARACTER_SET), vr, len(value), value, 0, implicit, little)
+    holder[raw.tag] = raw
+    return tuple(convert_encodings(elements.value(holder, _CHARACTER_SET, "SpecificCharacterSet")))
 
 
 def _position(item: Item) -> int:

@@ -124,20 +124,15 @@ def changes(ds: Dataset, digest: bytes) -> Changes:
     kept = layout.layout_of(ds)
     digest = digest if layout.same_form(ds) else b""
     meant = frozenset() if digest else PIXEL_DESCRIPTION
-    stale = layout.stale_groups(ds)
+    now = layout.compared(ds)
     removed = tuple(
         (piece.tag, piece.raw)
-        for piece in kept.pieces
-        if piece.tag != PIXEL_DATA and piece.tag not in meant and _differs(ds, piece, stale)
+        for piece, fits in now.pieces
+        if piece.tag != PIXEL_DATA and piece.tag not in meant and (not fits or now.is_lost(piece))
     )
-    known = {*kept.tags, *meant}
-    added = tuple(sorted(int(tag) for tag in ds.keys() if int(tag) not in known))  # noqa: SIM118
+    added = tuple(tag for tag in now.fresh if tag not in meant)
     ascending = list(kept.tags) == sorted(set(kept.tags)) and NO_TAG not in kept.tags
     return Changes(kept.encoding, removed, added, () if ascending else kept.tags, digest)
-
-
-def _differs(ds: Dataset, piece: Piece, stale: frozenset[int]) -> bool:
-    return layout.is_lost(ds, piece, stale) or not layout.unchanged(ds, piece)
 
 
 def original(found: Changes) -> Dataset:

@@ -10,7 +10,7 @@ import pytest
 from dicom_node.config import Role, Route
 from dicom_node.errors import IllegalTransition, LedgerError, StaleLease
 from dicom_node.jobs import PASSED, DeliveryState, InstanceState, Outcome, Send, Work, passed
-from dicom_node.ledger import Added, Ledger
+from dicom_node.ledger import Added, Ended, Ledger
 from dicom_node.metrics import (
     CONFLICTS,
     LOST,
@@ -252,3 +252,23 @@ def test_an_innocent_in_front_of_a_suspect_takes_no_risk(book: Ledger, clock: Cl
     clock.now += 1
     book.worker_died("a")
     assert [claimed.arrival.sop_instance_uid for claimed in book.claim_work("b", 16, 10.0)] == ["1.2"]
+
+
+def test_several_ends_are_recorded_at_once_and_a_lost_lease_costs_only_its_own(book: Ledger) -> None:
+    for uid in ("1.1", "1.2", "1.3"):
+        book.add(arrival(uid), blob(uid), 1)
+    works = book.claim_work("w", 3, 100.0)
+    book.release(works[1], 1e12, "taken-away")
+    stale = book.finish_all([Ended(each, outcome("archive"), place) for place, each in enumerate(works)])
+    assert list(stale) == [works[1].id]
+    sends = book.claim_sends("archive", 10, 100.0)
+    assert [each.job for each in sends] == [works[2].id, works[0].id]
+
+
+def test_an_end_that_is_none_is_refused_before_anything_is_recorded(book: Ledger) -> None:
+    for uid in ("1.1", "1.2"):
+        book.add(arrival(uid), blob(uid), 1)
+    first, second = book.claim_work("w", 2, 100.0)
+    with pytest.raises(IllegalTransition):
+        book.finish_all([Ended(first, outcome()), Ended(second, Outcome(InstanceState.RECEIVED, "x"))])
+    assert state(book) is InstanceState.WORKING

@@ -6,10 +6,13 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
+import pytest
 
-from dicom_node.processes import boot_id, usage
+from dicom_node import processes
+from dicom_node.processes import boot_id, share_cores, usable_cores, usage
 
 
 def test_this_process_as_psutil_sees_it() -> None:
@@ -35,6 +38,44 @@ def test_a_process_that_is_gone() -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
     assert usage(child.pid) is None
+
+
+@pytest.mark.parametrize(
+    ("line", "files", "cores"),
+    [
+        ("0::/", {"cpu.max": "max 100000"}, 4),
+        ("0::/", {"cpu.max": "150000 100000"}, 2),
+        ("0::/", {"cpu.max": "20000 100000"}, 1),
+        ("0::/", {"cpu.max": "900000 100000"}, 4),
+        ("0::/system.slice/node.service", {"system.slice/node.service/cpu.max": "200000 100000"}, 2),
+        ("0::/system.slice/node.service", {"system.slice/cpu.max": "100000 100000"}, 1),
+        ("3:cpu,cpuacct:/a", {"cpu/a/cpu.cfs_quota_us": "300000", "cpu/a/cpu.cfs_period_us": "100000"}, 3),
+        ("3:cpu:/a", {"cpu/a/cpu.cfs_quota_us": "-1", "cpu/a/cpu.cfs_period_us": "100000"}, 4),
+        ("3:memory:/a", {"memory/a/cpu.cfs_quota_us": "100000"}, 4),
+        ("0::/", {}, 4),
+        ("0::/", {"cpu.max": "nonsense"}, 4),
+    ],
+)
+def test_a_quota_of_the_control_group_counts(
+    line: str, files: dict[str, str], cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups, proc = tmp_path / "cgroup", tmp_path / "proc"
+    (proc / "self").mkdir(parents=True)
+    (proc / "self" / "cgroup").write_text(f"{line}\n")
+    for name, content in files.items():
+        (groups / name).parent.mkdir(parents=True, exist_ok=True)
+        (groups / name).write_text(f"{content}\n")
+    monkeypatch.setattr(processes, "_PROC", proc)
+    monkeypatch.setattr(processes, "_GROUPS", groups)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 1, 2, 3})
+    assert usable_cores() == cores
+
+
+def test_libraries_start_as_many_threads_as_are_left_to_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {"MKL_NUM_THREADS": "7"})
+    monkeypatch.setattr(processes, "usable_cores", lambda: 8)
+    share_cores(3)
+    assert os.environ == {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2", "MKL_NUM_THREADS": "7"}
 
 
 def test_the_boot_has_a_name_here() -> None:

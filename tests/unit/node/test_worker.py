@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,15 +28,17 @@ from dicom_node.errors import (
     NodeError,
     SpoolError,
     SpoolFull,
+    StaleLease,
 )
 from dicom_node.jobs import Arrival, InstanceState, Outcome, Work
 from dicom_node.keys import FileKeyRing, generate
-from dicom_node.ledger import Ledger
+from dicom_node.ledger import Ended, Ledger
 from dicom_node.measuring import Measured, stage, tell_modality
 from dicom_node.metrics import LOST, PROCESSED, STAGE_SECONDS, UNPROTECTED, NetworkRun, Reading
 from dicom_node.spool import Spool
 from dicom_node.worker import (
     PATIENCE,
+    Heart,
     Processor,
     Tell,
     Worker,
@@ -304,6 +306,96 @@ def test_the_lease_is_kept_alive_while_working(made: Callable[..., Site]) -> Non
     site.arrive()
     site.worker.turn()
     assert site.states() == {("ready", "passed", ""): 1}
+
+
+def test_what_is_quickly_done_is_recorded_together(
+    made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = made()
+    together: list[int] = []
+    finish = site.ledger.finish_all
+    monkeypatch.setattr(
+        site.ledger, "finish_all", lambda ended: (together.append(len(ended)), finish(ended))[1]
+    )
+    site.arrive(4)
+    assert site.worker.turn() == 4
+    assert together == [4]
+    assert site.states() == {("ready", "passed", ""): 4}
+
+
+def test_what_is_done_does_not_wait_for_what_takes_long(
+    made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = made()
+    seen: list[int] = []
+
+    def process(work: Work) -> Outcome:
+        seen.append(site.states().get(("ready", "passed", ""), 0))
+        return passed(work, site.config.routes[0], "passed")
+
+    site.worker._process = process
+    monkeypatch.setattr(worker, "_LARGE_BYTES", 1)  # every object is
+    site.arrive(3)
+    site.worker.turn()
+    monkeypatch.setattr(worker, "_LARGE_BYTES", 1_000_000)
+    monkeypatch.setattr(worker, "_RECORDED_WITHIN_S", -1.0)  # every one takes longer
+    site.arrive(3)
+    site.worker.turn()
+    assert seen == [0, 1, 2, 3, 4, 5]
+
+
+def test_one_that_cannot_be_recorded_costs_the_others_nothing(
+    made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = made()
+    finish = site.ledger.finish_all
+
+    def picky(ended: Sequence[Ended]) -> dict[int, StaleLease]:
+        if any(end.work.id == 2 for end in ended):
+            raise LedgerError("takes no such row")
+        return finish(ended)
+
+    monkeypatch.setattr(site.ledger, "finish_all", picky)
+    site.arrive(3)
+    site.worker.turn()
+    assert site.states() == {("ready", "passed", ""): 2, ("working", "", ""): 1}
+
+
+def test_of_a_batch_only_what_lost_its_lease_is_dropped(made: Callable[..., Site]) -> None:
+    site = made()
+    works: list[Work] = []
+
+    def process(work: Work) -> Outcome:
+        works.append(work)
+        if len(works) == 3:
+            site.ledger.release(works[0], time.time() + 60, "taken-away")
+        return passed(work, site.config.routes[0], "passed")
+
+    site.worker._process = process
+    site.arrive(3)
+    site.worker.turn()
+    assert site.states() == {("ready", "passed", ""): 2, ("received", "", "taken-away"): 1}
+    assert len(site.ledger.claim_sends("a", 10, 60.0)) == 2
+
+
+def test_a_heart_beats_for_what_takes_long_and_stops_when_nothing_is_held() -> None:
+    beaten: list[int] = []
+
+    class Book:
+        def beat(self, work: Work, _lease_s: float) -> None:
+            beaten.append(work.id)
+
+    heart = Heart(Book())  # type: ignore[arg-type]
+    one, two = (Work(number, 1, 1, Arrival("1", "2", "3", "A", "B", "all"), "") for number in (1, 2))
+    heart.take([one, two], 0.15)
+    heart.let_go([two])
+    wait_until(lambda: len(beaten) > 2)
+    heart.let_go([one])
+    assert set(beaten) == {1}
+    wait_until(lambda: not heart._beats)
+    heart.take([two], 0.15)
+    wait_until(lambda: 2 in beaten)
+    heart.let_go([two])
 
 
 def test_stopping_gives_the_untouched_rest_of_a_batch_back(made: Callable[..., Site]) -> None:
@@ -626,15 +718,15 @@ def test_what_was_worked_out_is_written_when_the_ledger_takes_it_again(
     """Dropped, it would wait for its lease, count as a lost worker, and be worked on twice."""
     site = made()
     refusals = [LedgerUnavailable("full"), LedgerUnavailable("full")]
-    finish = site.ledger.finish
+    finish = site.ledger.finish_all
 
-    def refuse(*arguments: Any, **options: Any) -> None:
+    def refuse(ended: Sequence[Ended]) -> dict[int, StaleLease]:
         if refusals:
             raise refusals.pop()
-        finish(*arguments, **options)
+        return finish(ended)
 
     monkeypatch.setattr(insist, "PAUSE_S", 0.0)
-    monkeypatch.setattr(site.ledger, "finish", refuse)
+    monkeypatch.setattr(site.ledger, "finish_all", refuse)
     site.arrive()
     site.worker.turn()
     assert site.states() == {("ready", "passed", ""): 1}

@@ -357,7 +357,7 @@ def test_a_request_that_hangs_can_be_broken_off(archive: Archive, books: Books) 
     wait_until(lambda: archive._server.active_associations)
     wait_until(lambda: inquirer._lingering)
     inquirer.abort()
-    thread.join(5.0)
+    thread.join(15.0)
     released.set()
     assert not thread.is_alive()
     assert [str(error) for error in failures] == [

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dicom_node.errors import LedgerUnavailable
-from dicom_node.ledger import Ledger, database, turns
+from dicom_node.ledger import Ledger, dialects, turns
 from tests.ledgers import arrival, blob
 
 
@@ -59,7 +59,7 @@ def test_a_ledger_waits_for_whoever_writes(
         assert not done.wait(0.2)
         other.execute("COMMIT")
         assert done.wait(20)
-        monkeypatch.setattr(database, "_BUSY_TIMEOUT_S", 0.05)
+        monkeypatch.setattr(dialects, "_BUSY_TIMEOUT_S", 0.05)
         turns.begin(other, 1.0)
         with pytest.raises(LedgerUnavailable, match="locked"):
             book.add(arrival("1.2"), blob("2"), 1)

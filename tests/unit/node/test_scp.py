@@ -133,7 +133,7 @@ class Site:
 
     def kept(self) -> list[bytes]:
         """The spool files of everything that waits for work."""
-        works = self.ledger.claim_work("test", 100, 60.0)
+        works = self.ledger.claim_work("test", 100, 3600.0)
         return [self.spool.path(work.blob).read_bytes() for work in works]
 
     def close(self) -> None:

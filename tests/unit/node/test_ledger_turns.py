@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dicom_node.errors import LedgerUnavailable
-from dicom_node.ledger import Ledger, database, turns
+from dicom_node.ledger import Ledger, dialects, turns
 from tests.ledgers import arrival, blob
 
 
@@ -38,6 +38,29 @@ def test_who_waits_looks_every_millisecond(tmp_path: Path, monkeypatch: pytest.M
         assert two.execute("PRAGMA busy_timeout").fetchone() == (7000,)
 
 
+def test_who_finds_somebody_at_the_log_of_a_dead_process_waits_too() -> None:
+    class Mending:
+        """A connection that is told so once."""
+
+        begun = 0
+
+        def execute(self, statement: str) -> Mending:
+            if statement == "BEGIN IMMEDIATE":
+                self.begun += 1
+                if self.begun == 1:
+                    error = sqlite3.OperationalError("database is locked")
+                    error.sqlite_errorcode = sqlite3.SQLITE_BUSY_RECOVERY
+                    raise error
+            return self
+
+        def fetchone(self) -> tuple[int]:
+            return (0,)
+
+    connection = Mending()
+    turns.begin(connection, 30.0)  # type: ignore[arg-type]
+    assert connection.begun == 2
+
+
 def test_there_is_an_end_to_waiting(tmp_path: Path) -> None:
     with opened(tmp_path / "file") as one, opened(tmp_path / "file") as two:
         turns.begin(one, 1.0)
@@ -59,7 +82,7 @@ def test_a_ledger_waits_for_whoever_writes(
         assert not done.wait(0.2)
         other.execute("COMMIT")
         assert done.wait(20)
-        monkeypatch.setattr(database, "_BUSY_TIMEOUT_S", 0.05)
+        monkeypatch.setattr(dialects, "_BUSY_TIMEOUT_S", 0.05)
         turns.begin(other, 1.0)
         with pytest.raises(LedgerUnavailable, match="locked"):
             book.add(arrival("1.2"), blob("2"), 1)

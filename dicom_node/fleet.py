@@ -418,10 +418,11 @@ class Receivers:
 
     def _ask(self, slot: _Slot, ask: Callable[[int], object]) -> _Question:
         question, number = _Question(slot), next(self._numbers)
-        if slot.alive:
-            self._asked[number] = question
+        self._asked[number] = question
+        if slot.alive:  # should it die from here on, whoever buries it answers
             slot.say(ask(number))
         else:
+            self._asked.pop(number, None)
             question.answer(None)
         return question
 

@@ -36,6 +36,8 @@ _LOG = logging.getLogger(__name__)
 
 #: connections that may wait to be taken
 _BACKLOG = 64
+#: seconds until the next try when the machine has no room for a connection
+_RECOVER_S = 0.5
 
 
 def listen(address: str) -> socket.socket:
@@ -84,13 +86,20 @@ class Batcher:
 
     def admit(self, listener: socket.socket) -> None:
         """Take connections until the listener is closed, each in a thread of its own."""
-        with contextlib.suppress(OSError):
-            while True:
-                guest, _ = listener.accept()
-                if is_ours(guest):
-                    threading.Thread(target=self._attend, args=(guest,), daemon=True).start()
-                else:
-                    guest.close()
+        while listener.fileno() >= 0:
+            try:
+                self._welcome(listener.accept()[0])
+            except (OSError, RuntimeError) as error:  # closed, or no descriptor or thread to be had for now
+                if listener.fileno() >= 0:
+                    log.event(_LOG, "supervisor-fault", level=logging.ERROR, error=error)
+                    time.sleep(_RECOVER_S)
+
+    def _welcome(self, guest: socket.socket) -> None:
+        with contextlib.ExitStack() as undo:
+            undo.callback(guest.close)
+            if is_ours(guest):
+                threading.Thread(target=self._attend, args=(guest,), daemon=True).start()
+                undo.pop_all()
 
     def stop(self) -> None:
         """Let `work` end; who still waits finds the connection closed when the process ends."""

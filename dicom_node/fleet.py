@@ -284,8 +284,14 @@ class Receivers:
             slot.process, slot.line, slot.started_at = process, ours, time.monotonic()
             slot.ready, slot.ending, slot.kill_at = False, "", float("inf")
             slot.turned_at, slot.silent = 0.0, 0
-        slot.hearing = threading.Thread(target=self._hear, args=(slot, ours), name=slot.name, daemon=True)
-        slot.hearing.start()
+        hearing = threading.Thread(target=self._hear, args=(slot, ours), name=slot.name, daemon=True)
+        slot.hearing = None
+        try:
+            hearing.start()
+        except RuntimeError:  # no thread to be had; nobody would hear what it says
+            process.kill()
+            raise
+        slot.hearing = hearing
 
     def _order(self, slot: _Slot) -> Order:
         return Order(
@@ -304,7 +310,7 @@ class Receivers:
             for slot in self._slots:
                 try:
                     self._look_after(slot)
-                except OSError as error:  # no process, memory or descriptor to be had for now
+                except (OSError, RuntimeError) as error:  # no process, thread or memory to be had for now
                     log.event(_LOG, "supervisor-fault", level=logging.ERROR, error=error, receiver=slot.name)
 
     def _look_after(self, slot: _Slot) -> None:
@@ -356,8 +362,10 @@ class Receivers:
             if slot.line is not None:
                 slot.line.close()
             slot.line = None
-        for question in [each for each in self._asked.values() if each.slot is slot]:
-            question.answer(None)
+        for number, question in list(self._asked.items()):  # others ask meanwhile
+            if question.slot is slot:
+                self._asked.pop(number, None)
+                question.answer(None)
         slot.row.clear()
         slot.ready = False
         assert process.pid is not None
@@ -410,10 +418,11 @@ class Receivers:
 
     def _ask(self, slot: _Slot, ask: Callable[[int], object]) -> _Question:
         question, number = _Question(slot), next(self._numbers)
-        if slot.alive:
-            self._asked[number] = question
+        self._asked[number] = question
+        if slot.alive:  # should it die from here on, whoever buries it answers
             slot.say(ask(number))
         else:
+            self._asked.pop(number, None)
             question.answer(None)
         return question
 

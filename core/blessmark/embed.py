@@ -221,7 +221,7 @@ def _release(marked: Frame, rung: _Rung, key: SiteKey, letter: _Letter) -> Embed
     """Read the marked frame back before anybody sees it, and write its receipt."""
     ground, sent = rung.ground, letter.sent
     changes = _Changes(*_compared(ground.frame.samples, marked.samples, ground.roi, int(ground.lattice)))
-    _check_read_back(marked, rung, key, sent, changes)
+    _check_read_back(marked, rung, key, letter, changes)
     receipt = Receipt(
         tier=sent.tier,
         framing=rung.framing,
@@ -239,24 +239,30 @@ def _release(marked: Frame, rung: _Rung, key: SiteKey, letter: _Letter) -> Embed
     return Embedded(marked, receipt)
 
 
-def _check_read_back(marked: Frame, rung: _Rung, key: SiteKey, sent: Record, changes: _Changes) -> None:
+def _check_read_back(marked: Frame, rung: _Rung, key: SiteKey, letter: _Letter, changes: _Changes) -> None:
     """Raise WatermarkError unless the receiver will see the same map, the same record, the same original.
 
-    Map, sites and order need no second run: they depend on pixels outside the lattice alone, and not one of
-    these has changed. Everything that turns on a changed pixel is done again, by the reader's own code.
+    The map needs no second run of the segmenter: it depends on the view alone, and the views are equal. Sites
+    and their order depend on pixels outside the lattice alone, and none of these has changed; that they do is
+    looked at in some tiles of every frame. What turns on a changed pixel is done again by the reader's code.
     """
-    ground = rung.ground
-    frame, same_view, same_roi = ground.frame, not changes.in_view, not changes.in_roi
-    exact = False
+    ground, sent = rung.ground, letter.sent
+    frame, same_roi, exact, same_sites = ground.frame, not changes.in_roi, False, False
+    same_view = not changes.in_view and np.array_equal(
+        ground.view.samples, invariant_view(marked, ground.lattice).samples
+    )
     if same_view and same_roi:
         found = read_back(
             marked, ground.roi, rung.framing, ground.lattice, ground.segmenter, key, of=rung.plan
         )
         exact = found is not None and found.record == sent and np.array_equal(found.restored, frame.samples)
-    if not exact:
+        # the ciphertext picks the tiles, so that it is not always the same ones
+        same_sites = rung.plan.holds_in(marked, letter.message[-1])
+    if not (exact and same_sites):
         raise WatermarkError(
             f"frame {frame.number}: the marked image did not read back "
-            f"(view {same_view}, region of interest {same_roi}, record and pixels {exact}); not released"
+            f"(view {same_view}, region of interest {same_roi}, sites {same_sites}, "
+            f"record and pixels {exact}); not released"
         )
 
 

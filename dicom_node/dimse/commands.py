@@ -54,11 +54,10 @@ def read(command: memoryview) -> Request | None:
     if must is None or not must.issubset(values):
         return None
     message_id, sop_class = _number(values[_MESSAGE]), _uid(values[_CLASS])
-    if (
-        message_id is None
-        or sop_class is None
-        or (_number(values[_DATA_SET]) == NO_DATA_SET) is (kind == C_STORE_RQ)
-    ):
+    data_set = _number(values[_DATA_SET])
+    if message_id is None or sop_class is None or data_set is None:
+        return None
+    if (data_set == NO_DATA_SET) is (kind == C_STORE_RQ):
         return None
     if kind == C_ECHO_RQ:
         return Request(kind, message_id, sop_class)

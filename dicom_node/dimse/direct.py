@@ -9,15 +9,17 @@ Rules that bind here:
 3. While the library deals with a message of its own, everything is left to it: answers come in the order of
    their requests.
 4. One message at a time; the next begins when the answer to the one before has been sent.
+5. Nothing is read while the library says something of several fragments, lest an answer goes between them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import select
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from dicom_node import log
@@ -170,6 +172,8 @@ class Line:
             lambda: int(association.dimse.maximum_pdu_size or 0),
         )
         self._handed = False
+        #: messages of ours that are being taken apart for the thread that sends
+        self._speaking = 0
         self._bell = threading.Event()
         self._letters = association.dimse.msg_queue
         self._buffer: bytearray | None = None
@@ -192,6 +196,22 @@ class Line:
             self._bell.set()
 
         return rung
+
+    @contextlib.contextmanager
+    def saying(self) -> Iterator[None]:
+        """While a message of ours is handed to the thread that sends it, fragment by fragment."""
+        with self._letters.mutex:
+            self._speaking += 1
+        try:
+            yield
+        finally:
+            with self._letters.mutex:
+                self._speaking -= 1
+
+    @property
+    def speaking(self) -> bool:
+        """Whether fragments of a message of ours may still be missing from what is to be sent."""
+        return self._speaking > 0
 
     @property
     def handed(self) -> bool:
@@ -245,3 +265,5 @@ def _send(association: Any, data: bytes) -> None:
     wrapper = association.dul.socket
     if wrapper is not None:  # else it was closed meanwhile
         wrapper.send(data)
+    # while the library's thread still stands: keeping may have taken longer than an association may be idle
+    association.dul._idle_timer.restart()

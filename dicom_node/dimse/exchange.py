@@ -144,6 +144,8 @@ class Exchange:
             answer = self._answers.take(data)
             if answer is not None:
                 return answer.status if answer.message_id == request.message_id else None
+            if left_s < -patience_s:  # it talks on and on, and never answers
+                return None
 
     def _received(self, wait_s: float) -> memoryview | None:
         """What came within `wait_s` seconds; None if nothing did."""

@@ -336,7 +336,7 @@ def _is_quiet(dul: Any) -> bool:
 def _run_loop_delay(self: Any) -> float:
     line = _line(self.assoc)
     if line is not None and self.state_machine.current_state == _OPEN:
-        return _POLL_S if line.handed else 0.0  # it waits for the network instead
+        return _POLL_S if line.handed or line.speaking else 0.0  # it waits for the network instead
     return _NAP_S if _is_quiet(self) else _POLL_S
 
 
@@ -479,7 +479,8 @@ def _take_values(dimse: Any, line: Line, body: memoryview) -> str | None:
             own = _conduct(dimse.assoc)
             assert own is not None
             own.note(len(value[1]), anew=dimse.message is None and not line.requests.busy)
-            free = dimse.message is None and not line.handed
+            # an answer of the library's that has not gone out yet comes before ours
+            free = dimse.message is None and not line.handed and dimse.dul.to_provider_queue.empty()
             if not (line.requests.busy or free) or not line.requests.take(*value):
                 _stock_receive_primitive(dimse, _primitive([value]))
     except Exception as error:
@@ -551,6 +552,15 @@ def _receive_primitive(self: Any, primitive: P_DATA) -> None:
     except Exception as error:
         log.event(_LOG, "message-refused", level=logging.WARNING, error=error)
         self.dul.event_queue.put(_INVALID)
+
+
+_stock_send_msg = DIMSEServiceProvider.send_msg
+
+
+def _send_msg(self: Any, primitive: Any, context_id: int) -> None:
+    line = _line(self.assoc)
+    with contextlib.nullcontext() if line is None else line.saying():
+        _stock_send_msg(self, primitive, context_id)
 
 
 def _note_progress(dimse: Any, count: int) -> None:
@@ -627,6 +637,8 @@ def _is_transport_event(self: Any) -> bool:
         return False
     if own.direct is None:
         return bool(_stock_is_transport_event(self))
+    if own.direct.speaking:
+        return False
     if not _arrives(self, own.direct, 0.0 if own.direct.handed else _NAP_S):
         return False
     self._read_pdu_data()
@@ -723,6 +735,7 @@ _REPAIRS: tuple[tuple[Any, str, Any], ...] = (
     (timer, "time", _Steady),
     (DIMSEMessage, "decode_msg", _decode_msg),
     (DIMSEServiceProvider, "receive_primitive", _receive_primitive),
+    (DIMSEServiceProvider, "send_msg", _send_msg),
     (AssociationSocket, "recv", _recv),
     (AssociationSocket, "ready", property(_ready)),
     (AssociationSocket, "send", _send),

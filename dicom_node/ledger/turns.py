@@ -30,7 +30,9 @@ def _begun(raw: sqlite3.Connection, deadline: float) -> bool:
     try:
         raw.execute("BEGIN IMMEDIATE")
     except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+        # the lowest byte says what; those above it why, as that somebody mends the log of a process that died
+        busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+        if not busy or time.monotonic() >= deadline:
             raise
         return False
     return True

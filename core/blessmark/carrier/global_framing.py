@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -46,11 +46,17 @@ class Plan:
     """A frame laid out for global framing on one lattice: its sites and where the header goes."""
 
     frame: Frame
+    roi: BoolArray
     lattice: Lattice
+    keys: DerivedKeys = field(repr=False)
     sites: Sites
     header_bands: Bands | None
     header_end: int
     max_change: int
+
+    def holds_in(self, marked: Frame, _turn: int) -> bool:
+        """Whether a reader of `marked` finds the sites of this plan, in order and with their predictions."""
+        return _all_sites(marked, self.roi, self.lattice, self.keys).same_as(self.sites)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +87,7 @@ def plan(frame: Frame, roi: BoolArray, lattice: Lattice, keys: DerivedKeys, max_
         if end >= 0 and (best is None or cost < best[0]):
             best = cost, end, bands
     _, end, header_bands = best if best is not None else (0, -1, None)
-    return Plan(frame, lattice, sites, header_bands, end, max_change)
+    return Plan(frame, roi, lattice, keys, sites, header_bands, end, max_change)
 
 
 def embed(plan: Plan, keys: DerivedKeys, message: bytes) -> IntArray | None:

@@ -73,6 +73,10 @@ class Sites:
         """The samples at the sites, in coding order."""
         return samples.reshape(-1)[self.index]
 
+    def same_as(self, other: Sites) -> bool:
+        """Whether they are the same sites, in the same order, with the same predictions."""
+        return np.array_equal(self.index, other.index) and np.array_equal(self.predicted, other.predicted)
+
 
 @dataclass(frozen=True, slots=True)
 class SiteTable:

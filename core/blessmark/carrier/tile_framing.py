@@ -41,6 +41,8 @@ from blessmark.view import invariant_view
 _HIT_TILES = 4
 #: How many times the needed shards must be left after such a hit.
 _RESERVE = 2
+#: Of so many tiles of a marked frame one is searched for its sites again.
+_LOOKED_AT = 8
 #: Share of shards beyond the message that must fit, at least (numerator / denominator).
 _PARITY = (5, 4)
 
@@ -129,6 +131,18 @@ class Plan:
     tiles: tuple[TilePlan, ...]
     survey: Survey
     macs: _Macs
+    words: npt.NDArray[np.uint32]
+
+    def holds_in(self, marked: Frame, turn: int) -> bool:
+        """Whether a reader of `marked` finds the sites of this plan, in order and with their predictions.
+
+        One tile in `_LOOKED_AT` is looked at, one at least; `turn`, any number, says which.
+        """
+        survey = self.survey
+        step = min(_LOOKED_AT, len(survey.tiles))
+        places = np.arange(turn % step, len(survey.tiles), step)
+        again = _survey(marked, self.roi, self.grid, survey.tiles[places], self.lattice, self.words).table
+        return all(again.of(n).same_as(survey.table.of(place)) for n, place in enumerate(places.tolist()))
 
     @property
     def capacity_shards(self) -> int:
@@ -155,7 +169,7 @@ def plan(frame: Frame, roi: BoolArray, lattice: Lattice, keys: DerivedKeys, max_
         TilePlan(int(survey.tiles[place]), place, best[place])
         for place in np.flatnonzero((best >= 0).any(axis=1)).tolist()
     )
-    return Plan(frame, roi, lattice, grid, tiles, survey, _Macs(frame, grid, survey, lattice, keys))
+    return Plan(frame, roi, lattice, grid, tiles, survey, _Macs(frame, grid, survey, lattice, keys), words)
 
 
 def _survey(

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from blessmark.carrier import global_framing, tile_framing
+from blessmark.carrier import global_framing, lattice, tile_framing
 from blessmark.embed import LADDER, allowed_change, describe, embed, seal_for_header
 from blessmark.errors import CapacityError, WatermarkError
 from blessmark.fidelity import psnr_db
@@ -185,6 +185,37 @@ class TestReadBack:
         monkeypatch.setattr(module, "read_back", lying)
         with pytest.raises(WatermarkError, match="did not read back"):
             embed(frame(), ABOUT, RING, drawn())
+
+    @pytest.mark.parametrize("framing", [Framing.TILE, Framing.GLOBAL])
+    def test_sites_that_turn_on_a_changed_pixel_are_refused(self, monkeypatch, framing):
+        """Sender and reader agree on the sites of one frame; a reader has the marked one only."""
+        honest = lattice.find_all_sites
+
+        def fooled(image, *rest):
+            found = honest(image, *rest)
+            if image is original:
+                return found
+            predicted = found.every.predicted.copy()
+            predicted[found.starts[:-1]] ^= 1
+            return replace(found, every=replace(found.every, predicted=predicted))
+
+        original = frame()
+        for module in (lattice, tile_framing):
+            monkeypatch.setattr(module, "find_all_sites", fooled)
+        with pytest.raises(WatermarkError, match="sites False, record and pixels True"):
+            embed(original, ABOUT, RING, drawn(blocks=800), framings=(framing,))
+
+    def test_a_view_that_turns_on_a_changed_pixel_is_refused(self, monkeypatch):
+        module = sys.modules["blessmark.embed"]
+        honest, original = module.invariant_view, frame()
+
+        def fooled(image, of):
+            seen = honest(image, of)
+            return seen if image is original else replace(seen, samples=seen.samples + 1)
+
+        monkeypatch.setattr(module, "invariant_view", fooled)
+        with pytest.raises(WatermarkError, match="view False"):
+            embed(original, ABOUT, RING, drawn())
 
 
 class TestHeaderSeal:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import signal
@@ -28,7 +29,7 @@ from dicom_node.errors import NodeError
 from dicom_node.jobs import Arrival, InstanceState
 from dicom_node.keys import generate
 from dicom_node.metrics import BATCH_FRAMES
-from dicom_node.shared_arrays import receive, send
+from dicom_node.shared_arrays import is_ours, receive, send
 from dicom_node.stores import open_ledger, open_spool
 from dicom_node.worker import Processor, Tell, Workers, build_processor
 from tests import builders
@@ -93,6 +94,28 @@ def serve() -> Iterator[Serve]:
 
 def images(count: int, seed: int, size: tuple[int, int] = (16, 24)) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (count, *size, 1)).astype(np.uint8)
+
+
+def test_a_machine_without_room_for_a_connection_is_asked_again(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dicom_node.batcher._RECOVER_S", 0.01)
+    refusals = [OSError(errno.EMFILE, "too many"), RuntimeError("can't start new thread")]
+
+    def no_room(guest: socket.socket) -> bool:
+        if refusals:
+            raise refusals.pop()
+        return is_ours(guest)
+
+    monkeypatch.setattr("dicom_node.batcher.is_ours", no_room)
+    address, device = serve()
+    for _ in range(2):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as guest:
+            guest.connect(address)
+            guest.settimeout(20)
+            assert guest.recv(1) == b""
+    Batched(NETWORK, address, Refuses()).logits(images(1, 1))
+    assert device.batches == [1]
 
 
 def test_images_of_several_workers_go_together_and_the_logits_are_those_of_each_alone(serve: Serve) -> None:

@@ -50,6 +50,7 @@ GOOD = {"sop_class": CT, "field": 1, "message_id": 7, "priority": 0, "data_set":
     [
         {"field": 0x0020},
         {"data_set": 0x0101},
+        {"data_set": "1234"},
         {"priority": 3},
         {"sop_class": "x"},
         {"sop_instance": "../x"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import socket
 import struct
@@ -202,6 +203,22 @@ def test_an_answer_that_is_there_is_read_however_long_the_rest_took(tmp_path: Pa
         line.far.sendall(SUCCESS)
 
     assert sent(line, some_object(tmp_path), 0.05, meanwhile) == 0x0000
+
+
+def test_who_talks_on_without_an_answer_is_given_up(tmp_path: Path, line: Line) -> None:
+    nothing, given_up = struct.pack(">BxI", 0x04, 0), threading.Event()
+
+    def talk() -> None:
+        with contextlib.suppress(OSError):
+            while not given_up.is_set():
+                line.far.sendall(nothing)
+
+    peer = threading.Thread(target=talk, daemon=True)
+    peer.start()
+    assert sent(line, some_object(tmp_path), 0.05) is None
+    given_up.set()
+    line.far.shutdown(socket.SHUT_RDWR)
+    peer.join()
 
 
 def test_who_speaks_between_two_objects_is_not_sent_another(tmp_path: Path, line: Line) -> None:

@@ -353,3 +353,44 @@ def test_how_many_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     for cores, wanted in ((1, 1), (3, 3), (64, 4)):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _pid, cores=cores: set(range(cores)))
         assert receiver_count(config(tmp_path, receivers="auto")) == wanted
+
+
+def test_what_a_dead_process_was_asked_is_answered_while_others_ask(tmp_path: Path) -> None:
+    with running(tmp_path, config(tmp_path)) as site:
+        receivers, asking = site.receivers, threading.Event()
+        one, other = receivers._slots
+        silent = receivers._ask(one, lambda _number: None)
+
+        def ask() -> None:
+            while not asking.is_set():
+                receivers._ask(other, lambda _number: None)
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        assert one.process is not None
+        one.process.kill()
+        assert silent.wait(60.0) is None
+        asking.set()
+        thread.join()
+        assert [each for each in receivers._asked.values() if each.slot is one] == []
+        assert receivers.alive
+
+
+def test_a_process_that_nobody_could_hear_is_ended_and_another_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stock, refused = threading.Thread.start, []
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name == "receiver-0" and len(refused) == 1:
+            refused.append(thread)
+            raise RuntimeError("can't start new thread")
+        if thread.name == "receiver-0":
+            refused.append(thread)
+        stock(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with running(tmp_path, config(tmp_path)) as site:
+        os.kill(site.receivers.named_pids["receiver-0"], signal.SIGKILL)
+        wait_until(lambda: len(refused) == 3 and site.receivers.running == 2)
+        assert site.receivers.alive

@@ -38,6 +38,29 @@ def test_who_waits_looks_every_millisecond(tmp_path: Path, monkeypatch: pytest.M
         assert two.execute("PRAGMA busy_timeout").fetchone() == (7000,)
 
 
+def test_who_finds_somebody_at_the_log_of_a_dead_process_waits_too() -> None:
+    class Mending:
+        """A connection that is told so once."""
+
+        begun = 0
+
+        def execute(self, statement: str) -> Mending:
+            if statement == "BEGIN IMMEDIATE":
+                self.begun += 1
+                if self.begun == 1:
+                    error = sqlite3.OperationalError("database is locked")
+                    error.sqlite_errorcode = sqlite3.SQLITE_BUSY_RECOVERY
+                    raise error
+            return self
+
+        def fetchone(self) -> tuple[int]:
+            return (0,)
+
+    connection = Mending()
+    turns.begin(connection, 30.0)  # type: ignore[arg-type]
+    assert connection.begun == 2
+
+
 def test_there_is_an_end_to_waiting(tmp_path: Path) -> None:
     with opened(tmp_path / "file") as one, opened(tmp_path / "file") as two:
         turns.begin(one, 1.0)

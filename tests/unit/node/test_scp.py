@@ -21,6 +21,8 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 from pynetdicom import AE, build_role, evt
+from pynetdicom.dimse_messages import DIMSEMessage
+from pynetdicom.dimse_primitives import N_EVENT_REPORT
 from pynetdicom.presentation import build_context
 
 from dicom_node import log
@@ -612,6 +614,59 @@ def test_an_object_goes_to_the_disk_while_it_comes(site: Site, tmp_path: Path) -
     (kept,) = site.kept()
     assert kept.endswith(whole)
     assert being_written(site) == []
+
+
+def test_no_answer_goes_between_the_fragments_of_what_we_say(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uid, stock = uid_of(tmp_path), DIMSEMessage.encode_msg
+    wait_until(lambda: not site.receiver.associations)
+    with Wire(site.receiver.port) as wire:
+        wire.associate()
+        wait_until(lambda: site.receiver.open_associations)
+        (association,) = site.receiver.associations
+
+        def halting(message: Any, context_id: int, largest: int) -> Iterator[Any]:
+            first, *rest = stock(message, context_id, largest)
+            yield first
+            wire.begin_store(CT, uid)
+            wire.data([simple(CT, uid)])
+            time.sleep(0.3)
+            yield from rest
+
+        report = N_EVENT_REPORT()
+        report.MessageID, report.EventTypeID = 7, 1
+        report.AffectedSOPClassUID, report.AffectedSOPInstanceUID = COMMITMENT, COMMITMENT_INSTANCE
+        report.EventInformation = io.BytesIO(bytes(10))
+        monkeypatch.setattr(DIMSEMessage, "encode_msg", halting)
+        association.dimse.send_msg(report, 1)
+        controls = [wire.read()[1][5] for _ in range(3)]
+    assert controls == [COMMAND | LAST, LAST, COMMAND | LAST]
+
+
+def test_idle_time_starts_anew_with_an_answer_however_long_keeping_took(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uid, add, moments = uid_of(tmp_path), site.ledger.add, []
+    wait_until(lambda: not site.receiver.associations)
+    with Wire(site.receiver.port) as wire:
+        wire.associate()
+        wait_until(lambda: site.receiver.open_associations)
+        (association,) = site.receiver.associations
+
+        def slow(*said: Any, **named: Any) -> Any:
+            moments.append(time.monotonic())
+            return add(*said, **named)
+
+        # called when the answer is out, by the thread that has not come back to the library's loop
+        def ring() -> None:
+            moments.append(association.dul._idle_timer._start_time)
+
+        monkeypatch.setattr(site.ledger, "add", slow)
+        monkeypatch.setattr(site.receiver, "_on_arrival", ring)
+        assert wire.store(CT, uid, simple(CT, uid)) == 0x0000
+        wait_until(lambda: len(moments) == 2)
+    assert moments[1] > moments[0]
 
 
 def being_written(site: Site) -> list[Path]:

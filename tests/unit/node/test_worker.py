@@ -451,7 +451,7 @@ def dies_of_poison(made: Config, tell: Tell) -> Processor:
     return guarded
 
 
-def wait_until(done: Callable[[], object], limit_s: float = 20.0) -> None:
+def wait_until(done: Callable[[], object], limit_s: float = 120.0) -> None:
     deadline = time.monotonic() + limit_s
     while not done():
         assert time.monotonic() < deadline, "waited in vain"

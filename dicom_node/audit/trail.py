@@ -109,7 +109,9 @@ class AuditTrail:
         """Tell from now on what the ledger says; of several nodes one does."""
         site = site_of(self._config, self._auditor.origin.host)
         aggregate_s = self._config.audit.aggregate_s
-        self._clerk = Clerk(self._ledger, self._auditor, site, Subjects(self._spool), aggregate_s)
+        shared = self._config.cluster is not None
+        subjects = Subjects(self._spool)
+        self._clerk = Clerk(self._ledger, self._auditor, site, subjects, aggregate_s, shared=shared)
         self._clerk.start()
 
     def follow_no_more(self) -> None:

@@ -132,7 +132,9 @@ class Hearer:
         state.should_stop = None  # so said the hearer before
         self._has_turn = True
         while not self._stopping.is_set():
-            set_event_loop(None)  # Celery would go on with the closed one of the worker before, and its timers
+            set_event_loop(
+                None
+            )  # Celery would go on with the closed one of the worker before, and its timers
             try:
                 self._consume()
             except Exception as error:

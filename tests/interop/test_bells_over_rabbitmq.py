@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from dicom_node.dispatch.application import application, work_queue
 from dicom_node.dispatch.carillon import Carillon
 from dicom_node.dispatch.inspection import inspect
 from dicom_node.errors import BrokerError
+from tests.hearing import hear
 
 pytestmark = [
     pytest.mark.slow,
@@ -83,19 +85,82 @@ def _hears(ringer: Carillon, hearer: Carillon) -> bool:
     return time.monotonic() - started < 1.5
 
 
-def test_a_ring_is_heard_and_its_message_leaves_the_queue_when_the_turn_ends(
+def _work_queue(bells: Carillon) -> str:
+    assert bells.config.cluster is not None
+    return work_queue(bells.config.cluster.name)
+
+
+def test_a_message_leaves_the_queue_when_the_turn_that_it_set_off_has_ended(
     rabbit: Rabbit, makes: Makes
 ) -> None:
     ringer, hearer = makes(), makes()
     hearer.hear_work()
     _until(lambda: _hears(ringer, hearer))
-    hearer.rest_work(0.5)
+    name = _work_queue(hearer)
+    _until(lambda: (hearer.rest_work(0.1), rabbit.depths().get(name) == 0)[1])
     ringer.ring_work(7)
     hearer.rest_work(_LIMIT_S)
-    name = next(name for name in rabbit.depths() if name.endswith(".work"))
-    assert rabbit.depths()[name] >= 1, "the turn goes on, so the message is not acknowledged"
+    # the count of a quorum queue is some seconds old
+    _until(lambda: rabbit.depths()[name] == 1)
     hearer.rest_work(0.0)
-    _until(lambda: (hearer.rest_work(0.1), rabbit.depths()[name] == 0)[1])
+    _until(lambda: rabbit.depths()[name] == 0)
+
+
+class _Elsewhere:
+    """A process that hears, and how it is told that it did."""
+
+    def __init__(self, bells: Carillon, turn_s: float = 0.0) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._said, says = context.Pipe(duplex=False)
+        self.process = context.Process(target=hear, args=(bells, says, turn_s), daemon=True)
+        self.process.start()
+        says.close()
+
+    def hears(self, limit_s: float = _LIMIT_S) -> bool:
+        """Whether it is rung for in time; a ring that came before is as good."""
+        if not self._said.poll(limit_s):
+            return False
+        self._said.recv()
+        return True
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.join()
+
+
+def test_a_message_comes_again_when_who_heard_it_is_killed(makes: Makes) -> None:
+    """One message only, and it is not acknowledged before the turn has ended."""
+    bells = makes()
+    first, second = _Elsewhere(bells, 600.0), None
+    try:
+        bells.ring_work(1)
+        assert first.hears()
+        second = _Elsewhere(bells)
+        assert not second.hears(5.0), "it is with the first"
+        first.process.kill()
+        assert second.hears()
+        assert not second.hears(3.0), "and then gone"
+    finally:
+        for each in (first, second):
+            if each is not None:
+                each.end()
+
+
+def test_a_message_comes_again_when_the_connection_of_who_heard_it_is_cut(
+    rabbit: Rabbit, makes: Makes
+) -> None:
+    bells = makes()
+    hearer = _Elsewhere(bells, 2.0)
+    try:
+        bells.ring_work(1)
+        assert hearer.hears()
+        assert rabbit.control("close_all_connections", "cut by a test")
+        assert hearer.hears(), "over a new connection"
+        assert not hearer.hears(5.0), "and then it is gone"
+        bells.ring_work(2)
+        assert hearer.hears()
+    finally:
+        hearer.end()
 
 
 def test_a_broker_that_is_killed_holds_nobody_up_and_is_heard_again(rabbit: Rabbit, makes: Makes) -> None:

@@ -163,7 +163,7 @@ class Service:
         self._open_storage(undo)
         undo.enter_context(security.listening(self._count_occurrence))
         self._self_test()
-        self._salt = log_salt(self._config)
+        self._salt = self._agreed_salt()
         self._open_trail(self._salt, undo)
         undo.callback(lambda: self._behind.close())
         self._start_behind()
@@ -379,6 +379,23 @@ class Service:
         log.event(_LOG, "recovered", swept=swept, leases=leases, checked=found.checked, lost=found.lost)
         housekeeping.warn_of_strangers(self.ledger, self._config)
 
+    def _agreed_salt(self) -> bytes:
+        """The secret behind the UID hashes of all machines: that of the one that came first; from now on ours.
+
+        Raises SpoolError when the folder cannot be written.
+        """
+        own = log_salt(self._config)
+        if self._config.cluster is None:
+            return own
+        agreed = bytes.fromhex(self.ledger.note_log_salt(own.hex()))
+        if agreed != own:
+            path = _salt_path(self._config)
+            with _failures(path):
+                path.unlink()
+                _create(path, agreed)
+            log.use_salt(agreed)
+        return agreed
+
     def _reconciled(self) -> housekeeping.Found:
         """Rows held against the spool; in a cluster others work on them, and `cluster check` does it."""
         if self._config.cluster is not None:
@@ -540,15 +557,27 @@ def _thread_failed(failure: threading.ExceptHookArgs) -> None:
 def log_salt(config: Config) -> bytes:
     """The secret behind the UID hashes of this node's log; made on first use, the same ever after.
 
+    In a cluster a start takes that of the others in its place.
+
     Raises SpoolError when the folder cannot be written.
     """
-    path = config.storage.folder / "log-salt"
-    try:
+    path = _salt_path(config)
+    with _failures(path):
         if not path.exists():  # on a full disk nothing can be made, and nothing need be
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with contextlib.suppress(FileExistsError):
                 _create(path, secrets.token_bytes(_SALT_BYTES))
         return path.read_bytes()
+
+
+def _salt_path(config: Config) -> Path:
+    return config.storage.folder / "log-salt"
+
+
+@contextlib.contextmanager
+def _failures(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise SpoolError(
             f"{path} cannot be written or read: {error.strerror}; check storage.folder"

@@ -169,8 +169,8 @@ def test_a_broker_that_is_killed_holds_nobody_up_and_is_heard_again(rabbit: Rabb
     ringer.tell_lost(lost.append)
     hearer.hear_work()
     _until(lambda: _hears(ringer, hearer))
-    # RabbitMQ 3.10 writes the names of quorum queues every half second; one that it has not written has no leader
-    # after a kill, and never gets one while the broker is alone
+    # RabbitMQ 3.10 writes the names of quorum queues every half second; one that it has not written has no
+    # leader after a kill, and never gets one while the broker is alone
     time.sleep(5.0)
     rabbit.kill()
     started = time.monotonic()

@@ -44,7 +44,7 @@ from dicom_node.pages.status import StatusPage
 from dicom_node.processes import boot_id
 from dicom_node.reconciler import Reconciler
 from dicom_node.reloading import Reloads, needs_restart
-from dicom_node.stores import claim_spool, open_bells, open_ledger, open_spool, runs
+from dicom_node.stores import claim_spool, open_bells, open_ledger, open_spool, runs, under_its_name
 from dicom_node.systemd import Watchdog, notify
 from dicom_node.users import Users
 from dicom_node.worker import Factory, Workers, build_processor
@@ -287,6 +287,7 @@ class Service:
             raise ReloadError(f"only a restart can change {', '.join(fixed)}; nothing has been changed")
         try:
             _require_usable(config)
+            self.ledger.answers()  # without it the parts could be stopped and not started again
         except NodeError as error:
             raise ReloadError(f"{error}; nothing has been changed") from error
         before = self._config
@@ -371,6 +372,7 @@ class Service:
             housekeeping.require_spool(self._config.storage.spool_dir, self.ledger)
         self.spool = open_spool(self._config)
         claim_spool(self.spool, self.ledger)
+        undo.enter_context(under_its_name(self._config, self.ledger))
         swept = self.spool.sweep()
         leases = self.ledger.recover()
         found = self._reconciled()
@@ -380,7 +382,7 @@ class Service:
         housekeeping.warn_of_strangers(self.ledger, self._config)
 
     def _agreed_salt(self) -> bytes:
-        """The secret behind the UID hashes of all machines: that of the one that came first; from now on ours.
+        """The secret behind the UID hashes of all machines: that of the one that came first, now ours too.
 
         Raises SpoolError when the folder cannot be written.
         """

@@ -1,9 +1,9 @@
 """Follows the ledger and tells what happened there: one message for each study, peer and outcome in a window.
 
 A window ends `audit.aggregate_s` after its first step. Only then is its last step noted as told, so a kill at
-any moment repeats at most one window. A machine that leads a cluster goes on where the one before had noted; what
-that one had told and not noted is told again. While the trail is full the ledger is not read on; what happened waits
-there, as long as the ledger remembers it (`storage.history_days`).
+any moment repeats at most one window. A machine that leads a cluster goes on where the one before had noted;
+what that one had told and not noted is told again. While the trail is full the ledger is not read on; what
+happened waits there, as long as the ledger remembers it (`storage.history_days`).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Clerk(threading.Thread):
     site : how node, destinations and routes are named
     study_of : of a spool file, the study that it belongs to
     window_s : seconds for which what is alike is collected
-    shared : whether the ledger remembers how far it was told, for whoever leads next; else the auditor's folder
+    shared : whether the ledger remembers how far it was told, for whoever leads next; else the folder does
     clock : now, in seconds since 1970-01-01 UTC
     """
 

@@ -93,7 +93,7 @@ class Guards(Database):
 
     @repeated
     def note_told(self, step: int) -> None:
-        """Remember how far the audit trail was told; of two who tell at the same time the further one is kept."""
+        """Remember how far the audit trail was told; of two who tell at once the further place is kept."""
         with self._writing() as connection:
             connection.execute(sa.update(homes).where(_h.told_to < step).values(told_to=step))
 

@@ -268,6 +268,28 @@ def test_the_salt_is_read_where_nothing_can_be_written(
     assert log_salt(made) == salt
 
 
+def test_a_reload_while_the_ledger_is_away_ends_no_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_arguments: object) -> None:
+        raise LedgerUnavailable("the database is away")
+
+    made = config(tmp_path)
+    node = Service(made)
+    node.start()
+    try:
+        for name in ("_reading", "_transaction"):
+            monkeypatch.setattr(node.ledger, name, away)
+        with pytest.raises(ReloadError, match="the database is away; nothing has been changed"):
+            node.reload(made.model_copy(update={"log": made.log.model_copy(update={"level": "debug"})}))
+        assert is_open(made.node.port)
+        assert node.dead_parts() == []
+        monkeypatch.undo()
+        wait_until(lambda: node.problems() == [])
+    finally:
+        node.stop()
+
+
 def test_machines_of_a_cluster_take_the_salt_of_the_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

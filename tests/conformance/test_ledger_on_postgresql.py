@@ -488,8 +488,7 @@ def test_two_ledgers_of_one_name_are_told_apart(
             pass
         code = "with book.lead(sys.argv[2]) as lead:\n    print(bool(lead))\n"
         other = child(code, place, "other", f"node {stores.holder(config)}")
-        assert line(other) == "False"
-        other.wait(60)
+        assert other.communicate(timeout=60)[0].strip() == "False"
     with stores.under_its_name(config, second):
         pass
     second.close()

@@ -186,8 +186,8 @@ def test_a_broker_that_is_killed_holds_nobody_up_and_is_heard_again(rabbit: Rabb
     _until(lambda: lost)
     assert not ringer.connected
     rabbit.start()
-    _until(lambda: _hears(ringer, hearer))
-    assert ringer.connected
+    # heard may be a message from before
+    _until(lambda: _hears(ringer, hearer) and ringer.connected)
 
 
 def test_a_purge_costs_nothing_that_the_next_ring_does_not_mend(rabbit: Rabbit, makes: Makes) -> None:

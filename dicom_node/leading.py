@@ -46,17 +46,15 @@ class Leadership(threading.Thread):
             if not lead:
                 return
             with contextlib.ExitStack() as undo:
-                undo.callback(self._lay_down)
                 self._take_up(undo)
                 self.leads = True
                 log.event(_LOG, "leading")
-                while lead and not self._stopping.wait(_LOOK_S):
-                    pass
-
-    def _lay_down(self) -> None:
-        if self.leads:
-            log.event(_LOG, "leading-no-more")
-        self.leads = False
+                try:
+                    while lead and not self._stopping.wait(_LOOK_S):
+                        pass
+                finally:
+                    self.leads = False  # before the parts end, which are dead to nobody then
+                    log.event(_LOG, "leading-no-more")
 
     def stop(self) -> None:
         """Lay everything down, and let somebody else lead."""

@@ -135,6 +135,12 @@ def setup(
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
 
 
+def use_salt(salt: bytes) -> None:
+    """Make `uid_hash` that of `salt` from now on; the rest of what `setup` was told stays."""
+    global _salt
+    _salt = salt
+
+
 def goes_to_the_journal(stream: TextIO) -> bool:
     """Whether systemd has connected this very stream to the journal (systemd.exec(5), JOURNAL_STREAM)."""
     named = os.environ.get("JOURNAL_STREAM", "")

@@ -22,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from dicom_node import housekeeping
+from dicom_node.audit.trail import store_of
 from dicom_node.blobs.shared import SharedStore
 from dicom_node.config import Config
 from dicom_node.errors import LedgerError, SpoolError, UsageError
@@ -113,6 +114,8 @@ class Move:
             self._give_up_changed(old, spool, self._copy(old, spool, store))
             new.note_moved(INCOMPLETE)
             old.note_moved(self._name)
+            if self._old.audit.host is not None:  # whoever leads goes on with the trail where the node ended
+                new.note_told(store_of(self._old).state().told_to)
             old.copy_to(new)
         claims = _check(new, store)
         before, after = old.counts(), new.counts()

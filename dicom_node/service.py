@@ -44,7 +44,7 @@ from dicom_node.pages.status import StatusPage
 from dicom_node.processes import boot_id
 from dicom_node.reconciler import Reconciler
 from dicom_node.reloading import Reloads, needs_restart
-from dicom_node.stores import claim_spool, open_bells, open_ledger, open_spool, runs
+from dicom_node.stores import claim_spool, open_bells, open_ledger, open_spool, runs, under_its_name
 from dicom_node.systemd import Watchdog, notify
 from dicom_node.users import Users
 from dicom_node.worker import Factory, Workers, build_processor
@@ -163,7 +163,7 @@ class Service:
         self._open_storage(undo)
         undo.enter_context(security.listening(self._count_occurrence))
         self._self_test()
-        self._salt = log_salt(self._config)
+        self._salt = self._agreed_salt()
         self._open_trail(self._salt, undo)
         undo.callback(lambda: self._behind.close())
         self._start_behind()
@@ -287,6 +287,7 @@ class Service:
             raise ReloadError(f"only a restart can change {', '.join(fixed)}; nothing has been changed")
         try:
             _require_usable(config)
+            self.ledger.answers()  # without it the parts could be stopped and not started again
         except NodeError as error:
             raise ReloadError(f"{error}; nothing has been changed") from error
         before = self._config
@@ -371,6 +372,7 @@ class Service:
             housekeeping.require_spool(self._config.storage.spool_dir, self.ledger)
         self.spool = open_spool(self._config)
         claim_spool(self.spool, self.ledger)
+        undo.enter_context(under_its_name(self._config, self.ledger))
         swept = self.spool.sweep()
         leases = self.ledger.recover()
         found = self._reconciled()
@@ -378,6 +380,23 @@ class Service:
             undo.callback(self.ledger.end_run)
         log.event(_LOG, "recovered", swept=swept, leases=leases, checked=found.checked, lost=found.lost)
         housekeeping.warn_of_strangers(self.ledger, self._config)
+
+    def _agreed_salt(self) -> bytes:
+        """The secret behind the UID hashes of all machines: that of the one that came first, now ours too.
+
+        Raises SpoolError when the folder cannot be written.
+        """
+        own = log_salt(self._config)
+        if self._config.cluster is None:
+            return own
+        agreed = bytes.fromhex(self.ledger.note_log_salt(own.hex()))
+        if agreed != own:
+            path = _salt_path(self._config)
+            with _failures(path):
+                path.unlink()
+                _create(path, agreed)
+            log.use_salt(agreed)
+        return agreed
 
     def _reconciled(self) -> housekeeping.Found:
         """Rows held against the spool; in a cluster others work on them, and `cluster check` does it."""
@@ -540,15 +559,27 @@ def _thread_failed(failure: threading.ExceptHookArgs) -> None:
 def log_salt(config: Config) -> bytes:
     """The secret behind the UID hashes of this node's log; made on first use, the same ever after.
 
+    In a cluster a start takes that of the others in its place.
+
     Raises SpoolError when the folder cannot be written.
     """
-    path = config.storage.folder / "log-salt"
-    try:
+    path = _salt_path(config)
+    with _failures(path):
         if not path.exists():  # on a full disk nothing can be made, and nothing need be
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with contextlib.suppress(FileExistsError):
                 _create(path, secrets.token_bytes(_SALT_BYTES))
         return path.read_bytes()
+
+
+def _salt_path(config: Config) -> Path:
+    return config.storage.folder / "log-salt"
+
+
+@contextlib.contextmanager
+def _failures(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise SpoolError(
             f"{path} cannot be written or read: {error.strerror}; check storage.folder"

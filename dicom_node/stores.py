@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -26,6 +27,9 @@ from dicom_node.errors import ConfigError, LedgerError, SpoolError
 from dicom_node.ledger import Ledger, address
 from dicom_node.processes import boot_id
 from dicom_node.spool import Spool, release_reserve
+
+#: how long a start waits for its name, and how long between two tries, seconds
+_NAME_S, _TRY_S = 45.0, 0.5
 
 
 def open_ledger(
@@ -70,6 +74,31 @@ def holder(config: Config) -> str:
     """
     folder = hashlib.sha256(str(config.storage.folder.absolute()).encode()).hexdigest()[:8]
     return f"{socket.gethostname()}-{folder}"
+
+
+@contextlib.contextmanager
+def under_its_name(config: Config, ledger: Ledger) -> Iterator[None]:
+    """For as long as a node runs: nobody else of its cluster does under the same name.
+
+    A start takes back the leases under its own name, and would take those of a node that works.
+
+    Raises LedgerError while another one does; a name whose machine fell is free after half a minute.
+    """
+    if config.cluster is None:
+        yield
+        return
+    name, ends_at = holder(config), time.monotonic() + _NAME_S
+    while True:
+        with ledger.lead(f"node {name}") as alone:
+            if alone:
+                yield
+                return
+        if time.monotonic() >= ends_at:
+            raise LedgerError(
+                f"another node of the cluster runs as {name}, which is made of host name and storage.folder; "
+                "give each machine a host name of its own, or each node on this machine its own folder"
+            )
+        time.sleep(_TRY_S)
 
 
 def _password(path: Path | None) -> str | None:

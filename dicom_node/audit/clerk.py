@@ -1,8 +1,9 @@
 """Follows the ledger and tells what happened there: one message for each study, peer and outcome in a window.
 
 A window ends `audit.aggregate_s` after its first step. Only then is its last step noted as told, so a kill at
-any moment repeats at most one window. While the trail is full the ledger is not read on; what happened waits
-there, as long as the ledger remembers it (`storage.history_days`).
+any moment repeats at most one window. A machine that leads a cluster goes on where the one before had noted;
+what that one had told and not noted is told again. While the trail is full the ledger is not read on; what
+happened waits there, as long as the ledger remembers it (`storage.history_days`).
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class Clerk(threading.Thread):
     site : how node, destinations and routes are named
     study_of : of a spool file, the study that it belongs to
     window_s : seconds for which what is alike is collected
+    shared : whether the ledger remembers how far it was told, for whoever leads next; else the folder does
     clock : now, in seconds since 1970-01-01 UTC
     """
 
@@ -58,6 +60,7 @@ class Clerk(threading.Thread):
         study_of: StudyOf,
         window_s: float,
         *,
+        shared: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(name="audit-clerk", daemon=True)
@@ -67,6 +70,7 @@ class Clerk(threading.Thread):
         self._clock = clock
         self._study_of = study_of
         self._window_s = window_s
+        self._shared = shared
         self._stopping = threading.Event()
         self._window: list[Event] = []
         self._read_to = self._told_to = -1
@@ -122,12 +126,22 @@ class Clerk(threading.Thread):
         """Where the last run ended; a trail that is new begins now, and so does one of another ledger."""
         if self._told_to >= 0:
             return
-        told_to, last_step = self._auditor.store.state().told_to, self._ledger.last_step()
+        told_to, last_step = self._noted(), self._ledger.last_step()
         if told_to > last_step:
             log.event(_LOG, "audit-begins-anew", level=logging.WARNING, count=told_to - last_step)
         if not 0 <= told_to <= last_step:
-            told_to = self._auditor.store.note(told_to=last_step).told_to
+            told_to = last_step
+            self._note(told_to)
         self._read_to = self._told_to = told_to
+
+    def _noted(self) -> int:
+        return self._ledger.told_to() if self._shared else self._auditor.store.state().told_to
+
+    def _note(self, told_to: int) -> None:
+        if self._shared:
+            self._ledger.note_told(told_to)
+        else:
+            self._auditor.store.note(told_to=told_to)
 
     def _settled(self, steps: list[Step]) -> list[Step]:
         """Those that are old enough for the receiver to have said where their objects came from.
@@ -159,7 +173,7 @@ class Clerk(threading.Thread):
         }
         self._window = []
         if self._read_to > self._told_to:
-            self._auditor.store.note(told_to=self._read_to)
+            self._note(self._read_to)
             self._told_to = self._read_to
 
     def _contained(self, step: Callable[[], object]) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import socket
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -95,6 +96,8 @@ class AuditTrail:
         self._auditor = auditor
         self._ledger, self._spool, self._follows = ledger, spool, follows
         self._clerk: Clerk | None = None
+        #: a reload and the start of a lead come from two threads
+        self._turn = threading.Lock()
         self._courier = Courier(auditor.store, repository_of(config.audit, context))
 
     def start(self) -> None:
@@ -107,14 +110,18 @@ class AuditTrail:
 
     def follow(self) -> None:
         """Tell from now on what the ledger says; of several nodes one does."""
-        site = site_of(self._config, self._auditor.origin.host)
-        aggregate_s = self._config.audit.aggregate_s
-        self._clerk = Clerk(self._ledger, self._auditor, site, Subjects(self._spool), aggregate_s)
-        self._clerk.start()
+        with self._turn:
+            site = site_of(self._config, self._auditor.origin.host)
+            aggregate_s = self._config.audit.aggregate_s
+            shared = self._config.cluster is not None
+            subjects = Subjects(self._spool)
+            self._clerk = Clerk(self._ledger, self._auditor, site, subjects, aggregate_s, shared=shared)
+            self._clerk.start()
 
     def follow_no_more(self) -> None:
         """Tell what is left of it, and leave the rest to another node."""
-        clerk, self._clerk = self._clerk, None
+        with self._turn:
+            clerk, self._clerk = self._clerk, None
         if clerk is not None:
             clerk.stop()
 
@@ -126,9 +133,10 @@ class AuditTrail:
 
     def adopt(self, config: Config) -> None:
         """Say that the configuration was changed, and name peers and routes as it does from now on."""
-        self._config = config
-        if self._clerk is not None:
-            self._clerk.adopt(site_of(config, self._auditor.origin.host))
+        with self._turn:
+            self._config = config
+            if self._clerk is not None:
+                self._clerk.adopt(site_of(config, self._auditor.origin.host))
         self._tell_changes()
 
     def _tell_changes(self) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 from celery import Celery
 from celery.worker import WorkController, state
 from celery.worker import consumer as celery_consumer
+from kombu.asynchronous import set_event_loop
 
 from dicom_node import log
 from dicom_node.dispatch.application import SEND, WORK
@@ -26,9 +27,15 @@ _LOG = logging.getLogger(__name__)
 logging.getLogger("celery.worker.request").setLevel(logging.CRITICAL + 1)
 #: seconds after which a new Celery worker takes the place of one that ended by itself
 _PAUSE_S = 2.0
+#: longest that a stop waits; what has not ended then ends by itself, and the next hearer waits for it
 _STOP_S = 5.0
+#: between two looks whether the hearer before has ended, seconds
+_TURN_S = 0.5
 #: longest wait between two tries to reach the broker, seconds
 _LONGEST_S = 5
+
+#: held by the hearer whose worker runs: Celery keeps in modules what tells it to stop, and its event loop
+_TURN = threading.Lock()
 
 Heard = Callable[[str], object]
 
@@ -75,7 +82,7 @@ class Consumer(celery_consumer.Consumer):  # type: ignore[misc]
 class Hearer:
     """Consumes from queues as long as the process lives, whatever becomes of the broker.
 
-    One in a process at a time: Celery keeps what tells its worker to stop in a module.
+    One in a process at a time: a second one hears when the first has ended, however long that takes.
 
     Parameters
     ----------
@@ -89,6 +96,7 @@ class Hearer:
         self._stopping = threading.Event()
         self._controller: Any = None
         self._app: Any = None
+        self._has_turn = False
         self._thread = threading.Thread(target=self._run, name="hearer", daemon=True)
 
     @property
@@ -98,21 +106,35 @@ class Hearer:
 
     def start(self) -> None:
         """Start; returns at once, and keeps trying while there is no broker."""
-        state.should_stop = None
         self._thread.start()
 
     def stop(self) -> None:
         """End; whoever is under way must have been told to return."""
         self._stopping.set()
-        state.should_stop = 0  # Celery's own way: a worker ends when it next looks at this
-        controller = self._controller
-        hub = getattr(controller, "hub", None)
-        if hub is not None:
-            hub.call_soon(lambda: None)  # it looks now
+        if self._has_turn:
+            state.should_stop = 0  # Celery's own way: a worker ends when it next looks at this
+            hub = getattr(self._controller, "hub", None)
+            if hub is not None:
+                hub.call_soon(lambda: None)  # it looks now
         self._thread.join(_STOP_S)
 
     def _run(self) -> None:
         while not self._stopping.is_set():
+            if not _TURN.acquire(timeout=_TURN_S):
+                continue  # the one before a reload has not ended yet
+            try:
+                self._take_turn()
+            finally:
+                _TURN.release()
+
+    def _take_turn(self) -> None:
+        """Consume until told to stop."""
+        state.should_stop = None  # so said the hearer before
+        self._has_turn = True
+        while not self._stopping.is_set():
+            set_event_loop(
+                None
+            )  # Celery would go on with the closed one of the worker before, and its timers
             try:
                 self._consume()
             except Exception as error:

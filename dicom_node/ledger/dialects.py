@@ -411,6 +411,11 @@ _SESSION = {
     "lock_timeout": _LOCK_MS,
     "idle_session_timeout": 0,
     "jit": "off",
+    # for the server: a node that is gone without a word would keep the lock of the leader for two hours
+    "tcp_keepalives_idle": 10,
+    "tcp_keepalives_interval": 5,
+    "tcp_keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
     "application_name": "dicom-node",
 }
 #: a peer that is gone without a word is noticed after half a minute

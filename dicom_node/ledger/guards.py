@@ -1,7 +1,8 @@
 """What a shared store of objects has remembered: which objects nobody may remove, or put, at this moment.
 
 A name is one row, pinned or doomed, so that of one who puts and one who removes only the first gets his way.
-Besides, which store the objects of this ledger are in, and whether its rows are on their way between ledgers.
+Besides, what all machines are to know: which store the objects of this ledger are in, whether its rows are on
+their way between ledgers, how far the audit trail was told, and the salt of their logs.
 """
 
 from __future__ import annotations
@@ -84,3 +85,21 @@ class Guards(Database):
             # programs that know nothing of moves look at the floor before they go on with this file
             lowest_schema = NOBODY if cluster else lowest(self._scripts)
             connection.execute(sa.update(floor).values(schema=lowest_schema))
+
+    def told_to(self) -> int:
+        """The last step that a machine of the cluster has told to its audit trail; -1 before the first."""
+        with self._reading() as connection:
+            return int(connection.execute(sa.select(_h.told_to)).scalar_one())
+
+    @repeated
+    def note_told(self, step: int) -> None:
+        """Remember how far the audit trail was told; of two who tell at once the further place is kept."""
+        with self._writing() as connection:
+            connection.execute(sa.update(homes).where(_h.told_to < step).values(told_to=step))
+
+    @repeated
+    def note_log_salt(self, digits: str) -> str:
+        """Remember the salt of all logs, unless another is remembered; returns the one that is."""
+        with self._writing() as connection:
+            connection.execute(sa.update(homes).where(_h.log_salt == "").values(log_salt=digits))
+            return str(connection.execute(sa.select(_h.log_salt)).scalar_one())

@@ -219,6 +219,8 @@ homes = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("store", sa.Text),
     sa.Column("moved_to", sa.Text),
+    sa.Column("told_to", _Big),
+    sa.Column("log_salt", sa.Text),
 )
 
 floor = sa.Table("floor", METADATA, sa.Column("schema", sa.Integer))

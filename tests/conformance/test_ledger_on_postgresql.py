@@ -22,9 +22,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from dicom_node import commitment, jobs
+from dicom_node import commitment, jobs, stores
 from dicom_node.commitment import Judge, Reference, Report, Request
-from dicom_node.config import Promise
+from dicom_node.config import Config, Promise
 from dicom_node.errors import LedgerError, LedgerUnavailable, StaleLease
 from dicom_node.jobs import DeliveryState, InstanceState
 from dicom_node.ledger import Ledger, Step, address, dialects, schema
@@ -439,34 +439,70 @@ def test_each_node_knows_its_own_falls(place: sa.URL, book: Ledger) -> None:
 
 
 def test_one_leads_and_when_it_dies_another_does(place: sa.URL, book: Ledger) -> None:
-    code = (
-        "with book.lead('house') as lead:\n    print(lead and lead(), flush=True)\n    sys.stdin.readline()\n"
-    )
+    code = "with book.lead('house') as lead:\n    print(bool(lead), flush=True)\n    sys.stdin.readline()\n"
     leader = child(code, place, "first")
     assert line(leader) == "True"
     with book.lead("house") as lead:
-        assert lead is None
+        assert not lead
     with book.lead("garden") as lead:
-        assert lead is not None
+        assert lead
     leader.kill()
     leader.communicate()
 
     def leads() -> bool:
         with book.lead("house") as lead:
-            return lead is not None
+            return bool(lead)
 
     until(leads)
 
 
+def test_the_server_asks_after_whoever_says_nothing(book: Ledger) -> None:
+    """Else a leader whose machine fell would keep the lock for as long as the system's default, two hours."""
+    asked = {"idle": "10", "interval": "5", "count": "3"}
+    with book._writing() as connection:
+        for what, seconds in asked.items():
+            assert connection.exec_driver_sql(f"SHOW tcp_keepalives_{what}").scalar() == seconds
+        assert connection.exec_driver_sql("SHOW tcp_user_timeout").scalar() == "30000"
+
+
+def test_two_ledgers_of_one_name_are_told_apart(
+    place: sa.URL, book: Ledger, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(stores, "_NAME_S", 0.5)
+    cluster = {
+        "name": "c",
+        "database": {"url": "postgresql://u@h/d"},
+        "blobs": {"kind": "directory", "directory": tmp_path},
+    }
+    section = {
+        "node": {"id": "n", "ae_title": "NODE"},
+        "destinations": {"a": {"ae_title": "A", "host": "h", "port": 1}},
+        "routes": ({"name": "r", "role": "pass", "destinations": ("a",)},),
+        "storage": {"folder": tmp_path},
+        "cluster": cluster,
+    }
+    config = Config.model_validate(section, strict=False)
+    second = Ledger(place)
+    with stores.under_its_name(config, book):
+        with pytest.raises(LedgerError, match="another node"), stores.under_its_name(config, second):
+            pass
+        code = "with book.lead(sys.argv[2]) as lead:\n    print(bool(lead))\n"
+        other = child(code, place, "other", f"node {stores.holder(config)}")
+        assert other.communicate(timeout=60)[0].strip() == "False"
+    with stores.under_its_name(config, second):
+        pass
+    second.close()
+
+
 def test_who_lost_its_connection_leads_no_more(server: Server, place: sa.URL, book: Ledger) -> None:
     with book.lead("house") as lead:
-        assert lead is not None
-        assert lead()
+        assert lead
+        assert lead
         killed = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'"
         server.execute(killed.format(place.database))
-        assert not lead()
+        assert not lead
     with book.lead("house") as lead:
-        assert lead is not None
+        assert lead
     book.answers()
 
 
@@ -553,7 +589,7 @@ def every_call(book: Ledger, number: int) -> dict[str, Callable[[], object]]:
 
 def _lead(book: Ledger) -> None:
     with book.lead("house") as lead:
-        assert lead is not None
+        assert lead
 
 
 def test_every_method_is_refused_while_the_server_is_away_and_works_when_it_is_back(own: Server) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from dicom_node.dispatch.application import application, work_queue
 from dicom_node.dispatch.carillon import Carillon
 from dicom_node.dispatch.inspection import inspect
 from dicom_node.errors import BrokerError
+from tests.hearing import hear
 
 pytestmark = [
     pytest.mark.slow,
@@ -83,19 +85,88 @@ def _hears(ringer: Carillon, hearer: Carillon) -> bool:
     return time.monotonic() - started < 1.5
 
 
-def test_a_ring_is_heard_and_its_message_leaves_the_queue_when_the_turn_ends(
+def _work_queue(bells: Carillon) -> str:
+    assert bells.config.cluster is not None
+    return work_queue(bells.config.cluster.name)
+
+
+def test_a_message_leaves_the_queue_when_the_turn_that_it_set_off_has_ended(
     rabbit: Rabbit, makes: Makes
 ) -> None:
     ringer, hearer = makes(), makes()
     hearer.hear_work()
     _until(lambda: _hears(ringer, hearer))
-    hearer.rest_work(0.5)
+    name = _work_queue(hearer)
+    _until(lambda: (hearer.rest_work(0.1), rabbit.depths().get(name) == 0)[1])
     ringer.ring_work(7)
     hearer.rest_work(_LIMIT_S)
-    name = next(name for name in rabbit.depths() if name.endswith(".work"))
-    assert rabbit.depths()[name] >= 1, "the turn goes on, so the message is not acknowledged"
+    # the count of a quorum queue is some seconds old
+    _until(lambda: rabbit.depths()[name] == 1)
     hearer.rest_work(0.0)
-    _until(lambda: (hearer.rest_work(0.1), rabbit.depths()[name] == 0)[1])
+    _until(lambda: rabbit.depths()[name] == 0)
+
+
+class _Elsewhere:
+    """A process that hears, and what it says of it."""
+
+    def __init__(self, bells: Carillon) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._line, far_end = context.Pipe()
+        self.process = context.Process(target=hear, args=(bells, far_end), daemon=True)
+        self.process.start()
+        far_end.close()
+
+    def hears(self, limit_s: float = _LIMIT_S) -> bool:
+        """Whether it is rung for in time; the turn goes on until it is ended."""
+        if not self._line.poll(limit_s):
+            return False
+        self._line.recv()
+        return True
+
+    def end_turn(self) -> None:
+        self._line.send("end")
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.join()
+
+
+def test_a_message_comes_again_when_who_heard_it_is_killed(makes: Makes) -> None:
+    """One message only, and it is not acknowledged before the turn has ended."""
+    bells = makes()
+    first, second = _Elsewhere(bells), None
+    try:
+        bells.ring_work(1)
+        assert first.hears()
+        second = _Elsewhere(bells)
+        assert not second.hears(5.0), "it is with the first"
+        first.process.kill()
+        assert second.hears()
+        second.end_turn()
+        assert not second.hears(3.0), "and then gone"
+    finally:
+        for each in (first, second):
+            if each is not None:
+                each.end()
+
+
+def test_a_message_comes_again_when_the_connection_of_who_heard_it_is_cut(
+    rabbit: Rabbit, makes: Makes
+) -> None:
+    bells = makes()
+    hearer = _Elsewhere(bells)
+    try:
+        bells.ring_work(1)
+        assert hearer.hears()
+        assert rabbit.control("close_all_connections", "--global", "cut by a test")
+        hearer.end_turn()
+        assert hearer.hears(), "over a new connection"
+        hearer.end_turn()
+        assert not hearer.hears(5.0), "and then it is gone"
+        bells.ring_work(2)
+        assert hearer.hears()
+    finally:
+        hearer.end()
 
 
 def test_a_broker_that_is_killed_holds_nobody_up_and_is_heard_again(rabbit: Rabbit, makes: Makes) -> None:
@@ -104,6 +175,9 @@ def test_a_broker_that_is_killed_holds_nobody_up_and_is_heard_again(rabbit: Rabb
     ringer.tell_lost(lost.append)
     hearer.hear_work()
     _until(lambda: _hears(ringer, hearer))
+    # RabbitMQ 3.10 writes the names of quorum queues every half second; one that it has not written has no
+    # leader after a kill, and never gets one while the broker is alone
+    time.sleep(5.0)
     rabbit.kill()
     started = time.monotonic()
     for row in range(1000):
@@ -112,8 +186,8 @@ def test_a_broker_that_is_killed_holds_nobody_up_and_is_heard_again(rabbit: Rabb
     _until(lambda: lost)
     assert not ringer.connected
     rabbit.start()
-    _until(lambda: _hears(ringer, hearer))
-    assert ringer.connected
+    # heard may be a message from before
+    _until(lambda: _hears(ringer, hearer) and ringer.connected)
 
 
 def test_a_purge_costs_nothing_that_the_next_ring_does_not_mend(rabbit: Rabbit, makes: Makes) -> None:
@@ -122,7 +196,7 @@ def test_a_purge_costs_nothing_that_the_next_ring_does_not_mend(rabbit: Rabbit, 
         ringer.ring_work(row)
     _until(lambda: any(name.endswith(".work") and count for name, count in rabbit.depths().items()))
     rabbit.purge()
-    assert not any(rabbit.depths().values())
+    _until(lambda: not any(rabbit.depths().values()))
     hearer.hear_work()
     _until(lambda: _hears(ringer, hearer))
 

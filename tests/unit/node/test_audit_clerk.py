@@ -25,10 +25,12 @@ SITE = Site(
 )
 
 
-def clerk(book: Ledger, folder: Path, clock: Clock, *, most: int = 1000, window_s: float = 0.0) -> Clerk:
+def clerk(
+    book: Ledger, folder: Path, clock: Clock, *, most: int = 1000, window_s: float = 0.0, shared: bool = False
+) -> Clerk:
     origin, label = Origin("n", "NODE", "host", 1), Label(10, 5, "DICOM+RFC3881", "host", 1)
     auditor = Auditor(Store(folder / "audit", most), origin, label, clock=clock)
-    return Clerk(book, auditor, SITE, lambda _: Study("1.2"), window_s, clock=clock)
+    return Clerk(book, auditor, SITE, lambda _: Study("1.2"), window_s, shared=shared, clock=clock)
 
 
 def told(made: Clerk) -> list[Told]:
@@ -204,3 +206,44 @@ def test_a_thread_follows_until_it_is_stopped(book: Ledger, scratch: Path, clock
     arrive(book, clock, 2)
     made.stop()
     assert [message.instances for message in told(made)] == [2]
+
+
+def test_another_machine_goes_on_where_the_one_before_had_noted(
+    book: Ledger, scratch: Path, clock: Clock
+) -> None:
+    first = clerk(book, scratch / "first", clock, shared=True)
+    first.turn()
+    arrive(book, clock, 2)
+    first.turn(last=True)
+    arrive(book, clock, 3, start=2)  # while nobody leads
+    second = clerk(book, scratch / "second", clock, shared=True)
+    second.turn(last=True)
+    assert [message.instances for message in told(first)] == [2]
+    assert [message.instances for message in told(second)] == [3]
+    first.turn(last=True)
+    arrive(book, clock, 1, start=5)
+    third = clerk(book, scratch / "first", clock, shared=True)
+    third.turn(last=True)
+    assert [message.instances for message in told(third)][-1] == 1, "not from when it led last"
+
+
+def test_a_window_that_a_killed_leader_had_not_noted_is_told_by_the_next(
+    book: Ledger, scratch: Path, clock: Clock
+) -> None:
+    first = clerk(book, scratch / "first", clock, window_s=3600.0, shared=True)
+    first.turn()
+    arrive(book, clock, 4)
+    first.turn()  # read, and not told: now it dies
+    second = clerk(book, scratch / "second", clock, shared=True)
+    second.turn(last=True)
+    assert [message.instances for message in told(second)] == [4]
+    assert book.told_to() == book.last_step()
+
+
+def test_a_node_alone_leaves_the_ledger_out_of_it(book: Ledger, scratch: Path, clock: Clock) -> None:
+    made = clerk(book, scratch, clock)
+    made.turn()
+    arrive(book, clock, 1)
+    made.turn(last=True)
+    assert book.told_to() == -1
+    assert made._auditor.store.state().told_to == book.last_step()

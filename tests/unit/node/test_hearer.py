@@ -87,3 +87,36 @@ def test_a_worker_that_ends_by_itself_is_replaced(monkeypatch: pytest.MonkeyPatc
     _until(lambda: len(tries) > 2)
     hearer.stop()
     assert not hearer._thread.is_alive()
+
+
+def test_the_next_one_hears_once_the_one_before_has_ended_however_late(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As after a reload while a message is under way that does not end when it is told to."""
+    monkeypatch.setattr(made, "_STOP_S", 0.05)
+    release, calls = threading.Event(), []
+
+    def call(name: str) -> None:
+        calls.append(name)
+        release.wait(60.0)
+
+    before = Hearer(lambda: _app("h.before"), call, 1)
+    before.start()
+    _send(WORK, "h.before")
+    _until(lambda: calls == ["h.before"])
+    before.stop()
+    assert before._thread.is_alive()
+    after = Hearer(lambda: _app("h.after"), calls.append, 1)
+    after.start()
+    try:
+        _send(WORK, "h.after")
+        time.sleep(2 * made._TURN_S)
+        assert calls == ["h.before"], "one worker at a time"
+        release.set()
+        _until(lambda: calls == ["h.before", "h.after"])
+        assert not before._thread.is_alive()
+    finally:
+        release.set()
+        monkeypatch.undo()
+        after.stop()
+    assert not after._thread.is_alive()

@@ -89,6 +89,21 @@ def test_who_loses_the_lock_lays_everything_down_and_tries_again() -> None:
     assert node.told[-1] == "down"
 
 
+def test_parts_that_are_being_stopped_are_not_taken_for_dead() -> None:
+    """Whoever asks whether they run asks only while this node leads."""
+    leads: list[bool] = []
+
+    def take_up(undo: contextlib.ExitStack) -> None:
+        undo.callback(lambda: leads.append(leadership.leads))
+
+    ledger: Any = Lock()
+    leadership = Leadership(ledger, "site", take_up)
+    leadership.start()
+    _until(lambda: leadership.leads)
+    leadership.stop()
+    assert leads == [False]
+
+
 def test_a_part_that_does_not_start_leaves_the_lead_to_others() -> None:
     lock, tries = Lock(), []
 

@@ -78,3 +78,16 @@ def test_where_the_rows_went(book: Ledger) -> None:
     assert book.moved_to() == "radiology"
     book.note_moved("")
     assert book.moved_to() == ""
+
+
+def test_how_far_the_trail_was_told_only_grows(book: Ledger) -> None:
+    assert book.told_to() == -1
+    book.note_told(0)
+    book.note_told(7_000_000_000)
+    book.note_told(3)
+    assert book.told_to() == 7_000_000_000
+
+
+def test_the_salt_of_the_logs_is_that_of_who_came_first(book: Ledger) -> None:
+    assert book.note_log_salt("ab") == "ab"
+    assert book.note_log_salt("cd") == "ab"

@@ -129,7 +129,12 @@ def test_a_uid_hash_is_stable_short_and_the_sites_own(lines: Reader) -> None:
     assert len(here) == 12
     assert here != log.uid_hash("1.2.3.5")
     log.setup("json", "info", salt=b"other site", stream=io.StringIO())
-    assert here != log.uid_hash(uid)
+    there = log.uid_hash(uid)
+    assert here != there
+    log.use_salt(b"a third")
+    assert log.uid_hash(uid) not in (here, there)
+    log.use_salt(b"other site")
+    assert log.uid_hash(uid) == there
 
 
 def test_a_uid_hash_takes_whatever_a_peer_sends(lines: Reader) -> None:

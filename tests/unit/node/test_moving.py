@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from dicom_node import moving, stores
+from dicom_node.audit.trail import store_of
 from dicom_node.blobs.shared import SharedStore
-from dicom_node.config import Config
+from dicom_node.config import Audit, Config
 from dicom_node.errors import LedgerError, SpoolError, UsageError
 from dicom_node.jobs import DeliveryState, InstanceState, Outcome
 from dicom_node.ledger import Ledger
@@ -233,6 +234,15 @@ def test_what_was_lost_says_so(site: Site) -> None:
     assert book.counts().instances[InstanceState.QUARANTINED] == 1
     assert {dead.reason for dead in book.parcels("pacs", DeliveryState.DEAD, 9)} >= {"bytes-missing"}
     book.close()
+
+
+def test_the_audit_trail_goes_on_where_the_node_ended(site: Site) -> None:
+    site.run_for_a_while()
+    site.old = site.old.model_copy(update={"audit": Audit(host="audit.example")})
+    told = site.book().last_step() - 2
+    store_of(site.old).note(told_to=told)
+    site.move()
+    assert in_cluster(site).told_to() == told
 
 
 def test_it_is_taken_back(site: Site) -> None:

@@ -268,6 +268,58 @@ def test_the_salt_is_read_where_nothing_can_be_written(
     assert log_salt(made) == salt
 
 
+def test_a_reload_while_the_ledger_is_away_ends_no_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_arguments: object) -> None:
+        raise LedgerUnavailable("the database is away")
+
+    made = config(tmp_path)
+    node = Service(made)
+    node.start()
+    try:
+        for name in ("_reading", "_transaction"):
+            monkeypatch.setattr(node.ledger, name, away)
+        with pytest.raises(ReloadError, match="the database is away; nothing has been changed"):
+            node.reload(made.model_copy(update={"log": made.log.model_copy(update={"level": "debug"})}))
+        assert is_open(made.node.port)
+        assert node.dead_parts() == []
+        monkeypatch.undo()
+        wait_until(lambda: node.problems() == [])
+    finally:
+        node.stop()
+
+
+def test_machines_of_a_cluster_take_the_salt_of_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One file stands for the common ledger here."""
+    monkeypatch.setattr(service.log, "_salt", b"")
+    section = {
+        "name": "c",
+        "database": {"url": "postgresql://u@h/d"},
+        "blobs": {"kind": "directory", "directory": tmp_path},
+    }
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    alone, first, second = (
+        Service(config(tmp_path / name, **({} if name == "alone" else {"cluster": section})))
+        for name in ("alone", "first", "second")
+    )
+    for node in (alone, first, second):
+        node.ledger = ledger
+    own = {name: log_salt(config(tmp_path / name)) for name in ("alone", "first", "second")}
+    assert len(set(own.values())) == 3
+    assert alone._agreed_salt() == own["alone"]
+    assert first._agreed_salt() == own["first"]
+    assert service.log._salt == b"", "what it was told is right"
+    assert second._agreed_salt() == own["first"]
+    assert service.log._salt == own["first"]
+    assert log_salt(config(tmp_path / "second")) == own["first"], "for commands, and after a reload"
+    assert stat.S_IMODE((tmp_path / "second" / "log-salt").stat().st_mode) == 0o600
+    assert [path.name for path in (tmp_path / "second").iterdir()] == ["log-salt"]
+    ledger.close()
+
+
 def test_serve_ends_with_sigterm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     monkeypatch.setattr(service, "notify", told.append)

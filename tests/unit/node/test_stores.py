@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from dicom_node import stores
 from dicom_node.bells import Bells
 from dicom_node.config import Broker, Config, Storage
 from dicom_node.errors import KeyFileError, LedgerError, LedgerUnavailable
@@ -100,3 +104,39 @@ def test_bells_of_a_cluster_ring_over_its_broker_if_it_has_one(tmp_path: Path) -
     bells = open_bells(made.model_copy(update={"cluster": cluster}))
     assert type(bells).__name__ == "Carillon"
     bells.close()
+
+
+class _Names:
+    """The locks of a database."""
+
+    def __init__(self, *taken: str) -> None:
+        self.taken = set(taken)
+
+    @contextlib.contextmanager
+    def lead(self, name: str) -> Iterator[bool]:
+        alone = name not in self.taken
+        self.taken.add(name)
+        try:
+            yield alone
+        finally:
+            if alone:
+                self.taken.discard(name)
+
+
+def test_two_nodes_of_a_cluster_do_not_run_under_one_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As machines copied from one image would, which would take back each other's leases."""
+    monkeypatch.setattr(stores, "_NAME_S", 0.02)
+    monkeypatch.setattr(stores, "_TRY_S", 0.01)
+    made, names = of_cluster(tmp_path), _Names()
+    ledger: Any = names
+    with stores.under_its_name(made, ledger):
+        assert names.taken == {f"node {stores.holder(made)}"}
+        with pytest.raises(LedgerError, match="another node of the cluster runs as"):
+            stores.under_its_name(made, ledger).__enter__()
+        with stores.under_its_name(config(tmp_path / "alone"), ledger):
+            assert len(names.taken) == 1, "a node alone needs no name"
+    assert names.taken == set()
+    with stores.under_its_name(made, ledger):
+        pass

@@ -12,6 +12,7 @@ have in hand and are built anew; who may come in, and which route takes it, chan
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import secrets
@@ -22,7 +23,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from dicom_node import __version__, housekeeping, log, private, security, signers
+from dicom_node import __version__, housekeeping, log, private, security
 from dicom_node.audit.auditor import Auditor
 from dicom_node.audit.trail import AuditTrail, auditor_of, refusals
 from dicom_node.commitment import Due
@@ -449,6 +450,8 @@ def _require_usable(config: Config) -> None:
     if any(route.role is not Role.PASS for route in config.routes):
         FileKeyRing.load(config.keys.ring)
     if config.keys.signing is not None and any(config.signs(route) for route in config.routes):
+        from dicom_node import signers  # with the engine, which this process otherwise does without
+
         signers.load(config.keys.signing)
     if config.access.users is not None:
         Users(config.access.users).load()
@@ -478,6 +481,7 @@ def serve(
     service = Service(config, self_test=self_test, factory=factory)
     with _signals() as next_signal:
         service.start()
+        gc.freeze()  # what lives as long as the node need not be walked through whenever garbage is collected
         log.event(
             _LOG,
             "ready",

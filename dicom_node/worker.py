@@ -87,11 +87,16 @@ Factory = Callable[[Config, Tell], Processor]
 def build_processor(config: Config, tell: Tell) -> Processor:
     """What this process does with an instance, by its route.
 
-    Raises ConfigError when a route asks for what this installation cannot do.
+    Raises ConfigError when a route asks for what this installation cannot do; SelfTestError when this process
+    does not compute what the self-test did.
     """
     spool = open_spool(config)
     draws = _Draws(config, tell)
     processors = {route.name: _ROLES[route.role](config, route, spool, draws) for route in config.routes}
+    if _uses_the_engine(config):
+        from blessmark.selftest import rehearse
+
+        rehearse()  # who says that it is ready has its loops; else its first image waits for half a second
     return lambda work: processors[work.arrival.route](work)
 
 
@@ -670,6 +675,16 @@ def _hear(slot: _Slot) -> None:
 
 
 def worker_count(config: Config) -> int:
-    """How many workers to run; `auto` is one per core that this process may use."""
+    """How many workers to run; `auto` is one per core that this process may use.
+
+    Where every route only passes on, `auto` is one: the receiver does what there is to do, but for rows that
+    an earlier configuration has left.
+    """
     count = config.workers.count
-    return usable_cores() if count == "auto" else count
+    if count != "auto":
+        return count
+    return usable_cores() if _uses_the_engine(config) else 1
+
+
+def _uses_the_engine(config: Config) -> bool:
+    return any(route.role is not Role.PASS for route in config.routes)

@@ -76,6 +76,17 @@ def selftest() -> int:
     return len(vectors)
 
 
+def rehearse() -> None:
+    """Reproduce one vector, so that what the first image needs is loaded in this process.
+
+    Raises
+    ------
+    SelfTestError
+        as `selftest`
+    """
+    check(load(_PACKAGED)[0])
+
+
 def _check_the_rest() -> None:
     """Run the loops that no vector needs: a wrong shard, a bit in a block, a portrait."""
     data, points = np.arange(12, dtype=np.uint16).reshape(4, 3), np.arange(8, dtype=np.int64)

@@ -87,7 +87,7 @@ class Networks(Section):
 class Workers(Section):
     """The processes that protect and recover."""
 
-    #: auto is one per CPU core that the node may use
+    #: auto is one per CPU core that the node may use; one in all where every route has the role pass
     count: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = "auto"
     #: seconds after which a silent worker's instances go to another
     lease_s: float = Field(default=300.0, ge=5.0, le=86400.0)

@@ -13,7 +13,7 @@ import pytest
 
 from blessmark import selftest as module
 from blessmark.errors import SelfTestError
-from blessmark.selftest import check, content_hash, generate, load, selftest
+from blessmark.selftest import check, content_hash, generate, load, rehearse, selftest
 
 GOLDEN = Path(__file__).parents[2] / "vectors" / "v1"
 
@@ -34,6 +34,16 @@ def named(vectors: list[dict[str, Any]], id_: str) -> dict[str, Any]:
 
 def test_this_machine_reproduces_the_vectors(vectors: list[dict[str, Any]]) -> None:
     assert selftest() == len(vectors) == 10
+
+
+def test_a_rehearsal_is_a_test_too(
+    vectors: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    rehearse()
+    vectors[0]["plane"]["sha256"] = "00"
+    monkeypatch.setattr(module, "_PACKAGED", written(tmp_path / "v1.json", vectors))
+    with pytest.raises(SelfTestError, match="the generator gives another plane"):
+        rehearse()
 
 
 def test_the_package_stays_small() -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from dicom_node import cli, service
+from dicom_node.cli import serve
 from dicom_node.config import Config
 from dicom_node.config.words import ClusterPart
-from dicom_node.errors import EXIT_DONE, EXIT_ERROR
+from dicom_node.errors import EXIT_DONE, EXIT_ERROR, NodeError
 
 _NODE = """
 node: {id: test, ae_title: TEST}
@@ -71,6 +76,37 @@ def test_a_part_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
         cli.main(["serve", "--config", "node.yaml", "--parts", "cook"])
 
     assert "cook names a part that there is not" in capsys.readouterr().err
+
+
+def test_the_self_test_runs_in_a_process_of_its_own() -> None:
+    code = (
+        "import sys\n"
+        "import dicom_node.cli.serve as serve\n"
+        "if __name__ == '__main__':\n"
+        "    print(serve._self_test(), 'numba' in sys.modules)\n"
+    )
+    made = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=300)
+    assert made.stdout.decode().split() == ["10", "False"]
+
+
+def test_a_self_test_that_fails_keeps_the_node_from_starting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "_reproduced", _does_not_reproduce)
+    with pytest.raises(NodeError, match="self-test failed"):
+        serve._self_test()
+
+
+def test_a_self_test_that_is_killed_keeps_the_node_from_starting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "_reproduced", _dies)
+    with pytest.raises(NodeError, match="exit code 7"):
+        serve._self_test()
+
+
+def _does_not_reproduce() -> Callable[[None], int]:
+    raise NodeError("self-test failed: another answer")
+
+
+def _dies() -> Callable[[None], int]:
+    return lambda _: os._exit(7)
 
 
 def test_the_command_line_knows_every_part() -> None:

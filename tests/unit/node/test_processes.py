@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 import time
@@ -75,7 +76,34 @@ def test_libraries_start_as_many_threads_as_are_left_to_a_process(monkeypatch: p
     monkeypatch.setattr(os, "environ", {"MKL_NUM_THREADS": "7"})
     monkeypatch.setattr(processes, "usable_cores", lambda: 8)
     share_cores(3)
-    assert os.environ == {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2", "MKL_NUM_THREADS": "7"}
+    assert {name: value for name, value in os.environ.items() if name.endswith("_THREADS")} == {
+        "OMP_NUM_THREADS": "2",
+        "OPENBLAS_NUM_THREADS": "2",
+        "MKL_NUM_THREADS": "7",
+    }
+
+
+def test_a_process_keeps_the_memory_of_an_image_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {**os.environ, "MALLOC_TRIM_THRESHOLD_": "131072"})
+    share_cores(3)
+    assert os.environ["MALLOC_TRIM_THRESHOLD_"] == "131072"  # the operator's
+    code = (
+        "import numpy as np, resource\n"
+        "def images(count):\n"
+        "    for _ in range(count):\n"
+        "        planes = [np.ones((512, 512), np.int32) for _ in range(8)]\n"
+        "images(3)\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "images(20)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)\n"
+    )
+    del os.environ["MALLOC_TRIM_THRESHOLD_"]
+    share_cores(3)
+    made = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ, capture_output=True, check=True, timeout=60
+    )
+    if "glibc" in platform.libc_ver():
+        assert int(made.stdout) < 20 * 256  # one plane's pages an image; otherwise those of eight
 
 
 def test_the_boot_has_a_name_here() -> None:

@@ -432,11 +432,31 @@ def test_restarts_slow_down() -> None:
     assert delays[-1] == 60.0
 
 
-def test_worker_count(tmp_path: Path) -> None:
+def test_worker_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = config(tmp_path, count=3)
     assert worker_count(made) == 3
-    auto = made.model_copy(update={"workers": made.workers.model_copy(update={"count": "auto"})})
-    assert worker_count(auto) == len(os.sched_getaffinity(0))
+    monkeypatch.setattr(worker, "usable_cores", lambda: 5)
+    count = {"workers": made.workers.model_copy(update={"count": "auto"})}
+    assert worker_count(config(tmp_path, "protect").model_copy(update=count)) == 5
+
+
+def test_one_worker_is_enough_where_nothing_is_worked_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "usable_cores", lambda: 5)
+    made = config(tmp_path)
+    count = {"workers": made.workers.model_copy(update={"count": "auto"})}
+    assert worker_count(made.model_copy(update=count)) == 1
+
+
+@pytest.mark.parametrize(("role", "rehearsals"), [("pass", 0), ("protect", 1)])
+def test_a_worker_that_needs_the_engine_has_it_loaded_before_it_is_ready(
+    role: str, rehearsals: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rehearsed: list[None] = []
+    monkeypatch.setattr("blessmark.selftest.rehearse", lambda: rehearsed.append(None))
+    build_processor(with_ring(config(tmp_path, role), tmp_path / "ring"), untold)
+    assert len(rehearsed) == rehearsals
 
 
 def dies_of_poison(made: Config, tell: Tell) -> Processor:

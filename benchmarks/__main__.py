@@ -14,6 +14,7 @@ from pathlib import Path
 
 from benchmarks import (
     causes,
+    cluster,
     coverage,
     faults,
     fidelity,
@@ -43,12 +44,13 @@ BENCHMARKS: dict[str, Callable[[Run], results.Result]] = {
     "forwarding": forwarding.measure,
     "queue-depth": queue_depth.measure,
     "receivers": receivers.measure,
+    "cluster": cluster.measure,
     "faults": faults.measure,
     "query": query.measure,
     "paper": paper.measure,
 }
 #: need no dicom/: they make their own objects, or read labelled photographs in any layout that training reads
-_WITHOUT_IMAGES = {"store-and-forward", "forwarding", "queue-depth", "faults", "paper"}
+_WITHOUT_IMAGES = {"store-and-forward", "forwarding", "queue-depth", "cluster", "faults", "paper"}
 _REPOSITORY = Path(__file__).resolve().parent.parent
 
 

@@ -27,13 +27,15 @@ def installed() -> bool:
 class Rabbit(Program):
     """Debian's RabbitMQ, started as its own user; `kill` and `start` again keep what is in its queues."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        self._host = host
         folder = Path(tempfile.mkdtemp(prefix="rabbit-"))
         super().__init__(folder, free_port())
         self._names = free_port(), free_port()  # of epmd, and between nodes
         self.password = secrets.token_hex(8)
         (folder / "rabbitmq.conf").write_text(
             f"listeners.tcp.1 = 127.0.0.1:{self.port}\n"
+            f"{f'listeners.tcp.2 = {host}:{self.port}' if host != '127.0.0.1' else ''}\n"
             f"default_vhost = {VHOST}\ndefault_user = {NAME}\ndefault_pass = {self.password}\n"
             "raft.wal_max_size_bytes = 16777216\nvm_memory_high_watermark.relative = 0.3\n"
             "disk_free_limit.absolute = 50MB\n",
@@ -47,7 +49,7 @@ class Rabbit(Program):
     @property
     def url(self) -> str:
         """Where it is, without the password."""
-        return f"amqp://{NAME}@127.0.0.1:{self.port}/{VHOST}"
+        return f"amqp://{NAME}@{self._host}:{self.port}/{VHOST}"
 
     def start(self) -> Rabbit:
         """Start, and wait until it takes connections."""

@@ -8,11 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks import rabbit
+from benchmarks import postgresql, rabbit
+from benchmarks.postgresql import NODE, PASSWORD, Server
 from benchmarks.rabbit import Rabbit
 from benchmarks.stand import Node, Peer, Setup, wait_until
-from tests import postgresql
-from tests.postgresql import NODE, PASSWORD, Server
 
 _START_S = 120.0
 #: name -> parts: two of each, and one that leads
@@ -32,16 +31,55 @@ def installed() -> bool:
     return rabbit.installed() and postgresql.is_installed()
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a member runs: the address that it listens at, and the program that puts it there."""
+
+    host: str = "127.0.0.1"
+    under: tuple[str, ...] = ()
+
+
+@dataclass
+class Servers:
+    """A PostgreSQL and a RabbitMQ that several clusters use, one after the other; found at `host`."""
+
+    database: Server
+    broker: Rabbit | None
+    host: str = "127.0.0.1"
+
+
+@contextlib.contextmanager
+def servers(
+    *,
+    with_broker: bool = True,
+    on_disk: bool = False,
+    network: tuple[str, str] | None = None,
+    settings: Sequence[str] = (),
+) -> Iterator[Servers]:
+    """A PostgreSQL and a RabbitMQ until the end of the block; what is asked of them as of `Server`."""
+    host = network[1] if network else "127.0.0.1"
+    with contextlib.ExitStack() as undo:
+        database = Server(settings, on_disk=on_disk, network=network)
+        undo.callback(database.remove)
+        database.make()
+        broker = None
+        if with_broker:
+            broker = Rabbit(host)
+            undo.callback(broker.close)
+            broker.start()
+        yield Servers(database, broker, host)
+
+
 class Member(Node):
     """One node of a cluster; without the part `receive` it has no port to wait for."""
 
-    def __init__(self, folder: Path, setup: Setup, parts: Sequence[str]) -> None:
-        self.parts = tuple(parts)
+    def __init__(self, folder: Path, setup: Setup, parts: Sequence[str], under: Sequence[str] = ()) -> None:
+        self.parts, self._under = tuple(parts), tuple(under)
         super().__init__(folder, setup)
 
     def begin(self) -> Member:
         """Start, without waiting for anything."""
-        self.start(ready=False)
+        self.start(ready=False, under=self._under)
         return self
 
     def await_health(self) -> None:
@@ -59,7 +97,8 @@ class Member(Node):
 class Cluster:
     """What is started, and stopped, together.
 
-    `blobs` is the section of that name; None is a directory.
+    `blobs` is the section of that name; None is a directory. Without `servers` it has its own; `places`
+    are those of members that do not run like everything else.
     """
 
     folder: Path
@@ -69,23 +108,23 @@ class Cluster:
     workers: int = 1
     blobs: Mapping[str, object] | None = None
     with_broker: bool = True
+    servers: Servers | None = None
+    name: str = "test"
+    places: Mapping[str, Place] = field(default_factory=dict)
+    sections: Mapping[str, object] = field(default_factory=dict)
     members: dict[str, Member] = field(default_factory=dict)
 
     @contextlib.contextmanager
     def running(self) -> Iterator[Cluster]:
         """Servers and members, until the end of the block; nothing outlives it."""
         with contextlib.ExitStack() as undo:
-            self.database = Server().make()
-            undo.callback(self.database.remove)
-            if self.with_broker:
-                self.broker = Rabbit()
-                undo.callback(self.broker.close)
-                self.broker.start()
+            self._serve(self.servers or undo.enter_context(servers(with_broker=self.with_broker)))
             cluster = self._section()
             for name, parts in self.spread.items():
-                section = {**cluster, "parts": list(parts)}
-                setup = Setup(self.destinations, self.role, self.workers, sections={"cluster": section})
-                self.members[name] = Member(self.folder / name, setup, parts)
+                place = self.places.get(name, Place())
+                sections = {**self.sections, "cluster": {**cluster, "parts": list(parts)}}
+                setup = Setup(self.destinations, self.role, self.workers, sections=sections, host=place.host)
+                self.members[name] = Member(self.folder / name, setup, parts, place.under)
                 undo.callback(_end, self.members[name])
             self._share_keys()
             for member in self.members.values():
@@ -94,12 +133,20 @@ class Cluster:
                 member.await_health()
             yield self
 
+    def _serve(self, found: Servers) -> None:
+        self.database, self._found_at = found.database, found.host
+        if self.with_broker:
+            assert found.broker is not None
+            self.broker = found.broker
+
     def _section(self) -> dict[str, object]:
         address = self.database.database()
+        #: its name on the server
+        self.ledger = str(address.database)
         section: dict[str, object] = {
-            "name": "test",
+            "name": self.name,
             "database": {
-                "url": f"postgresql://{NODE}@127.0.0.1:{address.port}/{address.database}",
+                "url": f"postgresql://{NODE}@{self._found_at}:{address.port}/{address.database}",
                 "password_file": self._secret("database", PASSWORD),
             },
             "blobs": self.blobs or {"kind": "directory", "directory": str(self.folder / "blobs")},

@@ -95,6 +95,7 @@ class Peer:
     port: int
     associations: int = 1
     timeout_s: float = 10.0
+    host: str = "127.0.0.1"
     first_s: float = 0.2
     cap_s: float = 1.0
     refusals: int = 3
@@ -172,6 +173,8 @@ class Setup:
     workers: int = 1
     receivers: int = 1
     reserve_mb: int = 16
+    #: where it listens
+    host: str = "127.0.0.1"
     #: further sections of the configuration
     sections: Mapping[str, object] = field(default_factory=dict)
 
@@ -181,7 +184,7 @@ class Node(Program):
 
     def __init__(self, folder: Path, setup: Setup) -> None:
         super().__init__(folder, free_port())
-        self.http_port = free_port()
+        self.http_port, self.host = free_port(), setup.host
         self.state, self.keys = folder / "state", folder / "keyring"
         self._config = folder / "node.yaml"
         if setup.role != "pass" and not self.keys.exists():
@@ -242,7 +245,7 @@ class Node(Program):
     def page(self, path: str) -> tuple[int, str]:
         """Status and body of a page of its HTTP server; status 0 when nobody answers."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=10) as answer:
+            with urllib.request.urlopen(f"http://{self.host}:{self.http_port}{path}", timeout=10) as answer:
                 return answer.status, answer.read().decode("utf-8")
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode("utf-8")
@@ -263,7 +266,7 @@ class Node(Program):
         peers = {
             name: {
                 "ae_title": name.upper(),
-                "host": "127.0.0.1",
+                "host": peer.host,
                 "port": peer.port,
                 "associations": peer.associations,
                 "timeout_s": peer.timeout_s,
@@ -275,7 +278,7 @@ class Node(Program):
             "node": {
                 "id": "test",
                 "ae_title": "NODE",
-                "bind": "127.0.0.1",
+                "bind": setup.host,
                 "port": self.port,
                 "receivers": setup.receivers,
             },
@@ -284,7 +287,7 @@ class Node(Program):
             "workers": {"count": setup.workers},
             "destinations": peers,
             "routes": [{"name": "all", "role": setup.role, "destinations": list(peers)}],
-            "http": {"port": self.http_port},
+            "http": {"bind": setup.host, "port": self.http_port},
             **setup.sections,
         }
 

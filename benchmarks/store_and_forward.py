@@ -27,8 +27,6 @@ _ORTHANC, _STORESCP, _MINIMAL = "Orthanc, tuned", "storescp, receives only", "mi
 _PASS, _PROTECT = "dicom-node pass", "dicom-node protect"
 _ASSOCIATIONS = (1, 2, 4)
 _LIMIT_S = 300.0
-#: nothing has come for so long: nothing will
-_QUIET_S = 20.0
 #: associations of the node to its destination
 _TO_SINK = 2
 _EXPLICIT = "1.2.840.10008.1.2.1"
@@ -145,7 +143,7 @@ def through(
         senders.wait(_LIMIT_S)
         sent = senders.sent()
         if forwards:
-            _await(sink, sum(one.answered_at is not None for one in sent.values()))
+            sink.wait(sum(one.answered_at is not None for one in sent.values()))
         cpu_s = usage.finish()
         arrivals = sink.arrivals()
         stages = _stage_ms(subject, len(sent))
@@ -191,17 +189,6 @@ def _stand(start: Callable[[Path, int], Program], folder: Path) -> Iterator[tupl
                 subject.kill()
         finally:
             sink.close()
-
-
-def _await(sink: Sink, wanted: int) -> None:
-    """Wait until so many objects have come, or nothing has for long."""
-    seen, since = -1, time.monotonic()
-    while time.monotonic() - since < _QUIET_S:
-        if (now := sink.count()) != seen:
-            seen, since = now, time.monotonic()
-        if seen >= wanted and time.monotonic() - since > 1.0:
-            return
-        time.sleep(0.02)
 
 
 Found = dict[tuple[str, int], list[Pass]]
@@ -308,7 +295,7 @@ def _paced(
             if association.store(path, head) != 0:
                 raise AssertionError("an object was refused")
         association.release()
-        _await(sink, len(files))
+        sink.wait(len(files))
         arrivals = sink.arrivals()
     return sorted(min(arrivals[uid]) - at for uid, at in began.items())
 

@@ -14,6 +14,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,8 @@ log4cplus.appender.f.layout.ConversionPattern = %D{{%s.%q}} %m%n
 """
 _TICKS, _PAGE = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
 _SAMPLE_S = 0.1
+#: nothing has come for so long: nothing will
+_QUIET_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,9 @@ class Sent:
 class Senders:
     """So many associations, each with its share of the files, one object after the other."""
 
-    def __init__(self, folder: Path, port: int, files: Sequence[Path], associations: int) -> None:
+    def __init__(
+        self, folder: Path, port: int, files: Sequence[Path], associations: int, host: str = "127.0.0.1"
+    ) -> None:
         self._logs: list[Path] = []
         self._processes = []
         folder.mkdir(parents=True, exist_ok=True)
@@ -54,7 +59,7 @@ class Senders:
             settings.write_text(_LOG.format(log=log), "utf-8")
             share = [str(path) for path in files[number::associations]]
             command = [STORESCU, "-lc", str(settings), "-R", "-aet", f"BENCH{number}", "-aec", "NODE"]
-            command += ["-to", "20", "-td", "120", "127.0.0.1", str(port), *share]
+            command += ["-to", "20", "-td", "120", host, str(port), *share]
             self._logs.append(log)
             self._processes.append(
                 subprocess.Popen(
@@ -103,6 +108,16 @@ class Sink:
         """How many files there are, the last of which may still be written to."""
         return sum(1 for _ in self.folder.iterdir())
 
+    def wait(self, wanted: int) -> None:
+        """Wait until so many objects have come, or nothing has for long."""
+        seen, since = -1, time.monotonic()
+        while time.monotonic() - since < _QUIET_S:
+            if (now := self.count()) != seen:
+                seen, since = now, time.monotonic()
+            if seen >= wanted and time.monotonic() - since > 1.0:
+                return
+            time.sleep(0.02)
+
     def arrivals(self) -> dict[str, list[float]]:
         """SOP Instance UID -> when it came, each time."""
         found: dict[str, list[float]] = {}
@@ -118,11 +133,11 @@ class Sink:
 
 
 class Usage(threading.Thread):
-    """CPU seconds and greatest memory of every process of a group, from its start to `finish`."""
+    """CPU seconds and greatest memory of every process of some groups, from its start to `finish`."""
 
-    def __init__(self, group: int) -> None:
+    def __init__(self, *groups: int) -> None:
         super().__init__(daemon=True)
-        self._group, self._ended = group, threading.Event()
+        self._groups, self._ended = frozenset(groups), threading.Event()
         self._most = 0.0
         self.peak_mb = 0.0
         self._look()
@@ -141,12 +156,18 @@ class Usage(threading.Thread):
         return self._most - self._before
 
     def _look(self) -> None:
-        ticks = memory = 0
-        for entry in Path("/proc").iterdir():
-            with contextlib.suppress(OSError, ValueError):
-                fields = (entry / "stat").read_text("utf-8").rpartition(")")[2].split()
-                if int(fields[2]) == self._group:
-                    ticks += sum(map(int, fields[11:15]))  # its own, and of its children that have ended
-                    memory += int(fields[21]) * _PAGE
-        self._most = max(self._most, ticks / _TICKS)
+        cpu_s, memory = spent(self._groups)
+        self._most = max(self._most, cpu_s)
         self.peak_mb = max(self.peak_mb, memory / 1e6)
+
+
+def spent(roots: AbstractSet[int]) -> tuple[float, int]:
+    """CPU seconds so far, and bytes of memory now, of these processes, their groups and their children."""
+    ticks = memory = 0
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            fields = (entry / "stat").read_text("utf-8").rpartition(")")[2].split()
+            if not roots.isdisjoint({int(entry.name), int(fields[1]), int(fields[2])}):
+                ticks += sum(map(int, fields[11:15]))  # its own, and of its children that have ended
+                memory += int(fields[21]) * _PAGE
+    return ticks / _TICKS, memory

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
-    from tests.postgresql import Server
+    from benchmarks.postgresql import Server
 
 # Machines are shared and loops compile on first use, so no example has a deadline. CI repeats the same
 # examples, so that a red run is about the change; everywhere else each run looks at new ones.
@@ -43,7 +43,7 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
     """A PostgreSQL server for all tests that share one; each has a database of its own."""
-    from tests import postgresql
+    from benchmarks import postgresql
 
     if not postgresql.is_installed():
         pytest.skip("no PostgreSQL; tools/install_peers.sh postgresql")

@@ -31,6 +31,26 @@ class Ring:
     row: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A connection to the broker, and what sends over it; made once: it takes longer than sending does."""
+
+    app: Celery
+    connection: Any
+    producer: Any
+
+    def send(self, rings: list[Ring]) -> None:
+        """Send, and wait until the broker has each."""
+        for ring in rings:
+            self.app.send_task(
+                ring.task, args=(ring.row,), queue=queue(ring.queue), producer=self.producer, retry=False
+            )
+
+    def close(self) -> None:
+        """Give the connection up."""
+        _release(self.connection)
+
+
 class Ringer:
     """Publishes rings in turn.
 
@@ -71,16 +91,16 @@ class Ringer:
             thread.join(drain_s)
 
     def _run(self) -> None:
-        connection: Any = None
+        line: _Line | None = None
         while (rings := self._next()) is not None:
             try:
-                connection = self._publish(connection, rings)
+                line = self._publish(line, rings)
                 self._note(connected=True)
             except Exception as error:  # whatever a broker does, it costs nobody but this thread
-                _close(connection)
-                connection = None
+                line = None
                 self._give_up(len(rings), error)
-        _close(connection)
+        if line is not None:
+            line.close()
 
     def _next(self) -> list[Ring] | None:
         """One ring of each queue that has any, so that none waits for another; None at the end."""
@@ -90,29 +110,30 @@ class Ringer:
             self._waiting = {name: waiting for name, waiting in self._waiting.items() if waiting}
         return rings or None
 
-    def _publish(self, connection: Any, rings: list[Ring]) -> Any:
+    def _publish(self, line: _Line | None, rings: list[Ring]) -> _Line:
         """Send; over a new connection if the present one has died since it was last used."""
-        if connection is not None:
+        if line is not None:
             try:
-                self._send(connection, rings)
-                return connection
+                line.send(rings)
+                return line
             except Exception:
-                _close(connection)
-        connection = self._application().connection_for_write()
+                line.close()
+        line = self._connect()
         try:
-            self._send(connection, rings)
+            line.send(rings)
         except BaseException:
-            _close(connection)
+            line.close()
             raise
-        return connection
+        return line
 
-    def _send(self, connection: Any, rings: list[Ring]) -> None:
+    def _connect(self) -> _Line:
         app = self._application()
-        producer = app.amqp.Producer(connection, auto_declare=False)
-        for ring in rings:
-            app.send_task(
-                ring.task, args=(ring.row,), queue=queue(ring.queue), producer=producer, retry=False
-            )
+        connection = app.connection_for_write()
+        try:
+            return _Line(app, connection, app.amqp.Producer(connection, auto_declare=False))
+        except BaseException:
+            _release(connection)
+            raise
 
     def _give_up(self, count: int, error: Exception) -> None:
         """Drop what could not be sent and what came meanwhile: all of it is in the ledger."""
@@ -131,7 +152,6 @@ class Ringer:
         self.connected = connected
 
 
-def _close(connection: Any) -> None:
-    if connection is not None:
-        with contextlib.suppress(Exception):
-            connection.release()
+def _release(connection: Any) -> None:
+    with contextlib.suppress(Exception):
+        connection.release()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.sql.dml import ReturningInsert
@@ -13,18 +13,18 @@ from dicom_node.errors import StaleLease
 from dicom_node.jobs import DeliveryState, Receipt, Send, check_delivery_move
 from dicom_node.ledger import dialects
 from dicom_node.ledger.commitments import Commitments
-from dicom_node.ledger.database import Loss, event_values, repeated
+from dicom_node.ledger.database import NOTE, Loss, event_values, repeated
 from dicom_node.ledger.schema import (
     DEAD,
     MENDED_BY_ARRIVAL,
     QUEUED,
     SENDING,
-    Row,
     deliveries,
     events,
     instances,
     pauses,
 )
+from dicom_node.ledger.statements import Statement
 from dicom_node.ledger.tallies import count
 from dicom_node.ledger.view import destinations
 from dicom_node.metrics import ATTEMPTS, DELIVERY_DELAY, RESULTS, Reading
@@ -70,17 +70,17 @@ class Deliveries(Commitments):
     ) -> list[Send]:
         now = self._now(connection)
         asked = {"destination": destination, "now": now}
-        found = connection.execute(_LOOK, asked | {"via": via}).one()
+        found = _look(connection, asked, via)
         if found.expired:
             expired = sa.and_(_d.destination == destination, _d.lease_until <= now)
             self._take_back_sends(connection, expired, Loss.LEASE)
-            found = connection.execute(_LOOK, asked | {"via": via}).one()
+            found = _look(connection, asked, via)
         if found.paused or found.level is None:
             return []
-        rows = _due(connection, asked, found.level, limit, lease=True)
-        if rows:
-            connection.execute(_LEASED, {"ids": [row.id for row in rows], **lease})
-        return [_send(row) for row in rows]
+        sends = [_send(_Due(*row)) for row in _due(connection, asked, found.level, limit, _DUE)]
+        if sends:
+            connection.execute(_LEASED, {"ids": [send.id for send in sends], **lease})
+        return sends
 
     @repeated
     def beat_send(self, send: Send, lease_s: float) -> None:
@@ -109,7 +109,7 @@ class Deliveries(Commitments):
         self._together(lambda connection: self._take_receipts(connection, receipts))
 
     def _take_receipts(self, connection: sa.Connection, receipts: Sequence[Receipt]) -> None:
-        """A few statements for all of them: what they cost is SQLAlchemy's, and much the same for one row."""
+        """A few statements for all of them."""
         rows = [
             {
                 "of_id": each.send.id,
@@ -121,11 +121,11 @@ class Deliveries(Commitments):
             # in one order everywhere, so that no two wait for each other
             for each in sorted(receipts, key=lambda each: each.send.id)
         ]
-        if connection.execute(_TAKEN, rows).rowcount != len(rows):
+        if _TAKEN.run_many(connection, rows) != len(rows):
             said = f"one of the deliveries {', '.join(str(each.send.id) for each in receipts)}"
             raise StaleLease(f"{said} is no longer leased under its token; record the others alone")
         now = self._now(connection)
-        connection.execute(_NOTE, [note for each in receipts for note in _story(each, now)])
+        NOTE.run_many(connection, [note for each in receipts for note in _story(each, now)])
         for each in receipts:
             count(connection, _counted(each, now))
             if each.to_commit:
@@ -220,8 +220,8 @@ class Deliveries(Commitments):
                 lost = sa.select(_d.id).where(SENDING, _d.destination == name, _d.lease_until <= now)
                 asked = {"destination": name, "now": now}
                 highest = connection.execute(_HIGHEST, asked).scalar()
-                rows = _due(connection, asked, highest, left, lease=False)
-                numbers = [row.id for row in rows] or connection.execute(lost.limit(left)).scalars()
+                rows = _due(connection, asked, highest, left, _DUE_NUMBERS)
+                numbers = [row[0] for row in rows] or connection.execute(lost.limit(left)).scalars()
                 found += [(number, name) for number in numbers]
         return found
 
@@ -273,21 +273,19 @@ _NUMBERS: sa.Select[*tuple[Any, ...]] = sa.select(_d.id)
 
 
 def _due(
-    connection: sa.Connection, asked: Mapping[str, object], highest: int | None, limit: int, *, lease: bool
-) -> list[Row]:
-    """What may be sent now, one priority after the other.
+    connection: sa.Connection, asked: Mapping[str, object], highest: int | None, limit: int, what: Statement
+) -> list[tuple[Any, ...]]:
+    """What may be sent now, one priority after the other; `what` of each.
 
     In one query, the index would be walked through all that waits for a later time in a higher priority.
     """
-    rows: list[Row] = []
+    rows: list[tuple[Any, ...]] = []
     level = highest
-    ready = dialects.of(connection).locked(_READY, of=deliveries, skip=True) if lease else _READY_NUMBERS
     while level is not None:
-        of_level = {**asked, "level": level, "limit": limit - len(rows)}
-        rows += connection.execute(ready, of_level).all()
+        rows += what.run(connection, {**asked, "level": level, "limit": limit - len(rows)})
         if len(rows) == limit:
             break
-        level = connection.execute(_NEXT_LEVEL, of_level).scalar()
+        [(level,)] = _NEXT_LEVEL.run(connection, {"destination": asked["destination"], "level": level})
     return rows
 
 
@@ -308,7 +306,37 @@ _SENDS = sa.select(
 ).join_from(deliveries, instances, _d.instance_id == _i.id)
 
 
-def _send(row: Row) -> Send:
+class _Due(NamedTuple):
+    """A delivery and its instance, as `_SENDS` gives them."""
+
+    id: int
+    token: int
+    attempts: int
+    destination: str
+    out_blob: str
+    out_sop_class_uid: str
+    out_sop_instance_uid: str
+    out_transfer_syntax_uid: str
+    refusals: int
+    instance_id: int
+    received_at: float
+    queued_at: float
+    out_size: int
+
+
+class _Looked(NamedTuple):
+    """What there is for a destination, as `_LOOK` gives it."""
+
+    expired: bool
+    paused: bool
+    level: int | None
+
+
+def _look(connection: sa.Connection, asked: Mapping[str, object], via: str) -> _Looked:
+    return _Looked(*_LOOK.run(connection, {**asked, "via": via})[0])
+
+
+def _send(row: _Due) -> Send:
     return Send(
         row.id,
         row.token + 1,
@@ -330,12 +358,16 @@ def _send(row: Row) -> Send:
 _OF_DESTINATION = _d.destination == sa.bindparam("destination")
 _HIGHEST = sa.select(sa.func.max(_d.priority)).where(QUEUED, _OF_DESTINATION)
 #: whether leases have run out, whether it is paused, and the highest priority of what waits
-_LOOK = sa.select(
-    sa.exists().where(SENDING, _OF_DESTINATION, _d.lease_until <= sa.bindparam("now")).label("expired"),
-    sa.exists().where(_p.destination.in_((sa.bindparam("destination"), sa.bindparam("via")))).label("paused"),
-    _HIGHEST.scalar_subquery().label("level"),
+_LOOK = Statement(
+    sa.select(
+        sa.exists().where(SENDING, _OF_DESTINATION, _d.lease_until <= sa.bindparam("now")).label("expired"),
+        sa.exists()
+        .where(_p.destination.in_((sa.bindparam("destination"), sa.bindparam("via"))))
+        .label("paused"),
+        _HIGHEST.scalar_subquery().label("level"),
+    )
 )
-_NEXT_LEVEL = _HIGHEST.where(_d.priority < sa.bindparam("level"))
+_NEXT_LEVEL = Statement(_HIGHEST.where(_d.priority < sa.bindparam("level")))
 
 
 def _ready(what: sa.Select[*tuple[Any, ...]]) -> sa.Select[*tuple[Any, ...]]:
@@ -344,7 +376,9 @@ def _ready(what: sa.Select[*tuple[Any, ...]]) -> sa.Select[*tuple[Any, ...]]:
     return what.where(QUEUED, *of_level).order_by(_d.next_at, _d.id).limit(sa.bindparam("limit"))
 
 
-_READY, _READY_NUMBERS = _ready(_SENDS), _ready(_NUMBERS)
+#: to be leased: on a server, without those that somebody else holds; SQLite leaves the locks out
+_DUE = Statement(_ready(_SENDS).with_for_update(key_share=True, skip_locked=True, of=deliveries))
+_DUE_NUMBERS = Statement(_ready(_NUMBERS))
 _LEASED = (
     sa.update(deliveries)
     .where(_d.id.in_(sa.bindparam("ids", expanding=True)))
@@ -356,7 +390,7 @@ _LEASED = (
         token=_d.token + 1,
     )
 )
-_TAKEN = (
+_TAKEN = Statement(
     sa.update(deliveries)
     .where(_d.id == sa.bindparam("of_id"), _d.token == sa.bindparam("of_token"), SENDING)
     .values(
@@ -366,7 +400,6 @@ _TAKEN = (
         via=sa.bindparam("via"),
     )
 )
-_NOTE = sa.insert(events)
 
 
 def _story(receipt: Receipt, now: float) -> Iterator[dict[str, object]]:

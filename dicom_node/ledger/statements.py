@@ -12,7 +12,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-Spelled = tuple[str, tuple[str, ...] | None]
+#: the text, its parameters by position if the driver wants that, and values that are always the same
+Spelled = tuple[str, tuple[str, ...] | None, Mapping[str, object]]
 
 
 class Statement:
@@ -29,23 +30,26 @@ class Statement:
 
     def run(self, connection: sa.Connection, values: Mapping[str, object]) -> list[tuple[Any, ...]]:
         """Execute it once; its rows, if it gives any."""
-        text, order = self._for(connection.dialect)
+        text, order, fixed = self._for(connection.dialect)
         with _cursor(connection, text) as cursor:
-            cursor.execute(text, _parameters(values, order))
+            cursor.execute(text, _parameters({**fixed, **values}, order))
             return cursor.fetchall() if cursor.description else []
 
-    def run_many(self, connection: sa.Connection, rows: Iterable[Mapping[str, object]]) -> None:
-        """Execute it for each of some rows."""
-        text, order = self._for(connection.dialect)
+    def run_many(self, connection: sa.Connection, rows: Iterable[Mapping[str, object]]) -> int:
+        """Execute it for each of some rows; how many rows of the table it changed in all."""
+        text, order, fixed = self._for(connection.dialect)
         with _cursor(connection, text) as cursor:
-            cursor.executemany(text, [_parameters(values, order) for values in rows])
+            cursor.executemany(text, [_parameters({**fixed, **values}, order) for values in rows])
+            return int(cursor.rowcount)
 
     def _for(self, dialect: sa.Dialect) -> Spelled:
         spelled = self._spelled.get(dialect.name)
         if spelled is None:
             compiled = self._made.compile(dialect=dialect)
             order: Sequence[str] | None = getattr(compiled, "positiontup", None)
-            spelled = self._spelled[dialect.name] = (str(compiled), None if order is None else tuple(order))
+            fixed = {name: value for name, value in compiled.params.items() if value is not None}
+            by_position = None if order is None else tuple(order)
+            spelled = self._spelled[dialect.name] = (str(compiled), by_position, fixed)
         return spelled
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.buckets import S3Server
 from dicom_node.ledger import Ledger
-from tests.buckets import S3Server
 
 _MEMORY = Path("/dev/shm")
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.buckets import S3Server, free_port
 from dicom_node.blobs import asking
 from dicom_node.blobs.asking import Bucket
 from dicom_node.blobs.directory import DirectoryStore
@@ -25,7 +26,7 @@ from dicom_node.blobs.shared import SharedStore
 from dicom_node.errors import BlobsUnavailable, SpoolError, SpoolFull
 from dicom_node.ledger import Ledger
 from dicom_node.spool import Blob, Spool
-from tests.buckets import S3Server, between, free_port
+from tests.buckets import between
 from tests.ledgers import arrival
 
 _SPAWN = multiprocessing.get_context("spawn")

@@ -22,6 +22,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from benchmarks.postgresql import PASSWORD, Server, is_installed
 from dicom_node import commitment, jobs, stores
 from dicom_node.commitment import Judge, Reference, Report, Request
 from dicom_node.config import Config, Promise
@@ -30,7 +31,6 @@ from dicom_node.jobs import DeliveryState, InstanceState
 from dicom_node.ledger import Ledger, Step, address, dialects, schema
 from dicom_node.metrics import CONFLICTS, REPEATS, DeliveryTally, InstanceTally
 from tests.ledgers import arrival, blob, outcome, story, work
-from tests.postgresql import PASSWORD, Server, is_installed
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 SCRIPTS = dialects.scripts(dialects.PostgreSQL)

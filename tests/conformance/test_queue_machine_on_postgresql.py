@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.postgresql import Server
+from benchmarks.postgresql import Server
 from tests.property.test_queue_machine import QueueMachine
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.buckets import S3Server
 from benchmarks.several import SPREAD, Cluster, installed
 from benchmarks.stand import Peer, free_port, objects, wait_until
 from benchmarks.wire import head_of
 from benchmarks.witnesses import Archive, Modality, account, data_set_digest
-from tests.buckets import S3Server
 
 pytestmark = [
     pytest.mark.slow,

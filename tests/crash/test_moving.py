@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.buckets import S3Server
+from benchmarks.postgresql import PASSWORD, Server, is_installed
 from benchmarks.stand import Node, Peer, Setup, objects, wait_until
 from benchmarks.witnesses import SUCCESS, Archive, Modality, account
 from dicom_node.jobs import DeliveryState
 from dicom_node.ledger import Ledger
-from tests.buckets import S3Server
 from tests.crash.conftest import Nodes
-from tests.postgresql import PASSWORD, Server, is_installed
 
 pytestmark = [pytest.mark.slow, pytest.mark.interop]
 

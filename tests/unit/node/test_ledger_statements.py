@@ -35,6 +35,19 @@ def test_rows_go_in_and_come_back() -> None:
 
 
 def test_another_kind_of_database_gets_its_own_spelling() -> None:
-    text, order = FIND._for(postgresql.dialect())  # type: ignore[no-untyped-call]
+    text, order, fixed = FIND._for(postgresql.dialect())  # type: ignore[no-untyped-call]
     assert "%(number)s" in text
     assert order is None
+    assert fixed == {}
+
+
+def test_values_that_are_part_of_it_need_not_be_given() -> None:
+    engine = sa.create_engine("sqlite://")
+    TABLE.metadata.create_all(engine)
+    mark = Statement(sa.update(TABLE).where(TABLE.c.id == sa.bindparam("number")).values(word="marked"))
+    first = Statement(sa.select(TABLE.c.word).order_by(TABLE.c.id).limit(sa.bindparam("limit")))
+    with engine.begin() as connection:
+        PUT.run_many(connection, [{"id": number, "word": "plain"} for number in (1, 2, 3)])
+        assert mark.run_many(connection, [{"number": number} for number in (1, 2, 9)]) == 2
+        assert first.run(connection, {"limit": 2}) == [("marked",), ("marked",)]
+    engine.dispose()

@@ -52,6 +52,22 @@ def test_rings_reach_the_queue_in_turn() -> None:
     assert ringer.connected
 
 
+def test_what_sends_is_made_once() -> None:
+    app = _in_memory("once")
+    made_for: list[str] = []
+
+    def application() -> Celery:
+        made_for.append("a connection")
+        return app
+
+    ringer = Ringer(application, lambda _count: None)
+    for row in range(3):
+        ringer.ring(Ring(WORK, "t.once", row))
+    ringer.stop(30.0)
+    assert _messages(app, "t.once") == [0, 1, 2]
+    assert made_for == ["a connection"]
+
+
 def test_a_broker_that_is_away_costs_nobody_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(made, "_PAUSE_S", 0.01)
     lost: list[int] = []

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the tests' own: on a free port, in a folder that goes with it."""
+"""A PostgreSQL server of one's own: on a free port, in a folder that goes with it."""
 
 from __future__ import annotations
 
@@ -28,10 +28,26 @@ def is_installed() -> bool:
 
 
 class Server:
-    """One server, and the databases made in it; `standby_of` copies another one first."""
+    """One server, and the databases made in it.
 
-    def __init__(self, settings: Sequence[str] = (), *, folder: Path | None = None) -> None:
-        self._made = tempfile.mkdtemp(dir=_MEMORY if _MEMORY.is_dir() else None)
+    Parameters
+    ----------
+    settings : of the server, beyond its own
+    folder : where its files are; left out, in memory
+    on_disk : they are in a folder for what is temporary, as those of a server that is measured must be
+    network : who is let in by password, besides this machine, and the address that they find it at
+    """
+
+    def __init__(
+        self,
+        settings: Sequence[str] = (),
+        *,
+        folder: Path | None = None,
+        on_disk: bool = False,
+        network: tuple[str, str] | None = None,
+    ) -> None:
+        self._made = tempfile.mkdtemp(dir=_MEMORY if _MEMORY.is_dir() and not on_disk else None)
+        self._network = network
         self.folder = folder or Path(self._made) / "data"
         self.port = _free_port()
         self._settings = list(settings)
@@ -53,6 +69,7 @@ class Server:
             f"host all {_ROLE} 127.0.0.1/32 trust",
             f"host replication {_ROLE} 127.0.0.1/32 trust",
             "host all all 127.0.0.1/32 scram-sha-256",
+            *([f"host all all {self._network[0]} scram-sha-256"] if self._network else []),
         )
         (self.folder / "pg_hba.conf").write_text("\n".join(lines) + "\n")
 
@@ -66,7 +83,8 @@ class Server:
 
     def start(self) -> None:
         command = ["postgres", "-D", str(self.folder), "-p", str(self.port), "-k", self._made]
-        for setting in ("listen_addresses=127.0.0.1", "max_connections=60", *self._settings):
+        heard = ",".join(["127.0.0.1", *([self._network[1]] if self._network else [])])
+        for setting in (f"listen_addresses={heard}", "max_connections=60", *self._settings):
             command += ["-c", setting]
         with (Path(self._made) / "log").open("ab") as log:
             self._process = subprocess.Popen(_as_role(command), stdout=log, stderr=log)

@@ -16,7 +16,7 @@ _PROC, _GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 #: what glibc's allocator takes from the system it keeps, up to a bound: else a worker gives the planes of
 #: every image back and has the system clear the same pages again for the next, some 700 for a CT image
-_ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(64 << 20)}
+_ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(32 << 20)}
 _BOOT_ID = _PROC / "sys" / "kernel" / "random" / "boot_id"
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")

@@ -85,27 +85,6 @@ def _hears(ringer: Carillon, hearer: Carillon) -> bool:
     return time.monotonic() - started < 1.5
 
 
-def _work_queue(bells: Carillon) -> str:
-    assert bells.config.cluster is not None
-    return work_queue(bells.config.cluster.name)
-
-
-def test_a_message_leaves_the_queue_when_the_turn_that_it_set_off_has_ended(
-    rabbit: Rabbit, makes: Makes
-) -> None:
-    ringer, hearer = makes(), makes()
-    hearer.hear_work()
-    _until(lambda: _hears(ringer, hearer))
-    name = _work_queue(hearer)
-    _until(lambda: (hearer.rest_work(0.1), rabbit.depths().get(name) == 0)[1])
-    ringer.ring_work(7)
-    hearer.rest_work(_LIMIT_S)
-    # the count of a quorum queue is some seconds old
-    _until(lambda: rabbit.depths()[name] == 1)
-    hearer.rest_work(0.0)
-    _until(lambda: rabbit.depths()[name] == 0)
-
-
 class _Elsewhere:
     """A process that hears, and what it says of it."""
 
@@ -134,7 +113,7 @@ class _Elsewhere:
 def test_a_message_comes_again_when_who_heard_it_is_killed(makes: Makes) -> None:
     """One message only, and it is not acknowledged before the turn has ended."""
     bells = makes()
-    first, second = _Elsewhere(bells), None
+    first, second, third = _Elsewhere(bells), None, None
     try:
         bells.ring_work(1)
         assert first.hears()
@@ -143,9 +122,12 @@ def test_a_message_comes_again_when_who_heard_it_is_killed(makes: Makes) -> None
         first.process.kill()
         assert second.hears()
         second.end_turn()
-        assert not second.hears(3.0), "and then gone"
+        assert not second.hears(3.0)
+        second.process.kill()
+        third = _Elsewhere(bells)
+        assert not third.hears(8.0), "it was acknowledged when the turn had ended"
     finally:
-        for each in (first, second):
+        for each in (first, second, third):
             if each is not None:
                 each.end()
 

@@ -409,7 +409,7 @@ def test_a_peer_that_is_none(
 def test_five_destinations_of_which_four_misbehave(make: Callable[..., Sender], archive: Archive) -> None:
     """A takes everything while B is closed, C hangs, D is slow and E refuses; then each ends as it should."""
     slow, refusing, closed = Archive(), Archive(), Archive()
-    slow.answer = lambda _event: int(time.sleep(0.1) or 0x0000)
+    slow.answer = lambda _event: int(time.sleep(0.3) or 0x0000)
     refusing.answer = lambda _event: 0xC000
     slow.start()
     refusing.start()

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -101,17 +102,14 @@ def test_claims_are_served_by_their_partial_index(
     """Every read that grows with the queue starts at its place in the index that holds the waiting only."""
     book.finish(work(book), outcome("pacs"))
     book.add(arrival("1.9"), blob("9"), 1)
-    plans: list[str] = []
-
-    def note(
-        connection: sa.Connection, _cursor: object, statement: str, parameters: object, *_: object
-    ) -> None:
-        if statement.startswith("SELECT"):
-            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)  # type: ignore[arg-type]
-            plans.extend(row[-1] for row in plan)
-
-    sa.event.listen(book._engine, "before_cursor_execute", note)
+    assert book._writer is not None  # the connection that claims, whether through SQLAlchemy or past it
+    raw: Any = book._writer.connection.dbapi_connection
+    said: list[str] = []
+    raw.set_trace_callback(said.append)
     assert len(claim(book)) == 1
+    raw.set_trace_callback(None)
+    asked = [statement for statement in said if statement.startswith("SELECT")]
+    plans = [row[-1] for each in asked for row in raw.execute(f"EXPLAIN QUERY PLAN {each}")]
     assert [step for step in plans if "_waiting" in step] == steps
     # a question without a table of its own is a constant row
     scans = [step for step in plans if step.startswith("SCAN") and step != "SCAN CONSTANT ROW"]

@@ -37,6 +37,7 @@ from dicom_node.dimse.secure import server_context
 from dicom_node.errors import OutputError, PeerError
 from dicom_node.ledger import Ledger
 from dicom_node.metrics import RECEIVER_RESTARTS, Reading
+from dicom_node.processes import living
 from dicom_node.receiving import (
     Adopt,
     Answer,
@@ -188,12 +189,7 @@ class Receivers:
     @property
     def named_pids(self) -> dict[str, int]:
         """The process id of every process that runs."""
-        held = {slot.name: slot.process for slot in self._slots}
-        return {
-            name: process.pid
-            for name, process in held.items()
-            if process is not None and process.pid is not None and process.is_alive()
-        }
+        return living({slot.name: slot.process for slot in self._slots})
 
     # ---- start, change, stop ----
 

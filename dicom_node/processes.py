@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 _PROC, _GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
@@ -95,3 +96,12 @@ def boot_id() -> str:
         return _BOOT_ID.read_text("ascii").strip()
     except OSError:
         return ""
+
+
+def living(held: Mapping[str, BaseProcess | None]) -> dict[str, int]:
+    """The process id of each that runs, by its name."""
+    return {
+        name: process.pid
+        for name, process in held.items()
+        if process is not None and process.pid is not None and process.is_alive()
+    }

@@ -47,7 +47,7 @@ from dicom_node.keys import FileKeyRing, PresentRing
 from dicom_node.ledger import Ended, Ledger
 from dicom_node.measuring import Measured, measured
 from dicom_node.metrics import PROCESSED, RINGS_LOST, UNPROTECTED, NetworkRun, Reading
-from dicom_node.processes import share_cores, usable_cores
+from dicom_node.processes import living, share_cores, usable_cores
 from dicom_node.stores import open_ledger, open_spool
 
 if TYPE_CHECKING:
@@ -549,12 +549,7 @@ class Workers:
     @property
     def named_pids(self) -> dict[str, int]:
         """The process id of every running worker."""
-        held = {slot.name: slot.process for slot in self._slots}
-        return {
-            name: process.pid
-            for name, process in held.items()
-            if process is not None and process.pid is not None and process.is_alive()
-        }
+        return living({slot.name: slot.process for slot in self._slots})
 
     @property
     def pids(self) -> tuple[int, ...]:

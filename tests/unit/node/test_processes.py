@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import platform
 import subprocess
@@ -13,7 +14,7 @@ import psutil
 import pytest
 
 from dicom_node import processes
-from dicom_node.processes import boot_id, share_cores, usable_cores, usage
+from dicom_node.processes import boot_id, living, share_cores, usable_cores, usage
 
 
 def test_this_process_as_psutil_sees_it() -> None:
@@ -108,3 +109,17 @@ def test_a_process_keeps_the_memory_of_an_image_for_the_next(monkeypatch: pytest
 
 def test_the_boot_has_a_name_here() -> None:
     assert boot_id() == boot_id() != ""
+
+
+def test_who_lives_is_named_with_its_number_and_nobody_else() -> None:
+    context = multiprocessing.get_context("spawn")
+    running, ended, never = (context.Process(target=time.sleep, args=(60,)) for _ in range(3))
+    running.start()
+    ended.start()
+    ended.kill()
+    ended.join()
+    try:
+        assert living({"a": running, "b": ended, "c": never, "d": None}) == {"a": running.pid}
+    finally:
+        running.kill()
+        running.join()

@@ -20,7 +20,7 @@ from pathlib import Path
 from benchmarks import wire
 from benchmarks.results import Cell, Result, Table
 from benchmarks.run import Run
-from benchmarks.stand import CT, Node, Orthanc, Peer, Program, Setup, free_port, objects
+from benchmarks.stand import CT, Node, Orthanc, Peer, Program, Setup, free_port, objects, wait_until
 from benchmarks.traffic import STORESCP, Senders, Sink, Usage
 
 _ORTHANC, _STORESCP, _MINIMAL = "Orthanc, tuned", "storescp, receives only", "minimal forwarder"
@@ -82,13 +82,17 @@ class MinimalForwarder(Program):
 
 def _node(role: str) -> Callable[[Path, int], Program]:
     def started(folder: Path, sink: int) -> Program:
-        setup = Setup({"sink": Peer(sink, associations=_TO_SINK)}, role=role, workers=2, sections=_SECTIONS)
-        return Node(folder, setup).start()
+        peers = {"sink": Peer(sink, associations=_TO_SINK)}
+        node = Node(folder, Setup(peers, role=role, workers=_WORKERS, sections=_SECTIONS)).start()
+        # what starts once in weeks is no part of an image
+        wait_until(lambda: node.metric("dicom_node_workers", state="ready") >= _WORKERS, 60.0, "workers")
+        return node
 
     return started
 
 
 _SECTIONS = {"log": {"level": "warning"}}
+_WORKERS = 2
 #: beyond what `Orthanc` sets anyway
 _TUNED = {"StoreMD5ForAttachments": False, "DicomThreadsCount": 16}
 

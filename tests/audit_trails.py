@@ -16,7 +16,9 @@ from typing import Any
 
 from lxml import etree
 
+from benchmarks.stand import free_port
 from tests.certificates import Issued
+from tests.waiting import PATIENCE_S
 
 _SCHEMA = Path(__file__).parent / "audit_messages" / "dicom.rng"
 _HEADER = re.compile(
@@ -125,8 +127,7 @@ class Sink:
             self._context.load_verify_locations(ca)
             self._context.verify_mode = ssl.CERT_REQUIRED
         self._connections: list[socket.socket] = []
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
         self._server: socket.socket | None = None
 
     def start(self) -> None:
@@ -156,12 +157,12 @@ class Sink:
     def told(self) -> list[Told]:
         return [received(message) for message in list(self.messages)]
 
-    def wait_for(self, count: int, limit_s: float = 20.0) -> list[Told]:
+    def wait_for(self, count: int, limit_s: float = PATIENCE_S) -> list[Told]:
         """So many messages, each valid."""
         self.wait_for_bytes(count, limit_s)
         return self.told
 
-    def wait_for_bytes(self, count: int, limit_s: float = 20.0) -> None:
+    def wait_for_bytes(self, count: int, limit_s: float = PATIENCE_S) -> None:
         deadline = time.monotonic() + limit_s
         while len(self.messages) < count:
             assert time.monotonic() < deadline, self.messages

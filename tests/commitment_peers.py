@@ -6,7 +6,6 @@ Both are plain pynetdicom entities on loopback; nothing of the node's own wire c
 from __future__ import annotations
 
 import contextlib
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -19,20 +18,10 @@ from pynetdicom import AE, build_role, evt
 from pynetdicom.presentation import build_context
 from pynetdicom.transport import ThreadedAssociationServer
 
+from benchmarks.stand import free_port
+
 CT, MR = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4"
 PUSH, PUSH_INSTANCE = "1.2.840.10008.1.20.1", "1.2.840.10008.1.20.1.1"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
-def wait_until(done: Callable[[], object], limit_s: float = 30.0) -> None:
-    deadline = time.monotonic() + limit_s
-    while not done():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def part10(folder: Path, uid: str, content: str = "one") -> Path:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dicom_node.errors import KeyFileError
+from tests.waiting import wait_until
 
 Task = tuple[str, str]
 
@@ -38,6 +39,10 @@ def _answer(task: Task) -> str:
         os._exit(3)
     if verb == "sleep":
         time.sleep(float(argument))
+    if verb == "meet":  # does not end before another has been here
+        wait_until(Path(argument).exists)
+    if verb == "touch":
+        Path(argument).touch()
     if verb == "tidy":  # has something to take back when it is ended
         Path(argument).touch()
         try:

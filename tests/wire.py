@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import struct
 from collections.abc import Iterable, Sequence
 from types import TracebackType
@@ -18,6 +19,8 @@ CT, EXPLICIT = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1"
 VERIFICATION = "1.2.840.10008.1.1"
 REQUEST, ACCEPTED, REJECTED, DATA, RELEASE, RELEASED, ABORT = range(1, 8)
 COMMAND, LAST = 1, 2
+#: how a connection that the peer has ended shows, in the clear and over TLS, while reading and while sending
+ENDED = (ConnectionError, ssl.SSLError)
 
 
 def pdu(kind: int, body: bytes, length: int | None = None) -> bytes:
@@ -87,7 +90,7 @@ def store_command(sop_class: str, sop_instance: str, message_id: int = 1) -> byt
 class Wire:
     """A connection to a port on this machine."""
 
-    def __init__(self, port: int, timeout: float = 20.0) -> None:
+    def __init__(self, port: int, timeout: float = 60.0) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -102,6 +105,11 @@ class Wire:
     def send(self, payload: bytes) -> None:
         """Send bytes as they are."""
         self.socket.sendall(payload)
+
+    def try_to_send(self, payload: bytes) -> None:
+        """Send bytes to a peer that may have hung up."""
+        with contextlib.suppress(*ENDED):
+            self.send(payload)
 
     def read(self) -> tuple[int, bytes]:
         """The next PDU: its kind and body; kind 0 when the peer has hung up."""
@@ -155,14 +163,14 @@ class Wire:
 
     def hung_up(self) -> bool:
         """Wait until the peer hangs up, whatever it says before."""
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(*ENDED):
             while self.socket.recv(4096):
                 pass
         return True
 
     def _exactly(self, count: int) -> bytes:
         got = b""
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(*ENDED):
             while len(got) < count and (chunk := self.socket.recv(count - len(got))):
                 got += chunk
         return got

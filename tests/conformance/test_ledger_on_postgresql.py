@@ -343,7 +343,7 @@ def test_a_deadlock_is_tried_again_and_nobody_hears_of_it(
     for number in range(2):
         book.add(arrival(f"1.{number}"), blob(str(number)), 1)
     first, second = book.claim_work("w", 2, 1000.0)
-    meet = threading.Barrier(2, timeout=20)
+    meet = threading.Barrier(2, timeout=120)
     tries: Counter[int] = Counter()
 
     def cross(one: jobs.Work, other: jobs.Work) -> None:

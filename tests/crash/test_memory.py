@@ -83,7 +83,7 @@ def test_a_gigabyte_passes_through(
     small = objects(tmp_path / "warm", 5, seed=1)
     warm = Modality(node.port, small)
     warm.start()
-    warm.join(30)
+    warm.join(120)
     wait_until(lambda: len(archive.delivered) == len(small), 30, "the first objects")
     with _watched(node) as watch:
         modality = Modality(node.port, [path])

@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE
 from pynetdicom.presentation import build_context
 
+from benchmarks.stand import free_port
 from blessmark.payload.record import FULL_FIELDS
 from blessmark.segment import segmenter
 from dicom_node import keys
@@ -22,7 +23,8 @@ from dicom_node.service import Service
 from tests.audit_trails import Sink, Told
 from tests.builders import file_bytes, mr
 from tests.certificates import Authority
-from tests.integration.test_store_and_forward import Archive, free_port, wait_until
+from tests.integration.test_store_and_forward import Archive
+from tests.waiting import wait_until
 
 SYNTAX = uid.ExplicitVRLittleEndian
 CONTEXT = build_context(uid.MRImageStorage, SYNTAX)
@@ -78,7 +80,7 @@ def config(folder: Path, ring: Path, to: int, sink: Sink, **route: object) -> Co
                     "ae_title": "PACS",
                     "host": "127.0.0.1",
                     "port": to,
-                    "timeout_s": 5.0,
+                    "timeout_s": 60.0,
                     "associations": 1,
                     "retry": {"first_s": 0.2, "cap_s": 0.5, "refusals": 1},
                 }
@@ -151,8 +153,8 @@ def run(folder: Path, made: Config, act: Any) -> None:
 def test_a_study_that_is_protected_and_sent(tmp_path: Path, ring: Path, sink: Sink, archive: Keeper) -> None:
     def act(service: Service) -> None:
         assert send(service, tmp_path, image(1), image(2), image(3)) == [0, 0, 0]
-        wait_until(lambda: len(archive.data_sets) == 3, 90.0)
-        wait_until(lambda: service.ledger.counts().deliveries["delivered"] == 3, 40.0)
+        wait_until(lambda: len(archive.data_sets) == 3)
+        wait_until(lambda: service.ledger.counts().deliveries["delivered"] == 3)
 
     run(tmp_path, config(tmp_path, ring, archive.port, sink, role="protect"), act)
     told = sink.wait_for(6)
@@ -179,7 +181,7 @@ def test_what_a_destination_refuses(tmp_path: Path, ring: Path, sink: Sink, arch
 
     def act(service: Service) -> None:
         send(service, tmp_path, image(1))
-        wait_until(lambda: service.ledger.counts().deliveries["dead"] == 1, 40.0)
+        wait_until(lambda: service.ledger.counts().deliveries["dead"] == 1)
 
     run(tmp_path, config(tmp_path, ring, archive.port, sink, role="pass"), act)
     failed = only(sink.wait_for(5), "DICOM Instances Transferred", outcome=8)
@@ -228,7 +230,7 @@ def test_what_was_marked_is_judged_or_given_back(
 
     def act(service: Service) -> None:
         assert send(service, tmp_path, content) == [0]
-        wait_until(lambda: service.ledger.counts().idle, 40.0)
+        wait_until(lambda: service.ledger.counts().idle)
 
     run(tmp_path, config(tmp_path, ring, archive.port, sink, role=role), act)
     held = role == "recover" and tampered
@@ -252,7 +254,7 @@ def test_a_repository_that_was_away_over_restarts_is_told_everything_in_order(
 
         def act(service: Service, number: int = number) -> None:
             assert send(service, tmp_path, image(number, StudyInstanceUID=f"1.2.{number}")) == [0]
-            wait_until(lambda: service.ledger.counts().deliveries["delivered"] == number + 1, 40.0)
+            wait_until(lambda: service.ledger.counts().deliveries["delivered"] == number + 1)
 
         run(tmp_path, made, act)
     assert sink.messages == []

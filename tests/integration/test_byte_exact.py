@@ -15,10 +15,12 @@ from pynetdicom.pdu_primitives import SOPClassCommonExtendedNegotiation
 from pynetdicom.presentation import build_context
 from pynetdicom.transport import ThreadedAssociationServer
 
+from benchmarks.stand import free_port
 from dicom_node import keys
 from dicom_node.service import Service
 from tests.assorted import OBJECTS, PRIVATE, Thing
-from tests.integration.test_store_and_forward import config, data_set_of, free_port, run, storescp, wait_until
+from tests.integration.test_store_and_forward import config, data_set_of, run, storescp
+from tests.waiting import wait_until
 from tests.wire import ACCEPTED, Wire, context
 
 STORESCU = "/usr/bin/storescu"
@@ -94,7 +96,7 @@ def send(port: int, things: Mapping[str, Thing] = OBJECTS) -> None:
 def test_every_kind_arrives_as_it_was(tmp_path: Path, role: str) -> None:
     with archive() as (port, arrived), node(tmp_path / "node", role, port) as service:
         send(service.receiver.port)
-        wait_until(lambda: len(arrived) == len(OBJECTS), 60.0)
+        wait_until(lambda: len(arrived) == len(OBJECTS))
         by_name = {name: arrived[thing.sop_instance] for name, thing in OBJECTS.items()}
     assert by_name == EXPECTED
 
@@ -107,7 +109,7 @@ def test_every_kind_arrives_at_dcmtk_as_it_was(tmp_path: Path) -> None:
         node(tmp_path / "node", "protect", port) as service,
     ):
         send(service.receiver.port, {name: thing for name, thing in OBJECTS.items() if name != _ODD})
-        wait_until(lambda: service.ledger.counts().idle, 60.0)
+        wait_until(lambda: service.ledger.counts().idle)
     arrived = {digest(data_set_of(path.read_bytes())) for path in (tmp_path / "dcmtk").iterdir()}
     assert {name for name, expected in EXPECTED.items() if expected not in arrived} == {_ODD}
 
@@ -136,7 +138,7 @@ def test_what_dcmtk_sends_arrives_as_if_there_were_no_node(tmp_path: Path) -> No
             path.write_bytes(OBJECTS[name].part10())
             for port in (direct, service.receiver.port):
                 run(STORESCU, "-R", option, "-aec", "NODE", "127.0.0.1", str(port), str(path))
-        wait_until(lambda: service.ledger.counts().idle, 60.0)
+        wait_until(lambda: service.ledger.counts().idle)
     digests = [
         sorted(digest(data_set_of(path.read_bytes())) for path in (tmp_path / folder).iterdir())
         for folder in ("direct", "through")

@@ -15,6 +15,7 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 from pynetdicom.transport import ThreadedAssociationServer
 
+from benchmarks.stand import free_port
 from blessmark import pixels
 from blessmark.segment import segmenter
 from dicom_node import keys
@@ -22,7 +23,7 @@ from dicom_node.config import Config
 from dicom_node.review import Reader, review
 from dicom_node.service import Service
 from tests.builders import COLOUR_8, GREY_8, ct, dataset, phantom, reread, us
-from tests.integration.test_store_and_forward import free_port, wait_until
+from tests.waiting import wait_until
 
 PATIENT = {"PatientName": "Phantom^Test", "PatientID": "P-1", "StudyDate": "20260921"}
 
@@ -150,7 +151,7 @@ def arrived(tmp_path_factory) -> tuple[dict[str, Dataset], dict[str, Dataset], P
     forth = config(folder / "forth", ring, "protect", {"pacs": marked.port, "back": back.node.port})
     with running(back), running(forth):
         send(forth.node.port, [reread(made()) for made in IMAGES.values()])
-        wait_until(lambda: len(restored.kept) == len(marked.kept) == len(IMAGES), 120)
+        wait_until(lambda: len(restored.kept) == len(marked.kept) == len(IMAGES))
     for server in servers:
         server.shutdown()
         server.server_close()

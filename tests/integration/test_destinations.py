@@ -21,6 +21,7 @@ from pynetdicom import AE, evt
 from pynetdicom.presentation import build_context
 from pynetdicom.transport import ThreadedAssociationServer
 
+from benchmarks.stand import free_port
 from blessmark import pixels
 from blessmark.payload.record import FULL_FIELDS
 from blessmark.segment import segmenter
@@ -38,21 +39,10 @@ from dicom_node.review import Reader, review
 from dicom_node.spool import Spool
 from tests.builders import Encoding, dataset, file_bytes, phantom
 from tests.strategies import RING
+from tests.waiting import wait_until
 
 CT = str(uid.CTImageStorage)
 EXPLICIT, IMPLICIT = str(uid.ExplicitVRLittleEndian), str(uid.ImplicitVRLittleEndian)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
-def wait_until(done: Callable[[], object], limit_s: float = 60.0) -> None:
-    deadline = time.monotonic() + limit_s
-    while not done():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 class Archive:
@@ -65,7 +55,6 @@ class Archive:
         self.syntaxes = syntaxes or (EXPLICIT,)
         self.proposed: list[list[tuple[str, list[str]]]] = []
         self.entity = AE(ae_title="ARCHIVE")
-        self.done_at = 0.0
         self._server: Any = None
 
     def start(self, *handlers: tuple[Any, Callable[..., Any]]) -> Archive:
@@ -93,7 +82,6 @@ class Archive:
                     event.request.DataSet.getvalue(),
                 )
             )
-            self.done_at = time.monotonic()
         return status
 
     def uids(self) -> set[str]:
@@ -119,7 +107,7 @@ class Sender:
                     name: {
                         "ae_title": "ARCHIVE",
                         "host": "127.0.0.1",
-                        "timeout_s": 1.0,
+                        "timeout_s": 60.0,
                         "retry": {"first_s": 0.1, "cap_s": 0.3, "refusals": 2},
                         **options,
                     }
@@ -142,7 +130,7 @@ class Sender:
         blob = self.spool.put([content])
         instance, syntax = str(ds.SOPInstanceUID), str(ds.file_meta.TransferSyntaxUID)
         self.ledger.add(Arrival(CT, instance, syntax, "A", "B", "all"), blob.name, blob.size)
-        (work,) = self.ledger.claim_work("test", 1, 180.0)
+        (work,) = self.ledger.claim_work("test", 1)
         wanted = names or tuple(self.config.destinations)
         self.ledger.finish(
             work, Outcome(InstanceState.READY, "passed", "", blob.name, CT, instance, syntax, wanted)
@@ -372,15 +360,16 @@ def test_an_answer_that_never_comes(make: Callable[..., Sender], archive: Archiv
     def stall_once(_event: Any) -> int:
         if not stalled:
             stalled.append(True)
-            go.wait(10)
+            go.wait(60)
         return 0x0000
 
     archive.answer = stall_once
-    sender = make(a={"port": archive.start().port, "associations": 1})
+    sender = make(a={"port": archive.start().port, "associations": 1, "timeout_s": 1.0})
     sender.queue_some(3)
     wait_until(lambda: sender.tally("a") == {DeliveryState.DELIVERED: 3})
     go.set()
-    assert sender.ledger.results()["a", "no-answer"] == 1
+    # a machine that stands still leaves more of them unanswered
+    assert sender.ledger.results()["a", "no-answer"] >= 1
 
 
 @pytest.mark.parametrize(
@@ -408,8 +397,8 @@ def test_a_peer_that_is_none(
 
 def test_five_destinations_of_which_four_misbehave(make: Callable[..., Sender], archive: Archive) -> None:
     """A takes everything while B is closed, C hangs, D is slow and E refuses; then each ends as it should."""
-    slow, refusing, closed = Archive(), Archive(), Archive()
-    slow.answer = lambda _event: int(time.sleep(0.3) or 0x0000)
+    slow, refusing, closed, taken = Archive(), Archive(), Archive(), threading.Event()
+    slow.answer = lambda _event: int(not taken.wait(60))
     refusing.answer = lambda _event: 0xC000
     slow.start()
     refusing.start()
@@ -425,17 +414,16 @@ def test_five_destinations_of_which_four_misbehave(make: Callable[..., Sender], 
         names = sender.queue_some(40)
         wait_until(lambda: sender.tally("a") == {DeliveryState.DELIVERED: 40})
         done = {name: sender.tally(name).get(DeliveryState.DELIVERED, 0) for name in "abcde"}
-        assert (done["b"], done["c"], done["e"]) == (0, 0, 0)
-        assert done["d"] < 40
+        assert done == {"a": 40, "b": 0, "c": 0, "d": 0, "e": 0}
         assert archive.uids() == set(names)
+        taken.set()
 
         wait_until(lambda: sender.tally("e") == {DeliveryState.DEAD: 40})
         wait_until(lambda: sender.tally("d") == {DeliveryState.DELIVERED: 40})
-        assert sender.tally("b") == {DeliveryState.QUEUED: 40}
+        wait_until(lambda: sender.tally("b") == {DeliveryState.QUEUED: 40})
         assert sum(sender.tally("c").values()) == 40
         assert sender.tally("c").get(DeliveryState.DEAD) is None
-        assert set(sender.ledger.outages()) >= {"b"}
-        assert archive.done_at < slow.done_at
+        wait_until(lambda: "b" in sender.ledger.outages())
         closed.start()
         wait_until(lambda: sender.tally("b") == {DeliveryState.DELIVERED: 40})
         assert closed.uids() == set(names)
@@ -505,7 +493,7 @@ def test_what_it_does_not_take_is_converted_and_the_mark_still_verifies(
     assert protect(ds, Marking("n", RING, segmenter("anatomy"), FULL_FIELDS), 1_790_000_000).changed
     sender = make(a={"port": archive.start().port, "associations": 1})
     sender.queue(written(ds))
-    wait_until(lambda: sender.tally("a") == {DeliveryState.DELIVERED: 1}, 180.0)
+    wait_until(lambda: sender.tally("a") == {DeliveryState.DELIVERED: 1})
     ((_, syntax, content),) = archive.received
     assert syntax == IMPLICIT
     head = file_bytes(dataset(phantom(8, 8), Encoding(syntax=IMPLICIT)))
@@ -534,7 +522,7 @@ def test_what_cannot_be_sent_is_a_dead_letter_with_its_reason(
         content = file_bytes(ds)
     sender.queue(content)
     good = sender.queue(image(2))
-    wait_until(lambda: sender.tally("a") == {DeliveryState.DELIVERED: 1, DeliveryState.DEAD: 1}, 180.0)
+    wait_until(lambda: sender.tally("a") == {DeliveryState.DELIVERED: 1, DeliveryState.DEAD: 1})
     assert sender.reasons() == {reason}
     assert archive.uids() == {good}
 
@@ -571,7 +559,7 @@ def test_dcmtk_gets_what_it_takes_and_the_mark_verifies(
     with storescp(folder, option) as port:
         sender = make(a={"port": port, "associations": 1, "timeout_s": 10.0})
         sender.queue(written(ds))
-        wait_until(lambda: sender.tally("a") == {DeliveryState.DELIVERED: 1}, 180.0)
+        wait_until(lambda: sender.tally("a") == {DeliveryState.DELIVERED: 1})
         wait_until(lambda: list(folder.iterdir()))
     (path,) = folder.iterdir()
     received = pixels.read(path)
@@ -597,7 +585,7 @@ def test_a_gigabyte_goes_out_in_little_memory(
             file.truncate(file.tell() + size)
         before = peak = resident().rss
         sender.ledger.add(Arrival(CT, "1.2.3", EXPLICIT, "A", "B", "all"), name, size)
-        (work,) = sender.ledger.claim_work("test", 1, 180.0)
+        (work,) = sender.ledger.claim_work("test", 1)
         done = Outcome(InstanceState.READY, "passed", "", name, CT, "1.2.3", EXPLICIT, ("a",))
         sender.ledger.finish(work, done)
         deadline = time.monotonic() + 120

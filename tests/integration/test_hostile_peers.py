@@ -23,18 +23,12 @@ from dicom_node.ledger import Ledger
 from dicom_node.spool import Spool
 from tests import wire
 from tests.data_sets import EXPLICIT, Writer, simple
+from tests.waiting import wait_until
 from tests.wire import CT, Wire, pdu
 
 Tell = Callable[[str, object], None]
 #: images that pass while others misbehave
 IMAGES, PIXELS = 20, 500_000
-
-
-def wait_until(done: Callable[[], object], limit_s: float = 30.0) -> None:
-    deadline = time.monotonic() + limit_s
-    while not done():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 class Site:
@@ -186,7 +180,7 @@ def test_noise_of_all_kinds(site: Site) -> None:
             one.send(bytes(damaged[: random_.randint(1, len(damaged))]))
             one.hung_up()
     send_images(site, "9")
-    wait_until(site.is_quiet, 60.0)
+    wait_until(site.is_quiet)
 
 
 def test_senders_that_die_at_every_point_of_an_object(site: Site) -> None:

@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.stand import free_port
 from dicom_node.config import Config
 from dicom_node.jobs import PASSED, Outcome, Work, passed
 from dicom_node.service import Service
 from dicom_node.worker import Processor, Tell
-from tests.integration.test_store_and_forward import Archive, free_port, node, objects, send, wait_until
+from tests.integration.test_store_and_forward import Archive, node, objects, send
+from tests.waiting import wait_until
 
 _COMMAND = Path(sys.executable).with_name("dicom-node")
 
@@ -86,12 +88,12 @@ def test_poison_is_quarantined_with_its_reason_and_retried_by_hand(tmp_path: Pat
     (tmp_path / "node" / "poison").touch()
     with node(tmp_path / "node", {"a": archive.port}, "protect", factory=poison) as service:
         assert send(service, paths) == [0x0000]
-        wait_until(lambda: service.ledger.counts().instances["quarantined"], 60.0)
+        wait_until(lambda: service.ledger.counts().instances["quarantined"])
         (row,) = rows(service, "quarantined")
         assert row["reason"] == "killed-its-worker"
         (tmp_path / "node" / "poison").unlink()
         operator(service, "queue", "retry", str(row["id"]))
-        wait_until(lambda: archive.holds(paths), 60.0)
+        wait_until(lambda: archive.holds(paths))
         told = operator(service, "trace", "1.2.826.0.1.1")
         words = [line.split()[2] for line in told.partition("\n\n")[0].splitlines()[1:]]
         assert words == ["received", "lost", "quarantined", "resumed", "ready", "queued", "delivered"], told

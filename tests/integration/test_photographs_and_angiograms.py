@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 from pynetdicom.presentation import build_context
 
+from benchmarks.stand import free_port
 from blessmark import pixels
 from blessmark.segment import segmenter
 from dicom_node.config import Config
@@ -27,6 +26,7 @@ from dicom_node.review import reader_of, recover, review
 from dicom_node.service import Service
 from tests.builders import COLOUR_8, GREY_8, dataset
 from tests.phantoms import angiogram, fundus
+from tests.waiting import wait_until
 
 VESSELS = segmenter("vessels").id
 PATIENT = {"PatientName": "Phantom^Test", "PatientID": "P-1", "StudyDate": "20260921"}
@@ -83,12 +83,10 @@ def archive() -> Iterator[tuple[int, dict[str, Dataset]]]:
 
 
 def config(folder: Path, port: int, **networks: Any) -> Config:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        own = int(probe.getsockname()[1])
     generate(folder / "ring")
     return Config.model_validate(
         {
-            "node": {"id": "n", "ae_title": "NODE", "bind": "127.0.0.1", "port": own},
+            "node": {"id": "n", "ae_title": "NODE", "bind": "127.0.0.1", "port": free_port()},
             "storage": {"folder": folder / "state", "reserve_mb": 16},
             "keys": {"ring": folder / "ring"},
             "watermark": {"segmenter_rules": RULES},
@@ -121,13 +119,6 @@ def send(service: Service, *images: Dataset) -> None:
         assert [int(association.send_c_store(image).Status) for image in images] == [0x0000] * len(images)
     finally:
         association.release()
-
-
-def wait_until(done: Callable[[], object], limit_s: float = 120.0) -> None:
-    deadline = time.monotonic() + limit_s
-    while not done():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 def test_there_and_back_by_vessels_on_tensorflow(tmp_path: Path) -> None:

@@ -10,12 +10,14 @@ from pydicom import dcmread, uid
 from pydicom.dataset import Dataset, FileMetaDataset
 from pynetdicom.presentation import build_context
 
+from benchmarks.stand import free_port
 from dicom_node import keys
 from dicom_node.config import Config
 from dicom_node.service import Service
 from tests.builders import file_bytes, mr
-from tests.integration.test_store_and_forward import Archive, data_set_of, free_port, wait_until
+from tests.integration.test_store_and_forward import Archive, data_set_of
 from tests.integration.test_store_and_forward import send as send_files
+from tests.waiting import wait_until
 
 KO = uid.KeyObjectSelectionDocumentStorage
 SYNTAXES = [uid.ExplicitVRLittleEndian]
@@ -92,7 +94,7 @@ def test_out_and_back(tmp_path, rewriting):
     try:
         for _ in range(2):
             send(node, tmp_path / "sent", list(files.values()))
-        wait_until(lambda: len(outside.data_sets) == 2, 60)
+        wait_until(lambda: len(outside.data_sets) == 2)
     finally:
         node.stop()
     arrived = {
@@ -116,7 +118,7 @@ def test_out_and_back(tmp_path, rewriting):
             for sop_class, ds in arrived.items()
         ]
         send(node, tmp_path / "back", send_back)
-        wait_until(lambda: len(home.data_sets) == 2, 60)
+        wait_until(lambda: len(home.data_sets) == 2)
     finally:
         node.stop()
     originals = {

@@ -20,11 +20,11 @@ from dicom_node.metrics import OCCURRENCES
 from dicom_node.service import Service
 from dicom_node.spool import Spool
 from tests.certificates import Authority
-from tests.commitment_peers import wait_until
 from tests.integration.test_over_tls import ECHO, context_of, identity, listening
 from tests.integration.test_storage_commitment import Passers
 from tests.integration.test_storage_commitment import Site as OneProcess
 from tests.unit.node.test_fleet import config
+from tests.waiting import wait_until
 from tests.wire import CT
 
 

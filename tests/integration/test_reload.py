@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,17 +20,12 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE
 from pynetdicom.presentation import build_context
 
+from benchmarks.stand import free_port
 from tests.builders import ct
-from tests.integration.test_store_and_forward import CT, Archive, free_port
+from tests.integration.test_store_and_forward import CT, Archive
+from tests.waiting import wait_until
 
 _SENDERS, _OBJECTS = 8, 12
-
-
-def wait_until(condition: Callable[[], bool], limit_s: float = 90.0) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @dataclass
@@ -63,7 +58,7 @@ class Site:
         return (self.folder / "log").read_text().count(f" {event} ")
 
     def metrics(self) -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.http}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.http}/metrics", timeout=60) as answer:
             return str(answer.read().decode())
 
 

@@ -28,10 +28,11 @@ from dicom_node.errors import PeerError, TlsError
 from dicom_node.inquiry import Level, Order
 from dicom_node.landing import Landing
 from tests.certificates import Authority
-from tests.commitment_peers import CT, Archive, Modality, answers, wait_until
+from tests.commitment_peers import CT, Archive, Modality, answers
 from tests.shelf import Shelf, instance
 from tests.unit.node import test_store as plain
 from tests.unit.node.test_store import job, part10, peer
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +191,7 @@ def test_an_answer_about_commitment_goes_over_tls(archive_shows: ssl.SSLContext,
     modality.start()
     try:
         requester = Requester(
-            ae_title="MODALITY", host="127.0.0.1", port=modality.port, tls=True, timeout_s=5.0
+            ae_title="MODALITY", host="127.0.0.1", port=modality.port, tls=True, timeout_s=60.0
         )
         said = due()
         assert commit.deliver(said, requester, tls) == 0x0000
@@ -259,7 +260,7 @@ def test_a_peer_that_aborts_in_the_middle_of_an_object(secured: None, tmp_path: 
     """One thread writes, the other reads the A-ABORT; neither hangs, and the next attempt is a new one."""
     path = part10(tmp_path)
     path.write_bytes(path.read_bytes() + bytes(30_000_000))
-    with peer() as archive, plain.sender(archive.port, timeout_s=5.0) as out:
+    with peer() as archive, plain.sender(archive.port, timeout_s=60.0) as out:
         out.agree(job())
 
         def abort() -> None:

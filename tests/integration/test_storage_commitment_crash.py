@@ -18,8 +18,10 @@ from typing import Any
 
 import pytest
 
-from tests.commitment_peers import Archive, Modality, free_port, part10, wait_until
+from benchmarks.stand import free_port
+from tests.commitment_peers import Archive, Modality, part10
 from tests.interop import peers
+from tests.waiting import wait_until
 
 pytestmark = [
     pytest.mark.slow,
@@ -128,8 +130,8 @@ def test_killed_again_and_again_while_it_asks_and_is_asked(site: Site) -> None:
             kill(running)
     assert len(asked) == len(sent) == KILLS * 6
     with site.node():
-        wait_until(lambda: site.rows("SELECT DISTINCT state FROM commitments") == [("committed",)], 120.0)
-        wait_until(lambda: site.rows("SELECT DISTINCT state FROM promises") == [("reported",)], 120.0)
+        wait_until(lambda: site.rows("SELECT DISTINCT state FROM commitments") == [("committed",)])
+        wait_until(lambda: site.rows("SELECT DISTINCT state FROM promises") == [("reported",)])
     answers = {transaction: site.modality.answers(transaction) for transaction, _ in asked}
     # a crash between the peer's yes and its row makes the node say the same once more
     assert [said[:1] for said in answers.values()] == [[{uid: 0}] for _, uid in asked]
@@ -152,5 +154,5 @@ def test_the_bytes_outlive_a_crash_until_the_archive_commits(site: Site) -> None
     site.archive.stored.clear()
     site.archive.channel = "new"
     with site.node():
-        wait_until(lambda: site.rows("SELECT state FROM commitments") == [("committed",)], 60.0)
+        wait_until(lambda: site.rows("SELECT state FROM commitments") == [("committed",)])
     assert set(site.archive.stored) == {"1.2.1"}, "the archive had lost it, said so, and got it again"

@@ -21,25 +21,15 @@ from pynetdicom import AE, evt
 from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.transport import ThreadedAssociationServer
 
+from benchmarks.stand import free_port
 from dicom_node.config import Config
 from dicom_node.jobs import PASSED, Outcome, Work, passed
 from dicom_node.service import Service
 from dicom_node.worker import Processor, Tell
+from tests.waiting import wait_until
 
 CT, PRIVATE, WORKLIST = "1.2.840.10008.5.1.4.1.1.2", "1.3.46.670589.11.0.0.12.4", "1.2.840.10008.5.1.4.31"
 STORESCU, STORESCP, ECHOSCU = "/usr/bin/storescu", "/usr/bin/storescp", "/usr/bin/echoscu"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
-def wait_until(done: Callable[[], object], limit_s: float = 20.0) -> None:
-    deadline = time.monotonic() + limit_s
-    while not done():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def config(folder: Path, destinations: dict[str, int], role: str = "pass") -> Config:
@@ -53,7 +43,7 @@ def config(folder: Path, destinations: dict[str, int], role: str = "pass") -> Co
                     "ae_title": name.upper(),
                     "host": "127.0.0.1",
                     "port": port,
-                    "timeout_s": 5.0,
+                    "timeout_s": 60.0,
                     "associations": 1,
                     "retry": {"first_s": 0.2, "cap_s": 0.5},
                 }
@@ -328,6 +318,6 @@ def test_a_hundred_images_of_half_a_megabyte(
         started = time.monotonic()
         run(STORESCU, "-aec", "NODE", "+sd", "127.0.0.1", str(service.receiver.port), str(tmp_path / "in"))
         received = time.monotonic()
-        wait_until(lambda: service.ledger.counts().idle and holds(tmp_path / "one", paths), 60.0)
+        wait_until(lambda: service.ledger.counts().idle and holds(tmp_path / "one", paths))
         record_property("received_per_s", round(100 / (received - started), 1))
         record_property("delivered_per_s", round(100 / (time.monotonic() - started), 1))

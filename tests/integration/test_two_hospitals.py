@@ -19,6 +19,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pynetdicom import AE
 from pynetdicom.presentation import build_context
 
+from benchmarks.stand import free_port
 from blessmark import pixels
 from dicom_node import cli, config, keys
 from dicom_node.protect import written
@@ -26,7 +27,8 @@ from dicom_node.service import Service
 from tests.architecture.repository import ROOT
 from tests.builders import Encoding, dataset, file_bytes, mr, phantom
 from tests.integration.test_privacy_routes import KO, study
-from tests.integration.test_store_and_forward import Archive, data_set_of, free_port, wait_until
+from tests.integration.test_store_and_forward import Archive, data_set_of
+from tests.waiting import wait_until
 
 SC = uid.SecondaryCaptureImageStorage
 CLASSES = (uid.MRImageStorage, KO, SC)
@@ -138,7 +140,7 @@ def test_b_gets_what_a_sent_and_nothing_that_was_changed_on_its_way(
     with archives() as (between, at_b):
         with running(documented(0, tmp_path / "a", ring, between.port)) as node:
             send(node, "MR1", tmp_path / "modality", list(sent.values()))
-            wait_until(lambda: len(between.data_sets) == len(sent), 60)
+            wait_until(lambda: len(between.data_sets) == len(sent))
         public = dict(between.files)
         assert not any(b"Phantom" in content for content in public.values())
 
@@ -148,7 +150,7 @@ def test_b_gets_what_a_sent_and_nothing_that_was_changed_on_its_way(
         tampered = altered(public[str(uid.MRImageStorage)], "2.25.4711")
         with running(receiver) as node:
             send(node, "PACS", tmp_path / "public", list(public.values()))
-            wait_until(lambda: node.ledger.counts().instances["held"] == len(sent), 60)
+            wait_until(lambda: node.ledger.counts().instances["held"] == len(sent))
             assert node.ledger.verdicts() == {("from-public", "wrong-key"): len(sent)}
         assert at_b.data_sets == {}
 
@@ -156,8 +158,8 @@ def test_b_gets_what_a_sent_and_nothing_that_was_changed_on_its_way(
         with running(receiver) as node:
             assert cli.main(["queue", "retry", "--held", "--config", str(receiver)]) == 0
             send(node, "PACS", tmp_path / "public", [tampered, unmarked])
-            wait_until(lambda: len(at_b.data_sets) == len(sent), 60)
-            wait_until(lambda: node.ledger.counts().idle, 60)
+            wait_until(lambda: len(at_b.data_sets) == len(sent))
+            wait_until(lambda: node.ledger.counts().idle)
             assert node.ledger.verdicts() == {
                 ("from-public", "authentic"): 3,
                 ("from-public", "pixels-altered"): 1,

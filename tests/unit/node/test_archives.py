@@ -17,6 +17,7 @@ from dicom_node.errors import InputError, PeerError
 from dicom_node.inquiry import UNIQUE, Inquiry, Keys, Level, Order, Row, Told
 from dicom_node.landing import Landed, Landing
 from dicom_node.web import WebArchive
+from tests.waiting import wait_until
 
 TREE = {"1.1": {"1.1.1": ["1.1.1.1", "1.1.1.2"], "1.1.2": ["1.1.2.1"]}, "1.2": {"1.2.1": ["1.2.1.1"]}}
 
@@ -196,8 +197,9 @@ def test_no_more_than_a_few_wait_for_the_caller(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(archives, "_WAITING", 2)
     monkeypatch.setattr(archives, "_LET_IN_S", 30.0)
     with Collection(Paper(), tmp_path, every(Paper()), 1, durable=False) as collection:
+        wait_until(lambda: len(list(tmp_path.glob("*.dcm"))) == 3)  # two wait, one knocks
         time.sleep(0.2)
-        assert len(list(tmp_path.glob("*.dcm"))) == 3  # two wait, one knocks
+        assert len(list(tmp_path.glob("*.dcm"))) == 3
         assert len(list(collection)) == 4
 
 
@@ -205,10 +207,7 @@ def test_one_more_is_let_in_where_the_caller_is_slow(tmp_path: Path, monkeypatch
     monkeypatch.setattr(archives, "_WAITING", 1)
     monkeypatch.setattr(archives, "_LET_IN_S", 0.01)
     with Collection(Paper(), tmp_path, every(Paper()), 1, durable=False) as collection:
-        for _ in range(200):
-            if len(list(tmp_path.glob("*.dcm"))) == 4:
-                break
-            time.sleep(0.01)
+        wait_until(lambda: len(list(tmp_path.glob("*.dcm"))) == 4)
         assert len(list(collection)) == 4
 
 

@@ -57,7 +57,7 @@ def serving(address: str) -> Iterator[Batcher]:
         working.start()
         yield served
         served.stop()
-        working.join(5)
+        working.join(120)
 
 
 @pytest.mark.usefixtures("serving")

@@ -50,7 +50,7 @@ class Device:
         self.free.set()
 
     def logits(self, images: np.ndarray) -> IntArray:
-        self.free.wait(10)
+        self.free.wait(60)
         self.batches.append(len(images))
         return REFERENCE.logits(images)
 
@@ -80,7 +80,7 @@ def serve() -> Iterator[Serve]:
         def end() -> None:
             device.free.set()
             batcher.stop()
-            working.join(10)
+            working.join(120)
             listener.shutdown(socket.SHUT_RDWR)
             listener.close()
 
@@ -112,7 +112,7 @@ def test_a_machine_without_room_for_a_connection_is_asked_again(
     for _ in range(2):
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as guest:
             guest.connect(address)
-            guest.settimeout(20)
+            guest.settimeout(60)
             assert guest.recv(1) == b""
     Batched(NETWORK, address, Refuses()).logits(images(1, 1))
     assert device.batches == [1]
@@ -127,17 +127,17 @@ def test_images_of_several_workers_go_together_and_the_logits_are_those_of_each_
         time.sleep(0.3)  # all of them wait, but the first
         device.free.set()
         for each, result in zip(asked, found, strict=True):
-            assert np.array_equal(result.result(10), REFERENCE.logits(each))
+            assert np.array_equal(result.result(60), REFERENCE.logits(each))
     assert sum(device.batches) == sum(map(len, asked))
     assert max(device.batches) > 3
     assert max(device.batches) <= 8
 
 
 def test_one_alone_does_not_wait_for_others(serve: Serve) -> None:
-    address, _ = serve(wait_s=30.0)
+    address, _ = serve(wait_s=150.0)
     began = time.monotonic()
     Batched(NETWORK, address, Refuses()).logits(images(1, 1))
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 120
 
 
 def test_an_idle_guest_is_waited_for_no_longer_than_the_bound(serve: Serve) -> None:
@@ -221,7 +221,7 @@ def worked(made: Config, contents: list[bytes], meanwhile: Callable[[Workers], N
         workers = Workers(made, ledger, Bells(made.destinations), factory=at_a_fixed_time)
         workers.start()
         try:
-            deadline = time.monotonic() + 90
+            deadline = time.monotonic() + 180
             while ledger.counts().instances[InstanceState.READY] < len(contents):
                 assert time.monotonic() < deadline, ledger.counts()
                 meanwhile(workers)
@@ -241,7 +241,7 @@ def test_a_batcher_that_is_killed_again_and_again_costs_nothing_but_time(
     monkeypatch.setattr("dicom_node.worker.restart_delay_s", lambda _failures: 0.0)
     contents = [builders.file_bytes(builders.ct(256, 256, seed=seed)) for seed in range(8)]
     killed: set[int] = set()
-    at = [time.monotonic()]
+    at = [0.0]
 
     def kill(workers: Workers) -> None:
         pid = workers.batcher_pid

@@ -17,9 +17,9 @@ def _rested_s(rest: object, *words: object) -> float:
 def test_a_ring_is_heard_by_who_rests_afterwards() -> None:
     bells = Bells({"a": object()})
     bells.ring_work()
-    assert _rested_s(bells.rest_work, 5.0) < 1.0
+    assert _rested_s(bells.rest_work, 60.0) < 50.0
     bells.ring_sends("a")
-    assert _rested_s(bells.rest_sends, "a", 5.0) < 1.0
+    assert _rested_s(bells.rest_sends, "a", 60.0) < 50.0
 
 
 def test_many_rings_are_one_call() -> None:

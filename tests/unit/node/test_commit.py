@@ -14,20 +14,14 @@ from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 from pynetdicom.presentation import build_context
 
+from benchmarks.stand import free_port
 from dicom_node.commitment import Ask, Due, Reference, Report, Request, Taken
 from dicom_node.config import Destination, Requester
 from dicom_node.dimse import commit
 from dicom_node.dimse.commit import Desk, Inquirer
 from dicom_node.errors import LedgerError, PeerError
-from tests.commitment_peers import (
-    CT,
-    PUSH_INSTANCE,
-    Archive,
-    Modality,
-    free_port,
-    references,
-    wait_until,
-)
+from tests.commitment_peers import CT, PUSH_INSTANCE, Archive, Modality, references
+from tests.waiting import failing, wait_until
 
 YES, NO = Reference(CT, "1.2.1"), Reference(CT, "1.2.2")
 
@@ -270,10 +264,10 @@ def test_a_peer_that_cannot_be_found() -> None:
 
 def test_a_peer_that_does_not_answer_is_given_up(modality: Modality) -> None:
     released = threading.Event()
-    modality._hear = lambda _how, _event: int(not released.wait(10))  # type: ignore[method-assign]
+    modality._hear = lambda _how, _event: int(not released.wait(60))  # type: ignore[method-assign]
     try:
-        with pytest.raises(PeerError, match="did not take the answer"):
-            commit.deliver(due(), requester(modality.port, 0.5))
+        impatient = requester(modality.port, 0.5)
+        failing(lambda: commit.deliver(due(), impatient), PeerError, "did not take the answer")
     finally:
         released.set()
 
@@ -284,7 +278,7 @@ def inquirer(archive: Archive, books: Books) -> Iterator[Inquirer]:
         yield made
 
 
-def ask_at(port: int, books: Books, linger_s: float = 5.0, timeout_s: float = 2.0) -> Inquirer:
+def ask_at(port: int, books: Books, linger_s: float = 60.0, timeout_s: float = 60.0) -> Inquirer:
     where = Destination(ae_title="ARCHIVE", host="127.0.0.1", port=port, timeout_s=timeout_s)
     return Inquirer("archive", where, "NODE", books.desk, linger_s)
 
@@ -335,15 +329,15 @@ def test_an_association_lingers_for_so_long(archive: Archive, books: Books) -> N
     with contextlib.closing(ask_at(archive.port, books, linger_s=0.3)) as inquirer:
         inquirer.ask(question())
         assert len(inquirer._lingering) == 1
-        wait_until(lambda: inquirer.tidy() or not inquirer._lingering, 5.0)
+        wait_until(lambda: inquirer.tidy() or not inquirer._lingering)
 
 
 def test_a_request_that_hangs_can_be_broken_off(archive: Archive, books: Books) -> None:
     released = threading.Event()
-    archive._requested = lambda _event: (int(not released.wait(20)), None)  # type: ignore[method-assign]
+    archive._requested = lambda _event: (int(not released.wait(60)), None)  # type: ignore[method-assign]
     archive.stop()
     archive.start()
-    inquirer = ask_at(archive.port, books, timeout_s=20.0)
+    inquirer = ask_at(archive.port, books, timeout_s=60.0)
     failures: list[PeerError] = []
 
     def ask() -> None:
@@ -357,7 +351,7 @@ def test_a_request_that_hangs_can_be_broken_off(archive: Archive, books: Books) 
     wait_until(lambda: archive._server.active_associations)
     wait_until(lambda: inquirer._lingering)
     inquirer.abort()
-    thread.join(15.0)
+    thread.join(120)
     released.set()
     assert not thread.is_alive()
     assert [str(error) for error in failures] == [

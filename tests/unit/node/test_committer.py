@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,8 +16,8 @@ from dicom_node.config import Config
 from dicom_node.errors import LedgerError, PeerError
 from dicom_node.jobs import InstanceState
 from dicom_node.ledger import Ledger, promises
-from tests.commitment_peers import wait_until
 from tests.ledgers import arrival, blob, outcome
+from tests.waiting import wait_until
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 ONE = Reference(CT, "1.1")
@@ -311,7 +310,7 @@ def test_a_peer_that_hangs_holds_up_no_other_and_is_given_one_answer_at_a_time(
 
     def status(due: Due) -> int:
         if due.peer == "CT1":
-            hanging.wait(10)
+            hanging.wait(60)
         return 0
 
     wire.status = status
@@ -404,13 +403,11 @@ def test_what_ended_long_ago_is_forgotten(
 
 def test_a_request_that_hangs_is_broken_off_at_the_end(start: Callable[..., Committer], book: Ledger) -> None:
     hanging = threading.Event()
-    FakeInquirer.status = lambda _ask: int(hanging.wait(10))
+    FakeInquirer.status = lambda _ask: int(hanging.wait(60))
     deliver(book)
     made = start()
     FakeInquirer.made.abort = hanging.set  # type: ignore[method-assign]
     wait_until(lambda: FakeInquirer.made.asked)
-    began = time.monotonic()
     made.stop(0.2)
     assert hanging.is_set()
-    assert time.monotonic() - began < 5
     assert FakeInquirer.made.closed.wait(2)

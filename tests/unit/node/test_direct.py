@@ -145,7 +145,7 @@ def test_the_librarys_thread_sleeps_until_there_is_something_for_it(
     assert not rested.wait(0.1)
     wakes = {"message": peer.dimse.msg_queue, "primitive": peer.dul.to_user_queue}
     wakes[wake].put("x") if wake in wakes else made.ring()
-    assert rested.wait(5)
+    assert rested.wait(60)
 
 
 def test_what_was_handed_over_is_in_hand_until_the_thread_rests_again() -> None:
@@ -169,7 +169,7 @@ def test_nobody_gets_up_while_a_request_is_answered() -> None:
     made.ring()
     assert not rested.wait(0.2)
     made.requests.answering = False
-    assert rested.wait(5)
+    assert rested.wait(60)
 
 
 def test_something_arrives_or_not() -> None:

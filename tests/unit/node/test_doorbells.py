@@ -50,7 +50,7 @@ def test_a_ring_ends_when_who_heard_it_rests_again(bell: Doorbell) -> None:
     assert heard.wait(30.0)
     assert ringer.is_alive(), "what it set off goes on"
     go_on.set()
-    ringer.join(30.0)
+    ringer.join(120)
     assert not ringer.is_alive()
 
 
@@ -70,7 +70,7 @@ def test_a_patient_bell_waits_for_who_is_busy() -> None:
     bell.rest(3600.0)
     assert ringer.is_alive()
     bell.rest(0.0)
-    ringer.join(30.0)
+    ringer.join(120)
     assert not ringer.is_alive()
 
 
@@ -106,7 +106,7 @@ def test_rousing_wakes_everybody_and_nobody_answers_a_ring(bell: Doorbell) -> No
         time.sleep(0.001)
     bell.rouse()
     for each in lanes:
-        each.join(30.0)
+        each.join(120)
     assert not any(each.is_alive() for each in lanes)
 
 
@@ -116,6 +116,6 @@ def test_closing_lets_everybody_go() -> None:
     while not bell._calls:
         time.sleep(0.001)
     bell.close()
-    ringer.join(30.0)
+    ringer.join(120)
     assert not ringer.is_alive()
     bell.ring(3600.0)

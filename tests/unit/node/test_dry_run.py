@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.stand import free_port
 from dicom_node import dry_run, keys, signers, stores
 from dicom_node.config import Config
 from dicom_node.dimse.probe import Answer
@@ -19,7 +20,7 @@ from dicom_node.ledger import Ledger
 def config(folder: Path, **sections: Any) -> Config:
     return Config.model_validate(
         {
-            "node": {"id": "n", "ae_title": "NODE", "bind": "127.0.0.1", "port": _free()},
+            "node": {"id": "n", "ae_title": "NODE", "bind": "127.0.0.1", "port": free_port()},
             "storage": {"folder": folder / "state", "reserve_mb": 16},
             "keys": {"ring": folder / "keyring"},
             "destinations": {"pacs": {"ae_title": "PACS", "host": "localhost", "port": 104}},
@@ -29,11 +30,6 @@ def config(folder: Path, **sections: Any) -> Config:
         | sections,
         strict=False,
     )
-
-
-def _free() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

@@ -157,7 +157,7 @@ def test_a_peer_that_takes_nothing_is_given_up_within_one_batch(
     started = time.monotonic()
     with pytest.raises(TimeoutError):
         sent(line, some_object(tmp_path, 1 << 30), 0.2)
-    assert time.monotonic() - started < 10.0
+    assert time.monotonic() - started < 60.0
     assert line.is_let_go
 
 

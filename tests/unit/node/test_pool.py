@@ -82,10 +82,11 @@ def test_what_a_process_has_begun_to_write_it_takes_back_when_it_is_ended(tmp_pa
     assert not draft.exists()
 
 
-def test_a_task_that_takes_long_gets_company(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_task_that_takes_long_gets_company(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dicom_node.pool._LONG_S", 0.05)
     with Pool(prepared, lost, 2) as pool:
-        assert len(list(pool.answers([("sleep", "0.5"), ("say", "a")]))) == 2
+        meeting = str(tmp_path / "meeting")
+        assert len(list(pool.answers([("meet", meeting), ("touch", meeting)]))) == 2
         assert len(pool._workers) == 2
 
 

@@ -20,6 +20,7 @@ from dicom_node.errors import OutputError, PeerError
 from dicom_node.inquiry import Level, Order
 from dicom_node.landing import Landed, Landing
 from tests.shelf import CT, EXPLICIT, IMPLICIT, MR, Shelf, instance
+from tests.waiting import failing, wait_until
 
 WAYS = ("get", "move")
 
@@ -176,23 +177,19 @@ def test_an_archive_that_still_sends_is_waited_for(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(
         "dicom_node.dimse.query._check_there", lambda _a, _n, heard, _q: asked_about.append(heard)
     )
-    held = [instance(1)]
-    shelf = Shelf(held, before_each=lambda event, number: time.sleep(0.2))
+    held, later = [instance(1)], time.monotonic() + 1000.0
+    shelf = Shelf(held, before_each=lambda event, number: wait_until(lambda: later in asked_about))
     with fetching(shelf, tmp_path) as made:
-        made.landing.moved_at = later = time.monotonic() + 1000.0
+        made.landing.moved_at = later
         assert made.fetch(series(*held)).completed == 1
     assert later in asked_about
 
 
 def test_an_archive_that_falls_silent_is_given_up(tmp_path: Path) -> None:
     held = [instance(1)]
-    with (
-        fetching(
-            Shelf(held, before_each=lambda event, number: time.sleep(2)), tmp_path, timeout_s=0.5
-        ) as made,
-        pytest.raises(PeerError, match="has sent nothing"),
-    ):
-        made.fetch(series(*held))
+    silent = Shelf(held, before_each=lambda event, number: time.sleep(2))
+    with fetching(silent, tmp_path, timeout_s=0.5) as made:
+        failing(lambda: made.fetch(series(*held)), PeerError, "has sent nothing")
 
 
 def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import signal
 import socket
 import stat
 import threading
-import time
 from collections.abc import Callable, Iterator
 from http.client import HTTPConnection
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.stand import free_port
 from dicom_node import keys, security, service, users
 from dicom_node.config import Access, Caller, Config, Destination, Keys, Role, Route, Tls
 from dicom_node.errors import (
@@ -32,11 +32,7 @@ from dicom_node.metrics import OCCURRENCES, STORES, Reading
 from dicom_node.service import Service, log_salt, serve, take_up
 from dicom_node.spool import Spool
 from tests.certificates import Authority
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+from tests.waiting import wait_until
 
 
 def config(folder: Path, **sections: Any) -> Config:
@@ -55,7 +51,7 @@ def config(folder: Path, **sections: Any) -> Config:
 
 
 def get(port: int, path: str) -> tuple[int, str]:
-    connection = HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request("GET", path)
         response = connection.getresponse()
@@ -66,7 +62,7 @@ def get(port: int, path: str) -> tuple[int, str]:
 
 def is_open(port: int) -> bool:
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        socket.create_connection(("127.0.0.1", port), timeout=60).close()
     except OSError:
         return False
     return True
@@ -206,7 +202,7 @@ def test_what_nobody_needs_is_cleaned_away(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(service.Housekeeper, "clean", lambda _self: cleaned.set())
     node = Service(config(tmp_path, http={"port": None}))
     node.start()
-    assert cleaned.wait(5)
+    assert cleaned.wait(60)
     node.stop()
 
 
@@ -336,18 +332,9 @@ def test_serve_ends_with_sigterm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def wait_until(condition: Callable[[], bool], limit_s: float = 20.0) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def _when(ready: Callable[[], bool], act: Callable[[], None]) -> None:
     def wait() -> None:
-        deadline = time.monotonic() + 10
-        while not ready() and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_until(ready)
         act()
 
     threading.Thread(target=wait, daemon=True).start()

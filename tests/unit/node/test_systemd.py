@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dicom_node.systemd import Watchdog, notify, watchdog_s
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.
     """A service manager that listens."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(tmp_path / "notify"))
-        listener.settimeout(5)
+        listener.settimeout(60)
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         yield listener
 
@@ -44,7 +44,7 @@ def test_abstract_names_of_the_service_manager(monkeypatch: pytest.MonkeyPatch) 
     name = f"dicom-node-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind("\0" + name)
-        manager.settimeout(5)
+        manager.settimeout(60)
         monkeypatch.setenv("NOTIFY_SOCKET", "@" + name)
         notify("STOPPING=1")
         assert manager.recv(100) == b"STOPPING=1"
@@ -96,9 +96,7 @@ def test_a_node_with_a_dead_part_falls_silent_and_says_why_once(
         dog.start()
         manager.recv(100)
         dead.append("forwarder")
-        deadline = time.monotonic() + 10
-        while not caplog.records and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_until(lambda: caplog.records)
         assert _is_silent(manager)
         dog.stop()
     assert [record.msg for record in caplog.records] == ["parts-dead"]

@@ -18,6 +18,7 @@ from dicom_node.config import Tls, TlsClients
 from dicom_node.dimse import secure
 from dicom_node.dimse.tls_socket import TlsSocket
 from tests.certificates import Authority
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -38,14 +39,14 @@ def connected(settings: Tls) -> Iterator[Pair]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def accept() -> None:
-            made.append(TlsSocket.accept(listener.accept()[0], server, 10.0))
+            made.append(TlsSocket.accept(listener.accept()[0], server, 60.0))
 
         accepting = threading.Thread(target=accept)
         accepting.start()
         client = TlsSocket.unconnected(
             socket.socket(), secure.client_context(settings), "localhost", lambda _error: None
         )
-        client.settimeout(10.0)
+        client.settimeout(60)
         client.connect(listener.getsockname())
         accepting.join()
     with made[0], client:
@@ -75,15 +76,13 @@ def test_it_is_readable_only_when_there_is_something_to_read(settings: Tls) -> N
         assert not client.readable()
         assert not server.readable()
         server.sendall(b"ab")
-        time.sleep(0.05)
-        assert client.readable()
+        wait_until(client.readable)
         assert client.recv(1) == b"a"
         assert client.readable()  # although the network has nothing more
         assert client.recv(10) == b"b"
         assert not client.readable()
         server.shutdown(socket.SHUT_RDWR)
-        time.sleep(0.05)
-        assert client.readable()
+        wait_until(client.readable)
         assert client.recv(1) == b""
 
 
@@ -96,7 +95,7 @@ def test_half_a_record_is_nothing_to_read(settings: Tls) -> None:
             assert not client.readable()
             server._raw.sendall(record[at : at + 300])
             time.sleep(0.02)
-        assert client.readable()
+        wait_until(client.readable)
         assert read(client, 1000) == b"x" * 1000
 
 
@@ -137,7 +136,7 @@ def test_two_threads_read_and_write_at_once_without_disturbing_each_other(settin
         for each in threads:
             each.start()
         for each in threads:
-            each.join(30)
+            each.join(120)
     assert found == [digest, digest]
 
 
@@ -190,7 +189,7 @@ def test_a_writer_that_nobody_reads_has_an_end_and_can_be_broken_off(settings: T
         sending.start()
         time.sleep(0.2)
         client.shutdown(socket.SHUT_RDWR)
-        assert broken.wait(5)
+        assert broken.wait(60)
         sending.join()
 
 
@@ -200,7 +199,7 @@ def test_leave_is_taken_as_tls_wants_it(settings: Tls) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
-            connection = TlsSocket.accept(listener.accept()[0], server, 10.0)
+            connection = TlsSocket.accept(listener.accept()[0], server, 60.0)
             connection.sendall(b"bye")
             connection.shutdown(socket.SHUT_RDWR)
             connection.close()

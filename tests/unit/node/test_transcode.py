@@ -109,7 +109,7 @@ def test_conversions_crashes_and_hangs(place: Place, monkeypatch: pytest.MonkeyP
 
     # killed between two objects: a new one takes its place
     os.kill(first, signal.SIGKILL)
-    transcoder._process.join(10)  # type: ignore[union-attr]
+    transcoder._process.join(120)  # type: ignore[union-attr]
     assert transcoder.convert(blob, IMPLICIT, 300.0) != made
     assert place.pid() != first
 

@@ -1,0 +1,40 @@
+"""Waiting for what other threads and processes do, on a machine that may stand still for seconds."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+_Error = TypeVar("_Error", bound=Exception)
+
+#: how long a test waits for what must happen; only a test that fails waits that long
+PATIENCE_S = 120.0
+
+
+def wait_until(done: Callable[[], object], limit_s: float = PATIENCE_S) -> None:
+    """Return once `done()` holds; AssertionError after `limit_s`."""
+    deadline = time.monotonic() + limit_s
+    while not done():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+def failing(act: Callable[[], object], error: type[_Error], match: str) -> _Error:
+    """The error that says `match`, after as many attempts as it takes.
+
+    Who has little patience fails in other ways too while the machine stands still.
+    """
+    found: list[_Error] = []
+
+    def fails() -> bool:
+        try:
+            act()
+        except error as caught:
+            found.append(caught)
+            return re.search(match, str(caught)) is not None
+        return False
+
+    wait_until(fails)
+    return found[-1]

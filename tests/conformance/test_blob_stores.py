@@ -30,8 +30,10 @@ from tests.buckets import between
 from tests.ledgers import arrival
 
 _SPAWN = multiprocessing.get_context("spawn")
-_EVERY = ("spool", "directory", "s3")
-_SHARED = ("directory", "s3")
+#: the server that stands for S3 takes its time
+_S3 = pytest.param("s3", marks=pytest.mark.slow)
+_EVERY = ("spool", "directory", _S3)
+_SHARED = ("directory", _S3)
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def run(target: Callable[..., None], *args: object) -> int | None:
     return process.exitcode
 
 
-@pytest.mark.parametrize("kind", _EVERY)
+@pytest.mark.parametrize("kind", ["spool", "directory", "s3"])
 def test_bytes_come_back_under_their_hash(kind: str, make: Callable[..., Made]) -> None:
     store = make(kind).open()
     blob = store.put([b"abc", memoryview(b"def"), b""])
@@ -226,6 +228,7 @@ def change(how: Made, name: str, content: bytes) -> None:
         (how.scratch / folder / name[:2] / name).write_bytes(content)
 
 
+@pytest.mark.slow
 def test_what_was_changed_in_a_bucket_is_given_to_nobody(make: Callable[..., Made]) -> None:
     how = make("s3")
     blob = how.open().put([b"abc"])
@@ -280,6 +283,7 @@ def test_an_empty_mount_point_is_no_empty_store(make: Callable[..., Made]) -> No
     assert list((how.scratch / "shared").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_bucket_that_is_not_there_is_no_empty_store(make: Callable[..., Made]) -> None:
     how = make("s3")
     elsewhere = Made("s3", how.scratch, Bucket("nobodys", "", *list_of(how))).open("two")
@@ -330,10 +334,12 @@ def test_what_was_put_again_is_not_removed_before_its_row_is_written(
     how = make(kind, keep_s=1.0)
     blob = how.open().put([b"abc"])
     time.sleep(2.1)
+    began = time.monotonic()
     assert how.open("two").put([b"abc"]) == blob  # pinned for a second from now on
-    assert not how.open().remove(blob.name, keep_s=0.0)
+    removed = how.open().remove(blob.name, keep_s=0.0)
+    assert not removed or time.monotonic() - began > 1.0
     time.sleep(1.1)
-    assert how.open().remove(blob.name, keep_s=0.0)
+    assert removed or how.open().remove(blob.name, keep_s=0.0)
 
 
 @pytest.mark.parametrize("kind", _SHARED)
@@ -355,7 +361,7 @@ def test_arrivals_and_removals_at_once_lose_nothing(
     remover.start()
     try:
         store, turns = how.open("receiver", lambda: book), itertools.count()
-        until = time.monotonic() + 60.0
+        until = time.monotonic() + 120.0
         while sum(removed) < 20 and time.monotonic() < until:
             turn, began = next(turns), time.monotonic()
             blob = store.put([contents[turn % 8]])
@@ -384,6 +390,7 @@ def book_hold(book: Ledger) -> int:
 # a store that is away
 
 
+@pytest.mark.slow
 def test_a_server_that_is_away_refuses_and_comes_back(make: Callable[..., Made], s3: S3Server) -> None:
     with between(s3.url) as door:
         how = make("s3", url=door.url)
@@ -406,6 +413,7 @@ def test_a_server_that_is_away_refuses_and_comes_back(make: Callable[..., Made],
         assert store.sweep() == 0
 
 
+@pytest.mark.slow
 def test_a_server_that_never_answers_is_not_waited_for_for_ever(
     make: Callable[..., Made], s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -421,6 +429,7 @@ def test_a_server_that_never_answers_is_not_waited_for_for_ever(
     how.open("three").verify(how.open().put([b"abc"]).name)
 
 
+@pytest.mark.slow
 def test_a_full_disk_gives_up_the_cache_first(
     make: Callable[..., Made], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -442,6 +451,7 @@ def _full(cached: Path) -> None:
         raise SpoolFull("full")
 
 
+@pytest.mark.slow
 def test_a_server_that_nobody_answers_for(make: Callable[..., Made]) -> None:
     how = make("s3")
     assert how.bucket is not None
@@ -451,6 +461,7 @@ def test_a_server_that_nobody_answers_for(make: Callable[..., Made]) -> None:
     assert "127.0.0.1" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not_know_conditions(
     make: Callable[..., Made], s3: S3Server, book: Ledger
 ) -> None:
@@ -467,6 +478,7 @@ def test_a_server_that_does_not_know_conditions(
 # large objects, and the cache
 
 
+@pytest.mark.slow
 def test_a_large_object_goes_in_parts(make: Callable[..., Made], book: Ledger) -> None:
     how = make("s3", part_bytes=5 << 20)
     content = os.urandom((12 << 20) + 17)
@@ -480,6 +492,7 @@ def test_a_large_object_goes_in_parts(make: Callable[..., Made], book: Ledger) -
     assert left.get("Uploads", []) == []
 
 
+@pytest.mark.slow
 def test_one_object_is_fetched_once(make: Callable[..., Made]) -> None:
     how = make("s3")
     blob = how.open().put([b"abc" * 1000])

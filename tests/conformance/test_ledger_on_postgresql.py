@@ -537,16 +537,26 @@ def test_a_clock_that_is_wrong_neither_ends_a_lease_nor_stretches_it(
 # ---- a server that is away, full, killed, or another ----
 
 
-def every_call(book: Ledger, number: int) -> dict[str, Callable[[], object]]:
+Calls = dict[str, Callable[[], object]]
+
+
+def every_call(book: Ledger, number: int) -> Calls:
     """Every method that asks the server, with what they need made beforehand."""
-    uid = f"7.{number}"
-    book.finish(work(book, uid), outcome("pacs", "vna", uid=f"8.{number}", content=uid))
-    (one,) = book.claim_sends("pacs", 1, 900.0)
-    (two,) = book.claim_sends("vna", 1, 900.0)
+    book.finish(work(book, f"7.{number}"), outcome("pacs", "vna", uid=f"8.{number}", content=f"7.{number}"))
+    deliveries = _calls_for_deliveries(book)
     book.add(arrival(f"6.{number}"), blob(f"6.{number}"), 1)
+    return (
+        _calls_for_work(book, number)
+        | deliveries
+        | _calls_for_commitment(book, number)
+        | _calls_for_blobs(book, blob(f"7.{number}"))
+        | _calls_for_people(book, f"7.{number}")
+        | _calls_for_the_house(book)
+    )
+
+
+def _calls_for_work(book: Ledger, number: int) -> Calls:
     (claimed,) = book.claim_work("w", 1, 900.0)
-    judge = Judge(Promise.DELIVERED, lambda _name: True, lambda _route: True)
-    asked = Reference("1.2", uid)
     return {
         "add": lambda: book.add(arrival(f"5.{number}"), blob(f"5.{number}"), 1),
         "straight": lambda: book.add(arrival(f"4.{number}"), blob("4"), 1, straight_to=("pacs",)),
@@ -555,10 +565,26 @@ def every_call(book: Ledger, number: int) -> dict[str, Callable[[], object]]:
         "finish": lambda: book.finish(claimed, outcome("pacs", uid=f"9.{number}")),
         "worker_died": lambda: book.worker_died("nobody"),
         "due": lambda: book.due(5),
+    }
+
+
+def _calls_for_deliveries(book: Ledger) -> Calls:
+    (one,) = book.claim_sends("pacs", 1, 900.0)
+    (two,) = book.claim_sends("vna", 1, 900.0)
+    return {
         "claim_sends": lambda: book.claim_sends("pacs", 1, 900.0),
         "beat_send": lambda: book.beat_send(one, 900.0),
         "delivered": lambda: book.delivered(one, 0, to_commit=True),
         "retry": lambda: book.retry(two, time.time() + 900.0, "busy"),
+        "outage": lambda: (book.went_down("pacs", 1.0), book.take_hurry("pacs"), book.came_back("pacs")),
+        "pause": lambda: (book.pause("vna"), book.paused(), book.resume("vna")),
+    }
+
+
+def _calls_for_commitment(book: Ledger, number: int) -> Calls:
+    judge = Judge(Promise.DELIVERED, lambda _name: True, lambda _route: True)
+    asked = Reference("1.2", f"7.{number}")
+    return {
         "claim_ask": lambda: book.claim_ask("pacs", f"2.{number}", 9, collect_s=0.0, answer_s=9.0),
         "take_report": lambda: book.take_report(Report(f"2.{number}", {}), 3, lambda _n: lambda _s: 9.0),
         "expire_asks": lambda: book.expire_asks("pacs", lambda _silences: 9.0),
@@ -566,24 +592,37 @@ def every_call(book: Ledger, number: int) -> dict[str, Callable[[], object]]:
         "decide_promises": lambda: book.decide_promises(judge, 9),
         "due_reports": lambda: book.due_reports((), 9),
         "forget": lambda: (book.forget_asks(0.0), book.forget_promises(0.0)),
+    }
+
+
+def _calls_for_blobs(book: Ledger, came: str) -> Calls:
+    return {
         "purge": lambda: book.purge(1.0),
-        "needed": lambda: book.needed([blob(uid)]),
-        "known": lambda: book.known([blob(uid)]),
+        "needed": lambda: book.needed([came]),
+        "known": lambda: book.known([came]),
         "claims": lambda: list(book.claims()),
-        "recover": lambda: book.recover(),
-        "run": lambda: (book.begin_run("boot"), book.end_run()),
-        "converted": lambda: book.converted(blob(uid), "1.2.4", blob("small")),
-        "conversion": lambda: book.conversion(blob(uid), "1.2.4"),
-        "outage": lambda: (book.went_down("pacs", 1.0), book.take_hurry("pacs"), book.came_back("pacs")),
-        "pause": lambda: (book.pause("vna"), book.paused(), book.resume("vna")),
+        "converted": lambda: book.converted(came, "1.2.4", blob("small")),
+        "conversion": lambda: book.conversion(came, "1.2.4"),
+        "guards": lambda: (book.pin(blob("p"), 9.0), book.store_id(), book.moved_to()),
+    }
+
+
+def _calls_for_people(book: Ledger, uid: str) -> Calls:
+    return {
         "held": lambda: (book.held(), book.rework_held(), book.requeue_dead(), book.drop_waiting("none")),
         "view": lambda: (book.backlogs(), book.judged(5), book.trace(uid), book.item(1), book.unprocessed()),
         "figures": lambda: (book.snapshot(), book.counts(), book.queues(), book.answers()),
         "trail": lambda: (book.steps(0, 5), book.last_step()),
+    }
+
+
+def _calls_for_the_house(book: Ledger) -> Calls:
+    return {
+        "recover": lambda: book.recover(),
+        "run": lambda: (book.begin_run("boot"), book.end_run()),
         "count_soon": lambda: (book.count_soon(jobs.Reading(REPEATS)), book.settle()),
         "lead": lambda: _lead(book),
         "check": lambda: (book.check(), book.compact()),
-        "guards": lambda: (book.pin(blob("p"), 9.0), book.store_id(), book.moved_to()),
     }
 
 

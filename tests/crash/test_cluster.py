@@ -15,7 +15,7 @@ from benchmarks.buckets import S3Server
 from benchmarks.several import SPREAD, Cluster, installed
 from benchmarks.stand import Peer, free_port, objects, wait_until
 from benchmarks.wire import head_of
-from benchmarks.witnesses import Archive, Modality, account, data_set_digest
+from benchmarks.witnesses import Account, Archive, Modality, account, data_set_digest
 
 pytestmark = [
     pytest.mark.slow,
@@ -59,7 +59,6 @@ def test_what_was_acknowledged_arrives_whoever_is_killed(
     """
     seed = int(os.environ.get("DICOM_NODE_SEED") or secrets.randbelow(1 << 32))
     print(f"seed {seed}: DICOM_NODE_SEED={seed} repeats the victims")
-    rng = random.Random(seed)
     count = int(os.environ.get("DICOM_NODE_OBJECTS") or _OBJECTS)
     paths = objects(tmp_path / "in", count)
     archives = {name: Archive(free_port()).start() for name in ("one", "two")}
@@ -72,15 +71,8 @@ def test_what_was_acknowledged_arrives_whoever_is_killed(
         for one in senders:
             one.start()
         try:
-            killed = _kill_at_random(cluster, senders, archives, count, rng)
-            wait_until(lambda: len(_acknowledged(senders)) == count, _LIMIT_S, "everything acknowledged")
-            for name, archive in archives.items():
-                wait_until(lambda a=archive: len(a.digests()) == count, _LIMIT_S, f"everything at {name}")
-            wait_until(
-                lambda: cluster.metric("dicom_node_deliveries", state="delivered") == 2 * count,
-                60,
-                "the books",
-            )
+            killed = _kill_at_random(cluster, senders, archives, count, random.Random(seed))
+            _await_everything(cluster, senders, archives, count)
             ready = cluster.metric("dicom_node_instances", state="ready")
         finally:
             for one in senders:
@@ -88,18 +80,37 @@ def test_what_was_acknowledged_arrives_whoever_is_killed(
         for member in cluster.members.values():  # the last to be killed may still be starting
             member.await_health()
         stopped = [member.terminate() for member in cluster.members.values()]
+    print("killed:", *killed)
     bound = _ASSOCIATIONS * (2 * killed.count("database") + sum("forward" in name for name in killed))
     for name, archive in archives.items():
-        books = account(count, _acknowledged(senders), archive)
-        print(f"{name}: {books}; killed: {' '.join(killed)}")
+        books = _complete(paths, senders, archive, bound)
+        print(f"{name}: {books}")
         record_property(name, str(books))
-        assert (books.accepted, books.never, books.changed) == (count, 0, 0)
-        assert books.resent <= bound
-        contents = {uid: found[0] for uid, found in archive.digests().items()}
-        assert contents == {head_of(path).sop_instance_uid: data_set_digest(path) for path in paths}
     print(f"{time.monotonic() - started:.0f} s")
     assert ready == count
     assert stopped == [0] * len(cluster.members)
+
+
+def _await_everything(
+    cluster: Cluster, senders: Sequence[Modality], archives: Mapping[str, Archive], count: int
+) -> None:
+    """Until everything is acknowledged, has arrived, and is on record."""
+    wait_until(lambda: len(_acknowledged(senders)) == count, _LIMIT_S, "everything acknowledged")
+    for name, archive in archives.items():
+        wait_until(lambda a=archive: len(a.digests()) == count, _LIMIT_S, f"everything at {name}")
+    wait_until(
+        lambda: cluster.metric("dicom_node_deliveries", state="delivered") == 2 * count, 60, "the books"
+    )
+
+
+def _complete(paths: Sequence[Path], senders: Sequence[Modality], archive: Archive, bound: int) -> Account:
+    """The books of an archive that has everything as it was sent, and at most `bound` of it once more."""
+    books = account(len(paths), _acknowledged(senders), archive)
+    assert (books.accepted, books.never, books.changed) == (len(paths), 0, 0), books
+    assert books.resent <= bound, books
+    contents = {uid: found[0] for uid, found in archive.digests().items()}
+    assert contents == {head_of(path).sop_instance_uid: data_set_digest(path) for path in paths}
+    return books
 
 
 def _kill_at_random(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,27 @@ def killed_until_done(old: Node, new: Node, *, rng: random.Random) -> tuple[int,
     raise AssertionError("never came to its end")
 
 
+@dataclass(frozen=True)
+class Three:
+    """Archives: one takes everything, one is away, one refuses for good; `mend` makes all of them take."""
+
+    up: Archive
+    down: Archive
+    picky: Archive
+
+    @property
+    def named(self) -> dict[str, Archive]:
+        return {"up": self.up, "down": self.down, "picky": self.picky}
+
+    def misbehave(self) -> None:
+        self.down.stop()
+        self.picky.answer = lambda _uid, _times: _CANNOT
+
+    def mend(self) -> None:
+        self.picky.answer = lambda _uid, _times: SUCCESS
+        self.down.start()
+
+
 def test_everything_is_delivered_once_by_the_cluster(
     tmp_path: Path,
     nodes: Nodes,
@@ -101,48 +123,59 @@ def test_everything_is_delivered_once_by_the_cluster(
     paths = objects(tmp_path / "in", _BEFORE + _MEANWHILE + _AFTER)
     before, meanwhile = paths[:_BEFORE], paths[_BEFORE : _BEFORE + _MEANWHILE]
     after = paths[_BEFORE + _MEANWHILE :]
-    up, down, picky = (archives() for _ in range(3))
-    down.stop()
-    picky.answer = lambda _uid, _times: _CANNOT
-    peers = {
-        name: Peer(each.port, refusals=1) for name, each in (("up", up), ("down", down), ("picky", picky))
-    }
+    three = Three(archives(), archives(), archives())
+    three.misbehave()
+    peers = {name: Peer(each.port, refusals=1) for name, each in three.named.items()}
     old = nodes(Setup(peers)).start()
     acknowledged = send(old, before)
-    wait_until(lambda: len(up.digests()) == _BEFORE, 120, "everything at the one that is up")
+    wait_until(lambda: len(three.up.digests()) == _BEFORE, 120, "everything at the one that is up")
     wait_until(lambda: dead_letters(old) == _BEFORE, 120, "dead letters")
 
     first, second = (nodes(Setup(peers, sections={"cluster": cluster})) for _ in range(2))
-    rng = random.Random(1)
-    modality = Modality(old.port, meanwhile)
-    modality.start()
-    kills, said = killed_until_done(old, first, rng=rng)
-    assert "the node runs; stop it" in said
-    modality.join(60)
-    acknowledged |= modality.acknowledged
-    wait_until(lambda: len(up.digests()) == _BEFORE + _MEANWHILE, 120, "what came meanwhile")
-    assert old.terminate() == 0
-    more, said = killed_until_done(old, first, rng=rng)
-    assert "the machines of the cluster may start" in said or "was moved to the cluster" in said, said
-    record_property("kills", kills + more)
-
-    old.start(ready=False)
-    assert old.wait() == 1
-    assert "moved to radiology" in old.said()
-    picky.answer = lambda _uid, _times: SUCCESS
-    down.start()
+    kills, more = moved_while_it_sends(old, first, meanwhile, three.up)
+    acknowledged |= more
+    record_property("kills", kills)
+    assert_does_not_start(old)
+    three.mend()
     for node in (first, second):
         node.start()
-    retry = [sys.executable, "-m", "dicom_node", "queue", "retry", "--dead", "--config", str(first._config)]
-    subprocess.run(retry, check=True, capture_output=True, timeout=60, cwd=Path(__file__).parents[2])
+    retry_the_dead(first)
     acknowledged |= send(first, after[: _AFTER // 2]) | send(second, after[_AFTER // 2 :])
-    for name, archive in (("up", up), ("down", down), ("picky", picky)):
+    for name, archive in three.named.items():
         wait_until(lambda a=archive: len(a.digests()) == len(paths), 180, f"everything at {name}")
     time.sleep(2.0)  # a second delivery would come now
     assert [node.terminate() for node in (first, second)] == [0, 0]
-    for archive in (up, down, picky):
+    for archive in three.named.values():
         books = account(len(paths), acknowledged, archive)
         assert (books.accepted, books.once, books.never, books.changed) == (len(paths), len(paths), 0, 0)
+
+
+def moved_while_it_sends(
+    old: Node, new: Node, meanwhile: list[Path], up: Archive
+) -> tuple[int, dict[str, float]]:
+    """Copy while a modality sends, stop the node, move it; the kills, and what was acknowledged meanwhile."""
+    rng = random.Random(1)
+    modality = Modality(old.port, meanwhile)
+    modality.start()
+    kills, said = killed_until_done(old, new, rng=rng)
+    assert "the node runs; stop it" in said
+    modality.join(120)
+    wait_until(lambda: len(up.digests()) == _BEFORE + _MEANWHILE, 120, "what came meanwhile")
+    assert old.terminate() == 0
+    more, said = killed_until_done(old, new, rng=rng)
+    assert "the machines of the cluster may start" in said or "was moved to the cluster" in said, said
+    return kills + more, modality.acknowledged
+
+
+def assert_does_not_start(old: Node) -> None:
+    old.start(ready=False)
+    assert old.wait() == 1
+    assert "moved to radiology" in old.said()
+
+
+def retry_the_dead(node: Node) -> None:
+    retry = [sys.executable, "-m", "dicom_node", "queue", "retry", "--dead", "--config", str(node._config)]
+    subprocess.run(retry, check=True, capture_output=True, timeout=60, cwd=Path(__file__).parents[2])
 
 
 def dead_letters(node: Node) -> int:

@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks.stand import Node, Peer, Setup, free_port, objects, wait_until
 from benchmarks.wire import head_of
-from benchmarks.witnesses import Archive, DcmtkModality, Modality, account, data_set_digest
+from benchmarks.witnesses import Account, Archive, DcmtkModality, Modality, account, data_set_digest
 from dicom_node.forwarder import HELD_BACK
 from tests.crash.conftest import Nodes
 
@@ -63,14 +63,7 @@ def test_what_was_acknowledged_arrives_at_both(
         one.start()
     try:
         _kill_at(_moments(run, random.Random(seed)), node, senders, archives)
-        wait_until(lambda: len(_acknowledged(senders)) == run.objects, _LIMIT_S, "everything acknowledged")
-        for name, archive in archives.items():
-            wait_until(lambda a=archive: len(a.digests()) == run.objects, _LIMIT_S, f"everything at {name}")
-        wait_until(
-            lambda: node.metric("dicom_node_deliveries", state="delivered") == 2 * run.objects,
-            60,
-            "the books",
-        )
+        _await_everything(run, node, senders, archives)
         instances = node.metric("dicom_node_instances", state="ready"), node.metric("dicom_node_instances")
     finally:
         for one in senders:
@@ -80,17 +73,35 @@ def test_what_was_acknowledged_arrives_at_both(
         books = account(run.objects, _acknowledged(senders), archive)
         print(f"{name}: {books}")
         record_property(name, str(books))
-        assert (books.accepted, books.never, books.changed) == (run.objects, 0, 0)
-        assert books.resent <= run.kills * run.associations * (1 + HELD_BACK)
+        _assert_complete(run, books)
     print(f"{time.monotonic() - started:.0f} s")
     assert instances == (run.objects, run.objects)
     assert stopped == 0
-    contents = [archive.digests() for archive in archives.values()]
-    assert _firsts(contents[0]) == _firsts(contents[1])
+    one, two = (_firsts(archive.digests()) for archive in archives.values())
+    assert one == two
     if run.role == "pass":
-        assert _firsts(contents[0]) == {
-            head_of(path).sop_instance_uid: data_set_digest(path) for path in paths
-        }
+        assert one == {head_of(path).sop_instance_uid: data_set_digest(path) for path in paths}
+
+
+def _await_everything(
+    run: Run,
+    node: Node,
+    senders: Sequence[Modality | DcmtkModality],
+    archives: Mapping[str, Archive],
+) -> None:
+    """Until everything is acknowledged, has arrived, and is on record."""
+    wait_until(lambda: len(_acknowledged(senders)) == run.objects, _LIMIT_S, "everything acknowledged")
+    for name, archive in archives.items():
+        wait_until(lambda a=archive: len(a.digests()) == run.objects, _LIMIT_S, f"everything at {name}")
+    wait_until(
+        lambda: node.metric("dicom_node_deliveries", state="delivered") == 2 * run.objects, 60, "the books"
+    )
+
+
+def _assert_complete(run: Run, books: Account) -> None:
+    """Nothing is missing or changed, and no more came twice than kills explain."""
+    assert (books.accepted, books.never, books.changed) == (run.objects, 0, 0)
+    assert books.resent <= run.kills * run.associations * (1 + HELD_BACK)
 
 
 def _moments(run: Run, rng: random.Random) -> list[int]:

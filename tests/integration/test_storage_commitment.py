@@ -67,48 +67,48 @@ class Site:
         self.folder = folder
         self.modality = Modality(port).start()
         self.archive = Archive(port).start()
-        self.config = Config.model_validate(
+        self.config = self._configured(port, destination, commitment)
+        self.service = Service(self.config)
+
+    def _configured(self, port: int, destination: dict[str, Any], commitment: dict[str, Any]) -> Config:
+        """The node at a port, with what a test changes in its destination and its promises."""
+        archive = {
+            "ae_title": "ARCHIVE",
+            "host": "127.0.0.1",
+            "port": self.archive.port,
+            "timeout_s": 60.0,
+            "associations": 1,
+            "retry": {"first_s": 0.1, "cap_s": 0.2},
+        }
+        requester = {
+            "ae_title": "MODALITY",
+            "host": "127.0.0.1",
+            "port": self.modality.port,
+            "timeout_s": 60.0,
+        }
+        promises = {
+            "requesters": (requester,),
+            "retry": {"first_s": 0.1, "cap_s": 0.3, "refusals": 2},
+            "ask": {"collect_s": 0.1},
+        }
+        route = {
+            "name": "all",
+            "match": {"calling_ae": ("MODALITY",)},
+            "role": "pass",
+            "destinations": ("archive",),
+        }
+        return Config.model_validate(
             {
                 "node": {"id": "n", "ae_title": "NODE", "bind": "127.0.0.1", "port": port},
-                "storage": {"folder": folder / "node", "reserve_mb": 16},
+                "storage": {"folder": self.folder / "node", "reserve_mb": 16},
                 "workers": {"count": 1},
-                "destinations": {
-                    "archive": {
-                        "ae_title": "ARCHIVE",
-                        "host": "127.0.0.1",
-                        "port": self.archive.port,
-                        "timeout_s": 60.0,
-                        "associations": 1,
-                        "retry": {"first_s": 0.1, "cap_s": 0.2},
-                    }
-                    | destination
-                },
-                "routes": (
-                    {
-                        "name": "all",
-                        "match": {"calling_ae": ("MODALITY",)},
-                        "role": "pass",
-                        "destinations": ("archive",),
-                    },
-                ),
-                "commitment": {
-                    "requesters": (
-                        {
-                            "ae_title": "MODALITY",
-                            "host": "127.0.0.1",
-                            "port": self.modality.port,
-                            "timeout_s": 60.0,
-                        },
-                    ),
-                    "retry": {"first_s": 0.1, "cap_s": 0.3, "refusals": 2},
-                    "ask": {"collect_s": 0.1},
-                }
-                | commitment,
+                "destinations": {"archive": archive | destination},
+                "routes": (route,),
+                "commitment": promises | commitment,
                 "http": {"port": None},
             },
             strict=False,
         )
-        self.service = Service(self.config)
 
     def send(self, *uids: str) -> None:
         self.modality.send(*(part10(self.folder / "in", uid) for uid in uids))

@@ -26,10 +26,10 @@ _NODE: dict[str, Any] = {
     "destinations": {"pacs": {"ae_title": "PACS", "host": "pacs", "port": 104}},
     "routes": ({"name": "all", "role": "pass", "destinations": ("pacs",)},),
 }
-_CUTS = (
-    *(("put", number) for number in (0, 1, 4)),
-    *(("note_moved", number) for number in (0, 1, 2)),
-    *(("copy_to", 0), ("recover", 0), ("counts", 0), ("counts", 2), ("holds", 9)),
+_CUTS = (("put", 1), ("note_moved", 0), ("note_moved", 1), ("copy_to", 0))
+_MORE_CUTS = (
+    *(("put", 0), ("put", 4), ("note_moved", 2)),
+    *(("recover", 0), ("counts", 0), ("counts", 2), ("holds", 9)),
 )
 
 
@@ -177,7 +177,9 @@ def test_a_node_does_not_start_while_it_is_moved(site: Site) -> None:
         pass
 
 
-@pytest.mark.parametrize(("step", "number"), _CUTS)
+@pytest.mark.parametrize(
+    ("step", "number"), [*_CUTS, *(pytest.param(*cut, marks=pytest.mark.slow) for cut in _MORE_CUTS)]
+)
 @pytest.mark.parametrize("after", [False, True])
 def test_wherever_it_is_cut_off_the_same_again_ends_it(
     site: Site, monkeypatch: pytest.MonkeyPatch, step: str, number: int, after: bool

@@ -20,6 +20,7 @@ from dicom_node.errors import BlobsUnavailable, ConversionError, SpoolFull
 from dicom_node.spool import Spool
 from dicom_node.transcode import CONVERTIBLE, Transcoder, alternatives, patience_s
 from tests.builders import Encoding, dataset, file_bytes, phantom
+from tests.waiting import wait_until
 
 EXPLICIT, IMPLICIT = str(uid.ExplicitVRLittleEndian), str(uid.ImplicitVRLittleEndian)
 
@@ -93,44 +94,62 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 def test_conversions_crashes_and_hangs(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """One story, because every process takes seconds to start."""
-    transcoder, blob = place.transcoder, place.put(uid.JPEGLSLossless)
-
-    made = transcoder.convert(blob, EXPLICIT, 300.0)
+    blob = place.put(uid.JPEGLSLossless)
+    made = place.transcoder.convert(blob, EXPLICIT, 300.0)
     assert dcmread(place.spool.path(made)).PixelData == phantom(64, 64).astype("<u2").tobytes()
     place.spool.verify(made)
-    first = place.pid()
+    what_cannot_be_converted_is_said_and_the_process_goes_on(place)
+    killed_between_two_objects_another_takes_its_place(place, blob, made)
+    hanging_it_is_ended_when_the_time_is_over(place, blob)
+    crashing_over_an_object_costs_one_attempt(place, blob)
+    without_work_it_goes_away(place, blob, made, monkeypatch)
 
-    # what cannot be converted is said, and the process goes on
+
+def what_cannot_be_converted_is_said_and_the_process_goes_on(place: Place) -> None:
+    first = place.pid()
     broken = place.spool.put([b"no DICOM file at all" * 20]).name
     with pytest.raises(ConversionError, match="DICM") as caught:
-        transcoder.convert(broken, EXPLICIT, 300.0)
+        place.transcoder.convert(broken, EXPLICIT, 300.0)
     assert caught.value.reason == "not-convertible"
     assert place.pid() == first
 
-    # killed between two objects: a new one takes its place
+
+def killed_between_two_objects_another_takes_its_place(place: Place, blob: str, made: str) -> None:
+    first = place.pid()
     os.kill(first, signal.SIGKILL)
-    transcoder._process.join(120)  # type: ignore[union-attr]
-    assert transcoder.convert(blob, IMPLICIT, 300.0) != made
+    place.transcoder._process.join(120)  # type: ignore[union-attr]
+    assert place.transcoder.convert(blob, IMPLICIT, 300.0) != made
     assert place.pid() != first
 
-    # hanging: it is ended when the time is over
+
+def hanging_it_is_ended_when_the_time_is_over(place: Place, blob: str) -> None:
     os.kill(place.pid(), signal.SIGSTOP)
     with pytest.raises(ConversionError, match="within 0 s") as caught:
-        transcoder.convert(blob, EXPLICIT, 0.3)
+        place.transcoder.convert(blob, EXPLICIT, 0.3)
     assert caught.value.reason == "conversion-hung"
-    assert transcoder._process is None
+    assert place.transcoder._process is None
 
-    # crashing over an object: that costs one attempt
+
+def crashing_over_an_object_costs_one_attempt(place: Place, blob: str) -> None:
+    transcoder = place.transcoder
     transcoder.convert(blob, EXPLICIT, 300.0)
     os.kill(place.pid(), signal.SIGSTOP)
-    killer = threading.Timer(0.3, transcoder.abort)
+
+    def kill() -> None:
+        wait_until(transcoder._turn.locked)
+        time.sleep(0.3)
+        transcoder.abort()
+
+    killer = threading.Thread(target=kill)
     killer.start()
     with pytest.raises(ConversionError, match="ended the process") as caught:
         transcoder.convert(blob, EXPLICIT, 300.0)
     killer.join()
     assert caught.value.reason == "conversion-crashed"
 
-    # without work it goes away
+
+def without_work_it_goes_away(place: Place, blob: str, made: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    transcoder = place.transcoder
     assert transcoder.convert(blob, EXPLICIT, 300.0) == made
     transcoder.rest()
     assert transcoder._process is not None

@@ -25,8 +25,6 @@ from tests.builders import ct
 from tests.integration.test_store_and_forward import CT, Archive
 from tests.waiting import wait_until
 
-_SENDERS, _OBJECTS = 8, 12
-
 
 @dataclass
 class Site:
@@ -93,10 +91,10 @@ def image(seed: int) -> Dataset:
     return ds
 
 
-def send(site: Site, sender: int, statuses: list[int | None], aborted: list[bool]) -> None:
+def send(site: Site, sender: int, objects: int, statuses: list[int | None], aborted: list[bool]) -> None:
     """One modality, one association, one image after the other, a pause between them."""
     association = associate(site.port)
-    for number in range(_OBJECTS):
+    for number in range(objects):
         answer = association.send_c_store(image(1000 * sender + number))
         statuses.append(answer.Status if "Status" in answer else None)
         time.sleep(0.1)
@@ -104,11 +102,15 @@ def send(site: Site, sender: int, statuses: list[int | None], aborted: list[bool
     association.release()
 
 
-def test_eight_transfers_and_three_reloads(site: Site) -> None:
+@pytest.mark.parametrize(
+    ("transfers", "objects"), [(2, 20), pytest.param(8, 12, marks=pytest.mark.slow)], ids=["two", "eight"]
+)
+def test_several_transfers_and_three_reloads(site: Site, transfers: int, objects: int) -> None:
     statuses: list[int | None] = []
     aborted: list[bool] = []
     senders = [
-        threading.Thread(target=send, args=(site, number, statuses, aborted)) for number in range(_SENDERS)
+        threading.Thread(target=send, args=(site, number, objects, statuses, aborted))
+        for number in range(transfers)
     ]
     for sender in senders:
         sender.start()
@@ -119,10 +121,10 @@ def test_eight_transfers_and_three_reloads(site: Site) -> None:
         wait_until(lambda reloads=reloads: site.told("reloaded") == reloads)  # type: ignore[misc]
     for sender in senders:
         sender.join()
-    assert statuses == [0x0000] * (_SENDERS * _OBJECTS)
-    assert aborted == [False] * _SENDERS
+    assert statuses == [0x0000] * (transfers * objects)
+    assert aborted == [False] * transfers
     one, two = site.archives["one"].data_sets, site.archives["two"].data_sets
-    wait_until(lambda: len(one) + len(two) == _SENDERS * _OBJECTS)
+    wait_until(lambda: len(one) + len(two) == transfers * objects)
     assert one
     assert not set(one) & set(two), "every object goes one way"
 

@@ -409,7 +409,7 @@ def _name(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-_SHORT = settings(max_examples=30, stateful_step_count=40, deadline=None)
+_SHORT = settings(max_examples=15, stateful_step_count=40, deadline=None)
 TestQueueMachine = QueueMachine.TestCase
 TestQueueMachine.settings = _SHORT
 

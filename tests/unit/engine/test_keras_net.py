@@ -61,7 +61,8 @@ def test_a_float_that_is_not_exact_would_be_noticed(monkeypatch: pytest.MonkeyPa
     assert logits_digest(keras_net.KerasRuntime(network)) != network.logits_sha256
 
 
-@pytest.mark.parametrize("options", [["--quick"], pytest.param([], marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [["--quick"], []], ids=["quick", "whole"])
 def test_no_logit_differs_on_any_setting_of_the_cpu(options: list[str]) -> None:
     """Batch 1, 4, 37; 1 and 2 threads; oneDNN and XLA on and off; NumPy, JAX, and torch where installed."""
     command = [sys.executable, "-m", "benchmarks.exactness", *options]

@@ -130,7 +130,7 @@ class Sender:
         blob = self.spool.put([content])
         instance, syntax = str(ds.SOPInstanceUID), str(ds.file_meta.TransferSyntaxUID)
         self.ledger.add(Arrival(CT, instance, syntax, "A", "B", "all"), blob.name, blob.size)
-        (work,) = self.ledger.claim_work("test", 1)
+        (work,) = self.ledger.claim_work("test", 1, 180.0)
         wanted = names or tuple(self.config.destinations)
         self.ledger.finish(
             work, Outcome(InstanceState.READY, "passed", "", blob.name, CT, instance, syntax, wanted)
@@ -585,7 +585,7 @@ def test_a_gigabyte_goes_out_in_little_memory(
             file.truncate(file.tell() + size)
         before = peak = resident().rss
         sender.ledger.add(Arrival(CT, "1.2.3", EXPLICIT, "A", "B", "all"), name, size)
-        (work,) = sender.ledger.claim_work("test", 1)
+        (work,) = sender.ledger.claim_work("test", 1, 180.0)
         done = Outcome(InstanceState.READY, "passed", "", name, CT, "1.2.3", EXPLICIT, ("a",))
         sender.ledger.finish(work, done)
         deadline = time.monotonic() + 120

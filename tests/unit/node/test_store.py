@@ -262,9 +262,15 @@ def test_more_classes_than_an_association_can_carry(tmp_path: Path) -> None:
         assert ("1.3.99.0", EXPLICIT) not in out._proposed
 
 
+def release(association: Any) -> None:
+    """Ask for release and wait for no answer: the sender reads only with its next object."""
+    association.acse_timeout = 0.2
+    association.release()
+
+
 LEAVES: dict[str, Callable[[Any], Any]] = {
     "aborts": lambda association: association.abort(),
-    "releases": lambda association: association.release(),
+    "releases": release,
     "hangs up": lambda association: association.dul.socket.socket.shutdown(socket.SHUT_RDWR),
 }
 

@@ -43,6 +43,7 @@ def _in_memory(_broker: object, names: tuple[str, ...] = (), *, publishes: bool 
     app = Celery("t", broker="memory://carillon", set_as_current=False, fixups=[])
     app.conf.update(
         task_queues=[queue(name) for name in names],
+        broker_transport_options={"polling_interval": 0.02},
         task_ignore_result=True,
         task_acks_late=True,
         worker_prefetch_multiplier=1,

@@ -18,18 +18,14 @@ import numpy.typing as npt
 
 from blessmark.carrier.lattice import (
     Bands,
-    IndexArray,
-    Sites,
-    SiteTable,
     Taken,
-    Window,
     cheapest,
-    find_all_sites,
     insert_all,
     peek,
     table_of,
     take,
 )
+from blessmark.carrier.sites import IndexArray, Sites, SiteTable, Window, find_all_sites
 from blessmark.jit import compiled
 from blessmark.payload import erasure, packets
 from blessmark.payload.crypto import DerivedKeys, order_words, packet_masks, tile_mac

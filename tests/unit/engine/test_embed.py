@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from blessmark.carrier import global_framing, lattice, tile_framing
+from blessmark.carrier import global_framing, sites, tile_framing
 from blessmark.embed import LADDER, allowed_change, describe, embed, seal_for_header
 from blessmark.errors import CapacityError, WatermarkError
 from blessmark.fidelity import psnr_db
@@ -189,7 +189,7 @@ class TestReadBack:
     @pytest.mark.parametrize("framing", [Framing.TILE, Framing.GLOBAL])
     def test_sites_that_turn_on_a_changed_pixel_are_refused(self, monkeypatch, framing):
         """Sender and reader agree on the sites of one frame; a reader has the marked one only."""
-        honest = lattice.find_all_sites
+        honest = sites.find_all_sites
 
         def fooled(image, *rest):
             found = honest(image, *rest)
@@ -200,7 +200,7 @@ class TestReadBack:
             return replace(found, every=replace(found.every, predicted=predicted))
 
         original = frame()
-        for module in (lattice, tile_framing):
+        for module in (sites, tile_framing):
             monkeypatch.setattr(module, "find_all_sites", fooled)
         with pytest.raises(WatermarkError, match="sites False, record and pixels True"):
             embed(original, ABOUT, RING, drawn(blocks=800), framings=(framing,))

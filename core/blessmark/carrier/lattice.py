@@ -25,6 +25,8 @@ from blessmark.types import IntArray
 BitArray = npt.NDArray[np.uint8]
 
 _NO_LIMIT = 1 << 62
+#: so many sites are looked at as one, where only few of them matter
+_AT_ONCE = 64
 
 #: `Bands.down` when only the upper side is used
 NO_DOWN = 127
@@ -77,36 +79,58 @@ def insert_all(
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What `take` found.
+    """What `take_all` found in some windows, one after the other.
 
     Attributes
     ----------
-    restored : int32, the values of the sites as far as bits were taken
-    content : uint8, the bits, the highest first, zeros behind the last
-    ends : int64, for each length the site after the one with its last bit, 0 where there are not that many
+    restored : int32, the values of their sites, as far as bits were taken; behind that, what they were
+    starts : int64 [windows + 1], where each window begins in `restored`
+    content : uint8 [windows, bytes], the bits, the highest first, zeros behind the last
+    ends : int64 [windows, lengths], for each length the site after the one with its last bit; 0 where there
+        are not that many
     """
 
     restored: IntArray
+    starts: IndexArray
     content: BitArray
     ends: IndexArray
 
 
-def take(
-    values: IntArray, predicted: IntArray, bounds: tuple[int, int], bands: Bands, lengths: IndexArray
+def take_all(
+    values: IntArray,
+    table: SiteTable,
+    windows: IndexArray,
+    bounds: tuple[int, int],
+    bands: Bands,
+    lengths: IndexArray,
 ) -> Taken:
-    """`remove` on a copy of `values`, up to the last of the ascending `lengths` in bits."""
-    return Taken(*_take(values, predicted, *bounds, *_numbers(bands), lengths))
+    """`remove` in some windows, up to the last of the ascending `lengths` in bits.
+
+    `values` are those of all sites of `table`, and are not changed.
+    """
+    numbers = _numbers(bands)
+    return Taken(*_take_all(values, table.every.predicted, table.starts, windows, *bounds, *numbers, lengths))
+
+
+def fitting(
+    values: IntArray, table: SiteTable, bounds: tuple[int, int], bands: IndexArray, lengths: IndexArray
+) -> IndexArray:
+    """int64 [windows]: how many of the ascending `lengths` in bits fit under some row of `bands`.
+
+    `values` are those of all sites of `table`. The bands differ in T and in Z alone, the same on both sides.
+    """
+    counts: IndexArray = _fitting(values, table.every.predicted, table.starts, *bounds, bands, lengths)
+    return counts
 
 
 def cheapest(
-    values: IntArray, table: SiteTable, bounds: tuple[int, int], bands: IndexArray, lengths: IndexArray
+    values: IntArray, table: SiteTable, bounds: tuple[int, int], bands: IndexArray, bits: IndexArray
 ) -> IndexArray:
-    """int64 [windows, lengths]: the row of `bands` under which so many bits cost least, -1 where none fit.
+    """int64 [windows]: the row of `bands` under which `bits[w]` bits cost least, -1 where they do not fit.
 
-    `values` are those of all sites of `table`; of equal costs the first row's is taken. The
-    bands differ in T and in Z alone, which is the same on both sides.
+    As in `fitting`; of equal costs the first row's is taken. Windows that are to hold no bits have -1 too.
     """
-    best: IndexArray = _cheapest(values, table.every.predicted, table.starts, *bounds, bands, lengths)
+    best: IndexArray = _cheapest(values, table.every.predicted, table.starts, *bounds, bands, bits)
     return best
 
 
@@ -216,30 +240,45 @@ def _reach(
     values: IntArray, predicted: IntArray, lo: int, hi: int, up: int, down: int
 ) -> tuple[IntArray, IntArray]:
     """k of every site, and the greatest Z + T with which it takes part (`_side`, solved for Z + T)."""
-    steps, rooms = np.empty(values.size, np.int32), np.zeros(values.size, np.int32)
+    steps, rooms = np.empty(values.size, np.int32), np.empty(values.size, np.int32)
+    two_sided = down != NO_DOWN
     for i in range(values.size):
-        p, e = predicted[i], values[i] - predicted[i]
-        if e >= up:
-            steps[i] = e - up
-            if p + up >= lo:
-                rooms[i] = hi - p - up + 1
-        elif down != NO_DOWN and e <= down:
-            steps[i] = down - e
-            if p + down <= hi:
-                rooms[i] = p + down - lo + 1
+        p, e = predicted[i], np.int32(values[i] - predicted[i])
+        above = e >= up
+        steps[i] = e - up if above else down - e
+        room = hi - p - up + 1 if above else p + down - lo + 1
+        open_ = (above & (p + up >= lo)) | (two_sided & (e <= down) & (p + down <= hi) & (e < up))
+        rooms[i] = room if open_ else 0
     return steps, rooms
 
 
 @compiled
-def _costs(
-    steps: IntArray, rooms: IntArray, expansion: int, z: int, lengths: IndexArray, limit: int
-) -> IndexArray:
-    """Twice the expected sum of squared changes for each of the ascending `lengths` in bits, else -1.
+def _carriers(steps: IntArray, rooms: IntArray, expansion: int, z: int, enough: int) -> int:
+    """How many bits these bands take before the gap is not empty; `enough` will do."""
+    found, reach = 0, z + expansion
+    for start in range(0, steps.size, _AT_ONCE):
+        here, room = steps[start : start + _AT_ONCE], rooms[start : start + _AT_ONCE]
+        carry, stop = np.int32(0), np.int32(0)
+        for i in range(here.size):
+            carry += np.int32((here[i] < expansion) & (room[i] >= reach))
+            stop |= np.int32((here[i] >= z) & (here[i] < reach) & (room[i] >= reach))
+        if stop:
+            for i in range(here.size):
+                if room[i] < reach or here[i] >= reach:
+                    continue
+                if here[i] >= z:
+                    return found
+                found += here[i] < expansion
+        found += int(carry)
+        if found >= enough:
+            break
+    return found
 
-    `steps` and `rooms` are from `_reach`. Nothing is said of lengths that cost `limit` or more.
-    """
-    result = np.full(lengths.size, -1, np.int64)
-    cost, found, reached = 0, 0, 0
+
+@compiled
+def _cost(steps: IntArray, rooms: IntArray, expansion: int, z: int, need: int, limit: int) -> int:
+    """Twice the expected sum of squared changes for `need` bits; -1 if they do not fit, or cost `limit`."""
+    cost, found = 0, 0
     for i in range(steps.size):
         k = steps[i]
         if rooms[i] < z + expansion or k >= z + expansion:
@@ -251,12 +290,9 @@ def _costs(
             continue
         cost += k * k + (k + 1) * (k + 1)
         found += 1
-        if found == lengths[reached]:
-            result[reached] = cost
-            reached += 1
-            if reached == lengths.size:
-                break
-    return result
+        if found == need:
+            return cost if cost < limit else -1
+    return -1
 
 
 @compiled
@@ -349,7 +385,7 @@ def _peek(
 
 
 @compiled
-def _cheapest(
+def _fitting(
     values: IntArray,
     predicted: IntArray,
     starts: IndexArray,
@@ -358,21 +394,45 @@ def _cheapest(
     bands: IndexArray,
     lengths: IndexArray,
 ) -> IndexArray:
-    best = np.full((len(starts) - 1, len(lengths)), -1, np.int64)
-    least = np.empty(len(lengths), np.int64)
+    counts = np.zeros(len(starts) - 1, np.int64)
     for w in range(len(starts) - 1):
         here, there = values[starts[w] : starts[w + 1]], predicted[starts[w] : starts[w + 1]]
-        possible = lengths[: np.searchsorted(lengths, here.size, side="right")]
-        if possible.size == 0 or len(bands) == 0:
+        possible = np.searchsorted(lengths, here.size, side="right")
+        if possible == 0 or len(bands) == 0:
             continue
         steps, rooms = _reach(here, there, lo, hi, bands[0, 0], bands[0, 1])
+        for b in range(len(bands) - 1, -1, -1):  # the widest take most
+            found = _carriers(steps, rooms, bands[b, 2], bands[b, 3], lengths[possible - 1])
+            while counts[w] < possible and lengths[counts[w]] <= found:
+                counts[w] += 1
+            if counts[w] == possible:
+                break
+    return counts
+
+
+@compiled
+def _cheapest(
+    values: IntArray,
+    predicted: IntArray,
+    starts: IndexArray,
+    lo: int,
+    hi: int,
+    bands: IndexArray,
+    bits: IndexArray,
+) -> IndexArray:
+    best = np.full(len(starts) - 1, -1, np.int64)
+    for w in range(len(starts) - 1):
+        here, there = values[starts[w] : starts[w + 1]], predicted[starts[w] : starts[w + 1]]
+        if bits[w] == 0 or len(bands) == 0:
+            continue
+        steps, rooms = _reach(here, there, lo, hi, bands[0, 0], bands[0, 1])
+        least = _NO_LIMIT
         for b in range(len(bands)):
-            settled = best[w, possible.size - 1] >= 0  # as is every shorter length, and costs grow with it
-            limit = least[possible.size - 1] if settled else _NO_LIMIT
-            found = _costs(steps, rooms, bands[b, 2], bands[b, 3], possible, limit)
-            for size in range(possible.size):
-                if found[size] >= 0 and (best[w, size] < 0 or found[size] < least[size]):
-                    best[w, size], least[size] = b, found[size]
+            cost = _cost(steps, rooms, bands[b, 2], bands[b, 3], bits[w], least)
+            if cost >= 0:
+                best[w], least = b, cost
+            if least == bits[w]:  # no bit costs less than one
+                break
     return best
 
 
@@ -399,15 +459,17 @@ def _insert_all(
             content[i] = (packets[w, i >> 3] >> (7 - (i & 7))) & 1
         up, down, expansion, z_up, z_down = bands[w]
         there = predicted[starts[w] : starts[w + 1]]
-        _insert(values, there, lo, hi, up, down, expansion, z_up, z_down, 0, content)
-        for i in range(here.size):
+        end = _insert(values, there, lo, hi, up, down, expansion, z_up, z_down, 0, content)
+        for i in range(end):
             samples[here[i]] = values[i]
 
 
 @compiled
-def _take(
+def _take_all(
     values: IntArray,
     predicted: IntArray,
+    starts: IndexArray,
+    windows: IndexArray,
     lo: int,
     hi: int,
     up: int,
@@ -416,15 +478,24 @@ def _take(
     z_up: int,
     z_down: int,
     lengths: IndexArray,
-) -> tuple[IntArray, BitArray, IndexArray]:
-    restored, most = values.copy(), lengths[-1]
-    bits, ends = np.empty(most, np.uint8), np.empty(most, np.int64)
-    done = _remove(restored, predicted, lo, hi, up, down, expansion, z_up, z_down, 0, bits, ends)
-    content = np.zeros((most + 7) // 8, np.uint8)
-    for i in range(done):
-        content[i >> 3] |= bits[i] << (7 - (i & 7))
-    reached = np.zeros(lengths.size, np.int64)
-    for size in range(lengths.size):
-        if lengths[size] <= done:
-            reached[size] = ends[lengths[size] - 1]
-    return restored, content, reached
+) -> tuple[IntArray, IndexArray, BitArray, IndexArray]:
+    own, most = np.zeros(len(windows) + 1, np.int64), lengths[-1]
+    for n in range(len(windows)):
+        own[n + 1] = own[n] + starts[windows[n] + 1] - starts[windows[n]]
+    restored, ends = np.empty(own[-1], np.int32), np.empty(most, np.int64)
+    content, reached = (
+        np.zeros((len(windows), (most + 7) // 8), np.uint8),
+        np.zeros((len(windows), lengths.size), np.int64),
+    )
+    bits = np.empty(most, np.uint8)
+    for n in range(len(windows)):
+        first, last = starts[windows[n]], starts[windows[n] + 1]
+        part = restored[own[n] : own[n + 1]]
+        part[:] = values[first:last]
+        done = _remove(part, predicted[first:last], lo, hi, up, down, expansion, z_up, z_down, 0, bits, ends)
+        for i in range(done):
+            content[n, i >> 3] |= bits[i] << (7 - (i & 7))
+        for size in range(lengths.size):
+            if lengths[size] <= done:
+                reached[n, size] = ends[lengths[size] - 1]
+    return restored, own, content, reached

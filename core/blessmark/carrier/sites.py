@@ -107,6 +107,17 @@ def find_all_sites(
     return SiteTable(sites, starts)
 
 
+def untouched(
+    frame: Frame, roi: BoolArray, boxes: IndexArray, lattice: Lattice
+) -> tuple[npt.NDArray[np.uint16], IndexArray]:
+    """The samples of every window, one window after the other, with 0 at its sites; and where each begins.
+
+    Within a window they stand as [channels, rows, cols].
+    """
+    samples, starts = _untouched(frame.samples, roi, boxes, int(lattice))
+    return samples, starts
+
+
 def predict_again(frame: Frame, sites: Sites, lattice: Lattice, predictor: int) -> IntArray:
     """Predictions of the same sites, in the same order, by another predictor."""
     lo, hi = frame.bounds
@@ -466,3 +477,29 @@ def _word(key: np.uint64, words: WordArray, box: IndexArray, layout: Layout) -> 
     _, row, col = _unfolded(key, layout)
     r, c = _pixel(box, layout, row, col)
     return int(words[r, c] >> 2)
+
+
+@compiled
+def _untouched(
+    samples: IntArray, roi: BoolArray, boxes: IndexArray, lattice: int
+) -> tuple[npt.NDArray[np.uint16], IndexArray]:
+    starts = np.zeros(len(boxes) + 1, np.int64)
+    for w in range(len(boxes)):
+        area = (boxes[w, 2] - boxes[w, 0]) * (boxes[w, 3] - boxes[w, 1])
+        starts[w + 1] = starts[w] + samples.shape[0] * area
+    result = np.empty(starts[-1], np.uint16)
+    for w in range(len(boxes)):
+        top, left, bottom, right = boxes[w, 0], boxes[w, 1], boxes[w, 2], boxes[w, 3]
+        at, last = starts[w], min(right - 1, 8 * roi.shape[1])
+        for channel in range(samples.shape[0]):
+            for r in range(top, bottom):
+                line, row = result[at : at + right - left], samples[channel, r, left:right]
+                for c in range(line.size):
+                    line[c] = row[c] & 0xFFFF
+                at += line.size
+                inner = top < r < bottom - 1 and r < 8 * roi.shape[0] and (lattice == 1 or r & 1 == 1)
+                odd = 1 if lattice == 0 else 1 - (r & 1)
+                for c in range(left + 1 + ((left + 1 + odd) & 1), last if inner else 0, 2):
+                    if not roi[r >> 3, c >> 3]:
+                        line[c - left] = 0
+    return result, starts

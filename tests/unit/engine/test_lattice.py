@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 
 from blessmark.carrier import lattice
-from blessmark.carrier.lattice import NO_DOWN, Bands, fits, insert, remove
+from blessmark.carrier.lattice import (
+    NO_DOWN,
+    Bands,
+    cheapest,
+    fits,
+    fitting,
+    insert,
+    remove,
+    table_of,
+    take_all,
+)
+from blessmark.carrier.sites import Sites, SiteTable
 
 BOUNDS = (0, 4095)
 UP_ONLY = Bands(0, NO_DOWN, 2, 8, 8)
@@ -21,12 +32,17 @@ def values_of(*errors: int, predicted: int = 1000) -> tuple[np.ndarray, np.ndarr
     return (p + np.array(errors)).astype(np.int32), p
 
 
-def costs(
-    values: np.ndarray, predicted: np.ndarray, bounds: tuple[int, int], bands: Bands, lengths: np.ndarray
-) -> np.ndarray:
+def cost(values: np.ndarray, predicted: np.ndarray, bands: Bands, need: int, limit: int = 1 << 62) -> int:
     """What `cheapest` compares."""
-    reach = lattice._reach(values, predicted, *bounds, bands.up, bands.down)
-    return lattice._costs(*reach, bands.expansion, bands.z_up, lengths, 1 << 62)
+    reach = lattice._reach(values, predicted, *BOUNDS, bands.up, bands.down)
+    return int(lattice._cost(*reach, bands.expansion, bands.z_up, need, limit))
+
+
+def table_for(*windows: np.ndarray) -> SiteTable:
+    """Windows with those predictions."""
+    starts = np.cumsum([0, *map(len, windows)])
+    every = np.concatenate(windows)
+    return SiteTable(Sites(np.arange(every.size), every), starts)
 
 
 def marked(bands: Bands, bits: list[int], *errors: int, bounds: tuple[int, int] = BOUNDS) -> list[int]:
@@ -129,19 +145,84 @@ class TestCosts:
     def test_counts_twice_the_expected_squared_change(self):
         # k = 0 costs (0 + 1) / 2, k = 1 costs (1 + 4) / 2, a shift by T = 2 costs 4
         values, predicted = values_of(0, 1, 5, 0)
-        assert costs(values, predicted, BOUNDS, UP_ONLY, np.array([1, 2, 3, 4])).tolist() == [1, 6, 15, -1]
+        assert [cost(values, predicted, UP_ONLY, need) for need in (1, 2, 3, 4)] == [1, 6, 15, -1]
+
+    def test_at_the_limit_there_is_no_interest_any_more(self):
+        values, predicted = values_of(0, 1, 5, 0)
+        assert [cost(values, predicted, UP_ONLY, 3, limit) for limit in (14, 15, 16)] == [-1, -1, 15]
 
     def test_agrees_with_fits_for_every_length(self):
         rng = np.random.default_rng(4)
         for bands in (UP_ONLY, BOTH, Bands(0, -1, 1, 64, 64)):
             values, predicted = values_of(*rng.normal(0, 2, 400).round().astype(int))
-            lengths = np.arange(1, 401)
-            found = [fits(values, predicted, BOUNDS, bands, 0, int(n)) for n in lengths]
-            expected = [cost if end >= 0 else -1 for end, cost, _, _ in found]
-            assert costs(values, predicted, BOUNDS, bands, lengths).tolist() == expected
+            found = [fits(values, predicted, BOUNDS, bands, 0, need) for need in range(1, 401)]
+            expected = [each if end >= 0 else -1 for end, each, _, _ in found]
+            assert [cost(values, predicted, bands, need) for need in range(1, 401)] == expected
 
     def test_fits_names_what_is_in_the_gap(self):
         values, predicted = values_of(0, 9)
         assert fits(values, predicted, BOUNDS, BOTH, 0, 2)[2:] == (9, -1)
         values, predicted = values_of(0, -10)
         assert fits(values, predicted, BOUNDS, BOTH, 0, 2)[2:] == (-1, 9)
+
+
+class TestSearch:
+    """Many bands over many windows, against `fits` of one band in one window."""
+
+    BANDS = tuple(Bands(0, -1, t, t << d, t << d) for t in (1, 2, 4) for d in range(7))
+    LENGTHS = np.array([10, 40, 90, 200])
+
+    @staticmethod
+    def windows(bounds: tuple[int, int]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Smooth and noisy, far from the bounds and close to them, with few sites and with none."""
+        rng, found = np.random.default_rng(11), []
+        for count, spread, level in itertools.product((0, 9, 70, 64, 300), (0.4, 2, 9, 60), (bounds[0], 500)):
+            predicted = np.clip(level + rng.integers(0, 30, count), *bounds).astype(np.int32)
+            errors = rng.normal(0, spread, count).round().astype(np.int32)
+            found.append((np.clip(predicted + errors, *bounds).astype(np.int32), predicted))
+        return found
+
+    @pytest.mark.parametrize("bounds", [(0, 4095), (-1024, 3071)])
+    def test_agrees_with_every_band_tried_alone(self, bounds):
+        windows, rows = self.windows(bounds), table_of(self.BANDS)
+        values, table = np.concatenate([v for v, _ in windows]), table_for(*(p for _, p in windows))
+        fitting_ = fitting(values, table, bounds, rows, self.LENGTHS)
+        seen = set()
+        for need in self.LENGTHS.tolist():
+            best = cheapest(values, table, bounds, rows, np.full(len(windows), need))
+            for w, window in enumerate(windows):
+                tried = [fits(*window, bounds, bands, 0, need)[:2] for bands in self.BANDS]
+                costs = [cost for end, cost in tried if end >= 0]
+                assert (fitting_[w] > self.LENGTHS.tolist().index(need)) == bool(costs)
+                assert best[w] == ([c if e >= 0 else -1 for e, c in tried].index(min(costs)) if costs else -1)
+                seen.add(int(best[w]))
+        assert len(seen) > 5
+
+    def test_a_window_that_is_to_hold_nothing_has_no_bands(self):
+        window = values_of(*[0] * 50)
+        assert (
+            cheapest(window[0], table_for(window[1]), BOUNDS, table_of(self.BANDS), np.zeros(1, np.int64))
+            == -1
+        )
+
+
+class TestTaking:
+    def test_is_removal_in_each_window_on_a_copy(self):
+        windows = TestSearch.windows(BOUNDS)
+        table = table_for(*(p for _, p in windows))
+        values, lengths, asked = (
+            np.concatenate([v for v, _ in windows]),
+            np.array([16, 40]),
+            np.array([30, 3, 11]),
+        )
+        before = values.copy()
+        taken = take_all(values, table, asked, BOUNDS, BOTH, lengths)
+        assert np.array_equal(values, before)
+        for row, w in enumerate(asked.tolist()):
+            part, predicted = windows[w][0].copy(), windows[w][1]
+            bits, ends = remove(part, predicted, BOUNDS, BOTH, 0, 40)
+            assert np.array_equal(taken.restored[taken.starts[row] : taken.starts[row + 1]], part)
+            content = np.unpackbits(taken.content[row])
+            assert content[: len(bits)].tolist() == bits.tolist()
+            assert not content[len(bits) :].any()
+            assert taken.ends[row].tolist() == [ends[n - 1] if len(ends) >= n else 0 for n in lengths]

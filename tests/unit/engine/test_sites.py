@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from blessmark.carrier.sites import Sites, Window, find_all_sites, find_sites, predict_again
+from blessmark.carrier.sites import Sites, Window, find_all_sites, find_sites, predict_again, untouched
 from blessmark.types import Frame, Lattice
 
 
@@ -165,3 +165,20 @@ def test_deepest_samples_have_room_in_the_keys():
     assert sites.index.size == 31 * 31
     assert sites.index[0] == 65
     assert sites.index[-1] in {21 * 64 + 21, 21 * 64 + 23, 23 * 64 + 21, 23 * 64 + 23}
+
+
+@pytest.mark.parametrize("lattice", Lattice)
+def test_untouched_are_all_pixels_of_a_window_but_its_sites(lattice):
+    rng = np.random.default_rng(9)
+    frame = Frame(rng.integers(-900, 900, (2, 75, 141)).astype(np.int32), -1024, 1023)
+    roi, words = rng.random((9, 17)) < 0.3, np.zeros((75, 141), np.uint32)
+    boxes = np.array([(0, 0, 64, 64), (64, 128, 75, 141), (0, 128, 64, 141)])
+    table = find_all_sites(frame, roi, boxes, lattice, 3 - 3 * lattice, words)
+
+    found, starts = untouched(frame, roi, boxes, lattice)
+
+    for place, (top, left, bottom, right) in enumerate(boxes.tolist()):
+        blank = frame.samples.copy()
+        blank.reshape(-1)[table.of(place).index] = 0
+        expected = blank[:, top:bottom, left:right].astype(np.uint16).reshape(-1)
+        assert np.array_equal(found[starts[place] : starts[place + 1]], expected)

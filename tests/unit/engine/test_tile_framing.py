@@ -53,7 +53,7 @@ def test_every_planned_tile_is_read_and_restored(lattice, shape):
 
     reader = read(marked(image, roi, lattice), roi, lattice)
 
-    assert set(reader.packets) == {tile.tile for tile in plan(image, roi, lattice, KEYS, 40).tiles}
+    assert set(reader.packets) == set(plan(image, roi, lattice, KEYS, 40).tiles)
     assert message_of(reader) == MESSAGE
     assert (reader.restored == image.samples).all()
 

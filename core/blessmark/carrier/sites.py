@@ -201,6 +201,7 @@ def _scan(
     size = (layout[2] + 2) * layout[1] + 2
     phases, active = np.zeros((4, size), np.int32), np.full((2, size), -1, np.int32)
     expected, complexity = np.empty((channels, 2, size), np.int32), np.empty((2, size), np.int32)
+    flat = expected.reshape(-1)
     keys, counts = np.empty((2, most), np.uint64), np.empty(257, np.int64)
     index, predicted = np.empty(room, np.int64), np.empty(room, np.int32)
     starts = np.zeros(len(boxes) + 1, np.int64)
@@ -216,7 +217,7 @@ def _scan(
             channel, row, col = _unfolded(ordered[i], layout)
             r, c = _pixel(boxes[w], layout, row, col)
             index[start + i] = (channel * samples.shape[1] + r) * samples.shape[2] + c
-            value = expected[channel, row & 1, (row >> 1) * layout[1] + col]
+            value = flat[(2 * channel + (row & 1)) * size + (row >> 1) * layout[1] + col]
             predicted[start + i] = min(max(value, lo), hi)
         starts[w + 1] = start + count
     return index[: starts[-1]], predicted[: starts[-1]], starts
@@ -265,42 +266,63 @@ def _measure(
 
     C = 2 A + floor(sum of A at the four nearest lattice pixels / 2), own A where one is missing.
     """
-    lattice, stride = layout[0], layout[1]
-    at, n = stride + 1, ((box[2] - (box[0] & ~1) + 1) >> 1) * stride
-    ee, eo, oe, oo = phases[0, at:], phases[1, at:], phases[2, at:], phases[3, at:]
-    if lattice == 0:
-        _eight(
-            ee[:n],
-            eo[:n],
-            ee[1:],
-            oe,
-            oe[1:],
-            ee[stride:],
-            eo[stride:],
-            ee[stride + 1 :],
-            active[1, at:],
-            expected[1],
-        )
-        _leave_inner(active[1], box, 1, 1, stride)
-        own = active[1]
-        _complexities(
-            own[at : at + n], own[1:], own[at + stride :], own[at - 1 :], own[at + 1 :], complexity[1]
-        )
-        return
-    _four(phases[3, 1 : 1 + n], oo, ee, ee[1:], active[0, at:], expected[0])
-    _four(ee[:n], ee[stride:], phases[3, at - 1 :], oo, active[1, at:], expected[1])
-    _leave_inner(active[0], box, 0, 1, stride)
-    _leave_inner(active[1], box, 1, 0, stride)
-    even, odd = active[0], active[1]
-    _complexities(even[at : at + n], odd[1:], odd[2:], odd[at:], odd[at + 1 :], complexity[0])
-    _complexities(
-        odd[at : at + n],
-        even[at - 1 :],
-        even[at:],
-        even[at + stride - 1 :],
-        even[at + stride :],
-        complexity[1],
+    stride = layout[1]
+    size = ((box[2] - (box[0] & ~1) + 1) >> 1) * stride
+    if layout[0] == 0:
+        _measure_quarter(phases, box, stride, size, active[1], expected[1], complexity[1])
+    else:
+        _measure_quincunx(phases, box, stride, size, active, expected, complexity)
+
+
+@compiled
+def _measure_quarter(
+    phases: IntArray,
+    box: IndexArray,
+    stride: int,
+    size: int,
+    active: IntArray,
+    expected: IntArray,
+    complexity: IntArray,
+) -> None:
+    at = stride + 1
+    nw, n, w = phases[0, at : at + size], phases[1, at:], phases[2, at:]
+    _eight(
+        nw,
+        n,
+        phases[0, at + 1 :],
+        w,
+        w[1:],
+        phases[0, at + stride :],
+        n[stride:],
+        phases[0, at + stride + 1 :],
+        active[at:],
+        expected,
     )
+    _leave_inner(active, box, 1, 1, stride)
+    own = active[at : at + size]
+    _complexities(own, active[1:], active[at + stride :], active[at - 1 :], active[at + 1 :], complexity)
+
+
+@compiled
+def _measure_quincunx(
+    phases: IntArray,
+    box: IndexArray,
+    stride: int,
+    size: int,
+    active: IntArray,
+    expected: IntArray,
+    complexity: IntArray,
+) -> None:
+    at, even, odd = stride + 1, active[0], active[1]
+    ee, oo = phases[0, at:], phases[3, at:]
+    _four(phases[3, 1 : 1 + size], oo, ee, ee[1:], even[at:], expected[0])
+    _four(ee[:size], ee[stride:], phases[3, at - 1 :], oo, odd[at:], expected[1])
+    _leave_inner(even, box, 0, 1, stride)
+    _leave_inner(odd, box, 1, 0, stride)
+    own, other = even[at : at + size], odd[at : at + size]
+    _complexities(own, odd[1:], odd[2:], odd[at:], odd[at + 1 :], complexity[0])
+    below = even[at + stride - 1 :]
+    _complexities(other, even[at - 1 :], even[at:], below, below[1:], complexity[1])
 
 
 @compiled

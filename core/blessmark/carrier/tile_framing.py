@@ -155,11 +155,16 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """A packet whose MAC is right, read from a marked frame."""
+    """A packet whose MAC is right, read from a marked frame: k and the shards, as they stand in it."""
 
     tile: int
     needed: int
-    shards: npt.NDArray[np.uint16]
+    content: bytes
+
+    @property
+    def count(self) -> int:
+        """How many shards it holds."""
+        return len(self.content) // V1.shard_bytes
 
 
 def plan(frame: Frame, roi: BoolArray, lattice: Lattice, keys: DerivedKeys, max_change: int) -> Plan:
@@ -284,12 +289,23 @@ class Reader:
         """
         self.grid = TileGrid(frame.rows, frame.cols)
         self.packets: dict[int, Packet] = {}
-        self.restored = frame.samples
+        self._restored, self._taken_off = frame.samples, list[tuple[IndexArray, IntArray]]()
         self._frame, self._lattice, self._keys, self._plan = frame, lattice, keys, of
         self._masks: npt.NDArray[np.uint8] | None = None
         self._words: npt.NDArray[np.uint32] | None = None
         self._tried: set[tuple[int, bytes]] = set()
         self._order, self._sizes = list(range(len(_TRIALS))), list(range(len(_SIZES)))
+
+    @property
+    def restored(self) -> IntArray:
+        """The samples of the frame; those of its packets' tiles restored."""
+        if self._taken_off:
+            if self._restored is self._frame.samples:
+                self._restored = self._restored.copy()
+            places, values = (np.concatenate(parts) for parts in zip(*self._taken_off, strict=True))
+            self._restored.reshape(-1)[places] = values
+            self._taken_off.clear()
+        return self._restored
 
     def read(self, roi: BoolArray, *, patience: int | None = None) -> None:
         """Look for packets in every tile of `roi` that has not given one yet.
@@ -354,12 +370,13 @@ class Reader:
 
     def _open(self, roi: BoolArray, tiles: Iterable[int]) -> _Opening | None:
         """What those of `tiles` that are usable and new under `roi` claim; None if there are none."""
-        prints, usable = self.grid.prints(roi), self.grid.usable(roi)
+        prints, usable = self.grid.prints(roi), self.grid.usable(roi).tolist()
+        width, blocks = prints.shape[1], prints.tobytes()
         new = []
         for tile in tiles:
             if not usable[tile] or tile in self.packets:
                 continue
-            trial = (tile, prints[tile].tobytes())
+            trial = (tile, blocks[width * tile : width * tile + width])
             if trial not in self._tried:
                 self._tried.add(trial)
                 new.append(tile)
@@ -429,18 +446,11 @@ class Reader:
             head, tag = found.packet[: length - V1.mac_bytes], found.packet[length - V1.mac_bytes : length]
             if opening.macs.tag(place, head, found.before[: 2 * end], found.after[2 * end :]) == tag:
                 _to_front(self._sizes, size)
-                self._take_off(opening, place, found.restored[:end])
-                tile = int(opening.survey.tiles[place])
-                self.packets[tile] = Packet(tile, *packets.unpack(np.frombuffer(head, np.uint8)))
+                tile, start = int(opening.survey.tiles[place]), opening.ahead.starts[place]
+                self._taken_off.append((opening.index[start : start + end], found.restored[:end]))
+                self.packets[tile] = Packet(tile, head[0], head[1:])
                 return True
         return False
-
-    def _take_off(self, opening: _Opening, place: int, values: IntArray) -> None:
-        if not self.packets:
-            self.restored = self._frame.samples.copy()
-        table = opening.survey.table
-        start = table.starts[place]
-        self.restored.reshape(-1)[table.every.index[start : start + len(values)]] = values
 
 
 @dataclass(frozen=True, slots=True)
@@ -456,6 +466,11 @@ class _Opening:
     claims: IndexArray
     places: list[int]
     ahead: _Ahead
+
+    @property
+    def index(self) -> IndexArray:
+        """Where all sites are, in coding order."""
+        return self.survey.table.every.index
 
     def claimed(self) -> BoolArray:
         """bool [tiles of the survey, 256]: which k some trial would have each tile claim."""
@@ -493,7 +508,7 @@ class _Ahead:
         self, values: IntArray, table: SiteTable, bounds: tuple[int, int], masks: BitArray, claims: IndexArray
     ) -> None:
         self._values, self._table, self._bounds, self._masks = values, table, bounds, masks
-        self._claims, self._after = claims, _little_endian(values)
+        self._claims, self._after, self.starts = claims, _little_endian(values), table.starts.tolist()
         self._foreseen: dict[int, tuple[int, int, _Found]] = {}
         self._width = 1
 
@@ -522,7 +537,7 @@ class _Ahead:
         width = taken.content.shape[1]
         content = (taken.content ^ self._masks[windows, :width]).tobytes()
         before, own = _little_endian(taken.restored), taken.starts.tolist()
-        starts, ends = self._table.starts, taken.ends.tolist()
+        starts, ends = self.starts, taken.ends.tolist()
         for row, place in enumerate(places):
             start, end = own[row], own[row + 1]
             yield _Found(
@@ -536,7 +551,8 @@ class _Ahead:
 
 def _to_front(order: list[int], found: int) -> None:
     """What was right for one tile is tried first for the next."""
-    order.insert(0, order.pop(order.index(found)))
+    if order[0] != found:
+        order.insert(0, order.pop(order.index(found)))
 
 
 def _by_claims(claimed: BoolArray, known: list[int]) -> list[int]:
@@ -691,9 +707,10 @@ def _by_frequency(values: list[int]) -> list[int]:
 
 
 def _decode(found: list[Packet], needed: int) -> Iterator[tuple[bytes, frozenset[int]]]:
-    tiles, counts = np.array([p.tile for p in found]), np.array([len(p.shards) for p in found])
+    tiles, counts = np.array([p.tile for p in found]), np.array([p.count for p in found])
     points, owners = _points(tiles, counts), np.repeat(tiles, counts)
-    shards = np.concatenate([p.shards for p in found])
+    content = np.frombuffer(b"".join(p.content for p in found), ">u2").astype(np.uint16)
+    shards = content.reshape(-1, V1.shard_bytes // 2)
     for decoded in erasure.decode(points, shards, needed, groups=owners):
         disagreeing = set(owners[~decoded.agrees].tolist())
         yield packets.message_of(decoded.data), frozenset(set(owners.tolist()) - disagreeing)

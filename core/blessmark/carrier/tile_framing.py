@@ -475,7 +475,8 @@ class _Opening:
     def claimed(self) -> BoolArray:
         """bool [tiles of the survey, 256]: which k some trial would have each tile claim."""
         claimed = np.zeros((len(self.claims), _MOST_CLAIMED + 1), np.bool_)
-        claimed[np.array(self.places)[:, None], self.claims[self.places]] = True
+        places = np.array(self.places, np.int64)
+        claimed[places[:, None], self.claims[places]] = True
         return claimed
 
 

@@ -96,6 +96,16 @@ def test_nothing_is_found(image, roi, lattice, keys):
     assert (reader.restored == image.samples).all()
 
 
+def test_tiles_with_fewer_sites_than_the_shortest_packet_has_bits_hold_nothing():
+    roi = np.ones_like(ROI)
+    roi[::8, ::8] = False
+    planned = plan(IMAGE, roi, Lattice.QUARTER, KEYS, 40)
+
+    assert (len(planned.survey.tiles), planned.tiles, planned.capacity_shards) == (16, [], 0)
+    assert tile_framing.embed(planned, KEYS, MESSAGE, resilient=False) is None
+    assert not read(IMAGE, roi).packets
+
+
 @pytest.mark.parametrize("row", [128, 131], ids=["in the region of interest", "beside it"])
 def test_one_pixel_silences_its_tile_and_no_other(row):
     image = marked()

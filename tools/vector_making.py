@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from blessmark.carrier.lattice import Window, find_sites
+from blessmark.carrier.sites import Window, find_sites
 from blessmark.carrier.tile_framing import Reader
 from blessmark.extract import extract
 from blessmark.payload import crypto, record
@@ -199,7 +199,7 @@ def _message(vector: Vector, marked: Frame) -> dict[str, Any]:
         reader = Reader(marked, found.lattice, keys)
         reader.read(block_map(segmenter_of(vector), marked, found.lattice))
         for tile, packet in sorted(reader.packets.items()):
-            packets.append([*divmod(tile, reader.grid.shape[1]), len(packet.shards)])
+            packets.append([*divmod(tile, reader.grid.shape[1]), packet.count])
     return {"message": message.hex(), "packets": packets}
 
 

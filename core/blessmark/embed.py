@@ -35,7 +35,7 @@ from blessmark.types import (
     Tier,
     View,
 )
-from blessmark.view import invariant_view
+from blessmark.view import invariant_view, shows
 
 #: The ladder: framing and lattice, tried in this order for each tier.
 LADDER = tuple((framing, lattice) for framing in (Framing.TILE, Framing.GLOBAL) for lattice in Lattice)
@@ -114,8 +114,11 @@ def allowed_change(frame: Frame, lattice: Lattice, view: View | None = None) -> 
 
     `view` is that of `frame`, where the caller has it.
     """
-    low, high = frame.padding or (1, 0)
-    least, greatest = _range((view or invariant_view(frame, lattice)).samples, low, high)
+    samples = (view or invariant_view(frame, lattice)).samples
+    if frame.padding is None:
+        least, greatest = int(samples.min()), int(samples.max())
+    else:
+        least, greatest = _range(samples, *frame.padding)
     return max(1, (greatest - least) // 100)
 
 
@@ -248,14 +251,12 @@ def _check_read_back(marked: Frame, rung: _Rung, key: SiteKey, letter: _Letter, 
     """
     ground, sent = rung.ground, letter.sent
     frame, same_roi, exact, same_sites = ground.frame, not changes.in_roi, False, False
-    same_view = not changes.in_view and np.array_equal(
-        ground.view.samples, invariant_view(marked, ground.lattice).samples
-    )
+    same_view = not changes.in_view and shows(marked, ground.view)
     if same_view and same_roi:
         found = read_back(
             marked, ground.roi, rung.framing, ground.lattice, ground.segmenter, key, of=rung.plan
         )
-        exact = found is not None and found.record == sent and np.array_equal(found.restored, frame.samples)
+        exact = found is not None and found.record == sent and _same(found.restored, frame.samples)
         # the ciphertext picks the tiles, so that it is not always the same ones
         same_sites = rung.plan.holds_in(marked, letter.message[-1])
     if not (exact and same_sites):
@@ -290,15 +291,66 @@ def _compared(
 ) -> tuple[bool, bool, int, int, int]:
     """The fields of `_Changes`."""
     channels, rows, cols = before.shape
-    in_view, in_roi, count, greatest, squares = False, False, 0, 0, 0
+    in_view, in_roi, count, greatest, squares = False, False, 0, np.int32(0), 0
+    change = np.empty(cols, np.int32)
     for channel in range(channels):
         for r in range(rows):
+            old, new, moved = before[channel, r], after[channel, r], np.int32(0)
             for c in range(cols):
-                change = abs(int(after[channel, r, c]) - int(before[channel, r, c]))
-                if change == 0:
-                    continue
-                in_lattice = (r & c & 1) == 1 if lattice == 0 else ((r + c) & 1) == 1
-                in_view |= not in_lattice
-                in_roi |= r >> 3 >= roi.shape[0] or c >> 3 >= roi.shape[1] or roi[r >> 3, c >> 3]
-                count, greatest, squares = count + 1, max(greatest, change), squares + change * change
-    return in_view, in_roi, count, greatest, squares
+                change[c] = new[c] - old[c]
+                moved |= change[c]
+            if moved == 0:
+                continue
+            differing = np.int32(0)
+            for c in range(cols):
+                differing += np.int32(change[c] != 0)
+                greatest = max(greatest, abs(change[c]))
+            for c in range(cols):
+                squares += int(change[c]) * int(change[c])
+            count += int(differing)
+            in_view |= _view_moved(change, r, lattice)
+            in_roi |= _roi_moved(change, roi, r >> 3)
+    return in_view, in_roi, count, int(greatest), squares
+
+
+@compiled
+def _view_moved(change: IntArray, row: int, lattice: int) -> bool:
+    """Whether a pixel outside the lattice changed in a row."""
+    moved = np.int32(0)
+    if lattice == 0 and row & 1 == 0:
+        for c in range(change.size):
+            moved |= change[c]
+        return bool(moved != 0)
+    own = change[row & 1 if lattice == 1 else 0 :]
+    for j in range((own.size + 1) // 2):
+        moved |= own[2 * j]
+    return bool(moved != 0)
+
+
+@compiled
+def _roi_moved(change: IntArray, roi: BoolArray, row: int) -> bool:
+    """Whether a row changed in the region of interest, or in a partial block; `row` is that of its blocks."""
+    last = roi.shape[1] if row < roi.shape[0] else 0
+    moved = np.int32(0)
+    for block in range(last):
+        if roi[row, block]:
+            for c in range(8 * block, 8 * block + 8):
+                moved |= change[c]
+    for c in range(8 * last, change.size):
+        moved |= change[c]
+    return bool(moved != 0)
+
+
+@compiled
+def _same(one: IntArray, other: IntArray) -> bool:
+    """`np.array_equal`, without an array in between."""
+    if one.shape != other.shape:
+        return False
+    for channel in range(one.shape[0]):
+        for r in range(one.shape[1]):
+            a, b, differing = one[channel, r], other[channel, r], np.int32(0)
+            for c in range(a.size):
+                differing |= a[c] ^ b[c]
+            if differing:
+                return False
+    return True

@@ -365,7 +365,7 @@ def _silent_tiles(found: Extraction, restored: Frame, keys: crypto.DerivedKeys) 
     plan = tile_framing.plan(
         restored, found.roi, found.lattice, keys, allowed_change(restored, found.lattice)
     )
-    usable = {divmod(tile.tile, plan.grid.shape[1]) for tile in plan.tiles}
+    usable = {divmod(tile, plan.grid.shape[1]) for tile in plan.tiles}
     return usable - found.authentic
 
 

@@ -31,19 +31,56 @@ def invariant_view(frame: Frame, lattice: Lattice) -> View:
     return View(_view(frame.samples, int(lattice)), lattice, frame.lo, frame.hi, frame.padding)
 
 
+def shows(frame: Frame, view: View) -> bool:
+    """Whether `view`, on its lattice, is that of `frame`: its samples are made again, row by row."""
+    return frame.samples.shape == view.samples.shape and bool(
+        _shows(frame.samples, view.samples, int(view.lattice))
+    )
+
+
 @compiled
 def _view(samples: IntArray, lattice: int) -> IntArray:
-    channels, rows, cols = samples.shape
-    view = samples.copy()
+    channels, rows, _ = samples.shape
+    view = np.empty_like(samples)
     for channel in range(channels):
-        plane = samples[channel]
         for r in range(rows):
-            if lattice == 0 and r & 1 == 0:
-                continue
-            for c in range(1 - r % 2 if lattice == 1 else 1, cols, 2):
-                if 0 < r < rows - 1 and 0 < c < cols - 1:
-                    around = plane[r - 1, c] + plane[r + 1, c] + plane[r, c - 1] + plane[r, c + 1]
-                    view[channel, r, c] = (around + 2) >> 2
-                else:
-                    view[channel, r, c] = plane[r, c - 1] if c > 0 else plane[r - 1, c]
+            _row(samples[channel], r, lattice, view[channel, r])
     return view
+
+
+@compiled
+def _shows(samples: IntArray, view: IntArray, lattice: int) -> bool:
+    channels, rows, cols = samples.shape
+    line = np.empty(cols, np.int32)
+    for channel in range(channels):
+        for r in range(rows):
+            _row(samples[channel], r, lattice, line)
+            differing, seen = np.int32(0), view[channel, r]
+            for c in range(cols):
+                differing |= line[c] ^ seen[c]
+            if differing:
+                return False
+    return True
+
+
+@compiled
+def _row(plane: IntArray, r: int, lattice: int, line: IntArray) -> None:
+    """Row `r` of the view of one plane."""
+    rows, cols = plane.shape
+    own, first = plane[r], 1 - r % 2 if lattice == 1 else 1
+    if r == 0 or r == rows - 1 or (lattice == 0 and r & 1 == 0):
+        for c in range(cols):
+            line[c] = own[c]
+        for c in range(first, cols if lattice == 1 or r & 1 == 1 else 0, 2):
+            line[c] = own[c - 1] if c > 0 else plane[r - 1, c]
+        return
+    line[0] = own[0] if first == 1 else plane[r - 1, 0]
+    start = first if first == 1 else 2  # the first inner pixel of the lattice; before each stands another
+    up, down, west, target = plane[r - 1, start:], plane[r + 1, start:], own[start - 1 :], line[start - 1 :]
+    pairs = max(0, cols - start) // 2
+    for j in range(pairs):
+        around = np.int32(up[2 * j] + down[2 * j] + west[2 * j] + west[2 * j + 2])
+        target[2 * j] = west[2 * j]
+        target[2 * j + 1] = np.int32(around + 2) >> np.int32(2)
+    for c in range(start - 1 + 2 * pairs, cols):
+        line[c] = own[c - 1] if (c - first) & 1 == 0 else own[c]

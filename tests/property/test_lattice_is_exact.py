@@ -7,7 +7,8 @@ import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from blessmark.carrier.lattice import NO_DOWN, Bands, Window, find_sites, fits, insert, predict_again, remove
+from blessmark.carrier.lattice import NO_DOWN, Bands, fits, insert, remove
+from blessmark.carrier.sites import Window, find_sites, predict_again
 from blessmark.types import Lattice
 from blessmark.view import invariant_view, lattice_mask
 from tests.strategies import frames, maps

@@ -15,17 +15,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from blessmark.carrier.lattice import (
-    NO_DOWN,
-    Bands,
-    Sites,
-    Window,
-    find_sites,
-    fits,
-    insert,
-    predict_again,
-    remove,
-)
+from blessmark.carrier.lattice import NO_DOWN, Bands, fits, insert, remove
+from blessmark.carrier.sites import Sites, Window, find_sites, predict_again
 from blessmark.carrier.tile_framing import band_candidates
 from blessmark.payload.crypto import DerivedKeys, header_mac, header_mask, order_words
 from blessmark.profile import V1

@@ -18,30 +18,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from blessmark.carrier.sites import IndexArray, SiteTable
 from blessmark.jit import compiled
-from blessmark.types import BoolArray, Frame, IntArray, Lattice
+from blessmark.types import IntArray
 
-WordArray = npt.NDArray[np.uint32]
-IndexArray = npt.NDArray[np.int64]
 BitArray = npt.NDArray[np.uint8]
 
-#: of so many sort keys all bits but the lowest 18 tell nearly all apart: 16 of the keyed word are left
-_FEW, _LOW_BITS = 8192, 18
-
 _NO_LIMIT = 1 << 62
+#: so many sites are looked at as one, where only few of them matter
+_AT_ONCE = 64
 
 #: `Bands.down` when only the upper side is used
 NO_DOWN = 127
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """The half-open region `rows top..bottom-1`, `cols left..right-1` that is coded on its own."""
-
-    top: int
-    left: int
-    bottom: int
-    right: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,77 +45,6 @@ class Bands:
     expansion: int
     z_up: int
     z_down: int
-
-
-@dataclass(frozen=True, slots=True)
-class Sites:
-    """The lattice pixels that may carry, in coding order.
-
-    `index` points into the frame's samples flattened, `predicted` is clipped to the frame's bounds.
-    """
-
-    index: IndexArray
-    predicted: IntArray
-
-    def values(self, samples: IntArray) -> IntArray:
-        """The samples at the sites, in coding order."""
-        return samples.reshape(-1)[self.index]
-
-    def same_as(self, other: Sites) -> bool:
-        """Whether they are the same sites, in the same order, with the same predictions."""
-        return np.array_equal(self.index, other.index) and np.array_equal(self.predicted, other.predicted)
-
-
-@dataclass(frozen=True, slots=True)
-class SiteTable:
-    """The sites of several windows, one window after the other.
-
-    `every` holds those of window w from `starts[w]` to before `starts[w + 1]`.
-    """
-
-    every: Sites
-    starts: IndexArray
-
-    def of(self, window: int) -> Sites:
-        """The sites of one window."""
-        part = slice(self.starts[window], self.starts[window + 1])
-        return Sites(self.every.index[part], self.every.predicted[part])
-
-    def size(self, window: int) -> int:
-        """How many there are in one window."""
-        return int(self.starts[window + 1] - self.starts[window])
-
-
-def find_sites(
-    frame: Frame, roi: BoolArray, window: Window, lattice: Lattice, predictor: int, words: WordArray
-) -> Sites:
-    """Sites of the NROI blocks inside `window`, smoothest surroundings first, ties by the keyed words.
-
-    `roi` is bool [rows // 8, cols // 8]; `words` uint32 [rows, cols] is the keyed order.
-    """
-    box = np.array([(window.top, window.left, window.bottom, window.right)], np.int64)
-    return find_all_sites(frame, roi, box, lattice, predictor, words).every
-
-
-def find_all_sites(
-    frame: Frame,
-    roi: BoolArray,
-    boxes: IndexArray,
-    lattice: Lattice,
-    predictor: int,
-    words: WordArray,
-) -> SiteTable:
-    """`find_sites` for every window of `boxes`, int64 [windows, 4] of top, left, bottom, right."""
-    index, predicted, starts = _scan(
-        frame.samples, roi, words, boxes, int(lattice), _NEAREST[lattice], predictor, frame.bounds
-    )
-    return SiteTable(Sites(index, predicted), starts)
-
-
-def predict_again(frame: Frame, sites: Sites, lattice: Lattice, predictor: int) -> IntArray:
-    """Predictions of the same sites, in the same order, by another predictor."""
-    lo, hi = frame.bounds
-    return np.clip(_predict_at(frame.samples, sites.index, int(lattice), predictor), lo, hi)
 
 
 def fits(
@@ -162,36 +79,58 @@ def insert_all(
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What `take` found.
+    """What `take_all` found in some windows, one after the other.
 
     Attributes
     ----------
-    restored : int32, the values of the sites as far as bits were taken
-    content : uint8, the bits, the highest first, zeros behind the last
-    ends : int64, for each length the site after the one with its last bit, 0 where there are not that many
+    restored : int32, the values of their sites, as far as bits were taken; behind that, what they were
+    starts : int64 [windows + 1], where each window begins in `restored`
+    content : uint8 [windows, bytes], the bits, the highest first, zeros behind the last
+    ends : int64 [windows, lengths], for each length the site after the one with its last bit; 0 where there
+        are not that many
     """
 
     restored: IntArray
+    starts: IndexArray
     content: BitArray
     ends: IndexArray
 
 
-def take(
-    values: IntArray, predicted: IntArray, bounds: tuple[int, int], bands: Bands, lengths: IndexArray
+def take_all(
+    values: IntArray,
+    table: SiteTable,
+    windows: IndexArray,
+    bounds: tuple[int, int],
+    bands: Bands,
+    lengths: IndexArray,
 ) -> Taken:
-    """`remove` on a copy of `values`, up to the last of the ascending `lengths` in bits."""
-    return Taken(*_take(values, predicted, *bounds, *_numbers(bands), lengths))
+    """`remove` in some windows, up to the last of the ascending `lengths` in bits.
+
+    `values` are those of all sites of `table`, and are not changed.
+    """
+    numbers = _numbers(bands)
+    return Taken(*_take_all(values, table.every.predicted, table.starts, windows, *bounds, *numbers, lengths))
+
+
+def fitting(
+    values: IntArray, table: SiteTable, bounds: tuple[int, int], bands: IndexArray, lengths: IndexArray
+) -> IndexArray:
+    """int64 [windows]: how many of the ascending `lengths` in bits fit under some row of `bands`.
+
+    `values` are those of all sites of `table`. The bands differ in T and in Z alone, the same on both sides.
+    """
+    counts: IndexArray = _fitting(values, table.every.predicted, table.starts, *bounds, bands, lengths)
+    return counts
 
 
 def cheapest(
-    values: IntArray, table: SiteTable, bounds: tuple[int, int], bands: IndexArray, lengths: IndexArray
+    values: IntArray, table: SiteTable, bounds: tuple[int, int], bands: IndexArray, bits: IndexArray
 ) -> IndexArray:
-    """int64 [windows, lengths]: the row of `bands` under which so many bits cost least, -1 where none fit.
+    """int64 [windows]: the row of `bands` under which `bits[w]` bits cost least, -1 where they do not fit.
 
-    `values` are those of all sites of `table`; of equal costs the first row's is taken. The
-    bands differ in T and in Z alone, which is the same on both sides.
+    As in `fitting`; of equal costs the first row's is taken. Windows that are to hold no bits have -1 too.
     """
-    best: IndexArray = _cheapest(values, table.every.predicted, table.starts, *bounds, bands, lengths)
+    best: IndexArray = _cheapest(values, table.every.predicted, table.starts, *bounds, bands, bits)
     return best
 
 
@@ -237,217 +176,6 @@ def peek(
 
 def _numbers(bands: Bands) -> tuple[int, int, int, int, int]:
     return bands.up, bands.down, bands.expansion, bands.z_up, bands.z_down
-
-
-@compiled
-def _ring(plane: IntArray, r: int, c: int, lattice: int) -> tuple[int, int, int, int, int, int]:
-    """N, E, S, W, the sum of the diagonals and the activity A of the ring of an inner lattice pixel.
-
-    The ring has eight untouched neighbours on the quarter lattice and four on the quincunx, whose
-    diagonals are lattice pixels themselves.
-    """
-    n, s = int(plane[r - 1, c]), int(plane[r + 1, c])
-    w, e = int(plane[r, c - 1]), int(plane[r, c + 1])
-    straight = abs(n - s) + abs(w - e)
-    if lattice == 1:
-        return n, e, s, w, 0, abs(n - e) + abs(e - s) + abs(s - w) + abs(w - n) + straight
-    ne, se = int(plane[r - 1, c + 1]), int(plane[r + 1, c + 1])
-    sw, nw = int(plane[r + 1, c - 1]), int(plane[r - 1, c - 1])
-    around = abs(n - ne) + abs(ne - e) + abs(e - se) + abs(se - s)
-    around += abs(s - sw) + abs(sw - w) + abs(w - nw) + abs(nw - n)
-    return n, e, s, w, ne + se + sw + nw, around + straight
-
-
-@compiled
-def _predict(n: int, e: int, s: int, w: int, diagonals: int, predictor: int) -> int:
-    """Predictors 0..5 of the format; 1, 3 and 4 need the diagonals of the quarter lattice."""
-    cross = n + s + w + e
-    if predictor == 0:
-        return (cross + 2) >> 2
-    if predictor == 1:
-        return (2 * cross - diagonals + 2) >> 2
-    if predictor == 2:
-        vertical, horizontal = abs(n - s) + 1, abs(w - e) + 1
-        total = 2 * (vertical + horizontal)
-        return ((n + s) * horizontal + (w + e) * vertical + total // 2) // total
-    if predictor == 3:
-        return (3 * cross - diagonals + 4) >> 3
-    if predictor == 4:
-        return (cross + diagonals + 4) >> 3
-    return (cross - max(max(n, s), max(w, e)) - min(min(n, s), min(w, e)) + 1) >> 1
-
-
-@compiled
-def _first_col(r: int, left: int, lattice: int) -> int:
-    """The first column from `left` + 1 on that is a lattice pixel in row `r`, where the row has any."""
-    first: int = left + 1 + ((left + 1 + (r if lattice == 1 else 0)) & 1 ^ 1)
-    return first
-
-
-@compiled
-def _activities(plane: IntArray, top: int, left: int, bottom: int, right: int, lattice: int) -> IntArray:
-    """int32 [window rows, window cols]: A of every lattice pixel with its ring inside the window, else -1."""
-    result = np.full((bottom - top, right - left), -1, np.int32)
-    for r in range(top + 1, bottom - 1):
-        if lattice == 0 and r & 1 == 0:
-            continue
-        for c in range(_first_col(r, left, lattice), right - 1, 2):
-            result[r - top, c - left] = _ring(plane, r, c, lattice)[5]
-    return result
-
-
-@compiled
-def _complexity(activities: IntArray, r: int, c: int, nearest: IndexArray) -> int:
-    """C = 2 A + floor(sum of A at the four nearest lattice pixels / 2), own A where one is missing."""
-    own = int(activities[r, c])
-    rows, cols = activities.shape
-    total = 0
-    for i in range(4):
-        rr, cc = r + nearest[i, 0], c + nearest[i, 1]
-        inside = 0 <= rr < rows and 0 <= cc < cols and activities[rr, cc] >= 0
-        total += activities[rr, cc] if inside else own
-    return 2 * own + (total >> 1)
-
-
-#: offsets of the four nearest lattice pixels, per lattice
-_NEAREST = {
-    Lattice.QUARTER: np.array([[-2, 0], [2, 0], [0, -2], [0, 2]], np.int64),
-    Lattice.QUINCUNX: np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]], np.int64),
-}
-
-
-@compiled
-def _room(box: IndexArray, channels: int, lattice: int) -> int:
-    """At least as many as a window has sites."""
-    rows, cols = box[2] - box[0], box[3] - box[1]
-    return int(channels * (rows * cols // (4 - 2 * lattice) + rows + cols))
-
-
-@compiled
-def _scan(
-    samples: IntArray,
-    roi: BoolArray,
-    words: WordArray,
-    boxes: IndexArray,
-    lattice: int,
-    nearest: IndexArray,
-    predictor: int,
-    bounds: tuple[int, int],
-) -> tuple[IndexArray, IntArray, IndexArray]:
-    """Flat index and prediction of every site in the windows, each in coding order, and where each begins."""
-    room, largest = 0, 0
-    for w in range(len(boxes)):
-        needed = _room(boxes[w], samples.shape[0], lattice)
-        room, largest = room + needed, max(largest, needed)
-    index, predicted = np.empty(room, np.int64), np.empty(room, np.int32)
-    starts = np.zeros(len(boxes) + 1, np.int64)
-    found, expected = np.empty(largest, np.int64), np.empty(largest, np.int32)
-    keys, order = np.empty((2, largest), np.uint64), np.empty((2, largest), np.int32)
-    for w in range(len(boxes)):
-        count = _scan_window(
-            samples, roi, words, boxes[w], lattice, nearest, predictor, found, expected, keys[0]
-        )
-        sorted_in, start = _sort(keys, order, count), starts[w]
-        for i in range(count):
-            place = order[sorted_in, i]
-            index[start + i] = found[place]
-            predicted[start + i] = min(max(expected[place], bounds[0]), bounds[1])
-        starts[w + 1] = start + count
-    return index[: starts[-1]], predicted[: starts[-1]], starts
-
-
-@compiled
-def _scan_window(
-    samples: IntArray,
-    roi: BoolArray,
-    words: WordArray,
-    box: IndexArray,
-    lattice: int,
-    nearest: IndexArray,
-    predictor: int,
-    index: IndexArray,
-    predicted: IntArray,
-    keys: npt.NDArray[np.uint64],
-) -> int:
-    """Flat index, prediction and sort key of every site in one window, in raster order per channel."""
-    top, left, bottom, right = box[0], box[1], box[2], box[3]
-    channels, rows, cols = samples.shape
-    count = 0
-    for channel in range(channels):
-        plane = samples[channel]
-        activities = _activities(plane, top, left, bottom, right, lattice)
-        for r in range(top + 1, min(bottom - 1, 8 * roi.shape[0])):
-            if lattice == 0 and r & 1 == 0:
-                continue
-            for c in range(_first_col(r, left, lattice), min(right - 1, 8 * roi.shape[1]), 2):
-                if roi[r >> 3, c >> 3]:
-                    continue
-                n, e, s, w, diagonals, _ = _ring(plane, r, c, lattice)
-                complexity = _complexity(activities, r - top, c - left, nearest)
-                index[count] = (channel * rows + r) * cols + c
-                predicted[count] = _predict(n, e, s, w, diagonals, predictor)
-                keys[count] = (
-                    (np.uint64(complexity) << np.uint64(34))
-                    | (np.uint64(words[r, c] >> 2) << np.uint64(4))
-                    | np.uint64(channel)
-                )
-                count += 1
-    return count
-
-
-@compiled
-def _sort(keys: npt.NDArray[np.uint64], order: IntArray, count: int) -> int:
-    """Sort the first `count` of `keys[0]`; `order[side]` then tells which came to each place.
-
-    Returns the side. Equal keys keep their order. A radix sort, a byte at a time; of few keys hardly two are
-    alike but for the lowest bits, so that insertion does what is left of these.
-    """
-    side, counts = 0, np.empty(257, np.int64)
-    greatest = np.uint64(0)
-    for i in range(count):
-        order[0, i] = i
-        greatest = max(greatest, keys[0, i])
-    first = _LOW_BITS if count <= _FEW else 0
-    for shift in range(first, 64, 8):
-        if greatest >> np.uint64(shift) == 0:
-            break
-        counts[:] = 0
-        for i in range(count):
-            counts[1 + ((keys[side, i] >> np.uint64(shift)) & np.uint64(255))] += 1
-        for byte in range(256):
-            counts[byte + 1] += counts[byte]
-        for i in range(count):
-            byte = (keys[side, i] >> np.uint64(shift)) & np.uint64(255)
-            keys[1 - side, counts[byte]] = keys[side, i]
-            order[1 - side, counts[byte]] = order[side, i]
-            counts[byte] += 1
-        side = 1 - side
-    if first > 0:
-        _insert_sorted(keys[side], order[side], count)
-    return side
-
-
-@compiled
-def _insert_sorted(keys: npt.NDArray[np.uint64], order: IntArray, count: int) -> None:
-    """Insertion sort, for what is nearly in order; equal keys keep their order."""
-    for i in range(1, count):
-        key, came, to = keys[i], order[i], i
-        while to > 0 and keys[to - 1] > key:
-            keys[to], order[to] = keys[to - 1], order[to - 1]
-            to -= 1
-        keys[to], order[to] = key, came
-
-
-@compiled
-def _predict_at(samples: IntArray, index: IndexArray, lattice: int, predictor: int) -> IntArray:
-    _, rows, cols = samples.shape
-    result = np.empty(index.size, np.int32)
-    for i in range(index.size):
-        c = index[i] % cols
-        r = (index[i] // cols) % rows
-        n, e, s, w, diagonals, _ = _ring(samples[index[i] // (rows * cols)], r, c, lattice)
-        result[i] = _predict(n, e, s, w, diagonals, predictor)
-    return result
 
 
 @compiled
@@ -512,30 +240,45 @@ def _reach(
     values: IntArray, predicted: IntArray, lo: int, hi: int, up: int, down: int
 ) -> tuple[IntArray, IntArray]:
     """k of every site, and the greatest Z + T with which it takes part (`_side`, solved for Z + T)."""
-    steps, rooms = np.empty(values.size, np.int32), np.zeros(values.size, np.int32)
+    steps, rooms = np.empty(values.size, np.int32), np.empty(values.size, np.int32)
+    two_sided = down != NO_DOWN
     for i in range(values.size):
-        p, e = predicted[i], values[i] - predicted[i]
-        if e >= up:
-            steps[i] = e - up
-            if p + up >= lo:
-                rooms[i] = hi - p - up + 1
-        elif down != NO_DOWN and e <= down:
-            steps[i] = down - e
-            if p + down <= hi:
-                rooms[i] = p + down - lo + 1
+        p, e = predicted[i], np.int32(values[i] - predicted[i])
+        above = e >= up
+        steps[i] = e - up if above else down - e
+        room = hi - p - up + 1 if above else p + down - lo + 1
+        open_ = (above & (p + up >= lo)) | (two_sided & (e <= down) & (p + down <= hi) & (e < up))
+        rooms[i] = room if open_ else 0
     return steps, rooms
 
 
 @compiled
-def _costs(
-    steps: IntArray, rooms: IntArray, expansion: int, z: int, lengths: IndexArray, limit: int
-) -> IndexArray:
-    """Twice the expected sum of squared changes for each of the ascending `lengths` in bits, else -1.
+def _carriers(steps: IntArray, rooms: IntArray, expansion: int, z: int, enough: int) -> int:
+    """How many bits these bands take before the gap is not empty; `enough` will do."""
+    found, reach = 0, z + expansion
+    for start in range(0, steps.size, _AT_ONCE):
+        here, room = steps[start : start + _AT_ONCE], rooms[start : start + _AT_ONCE]
+        carry, stop = np.int32(0), np.int32(0)
+        for i in range(here.size):
+            carry += np.int32((here[i] < expansion) & (room[i] >= reach))
+            stop |= np.int32((here[i] >= z) & (here[i] < reach) & (room[i] >= reach))
+        if stop:
+            for i in range(here.size):
+                if room[i] < reach or here[i] >= reach:
+                    continue
+                if here[i] >= z:
+                    return found
+                found += here[i] < expansion
+        found += int(carry)
+        if found >= enough:
+            break
+    return found
 
-    `steps` and `rooms` are from `_reach`. Nothing is said of lengths that cost `limit` or more.
-    """
-    result = np.full(lengths.size, -1, np.int64)
-    cost, found, reached = 0, 0, 0
+
+@compiled
+def _cost(steps: IntArray, rooms: IntArray, expansion: int, z: int, need: int, limit: int) -> int:
+    """Twice the expected sum of squared changes for `need` bits; -1 if they do not fit, or cost `limit`."""
+    cost, found = 0, 0
     for i in range(steps.size):
         k = steps[i]
         if rooms[i] < z + expansion or k >= z + expansion:
@@ -547,12 +290,9 @@ def _costs(
             continue
         cost += k * k + (k + 1) * (k + 1)
         found += 1
-        if found == lengths[reached]:
-            result[reached] = cost
-            reached += 1
-            if reached == lengths.size:
-                break
-    return result
+        if found == need:
+            return cost if cost < limit else -1
+    return -1
 
 
 @compiled
@@ -645,7 +385,7 @@ def _peek(
 
 
 @compiled
-def _cheapest(
+def _fitting(
     values: IntArray,
     predicted: IntArray,
     starts: IndexArray,
@@ -654,21 +394,45 @@ def _cheapest(
     bands: IndexArray,
     lengths: IndexArray,
 ) -> IndexArray:
-    best = np.full((len(starts) - 1, len(lengths)), -1, np.int64)
-    least = np.empty(len(lengths), np.int64)
+    counts = np.zeros(len(starts) - 1, np.int64)
     for w in range(len(starts) - 1):
         here, there = values[starts[w] : starts[w + 1]], predicted[starts[w] : starts[w + 1]]
-        possible = lengths[: np.searchsorted(lengths, here.size, side="right")]
-        if possible.size == 0 or len(bands) == 0:
+        possible = np.searchsorted(lengths, here.size, side="right")
+        if possible == 0 or len(bands) == 0:
             continue
         steps, rooms = _reach(here, there, lo, hi, bands[0, 0], bands[0, 1])
+        for b in range(len(bands) - 1, -1, -1):  # the widest take most
+            found = _carriers(steps, rooms, bands[b, 2], bands[b, 3], lengths[possible - 1])
+            while counts[w] < possible and lengths[counts[w]] <= found:
+                counts[w] += 1
+            if counts[w] == possible:
+                break
+    return counts
+
+
+@compiled
+def _cheapest(
+    values: IntArray,
+    predicted: IntArray,
+    starts: IndexArray,
+    lo: int,
+    hi: int,
+    bands: IndexArray,
+    bits: IndexArray,
+) -> IndexArray:
+    best = np.full(len(starts) - 1, -1, np.int64)
+    for w in range(len(starts) - 1):
+        here, there = values[starts[w] : starts[w + 1]], predicted[starts[w] : starts[w + 1]]
+        if bits[w] == 0 or len(bands) == 0:
+            continue
+        steps, rooms = _reach(here, there, lo, hi, bands[0, 0], bands[0, 1])
+        least = _NO_LIMIT
         for b in range(len(bands)):
-            settled = best[w, possible.size - 1] >= 0  # as is every shorter length, and costs grow with it
-            limit = least[possible.size - 1] if settled else _NO_LIMIT
-            found = _costs(steps, rooms, bands[b, 2], bands[b, 3], possible, limit)
-            for size in range(possible.size):
-                if found[size] >= 0 and (best[w, size] < 0 or found[size] < least[size]):
-                    best[w, size], least[size] = b, found[size]
+            cost = _cost(steps, rooms, bands[b, 2], bands[b, 3], bits[w], least)
+            if cost >= 0:
+                best[w], least = b, cost
+            if least == bits[w]:  # no bit costs less than one
+                break
     return best
 
 
@@ -695,15 +459,17 @@ def _insert_all(
             content[i] = (packets[w, i >> 3] >> (7 - (i & 7))) & 1
         up, down, expansion, z_up, z_down = bands[w]
         there = predicted[starts[w] : starts[w + 1]]
-        _insert(values, there, lo, hi, up, down, expansion, z_up, z_down, 0, content)
-        for i in range(here.size):
+        end = _insert(values, there, lo, hi, up, down, expansion, z_up, z_down, 0, content)
+        for i in range(end):
             samples[here[i]] = values[i]
 
 
 @compiled
-def _take(
+def _take_all(
     values: IntArray,
     predicted: IntArray,
+    starts: IndexArray,
+    windows: IndexArray,
     lo: int,
     hi: int,
     up: int,
@@ -712,15 +478,24 @@ def _take(
     z_up: int,
     z_down: int,
     lengths: IndexArray,
-) -> tuple[IntArray, BitArray, IndexArray]:
-    restored, most = values.copy(), lengths[-1]
-    bits, ends = np.empty(most, np.uint8), np.empty(most, np.int64)
-    done = _remove(restored, predicted, lo, hi, up, down, expansion, z_up, z_down, 0, bits, ends)
-    content = np.zeros((most + 7) // 8, np.uint8)
-    for i in range(done):
-        content[i >> 3] |= bits[i] << (7 - (i & 7))
-    reached = np.zeros(lengths.size, np.int64)
-    for size in range(lengths.size):
-        if lengths[size] <= done:
-            reached[size] = ends[lengths[size] - 1]
-    return restored, content, reached
+) -> tuple[IntArray, IndexArray, BitArray, IndexArray]:
+    own, most = np.zeros(len(windows) + 1, np.int64), lengths[-1]
+    for n in range(len(windows)):
+        own[n + 1] = own[n] + starts[windows[n] + 1] - starts[windows[n]]
+    restored, ends = np.empty(own[-1], np.int32), np.empty(most, np.int64)
+    content, reached = (
+        np.zeros((len(windows), (most + 7) // 8), np.uint8),
+        np.zeros((len(windows), lengths.size), np.int64),
+    )
+    bits = np.empty(most, np.uint8)
+    for n in range(len(windows)):
+        first, last = starts[windows[n]], starts[windows[n] + 1]
+        part = restored[own[n] : own[n + 1]]
+        part[:] = values[first:last]
+        done = _remove(part, predicted[first:last], lo, hi, up, down, expansion, z_up, z_down, 0, bits, ends)
+        for i in range(done):
+            content[n, i >> 3] |= bits[i] << (7 - (i & 7))
+        for size in range(lengths.size):
+            if lengths[size] <= done:
+                reached[n, size] = ends[lengths[size] - 1]
+    return restored, own, content, reached

@@ -12,24 +12,22 @@ import hashlib
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from blessmark.carrier.lattice import (
     Bands,
-    IndexArray,
-    Sites,
-    SiteTable,
-    Taken,
-    Window,
+    BitArray,
     cheapest,
-    find_all_sites,
+    fitting,
     insert_all,
     peek,
     table_of,
-    take,
+    take_all,
 )
+from blessmark.carrier.sites import IndexArray, SiteTable, Window, find_all_sites, untouched
 from blessmark.jit import compiled
 from blessmark.payload import erasure, packets
 from blessmark.payload.crypto import DerivedKeys, order_words, packet_masks, tile_mac
@@ -47,13 +45,17 @@ _LOOKED_AT = 8
 _PARITY = (5, 4)
 
 _LENGTHS: IndexArray = np.array([V1.packet_bits(j) for j in V1.shards_per_packet], np.int64)
-_SHARDS: IndexArray = np.array(V1.shards_per_packet, np.int64)
+#: by the position of a packet size, and 0 for -1, which says that there is no packet
+_SHARDS: IndexArray = np.array((*V1.shards_per_packet, 0), np.int64)
+_BITS: IndexArray = np.append(_LENGTHS, 0)
 _SIZES = [int(bits) // 8 for bits in _LENGTHS]
 _UP, _DOWN = 0, -1
 #: frame number, tile row, tile column, window rows, window columns, channels, lattice, sites
 _PLACE = struct.Struct(">IHHHHBBH")
 #: The greatest k that a packet can claim.
 _MOST_CLAIMED = 255
+#: Of so many tiles at most the untouched pixels are cut out at once, and packets taken ahead of being asked.
+_AHEAD = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,27 +79,27 @@ class TileGrid:
         top, left = row * V1.tile_px, col * V1.tile_px
         return Window(top, left, min(top + V1.tile_px, self.rows), min(left + V1.tile_px, self.cols))
 
-    def blocks(self, tile: int, roi: BoolArray) -> BoolArray:
-        """The part of a map that lies in tile number `tile`."""
-        row, col = divmod(tile, self.shape[1])
-        blocks = V1.tile_px // V1.block_px
-        return roi[row * blocks : (row + 1) * blocks, col * blocks : (col + 1) * blocks]
-
     def boxes(self, tiles: IndexArray) -> IndexArray:
         """int64 [n, 4]: top, left, bottom, right of each of `tiles`."""
         top, left = (V1.tile_px * part for part in np.divmod(tiles, self.shape[1]))
         bottom = np.minimum(top + V1.tile_px, self.rows)
         return np.stack([top, left, bottom, np.minimum(left + V1.tile_px, self.cols)], axis=1)
 
+    def prints(self, roi: BoolArray) -> BoolArray:
+        """bool [tiles, 64]: the blocks of every tile; ROI where an edge leaves none."""
+        side, (high, wide) = V1.tile_px // V1.block_px, self.shape
+        whole = np.ones((high * side, wide * side), np.bool_)
+        whole[: roi.shape[0], : roi.shape[1]] = roi
+        return whole.reshape(high, side, wide, side).swapaxes(1, 2).reshape(len(self), side * side)
+
     def usable(self, roi: BoolArray) -> BoolArray:
         """bool [tiles]: whether each is large enough and holds at least one NROI block."""
-        side, (high, wide) = V1.tile_px // V1.block_px, self.shape
-        free = np.zeros((high * side, wide * side), np.bool_)
-        free[: roi.shape[0], : roi.shape[1]] = ~roi
-        holds = np.asarray(free.reshape(high, side, wide, side).any(axis=(1, 3)))
-        holds[self.rows - V1.tile_px * np.arange(high) < V1.min_tile_px] = False
-        holds[:, self.cols - V1.tile_px * np.arange(wide) < V1.min_tile_px] = False
-        return holds.reshape(-1)
+        holds = np.asarray(~self.prints(roi).all(axis=1).reshape(self.shape))
+        if self.rows % V1.tile_px and self.rows % V1.tile_px < V1.min_tile_px:
+            holds[-1] = False
+        if self.cols % V1.tile_px and self.cols % V1.tile_px < V1.min_tile_px:
+            holds[:, -1] = False
+        return np.asarray(holds.reshape(-1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,27 +111,24 @@ class Survey:
 
 
 @dataclass(frozen=True, slots=True)
-class TilePlan:
-    """What one tile can carry: for each packet size the row of its cheapest bands in `_TRIAL_TABLE`, else -1.
-
-    `place` is the number of the tile in the survey.
-    """
-
-    tile: int
-    place: int
-    bands: IndexArray
-
-
-@dataclass(frozen=True, slots=True)
 class Plan:
-    """What a frame can carry in tile framing on one lattice."""
+    """What a frame can carry in tile framing on one lattice.
+
+    Attributes
+    ----------
+    values : int32, the samples at the sites of the survey
+    bands : int64 [n, 5], what may be used, the first rows of `_TRIAL_TABLE`
+    fits : int64 [tiles of the survey], how many of the packet sizes fit each
+    """
 
     frame: Frame
     roi: BoolArray
     lattice: Lattice
     grid: TileGrid
-    tiles: tuple[TilePlan, ...]
     survey: Survey
+    values: IntArray
+    bands: IndexArray
+    fits: IndexArray
     macs: _Macs
     words: npt.NDArray[np.uint32]
 
@@ -145,31 +144,38 @@ class Plan:
         return all(again.of(n).same_as(survey.table.of(place)) for n, place in enumerate(places.tolist()))
 
     @property
+    def tiles(self) -> list[int]:
+        """The tiles that can carry a packet."""
+        return list(self.survey.tiles[self.fits > 0].tolist())
+
+    @property
     def capacity_shards(self) -> int:
-        return int(_SHARDS[_largest(self.tiles)[-1]].sum()) if self.tiles else 0
+        return int(_SHARDS[self.fits - 1].sum())
 
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """A packet whose MAC is right, read from a marked frame."""
+    """A packet whose MAC is right, read from a marked frame: k and the shards, as they stand in it."""
 
     tile: int
     needed: int
-    shards: npt.NDArray[np.uint16]
+    content: bytes
+
+    @property
+    def count(self) -> int:
+        """How many shards it holds."""
+        return len(self.content) // V1.shard_bytes
 
 
 def plan(frame: Frame, roi: BoolArray, lattice: Lattice, keys: DerivedKeys, max_change: int) -> Plan:
-    """Find the cheapest bands for each packet size in every tile; no sample moves more than `max_change`."""
+    """Find the sites of every tile and the packet sizes that fit; no sample moves more than `max_change`."""
     grid = TileGrid(frame.rows, frame.cols)
     words = order_words(keys, frame.number, lattice, frame.rows, frame.cols)
     survey = _survey(frame, roi, grid, np.flatnonzero(grid.usable(roi)), lattice, words)
     values, bands = survey.table.every.values(frame.samples), table_of(band_candidates(max_change))
-    best = cheapest(values, survey.table, frame.bounds, bands, _LENGTHS)
-    tiles = tuple(
-        TilePlan(int(survey.tiles[place]), place, best[place])
-        for place in np.flatnonzero((best >= 0).any(axis=1)).tolist()
-    )
-    return Plan(frame, roi, lattice, grid, tiles, survey, _Macs(frame, grid, survey, lattice, keys), words)
+    fits = fitting(values, survey.table, frame.bounds, bands, _LENGTHS)
+    macs = _Macs(frame, roi, grid, survey, lattice, keys)
+    return Plan(frame, roi, lattice, grid, survey, values, bands, fits, macs, words)
 
 
 def _survey(
@@ -194,30 +200,72 @@ def embed(plan: Plan, keys: DerivedKeys, message: bytes, *, resilient: bool) -> 
     sizes = _packet_sizes(plan, len(data), resilient)
     if sizes is None:
         return None
-    marked, table = plan.frame.samples.copy(), plan.survey.table
-    content = np.zeros((len(plan.survey.tiles), _SIZES[-1]), np.uint8)
-    bits, bands = np.zeros(len(content), np.int64), np.zeros((len(content), 5), np.int64)
-    for tile, size, packet in zip(plan.tiles, sizes, _packets_of(plan, data, sizes), strict=True):
-        content[tile.place, : len(packet)] = np.frombuffer(packet, np.uint8)
-        bits[tile.place], bands[tile.place] = _LENGTHS[size], _TRIAL_TABLE[tile.bands[size]]
+    marked, table, bounds = plan.frame.samples.copy(), plan.survey.table, plan.frame.bounds
+    bits = _BITS[sizes]
+    bands = _TRIAL_TABLE[cheapest(plan.values, table, bounds, plan.bands, bits)]
+    content = _packets_of(plan, data, sizes)
     content ^= packet_masks(keys, plan.frame.number, plan.lattice, len(plan.grid))[
         plan.survey.tiles, : _SIZES[-1]
     ]
-    insert_all(marked, table, plan.frame.bounds, bands, content, bits)
+    insert_all(marked, table, bounds, bands, content, bits)
     return marked
 
 
-def _packets_of(plan: Plan, data: npt.NDArray[np.uint16], sizes: list[int]) -> Iterator[bytes]:
-    """The packet of every planned tile, not yet masked."""
-    counts = [V1.shards_per_packet[size] for size in sizes]
-    points = [packets.points(tile.tile, count) for tile, count in zip(plan.tiles, counts, strict=True)]
-    shards = np.split(erasure.encode(data, np.concatenate(points)), np.cumsum(counts)[:-1])
-    values = plan.survey.table.every.values(plan.frame.samples).astype("<u2").tobytes()
-    starts = plan.survey.table.starts
-    for tile, part in zip(plan.tiles, shards, strict=True):
-        head = packets.pack(len(data), part).tobytes()
-        own = values[2 * starts[tile.place] : 2 * starts[tile.place + 1]]
-        yield head + plan.macs.tag(tile.place, head, own)
+def _packets_of(plan: Plan, data: npt.NDArray[np.uint16], sizes: IndexArray) -> BitArray:
+    """uint8 [tiles of the survey, 101]: the packet of every tile with a size, not yet masked."""
+    counts = _SHARDS[sizes]
+    shards = erasure.encode(data, _points(plan.survey.tiles, counts))
+    content = np.zeros((len(counts), _SIZES[-1]), np.uint8)
+    _fill(content, len(data), counts, shards)
+    places = np.flatnonzero(counts)
+    ends = 1 + V1.shard_bytes * counts[places]
+    tags = _tags_of(plan, content, places, ends)
+    content[places[:, None], ends[:, None] + np.arange(V1.mac_bytes)] = tags
+    return content
+
+
+def _tags_of(plan: Plan, content: BitArray, places: IndexArray, ends: IndexArray) -> BitArray:
+    """uint8 [places, 4]: the MACs of packets that end before `ends` and lie on the plan's own values."""
+    heads, own = content.reshape(-1).data, _little_endian(plan.values)
+    starts, tag = (2 * plan.survey.table.starts).tolist(), plan.macs.tag
+    plan.macs.begin(places.tolist())
+    tags = [
+        tag(
+            place,
+            heads[_SIZES[-1] * place : _SIZES[-1] * place + end],
+            own[starts[place] : starts[place + 1]],
+        )
+        for place, end in zip(places.tolist(), ends.tolist(), strict=True)
+    ]
+    return np.frombuffer(b"".join(tags), np.uint8).reshape(-1, V1.mac_bytes)
+
+
+def _little_endian(samples: npt.NDArray[np.integer[Any]]) -> memoryview:
+    """The lowest two bytes of each sample."""
+    return samples.astype("<u2", copy=False).view(np.uint8).data
+
+
+def _points(tiles: IndexArray, counts: IndexArray) -> IndexArray:
+    """int64: where the shards of packets in `tiles` are evaluated, so many of each."""
+    first = np.cumsum(counts) - counts
+    within = np.arange(counts.sum()) - np.repeat(first, counts)
+    return np.asarray(np.repeat(tiles % V1.point_tiles * V1.points_per_tile, counts) + within)
+
+
+@compiled
+def _fill(content: BitArray, needed: int, counts: IndexArray, shards: npt.NDArray[np.uint16]) -> None:
+    """Write k and the shards, the higher byte first, of every packet that has shards."""
+    taken = 0
+    for place in range(len(counts)):
+        if counts[place] == 0:
+            continue
+        content[place, 0] = needed
+        at = 1
+        for j in range(taken, taken + counts[place]):
+            for c in range(shards.shape[1]):
+                content[place, at], content[place, at + 1] = shards[j, c] >> 8, shards[j, c] & 255
+                at += 2
+        taken += counts[place]
 
 
 class Reader:
@@ -241,12 +289,23 @@ class Reader:
         """
         self.grid = TileGrid(frame.rows, frame.cols)
         self.packets: dict[int, Packet] = {}
-        self.restored = frame.samples
+        self._restored, self._taken_off = frame.samples, list[tuple[IndexArray, IntArray]]()
         self._frame, self._lattice, self._keys, self._plan = frame, lattice, keys, of
         self._masks: npt.NDArray[np.uint8] | None = None
         self._words: npt.NDArray[np.uint32] | None = None
         self._tried: set[tuple[int, bytes]] = set()
         self._order, self._sizes = list(range(len(_TRIALS))), list(range(len(_SIZES)))
+
+    @property
+    def restored(self) -> IntArray:
+        """The samples of the frame; those of its packets' tiles restored."""
+        if self._taken_off:
+            if self._restored is self._frame.samples:
+                self._restored = self._restored.copy()
+            places, values = (np.concatenate(parts) for parts in zip(*self._taken_off, strict=True))
+            self._restored.reshape(-1)[places] = values
+            self._taken_off.clear()
+        return self._restored
 
     def read(self, roi: BoolArray, *, patience: int | None = None) -> None:
         """Look for packets in every tile of `roi` that has not given one yet.
@@ -255,33 +314,37 @@ class Reader:
         search after so many vain tries; by the map that was embedded with it must be None, or a few packets
         amid many tiles without one would be given up.
         """
-        openings = self._open(roi, range(len(self.grid)))
-        claimed = np.zeros((len(openings), _MOST_CLAIMED + 1), np.bool_)
-        for row, opening in enumerate(openings):
-            claimed[row, opening.claims] = True
-        tries, unread = 0, len(openings)
-        for needed in _by_claims(claimed, self._known()):
-            for row in np.flatnonzero(claimed[:, needed]).tolist():
-                if self._read_packet(openings[row], needed):
-                    claimed[row] = False
-                    unread -= 1
-                else:
-                    tries += 1
-            if unread == 0 or (patience is not None and tries >= patience):
-                break
+        opening = self._open(roi, range(len(self.grid)))
+        if opening is not None:
+            claimed, tries, unread = opening.claimed(), 0, len(opening.places)
+            for needed in _by_claims(claimed, self._known()):
+                places = np.flatnonzero(claimed[:, needed]).tolist()
+                opening.macs.begin(places)
+                for number, place in enumerate(places):
+                    if self._read_packet(opening, place, needed, places[number + 1 :]):
+                        claimed[place] = False
+                        unread -= 1
+                    else:
+                        tries += 1
+                if unread == 0 or (patience is not None and tries >= patience):
+                    break
         self._forget_order()
 
     def read_only(self, roi: BoolArray, needed: int) -> None:
         """`read` for packets of one k alone; costs hardly anything where there are none."""
-        for opening in self._open(roi, range(len(self.grid))):
-            self._read_packet(opening, needed)
+        opening = self._open(roi, range(len(self.grid)))
+        if opening is not None:
+            for place in opening.places:
+                self._read_packet(opening, place, needed, ())
         self._forget_order()
 
     def retry(self, roi: BoolArray, tiles: Iterable[int]) -> None:
         """Look for packets of the messages known so far in those of `tiles` that have not given one yet."""
         known = self._known()
-        for opening in self._open(roi, tiles):
-            any(self._read_packet(opening, needed) for needed in known)
+        opening = self._open(roi, tiles)
+        if opening is not None:
+            for place in opening.places:
+                any(self._read_packet(opening, place, needed, ()) for needed in known)
 
     def search(self, tiles: Iterable[int], fixed: BoolArray) -> None:
         """`retry` in `tiles` by maps drawn from each tile alone; `fixed` is ROI in all of them.
@@ -305,17 +368,19 @@ class Reader:
         """The k of every message that has a packet, most frequent first."""
         return _by_frequency([packet.needed for packet in self.packets.values()])
 
-    def _open(self, roi: BoolArray, tiles: Iterable[int]) -> list[_Opening]:
-        """What each of `tiles` that is usable and new under `roi` claims."""
-        usable, new = self.grid.usable(roi), []
+    def _open(self, roi: BoolArray, tiles: Iterable[int]) -> _Opening | None:
+        """What those of `tiles` that are usable and new under `roi` claim; None if there are none."""
+        prints, usable = self.grid.prints(roi), self.grid.usable(roi).tolist()
+        width, blocks = prints.shape[1], prints.tobytes()
+        new = []
         for tile in tiles:
             if not usable[tile] or tile in self.packets:
                 continue
-            trial = (tile, self.grid.blocks(tile, roi).tobytes())
+            trial = (tile, blocks[width * tile : width * tile + width])
             if trial not in self._tried:
                 self._tried.add(trial)
                 new.append(tile)
-        return self._claims_of(*self._surveyed(roi, new)) if new else []
+        return self._claims_of(*self._surveyed(roi, new)) if new else None
 
     def _surveyed(self, roi: BoolArray, tiles: list[int]) -> tuple[Survey, _Macs]:
         plan, frame = self._plan, self._frame
@@ -323,19 +388,16 @@ class Reader:
             return plan.survey, plan.macs
         numbers = np.array(tiles, np.int64)
         survey = _survey(frame, roi, self.grid, numbers, self._lattice, self._site_words())
-        return survey, _Macs(frame, self.grid, survey, self._lattice, self._keys)
+        return survey, _Macs(frame, roi, self.grid, survey, self._lattice, self._keys)
 
-    def _claims_of(self, survey: Survey, macs: _Macs) -> list[_Opening]:
-        """The tiles of a survey that have sites enough for a packet."""
-        table, openings = survey.table, []
-        values = table.every.values(self._frame.samples)
-        heads = peek(values, table, self._frame.bounds, _TRIAL_TABLE, 8)
-        claims = np.where(heads < 0, 0, heads ^ self._tile_masks()[survey.tiles, :1])
-        for place in np.flatnonzero(np.diff(table.starts) >= _LENGTHS[0]).tolist():
-            tile, part = int(survey.tiles[place]), slice(table.starts[place], table.starts[place + 1])
-            own = claims[place].tolist()
-            openings.append(_Opening(tile, place, table.of(place), values[part], own, macs))
-        return openings
+    def _claims_of(self, survey: Survey, macs: _Macs) -> _Opening:
+        """What the tiles of a survey claim; those with sites enough for a packet are its places."""
+        table, bounds = survey.table, self._frame.bounds
+        values, masks = table.every.values(self._frame.samples), self._tile_masks()[survey.tiles]
+        heads = peek(values, table, bounds, _TRIAL_TABLE, 8)
+        claims = np.where(heads < 0, 0, heads ^ masks[:, :1])
+        places = np.flatnonzero(np.diff(table.starts) >= _LENGTHS[0]).tolist()
+        return _Opening(survey, macs, claims, places, _Ahead(values, table, bounds, masks, claims))
 
     def _tile_masks(self) -> npt.NDArray[np.uint8]:
         if self._masks is None:
@@ -353,68 +415,154 @@ class Reader:
         if not self.packets:
             self._words = None
 
-    def _read_packet(self, opening: _Opening, needed: int) -> bool:
-        """Try all bands under which the tile claims `needed` and every length; on success keep the packet."""
-        for trial in [trial for trial in self._order if opening.claims[trial] == needed]:
-            predicted = opening.sites.predicted
-            taken = take(opening.values, predicted, self._frame.bounds, _TRIALS[trial], _LENGTHS)
-            authentic = self._authenticated(opening, taken)
-            if authentic is not None:
+    def _read_packet(self, opening: _Opening, place: int, needed: int, following: Sequence[int]) -> bool:
+        """Try all bands under which the tile claims `needed` and every length; on success keep the packet.
+
+        `following` are the places that will be asked for next.
+        """
+        claims = opening.claims[place].tolist()
+        for trial in [trial for trial in self._order if claims[trial] == needed]:
+            if self._read_by(opening, place, trial, following):
                 _to_front(self._order, trial)
-                self._keep(opening, *authentic)
                 return True
         return False
 
-    def _authenticated(
-        self, opening: _Opening, taken: Taken
-    ) -> tuple[IntArray, npt.NDArray[np.uint8]] | None:
-        """(restored site values, packet head) of the one packet length whose MAC is right."""
-        before, after = (values.astype("<u2").tobytes() for values in (taken.restored, opening.values))
-        mask, ends = self._tile_masks()[opening.tile, : taken.content.size], taken.ends.tolist()
-        packet = (taken.content ^ mask).tobytes()
-        for size in [size for size in self._sizes if ends[size] > 0]:
-            end, length = ends[size], _SIZES[size]
-            head, tag = packet[: length - V1.mac_bytes], packet[length - V1.mac_bytes : length]
-            if opening.macs.tag(opening.place, head, before[: 2 * end], after[2 * end :]) == tag:
-                _to_front(self._sizes, size)
-                restored = np.concatenate([taken.restored[:end], opening.values[end:]])
-                return restored, np.frombuffer(head, np.uint8)
-        return None
-
-    def _keep(self, opening: _Opening, values: IntArray, head: npt.NDArray[np.uint8]) -> None:
+    def _read_by(self, opening: _Opening, place: int, trial: int, following: Sequence[int]) -> bool:
+        """Try the length that was right last, then all others, of which hardly any is taken for nothing."""
+        sizes, ahead = list(self._sizes), opening.ahead
         if not self.packets:
-            self.restored = self._frame.samples.copy()
-        self.restored.reshape(-1)[opening.sites.index] = values
-        needed, shards = packets.unpack(head)
-        self.packets[opening.tile] = Packet(opening.tile, needed, shards)
+            return self._keep(opening, ahead.of(place, trial, len(sizes) - 1, following), place, sizes)
+        found = ahead.of(place, trial, sizes[0], following)
+        return self._keep(opening, found, place, sizes[:1]) or self._keep(
+            opening, ahead.of(place, trial, len(sizes) - 1, ()), place, sizes[1:]
+        )
+
+    def _keep(self, opening: _Opening, found: _Found, place: int, sizes: list[int]) -> bool:
+        """Keep the packet of the first of `sizes` whose MAC is right; whether there is one."""
+        for size in sizes:
+            end, length = found.ends[size], _SIZES[size]
+            if end == 0:
+                continue
+            head, tag = found.packet[: length - V1.mac_bytes], found.packet[length - V1.mac_bytes : length]
+            if opening.macs.tag(place, head, found.before[: 2 * end], found.after[2 * end :]) == tag:
+                _to_front(self._sizes, size)
+                tile, start = int(opening.survey.tiles[place]), opening.ahead.starts[place]
+                self._taken_off.append((opening.index[start : start + end], found.restored[:end]))
+                self.packets[tile] = Packet(tile, head[0], head[1:])
+                return True
+        return False
 
 
 @dataclass(frozen=True, slots=True)
 class _Opening:
-    """One tile under one map: its sites, their marked values, and what each of `_TRIALS` would have it claim.
+    """Tiles under one map: what each of `_TRIALS` would have each of them claim.
 
-    `place` is its number in the survey that `macs` are for. `claims` holds a k for each trial, 0 where a
-    trial finds too few bits.
+    `claims` is int64 [tiles of the survey, trials], a k for each trial and 0 where it finds too few bits;
+    `places` are the tiles with sites enough for a packet, by their number in the survey.
     """
 
-    tile: int
-    place: int
-    sites: Sites
-    values: IntArray
-    claims: list[int]
+    survey: Survey
     macs: _Macs
+    claims: IndexArray
+    places: list[int]
+    ahead: _Ahead
+
+    @property
+    def index(self) -> IndexArray:
+        """Where all sites are, in coding order."""
+        return self.survey.table.every.index
+
+    def claimed(self) -> BoolArray:
+        """bool [tiles of the survey, 256]: which k some trial would have each tile claim."""
+        claimed = np.zeros((len(self.claims), _MOST_CLAIMED + 1), np.bool_)
+        places = np.array(self.places, np.int64)
+        claimed[places[:, None], self.claims[places]] = True
+        return claimed
+
+
+class _Found(NamedTuple):
+    """What one trial takes off one tile.
+
+    Attributes
+    ----------
+    packet : the bytes, unmasked; as many as were asked for
+    ends : for each packet size the site after the one with its last bit; 0 where there are not that many
+    restored : int32, the values of the sites before the last end
+    before, after : the values of all sites, uint16, little-endian: restored, and as they are
+    """
+
+    packet: bytes
+    ends: list[int]
+    restored: IntArray
+    before: memoryview
+    after: memoryview
+
+
+class _Ahead:
+    """Takes packets off the tiles of a survey, ahead of being asked as long as it is asked as foreseen.
+
+    What was right for one tile is tried first for the next, and mostly is right: then the tiles that follow
+    are done in one call, twice as many each time. What is foreseen wrongly is done again.
+    """
+
+    def __init__(
+        self, values: IntArray, table: SiteTable, bounds: tuple[int, int], masks: BitArray, claims: IndexArray
+    ) -> None:
+        self._values, self._table, self._bounds, self._masks = values, table, bounds, masks
+        self._claims, self._after, self.starts = claims, _little_endian(values), table.starts.tolist()
+        self._foreseen: dict[int, tuple[int, int, _Found]] = {}
+        self._width = 1
+
+    def of(self, place: int, trial: int, size: int, following: Sequence[int]) -> _Found:
+        """What `trial` takes off one tile, up to packets of that size.
+
+        `following` will be asked for next, those by the same trial by which it claims the same k.
+        """
+        foreseen = self._foreseen.pop(place, None)
+        if foreseen is not None and foreseen[:2] == (trial, size):
+            return foreseen[2]
+        if not following:
+            return next(self._taken([place], trial, size))
+        self._width = 1 if foreseen is not None else min(2 * self._width, _AHEAD)
+        next_, needed = following[: self._width - 1], self._claims[place, trial]
+        places = [place, *(each for each in next_ if self._claims[each, trial] == needed)]
+        taken = self._taken(places, trial, size)
+        first = next(taken)
+        self._foreseen = {each: (trial, size, found) for each, found in zip(places[1:], taken, strict=True)}
+        return first
+
+    def _taken(self, places: list[int], trial: int, size: int) -> Iterator[_Found]:
+        windows = np.array(places, np.int64)
+        lengths = _LENGTHS[: size + 1]
+        taken = take_all(self._values, self._table, windows, self._bounds, _TRIALS[trial], lengths)
+        width = taken.content.shape[1]
+        content = (taken.content ^ self._masks[windows, :width]).tobytes()
+        before, own = _little_endian(taken.restored), taken.starts.tolist()
+        starts, ends = self.starts, taken.ends.tolist()
+        for row, place in enumerate(places):
+            start, end = own[row], own[row + 1]
+            yield _Found(
+                content[width * row : width * row + width],
+                ends[row] + [0] * (len(_SIZES) - len(lengths)),
+                taken.restored[start:end],
+                before[2 * start : 2 * end],
+                self._after[2 * starts[place] : 2 * starts[place + 1]],
+            )
 
 
 def _to_front(order: list[int], found: int) -> None:
     """What was right for one tile is tried first for the next."""
-    order.insert(0, order.pop(order.index(found)))
+    if order[0] != found:
+        order.insert(0, order.pop(order.index(found)))
 
 
 def _by_claims(claimed: BoolArray, known: list[int]) -> list[int]:
     """Every k that a tile claims, those of `known` first, then those that most tiles claim."""
-    counts = claimed.sum(axis=0)
-    ranked = sorted(np.flatnonzero(counts[1:]) + 1, key=lambda needed: -counts[needed])
-    return known + [int(needed) for needed in ranked if needed not in known]
+    counts = claimed.sum(axis=0).tolist()
+    ranked = sorted(
+        (needed for needed in range(1, len(counts)) if counts[needed]), key=lambda needed: -counts[needed]
+    )
+    return known + [needed for needed in ranked if needed not in known]
 
 
 def band_candidates(max_change: int) -> list[Bands]:
@@ -432,49 +580,43 @@ _TRIALS = band_candidates(V1.expansions[-1])
 _TRIAL_TABLE = table_of(_TRIALS)
 
 
-def _largest(tiles: Sequence[TilePlan]) -> IndexArray:
-    """int64 [sizes, tiles]: position of the largest packet that fits each tile, up to each of the sizes.
+def _packet_sizes(plan: Plan, needed: int, resilient: bool) -> IndexArray | None:
+    """Which packet size every tile of the survey carries, as positions in `shards_per_packet`, -1 for none.
 
-    Where a packet fits, so does every smaller one.
+    None when too few fit. Every usable tile is filled, with packets no larger than resilience takes, or with
+    the largest that fit when that does not suffice and `resilient` does not insist.
     """
-    fits = np.array([tile.bands >= 0 for tile in tiles], np.int64).reshape(-1, len(_LENGTHS))
-    return np.asarray(fits.cumsum(axis=1).T - 1)
-
-
-def _packet_sizes(plan: Plan, needed: int, resilient: bool) -> list[int] | None:
-    """Which packet size every tile carries, as positions in `shards_per_packet`; None when too few fit.
-
-    Every usable tile is filled, with packets no larger than resilience takes, or with the largest that fit
-    when that does not suffice and `resilient` does not insist.
-    """
-    total, sizes = 0, np.zeros(0, np.int64)
-    numbers = np.array([tile.tile for tile in plan.tiles], np.int64)
-    for sizes in _largest(plan.tiles):
-        shards = np.zeros(len(plan.grid), np.int64)
-        shards[numbers] = _SHARDS[sizes]
+    total, sizes, shards = 0, plan.fits - 1, np.zeros(len(plan.grid), np.int64)
+    for largest in range(len(_LENGTHS)):
+        sizes = np.minimum(plan.fits - 1, largest)
+        shards[plan.survey.tiles] = _SHARDS[sizes]
         total = int(shards.sum())
         if total - _heaviest_hit(shards.reshape(plan.grid.shape)) >= _RESERVE * needed:
-            return list(sizes.tolist())
-    chosen: list[int] = sizes.tolist()
-    if resilient or total * _PARITY[1] < needed * _PARITY[0] or _distinct_points(plan, chosen) < needed:
+            return sizes
+    if resilient or total * _PARITY[1] < needed * _PARITY[0] or _distinct_points(shards) < needed:
         return None
-    return chosen
+    return sizes
 
 
+@compiled
 def _heaviest_hit(shards: IndexArray) -> int:
     """Most shards that any 4 x 4 window of tiles holds."""
-    sums = np.pad(shards, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
     high, wide = min(_HIT_TILES, shards.shape[0]), min(_HIT_TILES, shards.shape[1])
-    boxes = sums[high:, wide:] - sums[:-high, wide:] - sums[high:, :-wide] + sums[:-high, :-wide]
-    return int(boxes.max())
+    most = 0
+    for row in range(shards.shape[0] - high + 1):
+        for col in range(shards.shape[1] - wide + 1):
+            held = 0
+            for r in range(row, row + high):
+                for c in range(col, col + wide):
+                    held += shards[r, c]
+            most = max(most, held)
+    return most
 
 
-def _distinct_points(plan: Plan, sizes: list[int]) -> int:
+def _distinct_points(shards: IndexArray) -> int:
     """How many different evaluation points the packets hold; beyond 4096 tiles they repeat."""
     most = np.zeros(V1.point_tiles, np.int64)
-    for tile, size in zip(plan.tiles, sizes, strict=True):
-        slot = tile.tile % V1.point_tiles
-        most[slot] = max(most[slot], V1.shards_per_packet[size])
+    np.maximum.at(most, np.arange(len(shards)) % V1.point_tiles, shards)
     return int(most.sum())
 
 
@@ -486,53 +628,47 @@ class _Macs:
     """
 
     def __init__(
-        self, frame: Frame, grid: TileGrid, survey: Survey, lattice: Lattice, keys: DerivedKeys
+        self,
+        frame: Frame,
+        roi: BoolArray,
+        grid: TileGrid,
+        survey: Survey,
+        lattice: Lattice,
+        keys: DerivedKeys,
     ) -> None:
-        self._frame, self._grid, self._survey, self._lattice = frame, grid, survey, lattice
+        self._frame, self._roi, self._grid, self._survey, self._lattice = frame, roi, grid, survey, lattice
         self._fresh = tile_mac(keys)
         self._hashes: dict[int, hashlib.blake2b] = {}
 
-    def tag(self, place: int, head: bytes, *restored: bytes) -> bytes:
+    def tag(self, place: int, head: bytes | memoryview, *restored: memoryview) -> bytes:
         """4 bytes over the place, the untouched pixels, the restored sites in coding order and the head.
 
         `restored` is uint16, little-endian, in as many parts as the caller has.
         """
         if place not in self._hashes:
-            self._hashes[place] = self._begun(place)
+            self.begin([place])
         hash_ = self._hashes[place].copy()
         for part in restored:
             hash_.update(part)
         hash_.update(head)
         return hash_.digest()
 
-    def _begun(self, place: int) -> hashlib.blake2b:
-        frame, tile = self._frame, int(self._survey.tiles[place])
-        window, sites = self._grid.window(tile), self._survey.table.of(place)
-        box = (window.top, window.left, window.bottom, window.right)
-        untouched = _without_sites(frame.samples, *box, sites.index)
-        row, col = divmod(tile, self._grid.shape[1])
-        shape = (*untouched.shape[1:], frame.channels)
-        hash_ = self._fresh.copy()
-        hash_.update(_PLACE.pack(frame.number, row, col, *shape, int(self._lattice), sites.index.size))
-        hash_.update(untouched.astype("<u2", copy=False).data)
-        return hash_
-
-
-@compiled
-def _without_sites(
-    samples: IntArray, top: int, left: int, bottom: int, right: int, index: IndexArray
-) -> npt.NDArray[np.uint16]:
-    """The window's samples as uint16, the sites (whose values change) set to zero."""
-    channels, rows, cols = samples.shape
-    part = np.empty((channels, bottom - top, right - left), np.uint16)
-    for channel in range(channels):
-        for r in range(top, bottom):
-            for c in range(left, right):
-                part[channel, r - top, c - left] = samples[channel, r, c] & 0xFFFF
-    for i in range(index.size):
-        row, col = index[i] // cols, index[i] % cols
-        part[row // rows, row % rows - top, col - left] = 0
-    return part
+    def begin(self, places: list[int]) -> None:
+        """Hash what no trial changes of those tiles, so many at a time that it stays in the cache."""
+        missing = [place for place in places if place not in self._hashes]
+        for first in range(0, len(missing), _AHEAD):
+            part = missing[first : first + _AHEAD]
+            tiles, counts = self._survey.tiles[part], np.diff(self._survey.table.starts)[part].tolist()
+            boxes = self._grid.boxes(tiles)
+            samples, starts = untouched(self._frame, self._roi, boxes, self._lattice)
+            content, ends = _little_endian(samples), (2 * starts).tolist()
+            sides, wide = (boxes[:, 2:] - boxes[:, :2]).tolist(), self._grid.shape[1]
+            for row, (place, tile) in enumerate(zip(part, tiles.tolist(), strict=True)):
+                at = (*divmod(tile, wide), *sides[row], self._frame.channels, int(self._lattice), counts[row])
+                hash_ = self._fresh.copy()
+                hash_.update(_PLACE.pack(self._frame.number, *at))
+                hash_.update(content[ends[row] : ends[row + 1]])
+                self._hashes[place] = hash_
 
 
 def _local_maps(view: IntArray, window: Window) -> Iterator[BoolArray]:
@@ -572,9 +708,10 @@ def _by_frequency(values: list[int]) -> list[int]:
 
 
 def _decode(found: list[Packet], needed: int) -> Iterator[tuple[bytes, frozenset[int]]]:
-    points = np.concatenate([packets.points(p.tile, len(p.shards)) for p in found])
-    shards = np.concatenate([p.shards for p in found])
-    owners = np.concatenate([np.full(len(p.shards), p.tile, np.int64) for p in found])
+    tiles, counts = np.array([p.tile for p in found]), np.array([p.count for p in found])
+    points, owners = _points(tiles, counts), np.repeat(tiles, counts)
+    content = np.frombuffer(b"".join(p.content for p in found), ">u2").astype(np.uint16)
+    shards = content.reshape(-1, V1.shard_bytes // 2)
     for decoded in erasure.decode(points, shards, needed, groups=owners):
         disagreeing = set(owners[~decoded.agrees].tolist())
         yield packets.message_of(decoded.data), frozenset(set(owners.tolist()) - disagreeing)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from blessmark.carrier import global_framing, lattice, tile_framing
+from blessmark.carrier import global_framing, sites, tile_framing
 from blessmark.embed import LADDER, allowed_change, describe, embed, seal_for_header
 from blessmark.errors import CapacityError, WatermarkError
 from blessmark.fidelity import psnr_db
@@ -189,7 +189,7 @@ class TestReadBack:
     @pytest.mark.parametrize("framing", [Framing.TILE, Framing.GLOBAL])
     def test_sites_that_turn_on_a_changed_pixel_are_refused(self, monkeypatch, framing):
         """Sender and reader agree on the sites of one frame; a reader has the marked one only."""
-        honest = lattice.find_all_sites
+        honest = sites.find_all_sites
 
         def fooled(image, *rest):
             found = honest(image, *rest)
@@ -200,22 +200,22 @@ class TestReadBack:
             return replace(found, every=replace(found.every, predicted=predicted))
 
         original = frame()
-        for module in (lattice, tile_framing):
+        for module in (sites, tile_framing):
             monkeypatch.setattr(module, "find_all_sites", fooled)
         with pytest.raises(WatermarkError, match="sites False, record and pixels True"):
             embed(original, ABOUT, RING, drawn(blocks=800), framings=(framing,))
 
     def test_a_view_that_turns_on_a_changed_pixel_is_refused(self, monkeypatch):
+        """Sender and reader agree on the view of one frame; a reader has the marked one only."""
         module = sys.modules["blessmark.embed"]
-        honest, original = module.invariant_view, frame()
+        honest = module.shows
 
-        def fooled(image, of):
-            seen = honest(image, of)
-            return seen if image is original else replace(seen, samples=seen.samples + 1)
+        def fooled(image, seen):
+            return honest(image, replace(seen, samples=seen.samples + 1))
 
-        monkeypatch.setattr(module, "invariant_view", fooled)
+        monkeypatch.setattr(module, "shows", fooled)
         with pytest.raises(WatermarkError, match="view False"):
-            embed(original, ABOUT, RING, drawn())
+            embed(frame(), ABOUT, RING, drawn())
 
 
 class TestHeaderSeal:

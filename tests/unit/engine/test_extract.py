@@ -38,7 +38,7 @@ def test_everything_that_was_embedded_is_read(segmenter):
     assert found.record is not None
     assert found.record.fields == ABOUT.fields
     assert (found.key, found.framing, found.segmenter) == (KEY, Framing.TILE, segmenter)
-    assert found.shards_needed <= sum(len(p.shards) for p in found.reader.packets.values())
+    assert found.shards_needed <= sum(p.count for p in found.reader.packets.values())
     assert found.authentic
     assert not found.foreign
     assert (found.restored == IMAGE.samples).all()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
-from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -13,15 +11,15 @@ from blessmark.carrier import lattice
 from blessmark.carrier.lattice import (
     NO_DOWN,
     Bands,
-    Sites,
-    Window,
-    find_sites,
+    cheapest,
     fits,
+    fitting,
     insert,
-    predict_again,
     remove,
+    table_of,
+    take_all,
 )
-from blessmark.types import Frame, Lattice
+from blessmark.carrier.sites import Sites, SiteTable
 
 BOUNDS = (0, 4095)
 UP_ONLY = Bands(0, NO_DOWN, 2, 8, 8)
@@ -34,12 +32,17 @@ def values_of(*errors: int, predicted: int = 1000) -> tuple[np.ndarray, np.ndarr
     return (p + np.array(errors)).astype(np.int32), p
 
 
-def costs(
-    values: np.ndarray, predicted: np.ndarray, bounds: tuple[int, int], bands: Bands, lengths: np.ndarray
-) -> np.ndarray:
+def cost(values: np.ndarray, predicted: np.ndarray, bands: Bands, need: int, limit: int = 1 << 62) -> int:
     """What `cheapest` compares."""
-    reach = lattice._reach(values, predicted, *bounds, bands.up, bands.down)
-    return lattice._costs(*reach, bands.expansion, bands.z_up, lengths, 1 << 62)
+    reach = lattice._reach(values, predicted, *BOUNDS, bands.up, bands.down)
+    return int(lattice._cost(*reach, bands.expansion, bands.z_up, need, limit))
+
+
+def table_for(*windows: np.ndarray) -> SiteTable:
+    """Windows with those predictions."""
+    starts = np.cumsum([0, *map(len, windows)])
+    every = np.concatenate(windows)
+    return SiteTable(Sites(np.arange(every.size), every), starts)
 
 
 def marked(bands: Bands, bits: list[int], *errors: int, bounds: tuple[int, int] = BOUNDS) -> list[int]:
@@ -142,16 +145,19 @@ class TestCosts:
     def test_counts_twice_the_expected_squared_change(self):
         # k = 0 costs (0 + 1) / 2, k = 1 costs (1 + 4) / 2, a shift by T = 2 costs 4
         values, predicted = values_of(0, 1, 5, 0)
-        assert costs(values, predicted, BOUNDS, UP_ONLY, np.array([1, 2, 3, 4])).tolist() == [1, 6, 15, -1]
+        assert [cost(values, predicted, UP_ONLY, need) for need in (1, 2, 3, 4)] == [1, 6, 15, -1]
+
+    def test_at_the_limit_there_is_no_interest_any_more(self):
+        values, predicted = values_of(0, 1, 5, 0)
+        assert [cost(values, predicted, UP_ONLY, 3, limit) for limit in (14, 15, 16)] == [-1, -1, 15]
 
     def test_agrees_with_fits_for_every_length(self):
         rng = np.random.default_rng(4)
         for bands in (UP_ONLY, BOTH, Bands(0, -1, 1, 64, 64)):
             values, predicted = values_of(*rng.normal(0, 2, 400).round().astype(int))
-            lengths = np.arange(1, 401)
-            found = [fits(values, predicted, BOUNDS, bands, 0, int(n)) for n in lengths]
-            expected = [cost if end >= 0 else -1 for end, cost, _, _ in found]
-            assert costs(values, predicted, BOUNDS, bands, lengths).tolist() == expected
+            found = [fits(values, predicted, BOUNDS, bands, 0, need) for need in range(1, 401)]
+            expected = [each if end >= 0 else -1 for end, each, _, _ in found]
+            assert [cost(values, predicted, bands, need) for need in range(1, 401)] == expected
 
     def test_fits_names_what_is_in_the_gap(self):
         values, predicted = values_of(0, 9)
@@ -160,125 +166,63 @@ class TestCosts:
         assert fits(values, predicted, BOUNDS, BOTH, 0, 2)[2:] == (-1, 9)
 
 
-class TestPrediction:
-    """Each predictor on one ring, worked out by hand."""
+class TestSearch:
+    """Many bands over many windows, against `fits` of one band in one window."""
 
-    #: NW N NE / W x E / SW S SE
-    RING = np.array([[[10, 20, 31], [40, 0, 61], [70, 80, 93]]], np.int32)
+    BANDS = tuple(Bands(0, -1, t, t << d, t << d) for t in (1, 2, 4) for d in range(7))
+    LENGTHS = np.array([10, 40, 90, 200])
 
-    @pytest.mark.parametrize(
-        ("predictor", "lattice", "expected"),
-        [
-            (0, Lattice.QUARTER, 50),  # (20 + 61 + 80 + 40 + 2) >> 2
-            (1, Lattice.QUARTER, 50),  # (2 * 201 - 204 + 2) >> 2
-            (2, Lattice.QUARTER, 50),  # ((100 * 22 + 101 * 61) + 83) // 166
-            (3, Lattice.QUARTER, 50),  # (3 * 201 - 204 + 4) >> 3
-            (4, Lattice.QUARTER, 51),  # (201 + 204 + 4) >> 3
-            (5, Lattice.QUARTER, 51),  # (201 - 80 - 20 + 1) >> 1
-            (0, Lattice.QUINCUNX, 50),
-            (5, Lattice.QUINCUNX, 51),
-        ],
-    )
-    def test_by_hand(self, predictor, lattice, expected):
-        at = 4 if lattice is Lattice.QUARTER else 5
-        samples = np.zeros((1, 3, 4), np.int32)
-        samples[:, :, at - 4 : at - 1] = self.RING
-        sites = Sites(np.array([1 * 4 + (at - 3)]), np.zeros(1, np.int32))
-        frame = Frame(samples, 0, 255)
-        assert predict_again(frame, sites, lattice, predictor).tolist() == [expected]
+    @staticmethod
+    def windows(bounds: tuple[int, int]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Smooth and noisy, far from the bounds and close to them, with few sites and with none."""
+        rng, found = np.random.default_rng(11), []
+        for count, spread, level in itertools.product((0, 9, 70, 64, 300), (0.4, 2, 9, 60), (bounds[0], 500)):
+            predicted = np.clip(level + rng.integers(0, 30, count), *bounds).astype(np.int32)
+            errors = rng.normal(0, spread, count).round().astype(np.int32)
+            found.append((np.clip(predicted + errors, *bounds).astype(np.int32), predicted))
+        return found
 
-    @pytest.mark.parametrize("lattice", Lattice)
-    def test_follows_the_formulas_on_any_ring(self, lattice):
-        samples = np.random.default_rng(7).integers(-300, 300, (2, 31, 30)).astype(np.int32)
-        frame = Frame(samples, -2048, 2047)
-        words, roi = np.zeros((31, 30), np.uint32), np.zeros((3, 3), np.bool_)
-        sites = find_sites(frame, roi, Window(0, 0, 31, 30), lattice, 0, words)
-        for predictor in (0, 1, 2, 3, 4, 5) if lattice is Lattice.QUARTER else (0, 2, 5):
-            expected = [formula(samples, int(at), predictor) for at in sites.index]
-            assert predict_again(frame, sites, lattice, predictor).tolist() == expected
+    @pytest.mark.parametrize("bounds", [(0, 4095), (-1024, 3071)])
+    def test_agrees_with_every_band_tried_alone(self, bounds):
+        windows, rows = self.windows(bounds), table_of(self.BANDS)
+        values, table = np.concatenate([v for v, _ in windows]), table_for(*(p for _, p in windows))
+        fitting_ = fitting(values, table, bounds, rows, self.LENGTHS)
+        seen = set()
+        for need in self.LENGTHS.tolist():
+            best = cheapest(values, table, bounds, rows, np.full(len(windows), need))
+            for w, window in enumerate(windows):
+                tried = [fits(*window, bounds, bands, 0, need)[:2] for bands in self.BANDS]
+                costs = [cost for end, cost in tried if end >= 0]
+                assert (fitting_[w] > self.LENGTHS.tolist().index(need)) == bool(costs)
+                assert best[w] == ([c if e >= 0 else -1 for e, c in tried].index(min(costs)) if costs else -1)
+                seen.add(int(best[w]))
+        assert len(seen) > 5
 
-    def test_is_clipped_to_the_bounds_that_padding_leaves(self):
-        samples = np.zeros((1, 3, 3), np.int32)
-        frame = Frame(samples, 0, 255, padding=(0, 9))
-        sites = Sites(np.array([4]), np.zeros(1, np.int32))
-        assert predict_again(frame, sites, Lattice.QUARTER, 0).tolist() == [10]
+    def test_a_window_that_is_to_hold_nothing_has_no_bands(self):
+        window = values_of(*[0] * 50)
+        assert (
+            cheapest(window[0], table_for(window[1]), BOUNDS, table_of(self.BANDS), np.zeros(1, np.int64))
+            == -1
+        )
 
 
-def formula(samples: np.ndarray, at: int, predictor: int) -> int:
-    """The predictors as the format specifies them, in exact arithmetic."""
-    channel, r, c = np.unravel_index(at, samples.shape)
-    p = samples[channel].astype(object)
-    cross = [p[r - 1, c], p[r + 1, c], p[r, c - 1], p[r, c + 1]]
-    diagonals = p[r - 1, c - 1] + p[r - 1, c + 1] + p[r + 1, c - 1] + p[r + 1, c + 1]
-    n, s, w, e = cross
-    vertical, horizontal = abs(n - s) + 1, abs(w - e) + 1
-    weighted = Fraction((n + s) * horizontal + (w + e) * vertical, 2 * (vertical + horizontal))
-    exact = {
-        0: Fraction(sum(cross), 4),
-        1: Fraction(2 * sum(cross) - diagonals, 4),
-        2: weighted,
-        3: Fraction(3 * sum(cross) - diagonals, 8),
-        4: Fraction(sum(cross) + diagonals, 8),
-        5: Fraction(sum(sorted(cross)[1:3]), 2),
-    }
-    return math.floor(exact[predictor] + Fraction(1, 2))
-
-
-def ring_activity(plane: np.ndarray, r: int, c: int, lattice: Lattice) -> int:
-    n, s, w, e = (int(plane[r + dr, c + dc]) for dr, dc in ((-1, 0), (1, 0), (0, -1), (0, 1)))
-    if lattice is Lattice.QUARTER:
-        around = [(-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1)]
-    else:
-        around = [(-1, 0), (0, 1), (1, 0), (0, -1)]
-    ring = [int(plane[r + dr, c + dc]) for dr, dc in around]
-    return sum(abs(a - b) for a, b in zip(ring, ring[1:] + ring[:1], strict=True)) + abs(n - s) + abs(w - e)
-
-
-@pytest.mark.parametrize("lattice", Lattice)
-@pytest.mark.parametrize("window", [Window(0, 0, 40, 33), Window(8, 16, 40, 32), Window(3, 5, 30, 31)])
-def test_sites_and_their_order_follow_the_specification(lattice, window):
-    """C = 2 A + floor(sum of A of the four nearest / 2), ties by word, then channel, then raster order."""
-    rng = np.random.default_rng(6)
-    samples = rng.integers(0, 4, (3, 40, 33)).astype(np.int32)
-    roi = rng.random((5, 4)) < 0.4
-    words = rng.integers(0, 8, (40, 33), dtype=np.uint32)
-    nearest = (
-        ((-2, 0), (2, 0), (0, -2), (0, 2))
-        if lattice is Lattice.QUARTER
-        else ((-1, -1), (-1, 1), (1, -1), (1, 1))
-    )
-
-    def inside(r: int, c: int) -> bool:
-        return window.top < r < window.bottom - 1 and window.left < c < window.right - 1
-
-    expected = []
-    for channel, plane in enumerate(samples):
-        for r, c in itertools.product(range(40), range(33)):
-            odd = r % 2 == c % 2 == 1 if lattice is Lattice.QUARTER else (r + c) % 2 == 1
-            if not odd or not inside(r, c) or r // 8 >= 5 or c // 8 >= 4 or roi[r // 8, c // 8]:
-                continue
-            own = ring_activity(plane, r, c, lattice)
-            others = [
-                ring_activity(plane, r + dr, c + dc, lattice) if inside(r + dr, c + dc) else own
-                for dr, dc in nearest
-            ]
-            complexity = 2 * own + sum(others) // 2
-            expected.append((complexity, int(words[r, c]) >> 2, channel, r, c))
-    found = find_sites(Frame(samples, 0, 255), roi, window, lattice, 0, words)
-    places = [(channel * 40 + r) * 33 + c for *_, channel, r, c in sorted(expected)]
-    assert found.index.tolist() == places
-
-
-@pytest.mark.parametrize("lattice", Lattice)
-@pytest.mark.parametrize("shape", [(8, 8), (9, 8), (8, 15), (17, 31)])
-def test_small_and_odd_shapes(lattice, shape):
-    """Partial blocks at the right and bottom edge hold no site; the image's border holds none."""
-    frame = Frame(np.zeros((1, *shape), np.int32), 0, 255)
-    roi = np.zeros((shape[0] // 8, shape[1] // 8), np.bool_)
-    words = np.zeros(shape, np.uint32)
-    sites = find_sites(frame, roi, Window(0, 0, *shape), lattice, 0, words)
-    row, col = np.divmod(sites.index, shape[1])
-    assert sites.index.size > 0
-    assert row.max() < min(shape[0] - 1, shape[0] // 8 * 8)
-    assert col.max() < min(shape[1] - 1, shape[1] // 8 * 8)
-    assert min(row.min(), col.min()) >= 1
+class TestTaking:
+    def test_is_removal_in_each_window_on_a_copy(self):
+        windows = TestSearch.windows(BOUNDS)
+        table = table_for(*(p for _, p in windows))
+        values, lengths, asked = (
+            np.concatenate([v for v, _ in windows]),
+            np.array([16, 40]),
+            np.array([30, 3, 11]),
+        )
+        before = values.copy()
+        taken = take_all(values, table, asked, BOUNDS, BOTH, lengths)
+        assert np.array_equal(values, before)
+        for row, w in enumerate(asked.tolist()):
+            part, predicted = windows[w][0].copy(), windows[w][1]
+            bits, ends = remove(part, predicted, BOUNDS, BOTH, 0, 40)
+            assert np.array_equal(taken.restored[taken.starts[row] : taken.starts[row + 1]], part)
+            content = np.unpackbits(taken.content[row])
+            assert content[: len(bits)].tolist() == bits.tolist()
+            assert not content[len(bits) :].any()
+            assert taken.ends[row].tolist() == [ends[n - 1] if len(ends) >= n else 0 for n in lengths]

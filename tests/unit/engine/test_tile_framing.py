@@ -53,7 +53,7 @@ def test_every_planned_tile_is_read_and_restored(lattice, shape):
 
     reader = read(marked(image, roi, lattice), roi, lattice)
 
-    assert set(reader.packets) == {tile.tile for tile in plan(image, roi, lattice, KEYS, 40).tiles}
+    assert set(reader.packets) == set(plan(image, roi, lattice, KEYS, 40).tiles)
     assert message_of(reader) == MESSAGE
     assert (reader.restored == image.samples).all()
 
@@ -94,6 +94,16 @@ def test_nothing_is_found(image, roi, lattice, keys):
     assert not reader.packets
     assert list(reader.messages()) == []
     assert (reader.restored == image.samples).all()
+
+
+def test_tiles_with_fewer_sites_than_the_shortest_packet_has_bits_hold_nothing():
+    roi = np.ones_like(ROI)
+    roi[::8, ::8] = False
+    planned = plan(IMAGE, roi, Lattice.QUARTER, KEYS, 40)
+
+    assert (len(planned.survey.tiles), planned.tiles, planned.capacity_shards) == (16, [], 0)
+    assert tile_framing.embed(planned, KEYS, MESSAGE, resilient=False) is None
+    assert not read(IMAGE, roi).packets
 
 
 @pytest.mark.parametrize("row", [128, 131], ids=["in the region of interest", "beside it"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from blessmark.types import Frame, IntArray, Lattice
-from blessmark.view import invariant_view, lattice_mask
+from blessmark.view import invariant_view, lattice_mask, shows
 
 SHAPES = ((1, 1), (1, 7), (7, 1), (2, 2), (3, 3), (5, 8), (8, 5), (16, 17), (33, 32))
 
@@ -58,3 +60,18 @@ def test_means_stay_in_range_at_both_limits():
     for value in (-32768, 32767, 0, 65535):
         frame = Frame(np.full((1, 9, 9), value, np.int32), min(value, 0), max(value, 1))
         assert (invariant_view(frame, Lattice.QUINCUNX).samples == value).all()
+
+
+@pytest.mark.parametrize("lattice", Lattice)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_view_is_known_again_whatever_the_lattice_holds_and_no_other_is(shape, lattice):
+    samples = np.random.default_rng(4).integers(0, 4000, (2, *shape)).astype(np.int32)
+    frame = Frame(samples, 0, 4095)
+    view, marked = invariant_view(frame, lattice), samples.copy()
+    marked[:, lattice_mask(*shape, lattice)] += 1
+    assert shows(frame.with_samples(marked), view)
+    for place in np.ndindex(samples.shape):
+        other = replace(view, samples=view.samples.copy())
+        other.samples[place] ^= 1
+        assert not shows(frame, other)
+    assert not shows(Frame(samples[:1], 0, 4095), view)

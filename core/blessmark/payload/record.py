@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
@@ -308,11 +308,12 @@ def _decode(bare: Record, content: bytes) -> Record:
     """`bare` with what `_encode` wrote."""
     decoder = Decoder(content)
     frames = decoder.number() + 1
-    charset = _get(decoder, Kind.CHARSET) or b""
+    charset = _get(decoder, (Kind.CHARSET,))[0] or b""
     node = _text(decoder.text(Kind.NODE))
     segmenter = _text(decoder.text(Kind.SEGMENTER))
-    values = [(tag, _get(decoder, _TABLE[tag])) for tag in _USUAL_FIELDS[bare.tier]]
-    fields = {tag: value for tag, value in values if value is not None}
+    tags = _USUAL_FIELDS[bare.tier]
+    values = _get(decoder, [_TABLE[tag] for tag in tags])
+    fields = {tag: value for tag, value in zip(tags, values, strict=True) if value is not None}
     _get_others(decoder, fields)
     uid = _get_uid_digest(decoder, fields)
     decoder.finish()
@@ -336,7 +337,7 @@ def _get_others(decoder: Decoder, fields: dict[int, bytes]) -> None:
     """Add what `_put_others` wrote to `fields`."""
     while decoder.choice(_MORE_WEIGHTS):
         tag, kind = _get_tag(decoder)
-        value = _get(decoder, kind)
+        value = _get(decoder, (kind,))[0]
         if value is None or tag in fields:
             raise RecordError(f"the record repeats or lacks field {tag:08X}")
         fields[tag] = value
@@ -385,13 +386,16 @@ def _put(encoder: Encoder, kind: Kind, value: bytes | None) -> None:
         encoder.text(kind, value.removesuffix(_padding(kind)))
 
 
-def _get(decoder: Decoder, kind: Kind) -> bytes | None:
-    """What `_put` wrote."""
-    mode = decoder.choice(_MODE_WEIGHTS)
+def _get(decoder: Decoder, kinds: Sequence[Kind]) -> list[bytes | None]:
+    """What `_put` wrote, value by value."""
+    found = decoder.choices_and_texts(kinds, _MODE_WEIGHTS)
+    return [_value(mode, kind, text) for kind, (mode, text) in zip(kinds, found, strict=True)]
+
+
+def _value(mode: int, kind: Kind, text: bytes) -> bytes | None:
     if mode == _Mode.ABSENT:
         return None
-    value = decoder.text(kind)
-    return value + _padding(kind) * (len(value) % 2) if mode == _Mode.PADDED else value
+    return text + _padding(kind) * (len(text) % 2) if mode == _Mode.PADDED else text
 
 
 def _padding(kind: Kind) -> bytes:

@@ -19,12 +19,17 @@ import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
 
 from blessmark.errors import RecordError
+from blessmark.jit import compiled
 from blessmark.payload.crypto import TAG_BYTES, DerivedKeys, cell_mac
 from blessmark.payload.model import Decoder, Encoder
 from blessmark.profile import V1
-from blessmark.types import Frame, Record, Rectangle, Tier
+from blessmark.types import Frame, IntArray, Record, Rectangle, Tier
 
 PIXEL_DIGEST_BYTES = 16
 UID_DIGEST_BYTES = 8
@@ -149,8 +154,25 @@ def hashed_pixels(frame: Frame) -> hashlib._Hash:
     """SHA-256 over the shape, the range and every sample of a frame."""
     shape = struct.pack(">IIIii", frame.channels, frame.rows, frame.cols, frame.lo, frame.hi)
     digest = hashlib.sha256(b"blessmark pixels" + shape)
-    digest.update(frame.samples.astype("<u2", order="C").data)
+    digest.update(_little_endian(_wrapped(frame.samples)))
     return digest
+
+
+@compiled
+def _wrapped(samples: IntArray) -> npt.NDArray[np.uint16]:
+    """uint16 [channels, rows, cols]: the lowest 16 bits of every sample."""
+    channels, rows, cols = samples.shape
+    wrapped = np.empty((channels, rows, cols), np.uint16)
+    for channel in range(channels):
+        for r in range(rows):
+            for c in range(cols):
+                wrapped[channel, r, c] = samples[channel, r, c]
+    return wrapped
+
+
+def _little_endian(words: npt.NDArray[np.uint16]) -> memoryview:
+    """The bytes of 16-bit words, the lower ones first; without a copy where the machine has them so."""
+    return words.astype("<u2", copy=False).reshape(-1).view(np.uint8).data
 
 
 def uid_digest(uid: str) -> bytes:
@@ -198,14 +220,44 @@ def _ceil_div(value: int, divisor: int) -> int:
 
 def cell_digests(keys: DerivedKeys, frame: Frame) -> bytes:
     """One keyed byte for each cell of the frame's grid, in the order of `Grid.cells`."""
-    wrapped = frame.samples.astype("<u2")
-    digests = []
-    for index, cell in enumerate(Grid.of(frame.rows, frame.cols).cells):
-        digest = cell_mac(keys)
+    side, sizes = _cell_sizes(frame.rows, frame.cols)
+    content = _little_endian(_cell_by_cell(frame.samples, side))
+    fresh, start, digests = cell_mac(keys), 0, []
+    for index, size in enumerate(sizes):
+        end = start + 2 * frame.channels * size
+        digest = fresh.copy()
         digest.update(struct.pack(">II", frame.number, index))
-        digest.update(wrapped[:, cell.top : cell.bottom, cell.left : cell.right].tobytes())
+        digest.update(content[start:end])
         digests.append(digest.digest())
+        start = end
     return b"".join(digests)
+
+
+@lru_cache(maxsize=16)
+def _cell_sizes(rows: int, cols: int) -> tuple[int, tuple[int, ...]]:
+    """The side of a frame's cells, and how many pixels of the frame lie in each."""
+    grid = Grid.of(rows, cols)
+    pixels = (
+        (min(cell.bottom, rows) - cell.top) * (min(cell.right, cols) - cell.left) for cell in grid.cells
+    )
+    return grid.step * V1.tile_px, tuple(pixels)
+
+
+@compiled
+def _cell_by_cell(samples: IntArray, side: int) -> npt.NDArray[np.uint16]:
+    """uint16 [samples]: what `_wrapped` makes of them, cell after cell, and in each channel after channel."""
+    channels, rows, cols = samples.shape
+    wrapped, count = np.empty(samples.size, np.uint16), 0
+    for top in range(0, rows, side):
+        for left in range(0, cols, side):
+            right = min(left + side, cols)
+            for channel in range(channels):
+                for r in range(top, min(top + side, rows)):
+                    line, source = wrapped[count : count + right - left], samples[channel, r, left:right]
+                    for c in range(len(line)):
+                        line[c] = source[c]
+                    count += len(line)
+    return wrapped
 
 
 def reduce(record: Record, tier: Tier) -> Record:

@@ -170,6 +170,25 @@ def _append(state: _State, length: int, symbol: int) -> None:
 
 
 @compiled
+def _forget(state: _State, length: int) -> None:
+    """Undo every `_append` since the record began; nothing of it, nor of what was expected of it, is left."""
+    history, counts, totals = state.history, state.counts, state.totals
+    for place in range(length - 1, state.own - 1, -1):
+        symbol, bucket = history[place], _bucket(history, place)
+        state.last[bucket] = state.earlier[place]
+        if symbol < _SYMBOLS:
+            state.after[history[place - 1], symbol] -= _OWN_WEIGHT
+            counts[0, symbol] -= _OWN_WEIGHT
+            totals[0, 0] -= _OWN_WEIGHT
+            totals[1, 0] -= counts[0, symbol] == 0
+        history[place] = state.earlier[place] = 0
+    counts[1:] = 0
+    totals[:, 1:] = 0
+    state.shares[:] = 0
+    state.weights[:] = 0
+
+
+@compiled
 def _expect(state: _State, length: int) -> int:
     """Write the weights of what may follow from `history[:length]` into `weights`; returns their sum."""
     counts, totals = state.counts, state.totals
@@ -380,13 +399,29 @@ def _multiply(words: Words, factor: int, carry: int) -> None:
         words[i], more = part & np.uint64(0xFFFFFFFF), part >> np.uint64(32)
 
 
+#: states that were used and are as `_fresh` again, so that the next record need not copy half a megabyte
+_SPARE: list[_State] = []
+_MOST_SPARE = 4
+
+
 class _Model:
     """The history and what it predicts."""
 
     def __init__(self) -> None:
         fresh = _fresh()
-        self._state = _State._make([*(array.copy() for array in fresh[:-1]), fresh.own])
+        try:
+            self._state = _SPARE.pop()  # at once: another thread may do the same
+        except IndexError:
+            self._state = _State._make([*(array.copy() for array in fresh[:-1]), fresh.own])
         self._length = fresh.own
+
+    def forget(self, length: int) -> None:
+        """Hand the state back, whose history has so many symbols; the model is of no use from then on."""
+        state = self._state
+        del self._state  # a use of it from here on would be a use of another record's
+        _forget(state, length)
+        if len(_SPARE) < _MOST_SPARE:
+            _SPARE.append(state)
 
     @property
     def length(self) -> int:
@@ -472,6 +507,7 @@ class Encoder:
                 done = end
         if parts:
             steps = np.concatenate([*parts, steps[done:]])
+        self._model.forget(self._length)
         return _coded(steps).astype("<u4").tobytes().rstrip(b"\0")
 
     def _put(self, steps: Sequence[_Step]) -> None:
@@ -535,7 +571,8 @@ class Decoder:
         return value
 
     def finish(self) -> None:
-        """Raise RecordError unless everything has been read."""
+        """Raise RecordError unless everything has been read; nothing can be read any more."""
+        self._model.forget(self._model.length)
         if self._words.any():
             raise RecordError("the record goes on after its end")
 

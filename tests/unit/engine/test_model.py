@@ -130,6 +130,28 @@ def test_the_expected_is_short_and_the_unexpected_no_longer_than_itself() -> Non
     assert length(b"A" * 64) < 16
 
 
+def test_a_state_that_is_handed_back_holds_nothing_of_its_record() -> None:
+    model._SPARE.clear()
+    encoder = Encoder()
+    encoder.text(0, b"Example^Anna")
+    encoder.text(10, b"1.2.840.113619.2.55.3" * 3)
+    encoder.text(1, bytes(range(200, 255)))
+    content = encoder.finish()
+    assert [is_as_fresh(spare) for spare in model._SPARE] == [True]
+    decoder = Decoder(content)
+    assert model._SPARE == []
+    read = [decoder.text(kind) for kind in (0, 10, 1)]
+    decoder.finish()
+    assert read == [b"Example^Anna", b"1.2.840.113619.2.55.3" * 3, bytes(range(200, 255))]
+    assert [is_as_fresh(spare) for spare in model._SPARE] == [True]
+
+
+def is_as_fresh(state: model._State) -> bool:
+    return all(
+        np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(state, model._fresh(), strict=True)
+    )
+
+
 def test_what_is_left_over_is_an_error() -> None:
     encoder = Encoder()
     encoder.uniform(200, 256)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +28,8 @@ _HEAD = struct.Struct(">BIIBii")
 _VERSION = 1
 _CELLS = SIDE * SIDE
 _TWO = np.float32(2)
+#: as many bends of 18 bits add up exactly in 24
+_ROWS = 64
 
 Cells = npt.NDArray[np.float64]
 Plane = npt.NDArray[np.float32]
@@ -73,39 +77,120 @@ LENGTH = _HEAD.size + 2 * 4 * _CELLS
 
 def portrait(frame: Frame) -> Portrait:
     """The portrait of a frame of at least 8 x 8 pixels; smaller ones repeat their edges."""
-    across, down = _lines(frame.samples), _lines(frame.samples.transpose(0, 2, 1))
-    mean, rough_across = _cell_means(across, frame.rows)
-    _, rough_down = _cell_means(down, frame.cols)
-    return Portrait(
-        frame.rows, frame.cols, frame.channels, frame.lo, frame.hi, mean, rough_across + rough_down.T
-    )
+    across = _Cells.of(frame.rows, max(SIDE, frame.cols))
+    down = _Cells.of(frame.cols, max(SIDE, frame.rows))
+    if frame.channels == 1 and min(frame.rows, frame.cols) >= SIDE:
+        plane = np.ascontiguousarray(frame.samples[0])
+        levels, bends = _sums_across(plane, across.step, across.starts, across.stops, across.cuts)
+        bends_down = _bends_down(plane, down.step, down.starts, down.stops, down.cuts)
+    else:
+        levels, bends = _sums_of_lines(frame.samples, across)
+        bends_down = _sums_of_lines(frame.samples.transpose(0, 2, 1), down)[1].T
+    rough = np.asarray(bends / across.sizes + bends_down / down.sizes.T)
+    mean = np.asarray(levels / across.sizes)
+    return Portrait(frame.rows, frame.cols, frame.channels, frame.lo, frame.hi, mean, rough)
 
 
-def _lines(samples: IntArray) -> Plane:
-    """float32 [lines, length]: the mean of the channels, of the rows or some of them."""
-    some = samples[:, :: _step(samples.shape[1])]
+class _Cells(NamedTuple):
+    """Where the eight cells of a side begin and end, counted in the lines that are looked at.
+
+    Attributes
+    ----------
+    step : every such line is looked at
+    starts, stops : int64 [8]; of less than eight lines one belongs to several cells
+    cuts : int64 [9], where the cells begin and end along a line
+    sizes : int64 [8, 8], how many samples of each cell are looked at
+    """
+
+    step: int
+    starts: npt.NDArray[np.int64]
+    stops: npt.NDArray[np.int64]
+    cuts: npt.NDArray[np.int64]
+    sizes: npt.NDArray[np.int64]
+
+    @staticmethod
+    @lru_cache(maxsize=16)
+    def of(lines: int, length: int) -> _Cells:
+        """Those of so many lines of so many samples."""
+        step = max(1, lines // _LINES)
+        last = -(-lines // step) - 1
+        tops = -(-(np.arange(SIDE + 1) * lines // SIDE) // step)
+        starts = np.minimum(tops[:-1], last)
+        stops = np.maximum(np.minimum(tops[1:], last + 1), starts + 1)
+        cuts = np.arange(SIDE + 1) * length // SIDE
+        return _Cells(step, starts, stops, cuts, np.outer(stops - starts, np.diff(cuts)))
+
+
+@compiled
+def _sums_across(
+    plane: IntArray,
+    step: int,
+    starts: npt.NDArray[np.int64],
+    stops: npt.NDArray[np.int64],
+    lefts: npt.NDArray[np.int64],
+) -> tuple[Cells, Cells]:
+    """Sums of every `step`-th row, and of |left - 2 x + right| along it, 0 at its ends, over 8 x 8 cells.
+
+    Columns add up apart, which vector units can do, and without rounding: a cell has 64 rows at most.
+    """
+    levels, bends = np.zeros((SIDE, SIDE)), np.zeros((SIDE, SIDE))
+    level, bend = np.zeros(plane.shape[1], np.float32), np.zeros(plane.shape[1], np.float32)
+    for row in range(SIDE):
+        for r in range(starts[row], stops[row]):
+            line = plane[r * step]
+            for c in range(len(line)):
+                level[c] += np.float32(line[c])
+            for c in range(1, len(line) - 1):
+                turn = np.float32(line[c - 1]) - _TWO * np.float32(line[c]) + np.float32(line[c + 1])
+                bend[c] += abs(turn)
+        for col in range(SIDE):
+            levels[row, col] = _folded(level, lefts[col], lefts[col + 1], 1)
+            bends[row, col] = _folded(bend, lefts[col], lefts[col + 1], 1)
+    return levels, bends
+
+
+@compiled
+def _bends_down(
+    plane: IntArray,
+    step: int,
+    starts: npt.NDArray[np.int64],
+    stops: npt.NDArray[np.int64],
+    tops: npt.NDArray[np.int64],
+) -> Cells:
+    """The same bends along every `step`-th column, over the same cells."""
+    bends, bend = np.zeros((SIDE, SIDE)), np.zeros(plane.shape[1], np.float32)
+    for row in range(SIDE):
+        first, last = max(tops[row], 1), min(tops[row + 1], plane.shape[0] - 1)
+        for some in range(first, last, _ROWS):
+            for r in range(some, min(some + _ROWS, last)):
+                above, here, below = plane[r - 1], plane[r], plane[r + 1]
+                for c in range(len(here)):
+                    turn = np.float32(above[c]) - _TWO * np.float32(here[c]) + np.float32(below[c])
+                    bend[c] += abs(turn)
+            for col in range(SIDE):
+                bends[row, col] += _folded(bend, starts[col] * step, stops[col] * step, step)
+            bend[:] = 0  # the columns between too
+    return bends
+
+
+@compiled
+def _folded(columns: npt.NDArray[np.float32], start: int, stop: int, step: int) -> float:
+    """The sum of every `step`-th column, which are 0 from then on."""
+    total = 0.0
+    for c in range(start, min(stop, len(columns)), step):
+        total += columns[c]
+        columns[c] = 0
+    return total
+
+
+def _sums_of_lines(samples: IntArray, cells: _Cells) -> tuple[Cells, Cells]:
+    """What `_sums_across` tells, of colour or of a frame with less than eight samples in a line."""
+    some = samples[:, :: cells.step]
     plane = some[0] if len(some) == 1 else some.mean(axis=0)
     if plane.shape[1] < SIDE:
         plane = np.pad(plane, ((0, 0), (0, SIDE - plane.shape[1])), mode="edge")
-    return np.ascontiguousarray(plane, np.float32)
-
-
-def _step(rows: int) -> int:
-    return max(1, rows // _LINES)
-
-
-def _cell_means(lines: Plane, rows: int) -> tuple[Cells, Cells]:
-    """float64 [8, 8] each: means of `lines`, and of their bends, over the cells of a frame of so many rows.
-
-    `lines` are some of its rows. A frame of less than eight rows lends a row to several cells.
-    """
-    tops = -(-(np.arange(SIDE + 1) * rows // SIDE) // _step(rows))
-    lefts = np.arange(SIDE + 1) * lines.shape[1] // SIDE
-    starts = np.minimum(tops[:-1], len(lines) - 1)
-    stops = np.maximum(np.minimum(tops[1:], len(lines)), starts + 1)
-    levels, bends = _cell_sums(lines, starts, stops, lefts)
-    sizes = np.outer(stops - starts, np.diff(lefts))
-    return np.asarray(levels / sizes), np.asarray(bends / sizes)
+    lines = np.ascontiguousarray(plane, np.float32)
+    return _cell_sums(lines, cells.starts, cells.stops, cells.cuts)
 
 
 @compiled

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from blessmark.errors import SegmenterError
+from blessmark.jit import compiled
 from blessmark.profile import V1
-from blessmark.types import BoolArray, Frame, Lattice, Rectangle, Segmenter, View
-from blessmark.view import invariant_view, lattice_mask
+from blessmark.types import BoolArray, Frame, IntArray, Lattice, Rectangle, Segmenter, View
+from blessmark.view import invariant_view
 
 _BLOCK = V1.block_px
 
@@ -55,14 +56,32 @@ def pixel_mask(roi: BoolArray, rows: int, cols: int) -> BoolArray:
 
 
 def _padded_blocks(frame: Frame, lattice: Lattice) -> BoolArray:
-    height, width = frame.rows // _BLOCK, frame.cols // _BLOCK
     if frame.padding is None:
-        return np.zeros((height, width), np.bool_)
-    low, high = frame.padding
-    padded = ((frame.samples >= low) & (frame.samples <= high)).any(axis=0)
-    padded &= ~lattice_mask(frame.rows, frame.cols, lattice)
-    blocks = padded[: height * _BLOCK, : width * _BLOCK].reshape(height, _BLOCK, width, _BLOCK)
-    return np.asarray(blocks.any(axis=(1, 3)))
+        return np.zeros((frame.rows // _BLOCK, frame.cols // _BLOCK), np.bool_)
+    return np.asarray(_holding(frame.samples, *frame.padding, int(lattice)))
+
+
+@compiled
+def _holding(samples: IntArray, low: int, high: int, lattice: int) -> BoolArray:
+    """The blocks that hold a sample of `low..high` at a pixel that the carrier never changes.
+
+    Even and odd rows of a block are brought together first, column by column, which vector units can do.
+    """
+    channels, rows, cols = samples.shape
+    blocks = np.zeros((rows // _BLOCK, cols // _BLOCK), np.bool_)
+    columns = np.zeros((2, cols), np.bool_)
+    for row in range(blocks.shape[0]):
+        columns[:] = False
+        for channel in range(channels):
+            for r in range(row * _BLOCK, (row + 1) * _BLOCK):
+                line, found = samples[channel, r], columns[r & 1]
+                for c in range(cols):
+                    found[c] |= (line[c] >= low) & (line[c] <= high)
+        for c in range(blocks.shape[1] * _BLOCK):
+            even = columns[0, c] and (lattice == 0 or c & 1 == 0)
+            odd = columns[1, c] and c & 1 == lattice
+            blocks[row, c // _BLOCK] |= even or odd
+    return blocks
 
 
 def _touched(region: Rectangle) -> tuple[slice, slice]:

@@ -14,7 +14,8 @@ N_k > 0:
     p(s) := floor((n_k(s) * 2^24 + 4 d_k p(s)) / (N_k + 4 d_k))
 
 and the weight of s is floor(p(s) / 64) + 1. (Witten and Bell's interpolation, IEEE Trans. Inf. Theory
-37(4), 1991, with a heavier escape.) All integers: p <= 2^24 and n_k < 2^17, so the sums stay below 2^42.
+37(4), 1991, with a heavier escape.) p <= 2^24 and n_k < 2^16, so the sums stay below 2^41: 64-bit floating
+point holds them exactly, and `_weigh`, which uses it for its vector units, says why its quotients are exact.
 
 The coder. A message is one integer, little-endian. To put a symbol of weight f, whose predecessors in the
 alphabet weigh c, out of a total M:
@@ -30,10 +31,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from bisect import bisect_right
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,8 +52,9 @@ _OWN_WEIGHT = 4
 _ESCAPE = 4
 #: what two symbols are filed under
 _BUCKETS = 4096
-#: how many n_0 are told apart when equal ones are looked up
-_SLOTS = 256
+#: added to a quotient before it is rounded down: more than it can be off by, and less than the least fraction
+#: that may stand below a whole number, 1 / (N_k + 4 d_k) > 2^-16
+_NUDGE = 2.0**-20
 #: most symbols of one record; bounds the work that a message can ask for
 RECORD_SYMBOLS = 10_240
 
@@ -62,6 +62,10 @@ RECORD_SYMBOLS = 10_240
 _LENGTH_WEIGHTS = (992, *[1] * 32)
 #: whether a value is written as the model expects it
 _EXPECTED_WEIGHTS = (63, 1)
+#: bits within which floating point does not say which of two ways to write a value is shorter
+_NEAR = 1e-6
+#: most bits of a number that is put at once
+_PIECE = 30
 
 
 @lru_cache(maxsize=1)
@@ -80,8 +84,10 @@ def _dictionary() -> npt.NDArray[np.int16]:
     return np.array(symbols, np.int16)
 
 
-#: (f, c, M) of one symbol
+#: (f, c, M) of one symbol, M <= 2^31
 _Step = tuple[int, int, int]
+Steps = npt.NDArray[np.int64]
+Words = npt.NDArray[np.uint32]
 
 
 class _State(NamedTuple):
@@ -93,9 +99,10 @@ class _State(NamedTuple):
     earlier : int32 [room], for each place the one before whose last two symbols fall into the same bucket
     last : int32 [4096], the last place of each bucket; -1 if there is none, as in `earlier`
     after : uint16 [257 + 256, 257], how often each symbol came next after each; at most 10 304 + 4 * 10 240
-    counts : int64 [7, 257], n_k(s)
+    counts : int32 [7, 257], n_k(s)
     totals : int64 [2, 7], N_k and d_k
-    sums : int64 [257], running sums of the weights of what may come next
+    shares : float64 [257], p(s)
+    weights : int32 [257], of what may come next
     own : where the record begins
     """
 
@@ -103,9 +110,10 @@ class _State(NamedTuple):
     earlier: npt.NDArray[np.int32]
     last: npt.NDArray[np.int32]
     after: npt.NDArray[np.uint16]
-    counts: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.int32]
     totals: npt.NDArray[np.int64]
-    sums: npt.NDArray[np.int64]
+    shares: npt.NDArray[np.float64]
+    weights: npt.NDArray[np.int32]
     own: int
 
 
@@ -119,9 +127,10 @@ def _fresh() -> _State:
         np.zeros(room, np.int32),
         np.full(_BUCKETS, -1, np.int32),
         np.zeros((_SYMBOLS + 256, _SYMBOLS), np.uint16),
-        np.zeros((_ORDER + 1, _SYMBOLS), np.int64),
+        np.zeros((_ORDER + 1, _SYMBOLS), np.int32),
         np.zeros((2, _ORDER + 1), np.int64),
-        np.zeros(_SYMBOLS, np.int64),
+        np.zeros(_SYMBOLS),
+        np.zeros(_SYMBOLS, np.int32),
         len(dictionary),
     )
     _extend(state, 0, dictionary)
@@ -161,34 +170,54 @@ def _append(state: _State, length: int, symbol: int) -> None:
 
 
 @compiled
-def _expect(state: _State, length: int) -> None:
-    """Write the running sums of the weights that follow from `history[:length]` into `sums`."""
+def _forget(state: _State, length: int) -> None:
+    """Undo every `_append` since the record began; nothing of it, nor of what was expected of it, is left."""
+    history, counts, totals = state.history, state.counts, state.totals
+    for place in range(length - 1, state.own - 1, -1):
+        symbol, bucket = history[place], _bucket(history, place)
+        state.last[bucket] = state.earlier[place]
+        if symbol < _SYMBOLS:
+            state.after[history[place - 1], symbol] -= _OWN_WEIGHT
+            counts[0, symbol] -= _OWN_WEIGHT
+            totals[0, 0] -= _OWN_WEIGHT
+            totals[1, 0] -= counts[0, symbol] == 0
+        history[place] = state.earlier[place] = 0
+    counts[1:] = 0
+    totals[:, 1:] = 0
+    state.shares[:] = 0
+    state.weights[:] = 0
+
+
+@compiled
+def _expect(state: _State, length: int) -> int:
+    """Write the weights of what may follow from `history[:length]` into `weights`; returns their sum."""
     counts, totals = state.counts, state.totals
     counts[2:] = 0
     totals[:, 1:] = 0
     _count_after_one(state.after[state.history[length - 1]], counts, totals)
     if state.history[length - 1] < _SYMBOLS:  # a context never reaches back past a marker
         _count_after_more(state.history, state.earlier, counts, totals, state.own, length)
-    _weigh(counts, totals, state.sums)
+    return _weigh(counts, totals, state.shares, state.weights)
 
 
 @compiled
 def _count_after_one(
-    after: npt.NDArray[np.uint16], counts: npt.NDArray[np.int64], totals: npt.NDArray[np.int64]
+    after: npt.NDArray[np.uint16], counts: npt.NDArray[np.int32], totals: npt.NDArray[np.int64]
 ) -> None:
     """Write n_1, N_1 and d_1 into `counts` and `totals`."""
+    seen, different = 0, 0
     for symbol in range(_SYMBOLS):
-        seen = np.int64(after[symbol])
-        counts[1, symbol] = seen
-        totals[0, 1] += seen
-        totals[1, 1] += seen > 0
+        counts[1, symbol] = after[symbol]
+        seen += after[symbol]
+        different += after[symbol] > 0
+    totals[0, 1], totals[1, 1] = seen, different
 
 
 @compiled
 def _count_after_more(
     history: npt.NDArray[np.int16],
     earlier: npt.NDArray[np.int32],
-    counts: npt.NDArray[np.int64],
+    counts: npt.NDArray[np.int32],
     totals: npt.NDArray[np.int64],
     own: int,
     length: int,
@@ -211,64 +240,119 @@ def _count_after_more(
 
 
 @compiled
-def _weigh(counts: npt.NDArray[np.int64], totals: npt.NDArray[np.int64], sums: npt.NDArray[np.int64]) -> None:
-    """Write the running sums of the weights that follow from `counts` into `sums`.
+def _weigh(
+    counts: npt.NDArray[np.int32],
+    totals: npt.NDArray[np.int64],
+    shares: npt.NDArray[np.float64],
+    weights: npt.NDArray[np.int32],
+) -> int:
+    """Write the weights that follow from `counts` into `weights`; returns their sum.
 
-    Most symbols never followed the last one. What they weigh turns on n_0 alone, so symbols of equal n_0
-    are worked out once: `known` and `weights` remember, in a slot for each n_0 modulo their length.
+    A share is a whole number of at most 2^24. A quotient by multiplication is off by less than 2^-26, however
+    it is rounded, and what is no whole number is at least 2^-16 below the next: so rounding down is exact.
     """
-    known, weights = np.full(_SLOTS, -1, np.int64), np.empty(_SLOTS, np.int64)
-    orders = 0
-    while orders <= _ORDER and totals[0, orders] > 0:
-        orders += 1
-    below = 0
+    shares[:] = (1 << 24) // _SYMBOLS
+    for k in range(_ORDER + 1):
+        if totals[0, k] == 0:
+            break
+        whole = totals[0, k] + _ESCAPE * totals[1, k]
+        each, kept = (1 << 24) / whole, _ESCAPE * totals[1, k] / whole
+        for symbol in range(_SYMBOLS):
+            shares[symbol] = np.floor(counts[k, symbol] * each + kept * shares[symbol] + _NUDGE)
+    total = 0
     for symbol in range(_SYMBOLS):
-        seen = counts[0, symbol]
-        slot = seen & (_SLOTS - 1)
-        if counts[1, symbol] > 0:
-            below += _weight(counts, totals, symbol, orders)
+        weights[symbol] = (np.int32(shares[symbol]) >> 6) + 1
+        total += weights[symbol]
+    return total
+
+
+@compiled
+def _spell(
+    state: _State, length: int, codes: npt.NDArray[np.int32], plain: Steps
+) -> tuple[Steps, npt.NDArray[np.float64]]:
+    """Steps of a whole record, int64 [n, 3], and how many bits each of its texts saves against its bytes.
+
+    A code is a symbol less one, which from then on belongs to the history; one of -2, -3 ... is a step of
+    `plain`, the first, the second ... A marker is known beforehand: its step is that of nothing.
+    """
+    steps, saved = np.ones((len(codes), 3), np.int64), np.zeros(len(codes))
+    texts, share = 0, 1.0
+    for i, code in enumerate(codes):
+        if code < -1:
+            steps[i] = plain[-2 - code]
+            continue
+        symbol = code + 1
+        if symbol < _SYMBOLS:
+            steps[i, 2] = _expect(state, length)
+            steps[i, 0], steps[i, 1] = state.weights[symbol], state.weights[:symbol].sum()
+            share *= 256 * steps[i, 0] / steps[i, 2]
         else:
-            if known[slot] != seen:
-                known[slot], weights[slot] = seen, _weight(counts, totals, symbol, orders)
-            below += weights[slot]
-        sums[symbol] = below
+            steps[i, 1] = 0
+        if symbol == _END or not 1e-200 < share < 1e200:
+            saved[texts] += np.log2(share)
+            share = 1.0
+        texts += symbol == _END
+        _append(state, length, symbol)
+        length += 1
+    return steps, saved[:texts]
 
 
 @compiled
-def _weight(counts: npt.NDArray[np.int64], totals: npt.NDArray[np.int64], symbol: int, orders: int) -> int:
-    """The weight of one symbol by the contexts of length 0 to `orders` - 1."""
-    share = (1 << 24) // _SYMBOLS
-    for k in range(orders):
-        escape = _ESCAPE * totals[1, k]
-        share = ((counts[k, symbol] << 24) + escape * share) // (totals[0, k] + escape)
-    return (share >> 6) + 1
+def _coded(steps: Steps) -> Words:
+    """The integer that `steps` are read from, in words of 32 bits, the lowest first."""
+    words, size = np.zeros(len(steps) + 1, np.uint32), 0
+    for i in range(len(steps) - 1, -1, -1):
+        factor, below, total = steps[i, 0], steps[i, 1], steps[i, 2]
+        rest = _divide(words[:size], factor)
+        size += 1
+        _multiply(words[:size], total, below + rest)
+        size = _used(words, size)
+    return words[:size]
 
 
 @compiled
-def _spell(state: _State, length: int, symbols: npt.NDArray[np.int16]) -> npt.NDArray[np.int64]:
-    """int64 [n, 3]: the step of each of `symbols`, which from then on belong to the history."""
-    steps = np.empty((len(symbols), 3), np.int64)
-    for i, symbol in enumerate(symbols):
-        _expect(state, length + i)
-        below = state.sums[symbol - 1] if symbol else 0
-        steps[i, 0], steps[i, 1], steps[i, 2] = state.sums[symbol] - below, below, state.sums[-1]
-        _append(state, length + i, symbol)
-    return steps
+def _read_texts(
+    state: _State,
+    length: int,
+    words: Words,
+    kinds: npt.NDArray[np.int64],
+    weights: npt.NDArray[np.int32],
+    expected: npt.NDArray[np.int32],
+    absent: int,
+    found: npt.NDArray[np.int64],
+) -> tuple[int, int]:
+    """Undo the steps of texts of `kinds`, each behind a choice among `weights`, missing if that is `absent`.
+
+    `expected` are `_EXPECTED_WEIGHTS`. Writes the choices, and the history's lengths behind each text, into
+    `found`, int64 [n, 2]. Returns how many texts it read and the history's length; it stops in front of one
+    that is not written as the model expects. Where the history would outgrow its room, its length does.
+    """
+    for i in range(len(kinds)):
+        found[i, 0] = _take(words, weights, weights.sum())
+        if found[i, 0] != absent:
+            if length >= len(state.history):
+                return i, length + 1
+            _append(state, length, _SYMBOLS + kinds[i])
+            length += 1
+            if _take(words, expected, expected.sum()):
+                return i, length
+            length = _read(state, length, words)
+            if length > len(state.history):
+                return i, length
+        found[i, 1] = length
+    return len(kinds), length
 
 
 @compiled
-def _read(state: _State, length: int, message: npt.NDArray[np.uint32]) -> int:
+def _read(state: _State, length: int, words: Words) -> int:
     """Undo the steps of symbols up to END, which then belong to the history; returns its length.
 
-    `message` is the integer in words of 32 bits, the lowest first; it is left as what remains to be read.
-    Where the history would outgrow its room, what is returned does.
+    `words` are left as what remains to be read. Where the history would outgrow its room, its length does.
     """
+    size = len(words)
     while length < len(state.history):
-        _expect(state, length)
-        slot = _divide(message, state.sums[-1])
-        symbol = int(np.searchsorted(state.sums, slot, side="right"))
-        below = state.sums[symbol - 1] if symbol else 0
-        _multiply(message, state.sums[symbol] - below, slot - below)
+        total, size = _expect(state, length), _used(words, size)
+        symbol = _take(words[:size], state.weights, total)
         _append(state, length, symbol)
         length += 1
         if symbol == _END:
@@ -277,23 +361,47 @@ def _read(state: _State, length: int, message: npt.NDArray[np.uint32]) -> int:
 
 
 @compiled
-def _divide(message: npt.NDArray[np.uint32], divisor: int) -> int:
-    """Divide the integer in place; returns the rest."""
-    rest = 0
-    for i in range(len(message) - 1, -1, -1):
-        part = (rest << 32) | int(message[i])
-        message[i] = part // divisor
-        rest = part % divisor
-    return rest
+def _take(words: Words, weights: npt.NDArray[np.int32], total: int) -> int:
+    """Undo the step of a choice among `weights`, whose sum is `total`."""
+    slot, value, below = _divide(words, total), 0, 0
+    while slot >= below + weights[value]:
+        below += weights[value]
+        value += 1
+    _multiply(words, weights[value], slot - below)
+    return value
 
 
 @compiled
-def _multiply(message: npt.NDArray[np.uint32], factor: int, carry: int) -> None:
-    """Multiply the integer in place and add `carry`; no more words are needed than before dividing it."""
-    for i in range(len(message)):
-        part = int(message[i]) * factor + carry
-        message[i] = part & 0xFFFFFFFF
-        carry = part >> 32
+def _used(words: Words, size: int) -> int:
+    """How many of the first `size` words there are without the zeros at the end."""
+    while size > 0 and words[size - 1] == 0:
+        size -= 1
+    return size
+
+
+@compiled
+def _divide(words: Words, divisor: int) -> int:
+    """Divide the integer in place; returns the rest."""
+    by, rest = np.uint64(divisor), np.uint64(0)
+    for i in range(len(words) - 1, -1, -1):
+        part = (rest << np.uint64(32)) | np.uint64(words[i])
+        quotient = part // by
+        words[i], rest = quotient, part - quotient * by
+    return int(rest)
+
+
+@compiled
+def _multiply(words: Words, factor: int, carry: int) -> None:
+    """Multiply the integer in place and add `carry`; the words must have room for what comes of it."""
+    by, more = np.uint64(factor), np.uint64(carry)
+    for i in range(len(words)):
+        part = np.uint64(words[i]) * by + more
+        words[i], more = part & np.uint64(0xFFFFFFFF), part >> np.uint64(32)
+
+
+#: states that were used and are as `_fresh` again, so that the next record need not copy half a megabyte
+_SPARE: list[_State] = []
+_MOST_SPARE = 4
 
 
 class _Model:
@@ -301,79 +409,111 @@ class _Model:
 
     def __init__(self) -> None:
         fresh = _fresh()
-        self._state = _State._make([*(array.copy() for array in fresh[:-1]), fresh.own])
+        try:
+            self._state = _SPARE.pop()  # at once: another thread may do the same
+        except IndexError:
+            self._state = _State._make([*(array.copy() for array in fresh[:-1]), fresh.own])
         self._length = fresh.own
+
+    def forget(self, length: int) -> None:
+        """Hand the state back, whose history has so many symbols; the model is of no use from then on."""
+        state = self._state
+        del self._state  # a use of it from here on would be a use of another record's
+        _forget(state, length)
+        if len(_SPARE) < _MOST_SPARE:
+            _SPARE.append(state)
+
+    @property
+    def length(self) -> int:
+        """Of the history."""
+        return self._length
 
     def append(self, symbols: Sequence[int]) -> None:
         """Let `symbols` of the record count from now on; raises RecordError when they become too many."""
-        self._check_room(len(symbols))
+        self.check_room(self._length + len(symbols))
         _extend(self._state, self._length, np.array(symbols, np.int16))
         self._length += len(symbols)
 
-    def spell(self, symbols: Sequence[int]) -> list[_Step]:
-        """The steps of `symbols`, which count from now on; raises as `append` does."""
-        self._check_room(len(symbols))
-        steps = _spell(self._state, self._length, np.array(symbols, np.int16))
-        self._length += len(symbols)
-        return [(weight, below, total) for weight, below, total in steps.tolist()]
+    def spell(self, codes: Sequence[int], plain: Sequence[_Step]) -> tuple[Steps, list[float]]:
+        """What `_spell` says of a whole record, for which there must be room."""
+        steps = np.array(plain, np.int64).reshape(-1, 3)
+        spelled, saved = _spell(self._state, self._length, np.array(codes, np.int32), steps)
+        return spelled, saved.tolist()
 
-    def read(self, message: int) -> tuple[list[int], int]:
-        """The symbols up to END that `message` begins with, and what remains; raises as `append` does."""
-        count = -(-message.bit_length() // 32)
-        words = np.frombuffer(bytearray(message.to_bytes(4 * count, "little")), "<u4").astype(np.uint32)
-        start = self._length
-        end = _read(self._state, start, words)
-        self._check_room(end - start)
-        self._length = end
-        symbols = self._state.history[start : end - 1].tolist()
-        return symbols, int.from_bytes(words.astype("<u4").tobytes(), "little")
+    def read(
+        self, words: Words, kinds: Sequence[int], weights: tuple[int, ...], absent: int
+    ) -> tuple[int, npt.NDArray[np.int64]]:
+        """How many texts `_read_texts` has read, and what it found; raises as `append` does."""
+        found = np.empty((len(kinds), 2), np.int64)
+        choice, expected = _array(weights), _array(_EXPECTED_WEIGHTS)
+        count, length = _read_texts(
+            self._state, self._length, words, np.array(kinds), choice, expected, absent, found
+        )
+        self.check_room(length)
+        self._length = length
+        return count, found
 
-    def _check_room(self, more: int) -> None:
-        if self._length + more > len(self._state.history):
+    def text(self, start: int, end: int) -> bytes:
+        """The bytes of a part of the history that holds nothing else."""
+        return (self._state.history[start:end] - 1).astype(np.uint8).tobytes()
+
+    def check_room(self, length: int) -> None:
+        """Raise RecordError when the history has no room to become so long."""
+        if length > len(self._state.history):
             raise RecordError(f"the record is longer than {RECORD_SYMBOLS} bytes; choose fewer fields")
 
 
 class Encoder:
-    """Takes the parts of a record in reading order, gives bytes. Mirrors `Decoder`."""
+    """Takes the parts of a record in reading order, gives bytes. Mirrors `Decoder`.
+
+    What the model makes of the texts is worked out at the end, for all of them at once.
+    """
 
     def __init__(self) -> None:
         self._model = _Model()
-        self._steps: list[_Step] = []
+        self._length = self._model.length
+        self._codes: list[int] = []
+        self._plain: list[_Step] = []
+        self._texts: list[tuple[int, bytes]] = []
 
     def choice(self, value: int, weights: Sequence[int]) -> None:
         """One of `len(weights)` alternatives."""
-        self._steps.append((weights[value], sum(weights[:value]), sum(weights)))
+        self._put([_choice(value, weights)])
 
     def uniform(self, value: int, radix: int) -> None:
-        """One of 0 .. radix - 1, all equally likely."""
-        self._steps.append((1, value, radix))
+        """One of 0 .. radix - 1, all equally likely; `radix` is a power of two if it is above 2^30."""
+        self._put(_uniform(value, radix))
 
     def number(self, value: int) -> None:
         """A number of 0 .. 2^32 - 1, usually 0."""
-        bits = value.bit_length()
-        self.choice(bits, _LENGTH_WEIGHTS)
-        if bits > 1:
-            self.uniform(value - (1 << (bits - 1)), 1 << (bits - 1))
+        self._put(_number(value))
 
     def text(self, kind: int, value: bytes) -> None:
         """Bytes, as the model expects them or, where that is shorter, 8 bits each."""
-        self._model.append([_SYMBOLS + kind])
-        steps = self._model.spell([*(1 + byte for byte in value), _END])
-        expected = not _longer(steps, len(value) + 1)
-        self.choice(int(not expected), _EXPECTED_WEIGHTS)
-        if expected:
-            self._steps += steps
-        else:
-            self.number(len(value))
-            self.uniform(int.from_bytes(value), 256 ** len(value))
+        self._length += len(value) + 2
+        self._model.check_room(self._length)
+        self._texts.append((len(self._codes), value))
+        self.choice(0, _EXPECTED_WEIGHTS)
+        self._codes += (_SYMBOLS + kind - 1, *value, _END - 1)
 
     def finish(self) -> bytes:
         """Everything taken so far, as few bytes as hold it."""
-        state = 0
-        for weight, below, total in reversed(self._steps):
-            quotient, rest = divmod(state, weight)
-            state = quotient * total + below + rest
-        return state.to_bytes((state.bit_length() + 7) // 8, "little")
+        steps, saved = self._model.spell(self._codes, self._plain)
+        parts, done = [], 0
+        for (start, value), bits in zip(self._texts, saved, strict=True):
+            end = start + len(value) + 3
+            if _longer(steps[start + 1 : end], bits, len(value) + 1):
+                parts += [steps[done:start], np.array(_in_bytes(value), np.int64)]
+                done = end
+        if parts:
+            steps = np.concatenate([*parts, steps[done:]])
+        self._model.forget(self._length)
+        return _coded(steps).astype("<u4").tobytes().rstrip(b"\0")
+
+    def _put(self, steps: Sequence[_Step]) -> None:
+        for step in steps:
+            self._codes.append(-2 - len(self._plain))
+            self._plain.append(step)
 
 
 class Decoder:
@@ -381,19 +521,18 @@ class Decoder:
 
     def __init__(self, content: bytes) -> None:
         self._model = _Model()
-        self._state = int.from_bytes(content, "little")
+        self._words = np.frombuffer(content + bytes(-len(content) % 4), "<u4").astype(np.uint32)
 
-    def choice(self, weights: Sequence[int]) -> int:
+    def choice(self, weights: tuple[int, ...]) -> int:
         """Which of `len(weights)` alternatives."""
-        sums = list(accumulate(weights))
-        quotient, slot = divmod(self._state, sums[-1])
-        value = bisect_right(sums, slot)
-        self._state = weights[value] * quotient + slot - (sums[value] - weights[value])
-        return value
+        return int(_take(self._words, _array(weights), sum(weights)))
 
     def uniform(self, radix: int) -> int:
         """One of 0 .. radix - 1."""
-        self._state, value = divmod(self._state, radix)
+        if radix < 1 << 31:
+            return int(_divide(self._words, radix))
+        rest, value = divmod(int.from_bytes(self._words.astype("<u4").tobytes(), "little"), radix)
+        self._words = np.frombuffer(rest.to_bytes(4 * len(self._words), "little"), "<u4").astype(np.uint32)
         return value
 
     def number(self) -> int:
@@ -403,26 +542,77 @@ class Decoder:
 
     def text(self, kind: int) -> bytes:
         """Bytes."""
-        self._model.append([_SYMBOLS + kind])
-        if not self.choice(_EXPECTED_WEIGHTS):
-            symbols, self._state = self._model.read(self._state)
-            return bytes(symbol - 1 for symbol in symbols)
-        value = self._unexpected(self.number())
+        return self._texts((kind,), (1,), absent=-1)[0][1]
+
+    def choices_and_texts(self, kinds: Sequence[int], weights: tuple[int, ...]) -> list[tuple[int, bytes]]:
+        """For each of `kinds` a choice among `weights` and, unless it is the first of them, a text."""
+        return self._texts(kinds, weights, absent=0)
+
+    def _texts(self, kinds: Sequence[int], weights: tuple[int, ...], absent: int) -> list[tuple[int, bytes]]:
+        texts: list[tuple[int, bytes]] = []
+        while len(texts) < len(kinds):
+            start = self._model.length
+            count, found = self._model.read(self._words, kinds[len(texts) :], weights, absent)
+            for choice, end in found[:count].tolist():
+                # in front of its bytes stands the marker, behind them the END
+                texts.append((choice, self._model.text(start + 1, end - 1) if choice != absent else b""))
+                start = end
+            if len(texts) < len(kinds):
+                texts.append((int(found[count, 0]), self._in_bytes()))
+        return texts
+
+    def _in_bytes(self) -> bytes:
+        """A text that is not written as the model expects, and yet belongs to the history."""
+        length = self.number()
+        if length > RECORD_SYMBOLS:
+            raise RecordError(f"the record claims a value of {length} bytes")
+        value = self.uniform(256**length).to_bytes(length)
         self._model.append([*(1 + byte for byte in value), _END])
         return value
 
-    def _unexpected(self, length: int) -> bytes:
-        if length > RECORD_SYMBOLS:
-            raise RecordError(f"the record claims a value of {length} bytes")
-        return self.uniform(256**length).to_bytes(length)
-
     def finish(self) -> None:
-        """Raise RecordError unless everything has been read."""
-        if self._state:
+        """Raise RecordError unless everything has been read; nothing can be read any more."""
+        self._model.forget(self._model.length)
+        if self._words.any():
             raise RecordError("the record goes on after its end")
 
 
-def _longer(steps: Sequence[_Step], length: int) -> bool:
-    """Whether `steps` take more bits than `length` bytes do; exact, so equal everywhere."""
-    weights = math.prod(weight for weight, _, _ in steps)
-    return math.prod(total for _, _, total in steps) > weights << (8 * length)
+@lru_cache(maxsize=16)
+def _array(weights: tuple[int, ...]) -> npt.NDArray[np.int32]:
+    return np.array(weights, np.int32)
+
+
+def _choice(value: int, weights: Sequence[int]) -> _Step:
+    return weights[value], sum(weights[:value]), sum(weights)
+
+
+def _uniform(value: int, radix: int) -> list[_Step]:
+    """Piece by piece, the lowest first: it reads back as one number."""
+    pieces = []
+    while radix > 1 << _PIECE:
+        pieces.append((1, value & ((1 << _PIECE) - 1), 1 << _PIECE))
+        value, radix = value >> _PIECE, radix >> _PIECE
+    return [*pieces, (1, value, radix)]
+
+
+def _number(value: int) -> list[_Step]:
+    bits = value.bit_length()
+    length = _choice(bits, _LENGTH_WEIGHTS)
+    return [length] if bits < 2 else [length, *_uniform(value - (1 << (bits - 1)), 1 << (bits - 1))]
+
+
+def _in_bytes(value: bytes) -> list[_Step]:
+    """The steps of a text that is not written as the model expects it."""
+    bits = _uniform(int.from_bytes(value), 256 ** len(value))
+    return [_choice(1, _EXPECTED_WEIGHTS), *_number(len(value)), *bits]
+
+
+def _longer(steps: Steps, saved: float, length: int) -> bool:
+    """Whether `steps`, which save about so many bits, take more than `length` bytes do.
+
+    Where that is not sure it is decided by whole numbers, so that it is the same everywhere.
+    """
+    if abs(saved) > _NEAR:
+        return bool(saved < 0)
+    weights, _, totals = zip(*steps.tolist(), strict=True)
+    return bool(math.prod(totals) > math.prod(weights) << (8 * length))

@@ -16,15 +16,20 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
 
 from blessmark.errors import RecordError
+from blessmark.jit import compiled
 from blessmark.payload.crypto import TAG_BYTES, DerivedKeys, cell_mac
 from blessmark.payload.model import Decoder, Encoder
 from blessmark.profile import V1
-from blessmark.types import Frame, Record, Rectangle, Tier
+from blessmark.types import Frame, IntArray, Record, Rectangle, Tier
 
 PIXEL_DIGEST_BYTES = 16
 UID_DIGEST_BYTES = 8
@@ -149,8 +154,25 @@ def hashed_pixels(frame: Frame) -> hashlib._Hash:
     """SHA-256 over the shape, the range and every sample of a frame."""
     shape = struct.pack(">IIIii", frame.channels, frame.rows, frame.cols, frame.lo, frame.hi)
     digest = hashlib.sha256(b"blessmark pixels" + shape)
-    digest.update(frame.samples.astype("<u2", order="C").data)
+    digest.update(_little_endian(_wrapped(frame.samples)))
     return digest
+
+
+@compiled
+def _wrapped(samples: IntArray) -> npt.NDArray[np.uint16]:
+    """uint16 [channels, rows, cols]: the lowest 16 bits of every sample."""
+    channels, rows, cols = samples.shape
+    wrapped = np.empty((channels, rows, cols), np.uint16)
+    for channel in range(channels):
+        for r in range(rows):
+            for c in range(cols):
+                wrapped[channel, r, c] = samples[channel, r, c]
+    return wrapped
+
+
+def _little_endian(words: npt.NDArray[np.uint16]) -> memoryview:
+    """The bytes of 16-bit words, the lower ones first; without a copy where the machine has them so."""
+    return words.astype("<u2", copy=False).reshape(-1).view(np.uint8).data
 
 
 def uid_digest(uid: str) -> bytes:
@@ -198,14 +220,44 @@ def _ceil_div(value: int, divisor: int) -> int:
 
 def cell_digests(keys: DerivedKeys, frame: Frame) -> bytes:
     """One keyed byte for each cell of the frame's grid, in the order of `Grid.cells`."""
-    wrapped = frame.samples.astype("<u2")
-    digests = []
-    for index, cell in enumerate(Grid.of(frame.rows, frame.cols).cells):
-        digest = cell_mac(keys)
+    side, sizes = _cell_sizes(frame.rows, frame.cols)
+    content = _little_endian(_cell_by_cell(frame.samples, side))
+    fresh, start, digests = cell_mac(keys), 0, []
+    for index, size in enumerate(sizes):
+        end = start + 2 * frame.channels * size
+        digest = fresh.copy()
         digest.update(struct.pack(">II", frame.number, index))
-        digest.update(wrapped[:, cell.top : cell.bottom, cell.left : cell.right].tobytes())
+        digest.update(content[start:end])
         digests.append(digest.digest())
+        start = end
     return b"".join(digests)
+
+
+@lru_cache(maxsize=16)
+def _cell_sizes(rows: int, cols: int) -> tuple[int, tuple[int, ...]]:
+    """The side of a frame's cells, and how many pixels of the frame lie in each."""
+    grid = Grid.of(rows, cols)
+    pixels = (
+        (min(cell.bottom, rows) - cell.top) * (min(cell.right, cols) - cell.left) for cell in grid.cells
+    )
+    return grid.step * V1.tile_px, tuple(pixels)
+
+
+@compiled
+def _cell_by_cell(samples: IntArray, side: int) -> npt.NDArray[np.uint16]:
+    """uint16 [samples]: what `_wrapped` makes of them, cell after cell, and in each channel after channel."""
+    channels, rows, cols = samples.shape
+    wrapped, count = np.empty(samples.size, np.uint16), 0
+    for top in range(0, rows, side):
+        for left in range(0, cols, side):
+            right = min(left + side, cols)
+            for channel in range(channels):
+                for r in range(top, min(top + side, rows)):
+                    line, source = wrapped[count : count + right - left], samples[channel, r, left:right]
+                    for c in range(len(line)):
+                        line[c] = source[c]
+                    count += len(line)
+    return wrapped
 
 
 def reduce(record: Record, tier: Tier) -> Record:
@@ -308,11 +360,12 @@ def _decode(bare: Record, content: bytes) -> Record:
     """`bare` with what `_encode` wrote."""
     decoder = Decoder(content)
     frames = decoder.number() + 1
-    charset = _get(decoder, Kind.CHARSET) or b""
+    charset = _get(decoder, (Kind.CHARSET,))[0] or b""
     node = _text(decoder.text(Kind.NODE))
     segmenter = _text(decoder.text(Kind.SEGMENTER))
-    values = [(tag, _get(decoder, _TABLE[tag])) for tag in _USUAL_FIELDS[bare.tier]]
-    fields = {tag: value for tag, value in values if value is not None}
+    tags = _USUAL_FIELDS[bare.tier]
+    values = _get(decoder, [_TABLE[tag] for tag in tags])
+    fields = {tag: value for tag, value in zip(tags, values, strict=True) if value is not None}
     _get_others(decoder, fields)
     uid = _get_uid_digest(decoder, fields)
     decoder.finish()
@@ -336,7 +389,7 @@ def _get_others(decoder: Decoder, fields: dict[int, bytes]) -> None:
     """Add what `_put_others` wrote to `fields`."""
     while decoder.choice(_MORE_WEIGHTS):
         tag, kind = _get_tag(decoder)
-        value = _get(decoder, kind)
+        value = _get(decoder, (kind,))[0]
         if value is None or tag in fields:
             raise RecordError(f"the record repeats or lacks field {tag:08X}")
         fields[tag] = value
@@ -385,13 +438,16 @@ def _put(encoder: Encoder, kind: Kind, value: bytes | None) -> None:
         encoder.text(kind, value.removesuffix(_padding(kind)))
 
 
-def _get(decoder: Decoder, kind: Kind) -> bytes | None:
-    """What `_put` wrote."""
-    mode = decoder.choice(_MODE_WEIGHTS)
+def _get(decoder: Decoder, kinds: Sequence[Kind]) -> list[bytes | None]:
+    """What `_put` wrote, value by value."""
+    found = decoder.choices_and_texts(kinds, _MODE_WEIGHTS)
+    return [_value(mode, kind, text) for kind, (mode, text) in zip(kinds, found, strict=True)]
+
+
+def _value(mode: int, kind: Kind, text: bytes) -> bytes | None:
     if mode == _Mode.ABSENT:
         return None
-    value = decoder.text(kind)
-    return value + _padding(kind) * (len(value) % 2) if mode == _Mode.PADDED else value
+    return text + _padding(kind) * (len(text) % 2) if mode == _Mode.PADDED else text
 
 
 def _padding(kind: Kind) -> bytes:

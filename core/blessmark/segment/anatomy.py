@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +39,8 @@ _OTSU_BITS = 10
 _NEAR = 1 - 1e-9
 #: beyond every sum of four samples
 _NO_LEVEL = 1 << 20
+#: beyond the square of every distance
+_NO_DISTANCE = 1 << 62
 #: least share of the border, and of the ring beside a circular fill, that must be air
 _AIR_PERCENT = 5
 _AIR_PERCENT_BESIDE_FILL = 25
@@ -150,11 +153,27 @@ def _air_blocks(plane: IntArray, view: View) -> BoolArray:
     if air is None:
         return _saturated_blocks(field)
     blocks = field.high <= air.limit
-    if may_be_disc and air.level == air.limit:
-        fill = (4 * plane == air.level + field.base) | padding
+    if may_be_disc and air.level == air.limit and _fills_corners(plane, air.level + field.base, padding):
+        fill = _filled_with(plane, air.level + field.base, padding)
         if _is_disc(fill):
             blocks |= _air_in_disc(plane, fill)
     return blocks
+
+
+def _fills_corners(plane: IntArray, level: int, padding: BoolArray) -> bool:
+    """What `_filled_with` says of the corners, of which it mostly is untrue: a look at four pixels."""
+    at = np.ix_([0, -1], [0, -1])
+    return bool(((4 * plane[at] == level) | padding[at]).all())
+
+
+@compiled
+def _filled_with(plane: IntArray, level: int, padding: BoolArray) -> BoolArray:
+    """Where four times a pixel is `level`, or padding is."""
+    fill = np.empty(plane.shape, np.bool_)
+    for r in range(plane.shape[0]):
+        for c in range(plane.shape[1]):
+            fill[r, c] = (4 * plane[r, c] == level) | padding[r, c]
+    return fill
 
 
 def _guesses(plane: IntArray, view: View, hidden: BoolArray) -> list[BoolArray]:
@@ -171,7 +190,7 @@ def _guesses(plane: IntArray, view: View, hidden: BoolArray) -> list[BoolArray]:
     if not may_be_disc or air.level < air.limit:
         return _nested(shown, ring, _AIR_PERCENT)
     constant = shown.high <= air.limit
-    fill = (4 * plane == air.level + shown.known.base) | padding
+    fill = _filled_with(plane, air.level + shown.known.base, padding)
     if not _is_disc(fill, hidden):
         return [constant]
     inside = _Shown.of(plane, fill, hidden)
@@ -330,32 +349,52 @@ def _otsu(field: _Field) -> int:
     """
     shift = max(0, field.top.bit_length() - _OTSU_BITS)
     counts = _histogram(field.cells, field.used, shift, (field.top >> shift) + 1)
-    levels = np.arange(counts.size)
-    total, moment = int(counts.sum()), int((levels * counts).sum())
-    below, below_moment = counts.cumsum(), (levels * counts).cumsum()
-    splits = np.flatnonzero((counts > 0) & (below < total))
-    if splits.size == 0:
-        return 0
-    # both factors of a product stay below 2^36 and 2^26: a frame has 2^28 samples at most
-    apart = (moment * below[splits] - below_moment[splits] * total).astype(np.float64)
-    variance = apart * apart / (below[splits] * (total - below[splits]))
+    total, moment, splits = _near_best(counts)
     best = best_over = threshold = 0
-    for split in splits[variance >= variance.max() * _NEAR].tolist():
-        under = int(below[split])
-        gain, over = (moment * under - int(below_moment[split]) * total) ** 2, under * (total - under)
+    for split, under, under_moment in splits.tolist():
+        gain, over = (moment * under - under_moment * total) ** 2, under * (total - under)
         if gain * max(1, best_over) > best * over:
             best, best_over, threshold = gain, over, (split + 1) << shift
     return int(threshold)
 
 
 @compiled
+def _near_best(counts: npt.NDArray[np.int64]) -> tuple[int, int, npt.NDArray[np.int64]]:
+    """How many cells there are, the sum of their levels, and what splits them about as well as can be.
+
+    Of each such split, int64 [n, 3]: the level below it, how many cells lie there, and the sum of theirs.
+    """
+    total, moment = 0, 0
+    for level, count in enumerate(counts):
+        total, moment = total + count, moment + level * count
+    splits, variances = np.empty((len(counts), 3), np.int64), np.zeros(len(counts))
+    found, below, below_moment, best = 0, 0, 0, 0.0
+    for level, count in enumerate(counts):
+        below, below_moment = below + count, below_moment + level * count
+        if count > 0 and below < total:
+            # both factors of a product stay below 2^36 and 2^26: a frame has 2^28 samples at most
+            apart = float(moment * below - below_moment * total)
+            variances[found] = apart * apart / (below * (total - below))
+            best = max(best, variances[found])
+            splits[found, 0], splits[found, 1], splits[found, 2] = level, below, below_moment
+            found += 1
+    return total, moment, splits[:found][variances[:found] >= best * _NEAR]
+
+
+@compiled
 def _histogram(cells: IntArray, used: BoolArray, shift: int, size: int) -> npt.NDArray[np.int64]:
-    """int64 [size]: how many used cells there are of each level, their lowest `shift` bits apart."""
-    counts = np.zeros(size, np.int64)
+    """int64 [size]: how many used cells there are of each level, their lowest `shift` bits apart.
+
+    Neighbours are mostly alike, and counting one thing again waits for the count before: four take turns.
+    """
+    turns = np.zeros((4, size), np.int64)
     for r in range(cells.shape[0]):
         for c in range(cells.shape[1]):
             if used[r, c]:
-                counts[cells[r, c] >> shift] += 1
+                turns[c & 3, cells[r, c] >> shift] += 1
+    counts: npt.NDArray[np.int64] = turns[0]
+    for turn in turns[1:]:
+        counts += turn
     return counts
 
 
@@ -366,42 +405,51 @@ def _measure(plane: IntArray, fill: BoolArray) -> _Field:
     a mixture.
     """
     used = ~_grown(_any_of(fill, 2))
-    cells, base, top = _cells(plane, used)
-    low, high = _extremes(cells, used, top)
+    cells = _cells(plane)
+    low, high = _extremes(cells, used)
+    base, top = (int(low.min()), int(high.max()) - int(low.min())) if used.any() else (0, 0)
+    _count_from(base, cells, low, high, top)
     return _Field(cells, used, base, top, low, high)
 
 
 @compiled
-def _cells(plane: IntArray, used: BoolArray) -> tuple[IntArray, int, int]:
-    """Sums over 2 x 2 pixels, counted from the smallest one used; that one, and the largest; else 0 and 0."""
-    cells = np.empty(used.shape, np.int32)
-    least, most = _NO_LEVEL, -_NO_LEVEL
-    for r in range(used.shape[0]):
-        for c in range(used.shape[1]):
-            level = plane[2 * r, 2 * c] + plane[2 * r, 2 * c + 1]
-            level += plane[2 * r + 1, 2 * c] + plane[2 * r + 1, 2 * c + 1]
-            cells[r, c] = level
-            if used[r, c]:
-                least, most = min(least, level), max(most, level)
-    base, top = (least, most - least) if least <= most else (0, 0)
-    for r in range(used.shape[0]):
-        for c in range(used.shape[1]):
-            cells[r, c] -= base
-    return cells, base, top
+def _cells(plane: IntArray) -> IntArray:
+    """Sums over 2 x 2 pixels."""
+    cells = np.empty((plane.shape[0] // 2, plane.shape[1] // 2), np.int32)
+    for r in range(cells.shape[0]):
+        upper, lower = plane[2 * r], plane[2 * r + 1]
+        for c in range(cells.shape[1]):
+            cells[r, c] = upper[2 * c] + upper[2 * c + 1] + lower[2 * c] + lower[2 * c + 1]
+    return cells
 
 
 @compiled
-def _extremes(cells: IntArray, used: BoolArray, top: int) -> tuple[IntArray, IntArray]:
-    """Least and greatest used cell of every block; `top` + 1 and -1 if it has none."""
+def _extremes(cells: IntArray, used: BoolArray) -> tuple[IntArray, IntArray]:
+    """Least and greatest used cell of every block; `_NO_LEVEL` and its negative if it has none."""
     shape = cells.shape[0] // _CELLS, cells.shape[1] // _CELLS
-    low, high = np.full(shape, top + 1, np.int32), np.full(shape, -1, np.int32)
-    for r in range(shape[0] * _CELLS):
-        for c in range(shape[1] * _CELLS):
-            if used[r, c]:
-                row, col = r // _CELLS, c // _CELLS
-                low[row, col] = min(low[row, col], cells[r, c])
-                high[row, col] = max(high[row, col], cells[r, c])
+    low, high = np.full(shape, _NO_LEVEL, np.int32), np.full(shape, -_NO_LEVEL, np.int32)
+    for row in range(shape[0]):
+        for r in range(row * _CELLS, (row + 1) * _CELLS):
+            for col in range(shape[1]):
+                least, most = low[row, col], high[row, col]
+                for c in range(col * _CELLS, (col + 1) * _CELLS):
+                    least = min(least, cells[r, c] if used[r, c] else _NO_LEVEL)
+                    most = max(most, cells[r, c] if used[r, c] else -_NO_LEVEL)
+                low[row, col], high[row, col] = least, most
     return low, high
+
+
+@compiled
+def _count_from(base: int, cells: IntArray, low: IntArray, high: IntArray, top: int) -> None:
+    """Subtract `base` from everything; blocks without a used cell get `top` + 1 and -1."""
+    for r in range(cells.shape[0]):
+        for c in range(cells.shape[1]):
+            cells[r, c] -= base
+    for row in range(low.shape[0]):
+        for col in range(low.shape[1]):
+            empty = high[row, col] == -_NO_LEVEL
+            low[row, col] = top + 1 if empty else low[row, col] - base
+            high[row, col] = -1 if empty else high[row, col] - base
 
 
 def _padding(plane: IntArray, view: View) -> BoolArray:
@@ -421,13 +469,15 @@ def _any_of(mask: BoolArray, side: int) -> BoolArray:
 @compiled
 def _any(mask: BoolArray, side: int) -> BoolArray:
     result = np.zeros((mask.shape[0] // side, mask.shape[1] // side), np.bool_)
+    column = np.zeros(mask.shape[1], np.bool_)
     for row in range(result.shape[0]):
+        column[:] = False
         for r in range(row * side, (row + 1) * side):
-            for col in range(result.shape[1]):
-                found = result[row, col]
-                for c in range(col * side, (col + 1) * side):
-                    found |= mask[r, c]
-                result[row, col] = found
+            for c in range(mask.shape[1]):
+                column[c] |= mask[r, c]
+        for col in range(result.shape[1]):
+            for c in range(col * side, (col + 1) * side):
+                result[row, col] |= column[c]
     return result
 
 
@@ -439,8 +489,9 @@ def _grown(mask: BoolArray, steps: int = 1) -> BoolArray:
     return grown
 
 
+@lru_cache(maxsize=2)
 def _border(shape: tuple[int, int]) -> BoolArray:
-    """The cells of the outermost blocks."""
+    """The cells of the outermost blocks; not to be written to."""
     ring = np.ones(shape, np.bool_)
     ring[_CELLS:-_CELLS, _CELLS:-_CELLS] = False
     return ring
@@ -462,48 +513,108 @@ def _is_disc(fill: BoolArray, hidden: BoolArray | None = None) -> bool:
         return False  # without a look at the rest
     solid = ~_any_of(~fill, _BLOCK)
     shown = np.ones_like(solid) if hidden is None else ~hidden
+    reaches, nearest, farthest = _around_middle(solid, shown)
+    return bool(reaches) and math.isqrt(farthest) - math.isqrt(nearest) <= 2 * _DISC_TOLERANCE_BLOCKS
+
+
+@compiled
+def _around_middle(solid: BoolArray, shown: BoolArray) -> tuple[bool, int, int]:
+    """Whether there are blocks of both kinds, solid ones in all corners and others at all sides.
+
+    Also the squares of twice the distance from the middle: that of the nearest solid block, and of the
+    farthest other. Blocks that are not shown may be of either kind.
+    """
     rows, cols = solid.shape
-    if not (solid | ~shown)[np.ix_([0, -1], [0, -1])].all():
-        return False
-    open_ = ~(solid & shown)
-    if not (open_[:2].any() and open_[-2:].any() and open_[:, :2].any() and open_[:, -2:].any()):
-        return False
-    solid, body = solid & shown, ~solid & shown
-    if not (solid.any() and body.any()):
-        return False
-    row, col = np.ogrid[1 - rows : rows : 2, 1 - cols : cols : 2]  # twice the distance from the middle
-    distance = row**2 + col**2
-    nearest, farthest = int(distance[solid].min()), int(distance[body].max())
-    return math.isqrt(farthest) - math.isqrt(nearest) <= 2 * _DISC_TOLERANCE_BLOCKS
+    top = bottom = left = right = False
+    nearest, farthest = _NO_DISTANCE, -1
+    for r in range(rows):
+        for c in range(cols):
+            distance = (2 * r + 1 - rows) ** 2 + (2 * c + 1 - cols) ** 2
+            if not solid[r, c] or not shown[r, c]:
+                top, bottom = top or r < 2, bottom or r >= rows - 2
+                left, right = left or c < 2, right or c >= cols - 2
+            if shown[r, c]:
+                if solid[r, c]:
+                    nearest = min(nearest, distance)
+                else:
+                    farthest = max(farthest, distance)
+    corners = True
+    for r in (0, rows - 1):
+        for c in (0, cols - 1):
+            corners = corners and (solid[r, c] or not shown[r, c])
+    both = nearest < _NO_DISTANCE and farthest >= 0
+    return corners and top and bottom and left and right and both, nearest, max(farthest, 0)
 
 
+@compiled
 def _reached(air: BoolArray) -> BoolArray:
     """Blocks of air, a block away from anything else, that the border reaches and no body encloses."""
-    away = ~_grown(~air)
-    labels, count = ndimage.label(away)
-    sizes = np.bincount(labels.ravel(), minlength=count + 1)
-    at_border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
-    kept = np.zeros(count + 1, np.bool_)
-    kept[at_border] = True
-    kept &= sizes >= _LEAST_OUTSIDE_BLOCKS
+    rows, cols = air.shape
+    labels, sizes = _labelled(_shrunk(air), False)
+    kept = np.zeros(len(sizes), np.bool_)
+    for r in range(rows):
+        kept[labels[r, 0]] = kept[labels[r, cols - 1]] = True
+    for c in range(cols):
+        kept[labels[0, c]] = kept[labels[rows - 1, c]] = True
     kept[0] = False
-    return ~_filled(~kept[labels])
+    body = np.ones(air.shape, np.bool_)
+    for r in range(rows):
+        for c in range(cols):
+            body[r, c] = not kept[labels[r, c]] or sizes[labels[r, c]] < _LEAST_OUTSIDE_BLOCKS
+    labels, sizes = _labelled(body, True)
+    _fill_spans(labels, sizes, body)
+    _fill_spans(labels.T, sizes, body.T)
+    return ~body
 
 
-def _filled(body: BoolArray) -> BoolArray:
-    """Every large part of the body, with the gaps in its rows and columns closed."""
-    labels, _ = ndimage.label(body, _EIGHT_NEIGHBOURS)
-    sizes = np.bincount(labels.ravel())
-    result = body.copy()
-    for label, window in enumerate(ndimage.find_objects(labels), start=1):
-        if sizes[label] >= _LEAST_FILLED_BLOCKS:
-            part = labels[window] == label
-            result[window] |= _spanned(part) | _spanned(part.T).T
-    return result
+@compiled
+def _shrunk(mask: BoolArray) -> BoolArray:
+    """True where all that surrounds an element of the mask, diagonals included, is True too."""
+    rows, cols = mask.shape
+    shrunk = np.ones((rows, cols), np.bool_)
+    for r in range(rows):
+        for c in range(cols):
+            for near in range(max(r - 1, 0), min(r + 2, rows)):
+                for beside in range(max(c - 1, 0), min(c + 2, cols)):
+                    shrunk[r, c] &= mask[near, beside]
+    return shrunk
 
 
-def _spanned(part: BoolArray) -> BoolArray:
-    """True from the first to the last True of every row."""
-    from_left = np.logical_or.accumulate(part, axis=1)
-    from_right = np.logical_or.accumulate(part[:, ::-1], axis=1)[:, ::-1]
-    return from_left & from_right
+@compiled
+def _labelled(mask: BoolArray, diagonals: bool) -> tuple[IntArray, npt.NDArray[np.int64]]:
+    """int32 like the mask: the number of each connected part, else 0. And how large each is, from 1 on."""
+    rows, cols = mask.shape
+    labels, sizes, waiting = np.zeros((rows, cols), np.int32), np.zeros(mask.size + 1, np.int64), [(0, 0)]
+    label = 0
+    for row in range(rows):
+        for col in range(cols):
+            if not mask[row, col] or labels[row, col] > 0:
+                continue
+            label += 1
+            labels[row, col] = label
+            waiting.append((row, col))
+            while len(waiting) > 1:
+                r, c = waiting.pop()
+                sizes[label] += 1
+                for near in range(max(r - 1, 0), min(r + 2, rows)):
+                    for beside in range(max(c - 1, 0), min(c + 2, cols)):
+                        touches = diagonals or near == r or beside == c
+                        if touches and mask[near, beside] and labels[near, beside] == 0:
+                            labels[near, beside] = label
+                            waiting.append((near, beside))
+    return labels, sizes[: label + 1]
+
+
+@compiled
+def _fill_spans(labels: IntArray, sizes: npt.NDArray[np.int64], mask: BoolArray) -> None:
+    """Set the mask from the first to the last element of each large part in every row."""
+    firsts, lasts = np.zeros(len(sizes), np.int64), np.zeros(len(sizes), np.int64)
+    for r in range(labels.shape[0]):
+        for c in range(labels.shape[1] - 1, -1, -1):
+            firsts[labels[r, c]] = c
+        for c in range(labels.shape[1]):
+            lasts[labels[r, c]] = c
+        for c in range(labels.shape[1]):
+            label = labels[r, c]
+            if label > 0 and sizes[label] >= _LEAST_FILLED_BLOCKS and c == firsts[label]:
+                mask[r, c : lasts[label] + 1] = True

@@ -10,6 +10,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.pixels import pixel_array
+from scipy import ndimage
 
 from blessmark.roi import block_map, pixel_mask
 from blessmark.segment import anatomy
@@ -314,3 +315,32 @@ def test_no_tissue_outside_on_real_ct(shared_data: Path, folder: str):
 
         assert outside.size > 0, file.name
         assert outside.max() <= -300, file.name
+
+
+def test_connected_parts_are_those_of_a_library() -> None:
+    """`_reached` in one loop, against the same made of SciPy's labels."""
+    random = np.random.default_rng(7)
+    for smooth in (1, 2, 3, 5, 8) * 6:
+        shape = tuple(random.integers(1, 60, 2))
+        air = ndimage.uniform_filter(random.random(shape), smooth) > random.uniform(0.3, 0.7)
+        assert np.array_equal(anatomy._reached(air), reached_by_labels(air))
+
+
+def reached_by_labels(air: BoolArray) -> BoolArray:
+    eight = np.ones((3, 3), np.bool_)
+    labels, count = ndimage.label(~ndimage.binary_dilation(~air, eight))
+    outside = np.zeros_like(air)
+    for label in range(1, count + 1):
+        part = labels == label
+        if part.sum() >= 16 and (part[[0, -1]].any() or part[:, [0, -1]].any()):
+            outside |= part
+    filled = ~outside
+    labels, count = ndimage.label(~outside, eight)
+    for label in range(1, count + 1):
+        part = labels == label
+        if part.sum() >= 64:
+            for each, target in ((part, filled), (part.T, filled.T)):
+                for row, line in zip(each, target, strict=True):
+                    if row.any():
+                        line[row.argmax() : len(row) - row[::-1].argmax()] = True
+    return ~filled

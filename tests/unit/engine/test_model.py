@@ -60,8 +60,42 @@ def test_another_dictionary_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_weights_are_as_defined(own: list[int]) -> None:
     history = model._Model()
     history.append(own)
-    model._expect(history._state, history._length)
-    assert np.diff(history._state.sums, prepend=0).tolist() == defined_weights(own)
+    total = model._expect(history._state, history._length)
+    assert history._state.weights.tolist() == defined_weights(own)
+    assert total == sum(defined_weights(own))
+
+
+def test_a_long_value_that_the_model_did_not_expect_comes_back() -> None:
+    noise = np.random.default_rng(2).bytes(9_000)
+    encoder = Encoder()
+    encoder.text(0, noise)
+    encoder.text(0, b"after it")
+    encoder.uniform(2**61 + 5, 2**64)
+    decoder = Decoder(encoder.finish())
+    assert [decoder.text(0), decoder.text(0)] == [noise, b"after it"]
+    assert decoder.uniform(2**64) == 2**61 + 5
+    decoder.finish()
+
+
+def test_several_texts_are_read_at_once_whoever_expected_them() -> None:
+    values = [b"Anonymous", bytes(range(200, 255)), None, b"Anonymous", b""]
+    encoder = Encoder()
+    for value in values:
+        encoder.choice(0 if value is None else 2, (3, 1, 1))
+        if value is not None:
+            encoder.text(0, value)
+    decoder = Decoder(encoder.finish())
+    assert decoder.choices_and_texts([0] * 5, (3, 1, 1)) == [
+        (0, b"") if value is None else (2, value) for value in values
+    ]
+    decoder.finish()
+
+
+@pytest.mark.parametrize(("factor", "longer"), [(1, False), (2, False), (3, True)])
+def test_what_is_nearly_as_long_is_compared_exactly(factor: int, longer: bool) -> None:
+    """A step of weight 2 out of 2 * 2^16 takes as many bits as two bytes do."""
+    steps = np.array([(2, 0, factor << 16), (1, 0, 1)], np.int64)
+    assert model._longer(steps, 0.0, 2) is longer
 
 
 def test_everything_comes_back_in_order() -> None:
@@ -94,6 +128,28 @@ def test_the_expected_is_short_and_the_unexpected_no_longer_than_itself() -> Non
     noise = np.random.default_rng(1).bytes(64)
     assert length(noise) <= 64 + 3
     assert length(b"A" * 64) < 16
+
+
+def test_a_state_that_is_handed_back_holds_nothing_of_its_record() -> None:
+    model._SPARE.clear()
+    encoder = Encoder()
+    encoder.text(0, b"Example^Anna")
+    encoder.text(10, b"1.2.840.113619.2.55.3" * 3)
+    encoder.text(1, bytes(range(200, 255)))
+    content = encoder.finish()
+    assert [is_as_fresh(spare) for spare in model._SPARE] == [True]
+    decoder = Decoder(content)
+    assert model._SPARE == []
+    read = [decoder.text(kind) for kind in (0, 10, 1)]
+    decoder.finish()
+    assert read == [b"Example^Anna", b"1.2.840.113619.2.55.3" * 3, bytes(range(200, 255))]
+    assert [is_as_fresh(spare) for spare in model._SPARE] == [True]
+
+
+def is_as_fresh(state: model._State) -> bool:
+    return all(
+        np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(state, model._fresh(), strict=True)
+    )
 
 
 def test_what_is_left_over_is_an_error() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -63,3 +65,12 @@ def test_it_travels_in_530_bytes() -> None:
 @pytest.mark.parametrize("content", [b"", b"\1" * 529, b"\2" + b"\0" * 529])
 def test_anything_else_is_none(content: bytes) -> None:
     assert Portrait.from_bytes(content) is None
+
+
+@pytest.mark.parametrize(("rows", "cols"), [(511, 64), (64, 511), (520, 1100), (2000, 16)])
+def test_sums_are_exact_where_they_are_largest(rows: int, cols: int) -> None:
+    """Sixteen bits that alternate both ways, three channels and one: the ways of adding up agree."""
+    alternating = 65_535 * ((np.arange(rows)[:, None] + np.arange(cols)) % 2)
+    one, three = (of(alternating[None].repeat(channels, axis=0), 0, 65_535) for channels in (1, 3))
+    assert one.to_bytes() == replace(three, channels=1).to_bytes()
+    assert np.array_equal(one.rough, three.rough)

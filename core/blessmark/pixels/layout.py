@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import BinaryIO, cast
 
-from pydicom import uid
 from pydicom.charset import convert_encodings
 from pydicom.dataelem import DataElement, RawDataElement, convert_raw_data_element
 from pydicom.dataset import Dataset
@@ -28,6 +27,7 @@ from pydicom.tag import Tag
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
 from blessmark.pixels import elements
+from blessmark.pixels.plain import Encoding, Item, plain
 
 PIXEL_DATA = 0x7FE00010
 #: tag of a piece that no element accounts for: repeated elements, bytes behind the last one
@@ -35,21 +35,6 @@ NO_TAG = 0
 _UNDEFINED = 0xFFFFFFFF
 _CHARACTER_SET = 0x00080005
 _DELIMITER_BYTES = 8
-
-Item = DataElement | RawDataElement
-
-
-@dataclass(frozen=True, slots=True)
-class Encoding:
-    """How the elements of a data set are written."""
-
-    implicit: bool
-    little: bool
-
-    @classmethod
-    def of_syntax(cls, syntax: str) -> Encoding:
-        """The encoding that a transfer syntax demands (PS3.5 section 10)."""
-        return cls(syntax == uid.ImplicitVRLittleEndian, syntax != uid.ExplicitVRBigEndian)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +62,9 @@ class Layout:
     def tags(self) -> tuple[int, ...]:
         """The tag of every piece, in their order."""
         return tuple(piece.tag for piece in self.pieces)
+
+    def __contains__(self, tag: int) -> bool:
+        return any(piece.tag == tag for piece in self.pieces)
 
 
 def keep(ds: Dataset, content: BinaryIO, start: int, size: int) -> None:
@@ -251,8 +239,10 @@ def encoded(ds: Dataset, tag: int, encoding: Encoding) -> bytes:
 
 
 def written(ds: Dataset, item: Item, encoding: Encoding) -> bytes:
-    """An element as pydicom writes it into the data set."""
-    if isinstance(item, RawDataElement) and not _is_written_as(item, encoding):
+    """An element as pydicom writes it into the data set, by pydicom where the element is not plain."""
+    if (found := plain(item, encoding)) is not None:
+        return found
+    if isinstance(item, RawDataElement) and not encoding.wrote(item):
         item = _decoded(ds, item)
     if isinstance(item, RawDataElement) and item.value is None:
         item = item._replace(value=b"")
@@ -291,12 +281,6 @@ def _item(ds: Dataset, tag: int) -> Item:
     found = elements.held(ds, tag)
     assert found is not None
     return found
-
-
-def _is_written_as(item: RawDataElement, encoding: Encoding) -> bool:
-    """Whether the value of an element can be written as it was read."""
-    same_order = item.is_little_endian == encoding.little
-    return same_order and item.is_implicit_VR == encoding.implicit and (encoding.implicit or bool(item.VR))
 
 
 def _decoded(ds: Dataset, item: Item) -> DataElement:

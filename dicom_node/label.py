@@ -418,7 +418,7 @@ def _write_block(ds: Dataset, mark: Mark) -> None:
 def _creators(ds: Dataset) -> list[int]:
     """Private creator elements of the group that name this program (PS3.5 section 7.8.1)."""
     first, last = _GROUP << 16 | 0x10, _GROUP << 16 | 0xFF
-    places = sorted(tag for tag in _tags(ds) if first <= tag <= last)
+    places = sorted([tag for tag in _tags(ds) if first <= tag <= last])
     return [tag for tag in places if (header.value_bytes(ds, tag) or b"").strip(b" \0") == _CREATOR.encode()]
 
 

@@ -69,7 +69,7 @@ def _encoding_of_new(ds: Dataset, tag: int) -> Encoding | None:
     """How an element is written that `ds` neither has nor was read with; None for one that is not so new."""
     found = layout.kept(ds)
     replaces = isinstance(elements.held(ds, tag), DataElement)
-    return None if found is None or replaces or tag in found else found.encoding
+    return None if found is None or replaces or tag in found.known else found.encoding
 
 
 def _hold(ds: Dataset, tag: int, vr: str, value: bytes, encoding: Encoding) -> None:

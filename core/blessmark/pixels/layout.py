@@ -51,7 +51,7 @@ class Piece:
     item: Item | None = field(default=None, repr=False, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Layout:
     """The pieces of a data set in the order in which they lay there."""
 
@@ -63,8 +63,10 @@ class Layout:
         """The tag of every piece, in their order."""
         return tuple(piece.tag for piece in self.pieces)
 
-    def __contains__(self, tag: int) -> bool:
-        return any(piece.tag == tag for piece in self.pieces)
+    @functools.cached_property
+    def known(self) -> frozenset[int]:
+        """The tags without their order."""
+        return frozenset(self.tags)
 
 
 def keep(ds: Dataset, content: BinaryIO, start: int, size: int) -> None:
@@ -146,11 +148,16 @@ def compared(ds: Dataset) -> Compared:
     """What `ds` holds now, beside its layout."""
     layout = layout_of(ds)
     # plain integers: every comparison of pydicom's tags runs Python code
-    items = {int(tag): item for tag, item in ds._dict.items()}
-    pieces = tuple((piece, _fits(ds, piece, items)) for piece in layout.pieces)
-    fresh = tuple(sorted(items.keys() - {piece.tag for piece in layout.pieces}))
+    items = dict(zip(map(int, ds._dict), ds._dict.values(), strict=True))
+    pieces = tuple([(piece, _is_held(piece, items) or _fits(ds, piece, items)) for piece in layout.pieces])
+    fresh = tuple(sorted(items.keys() - layout.known))
     stale = {tag >> 16 for tag in fresh} | {piece.tag >> 16 for piece, fits in pieces if not fits}
     return Compared(items, pieces, fresh, frozenset(stale))
+
+
+def _is_held(piece: Piece, items: Mapping[int, Item]) -> bool:
+    """Whether an element was never touched, which is true of most and soon told."""
+    return piece.tag != PIXEL_DATA and piece.item is not None and items.get(piece.tag) is piece.item
 
 
 def _unchanged(ds: Dataset, piece: Piece, items: Mapping[int, Item]) -> bool:

@@ -14,8 +14,8 @@ import functools
 import io
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import BinaryIO, cast
+from dataclasses import replace
+from typing import BinaryIO, NamedTuple, cast
 
 from pydicom import uid
 from pydicom.charset import convert_encodings, default_encoding
@@ -54,8 +54,7 @@ class _Unusual(Exception):  # noqa: N818 - no error: pydicom reads the file
     """The file is not of the usual kind."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Head:
+class _Head(NamedTuple):
     """The head of an element: where its value starts, and what it says of it."""
 
     tag: int
@@ -138,7 +137,8 @@ def _meta(window: _Window) -> tuple[FileMetaDataset, int]:
     at = _START
     while window.between(at, at + 2) == _META_GROUP:
         head = window.head(at, _META)
-        items[BaseTag(head.tag)], at = _item(window, head, _META), head.value_at + head.length
+        value = window.between(head.value_at, head.value_at + head.length)
+        items[BaseTag(head.tag)], at = _item(head, value, _META), head.value_at + head.length
     meta = FileMetaDataset(items)
     meta.set_original_encoding(
         is_implicit_vr=False, is_little_endian=True, character_encoding=default_encoding
@@ -187,18 +187,26 @@ def _looks_explicit(code: bytes) -> bool:
     return len(code) == 2 and all(0x40 < letter < 0x5B for letter in code)
 
 
-def _item(window: _Window, head: _Head, encoding: Encoding) -> RawDataElement:
-    value = window.between(head.value_at, head.value_at + head.length) if head.length else _EMPTY[head.vr]
+def _item(head: _Head, value: bytes, encoding: Encoding) -> RawDataElement:
     return RawDataElement(
-        BaseTag(head.tag), head.vr, head.length, value, head.value_at, encoding.implicit, encoding.little
+        BaseTag(head.tag),
+        head.vr,
+        head.length,
+        value if head.length else _EMPTY[head.vr],
+        head.value_at,
+        encoding.implicit,
+        encoding.little,
     )
 
 
 def _stated(window: _Window, at: int, head: _Head, encoding: Encoding) -> Piece:
     """An element that says how long it is."""
-    item = _item(window, head, encoding)
-    before = window.between(at, head.value_at)
-    return Piece(head.tag, before if head.tag == PIXEL_DATA else before + (item.value or b""), b"", item)
+    end = head.value_at + head.length
+    if head.tag == PIXEL_DATA:  # not to be copied
+        item = _item(head, window.between(head.value_at, end), encoding)
+        return Piece(head.tag, window.between(at, head.value_at), b"", item)
+    raw = window.between(at, end)
+    return Piece(head.tag, raw, b"", _item(head, raw[head.value_at - at :], encoding))
 
 
 def _delimited(

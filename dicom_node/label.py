@@ -13,7 +13,6 @@ in it is needed to read a watermark; it tells `wrong-key` and `unknown-segmenter
 from __future__ import annotations
 
 import copy
-import functools
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -25,6 +24,8 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence as DicomSequence
 
+from blessmark import pixels
+from blessmark.pixels import Content
 from dicom_node import header
 from dicom_node.errors import InputError
 from dicom_node.rewrite import Element, Fate, as_sequence, rewrite, shallow
@@ -135,8 +136,8 @@ def mark(ds: Dataset, mark: Mark, note: Note) -> None:
         if tag in ds:
             del ds[tag]
     if not note.deidentified:  # the time of arrival tells when the examination was
-        ds.InstanceCoercionDateTime = note.when
-    ds.ContributingEquipmentSequence = DicomSequence([*contributors, *_equipment(note)])
+        pixels.add(ds, {"InstanceCoercionDateTime": note.when})
+    pixels.add(ds, {"ContributingEquipmentSequence": [*contributors, *_equipment(note)]})
     _write_block(ds, mark)
 
 
@@ -152,7 +153,7 @@ def seal(ds: Dataset, sealed_originals: bytes) -> None:
     """Put the sealed originals into the block that `mark` has made room in."""
     block = _own_block(ds)
     assert block is not None, "a data set is marked before its originals are sealed"
-    ds.add_new(block | _ORIGINALS, "OB", _join(((1, sealed_originals),)))
+    pixels.put(ds, block | _ORIGINALS, "OB", _join(((1, sealed_originals),)))
 
 
 def read_mark(ds: Dataset) -> Mark | None:
@@ -184,20 +185,20 @@ def _label_derived(ds: Dataset, note: Note) -> None:
     codes, sources = _read(ds, 0x00089215) or [], _read(ds, 0x00082112) or []
     schemes = _read(ds, 0x00080110) or []
     enhanced = _SHARED_GROUPS in ds or _FRAME_GROUPS in ds
-    ds.ImageType = ["DERIVED", *image_type[1:]]
+    pixels.add(ds, {"ImageType": "\\".join(["DERIVED", *image_type[1:]])})
     if enhanced:
         _label_groups(ds, note)
         if note.source is not None:
             evidence = _read(ds, 0x00089154) or []
-            ds.SourceImageEvidenceSequence = DicomSequence([*evidence, _evidence(note.source)])
+            pixels.add(ds, {"SourceImageEvidenceSequence": [*evidence, _evidence(note.source)]})
     else:
-        ds.DerivationDescription = _appended(str(earlier or ""), note.description)
-        ds.DerivationCodeSequence = DicomSequence([*codes, _derivation_code()])
+        described = _appended(str(earlier or ""), note.description)
+        pixels.add(ds, {"DerivationDescription": described, "DerivationCodeSequence": [*codes, _DERIVED]})
         if note.source is not None:
-            ds.SourceImageSequence = DicomSequence([*sources, _source_image(note.source)])
+            pixels.add(ds, {"SourceImageSequence": [*sources, _source_image(note.source)]})
     coded = not enhanced or note.source is not None
     if coded and all(scheme.get("CodingSchemeDesignator") != CODING_SCHEME for scheme in schemes):
-        ds.CodingSchemeIdentificationSequence = DicomSequence([*schemes, _coding_scheme()])
+        pixels.add(ds, {"CodingSchemeIdentificationSequence": [*schemes, _SCHEME]})
     for tag in _STALE:
         if tag in ds:
             del ds[tag]
@@ -250,60 +251,45 @@ def _derived(element: Element) -> Element:
 
 
 def _with_derivation(item: Dataset, note: Note, source: Source) -> Dataset:
-    derivation = Dataset()
-    derivation.DerivationDescription = note.description
-    derivation.DerivationCodeSequence = DicomSequence([_derivation_code()])
-    derivation.SourceImageSequence = DicomSequence([_source_image(source)])
+    derivation: Content = {
+        "DerivationDescription": note.description,
+        "DerivationCodeSequence": [_DERIVED],
+        "SourceImageSequence": [_source_image(source)],
+    }
     fresh = shallow(item)
     earlier = fresh[_DERIVATION_IMAGE].value if _DERIVATION_IMAGE in fresh else []
-    fresh.DerivationImageSequence = DicomSequence([*earlier, derivation])
+    fresh.DerivationImageSequence = DicomSequence([*earlier, pixels.made(derivation)])
     return fresh
 
 
-def _code(value: str, scheme: str, meaning: str) -> Dataset:
-    item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
-    return item
+def _code(value: str, scheme: str, meaning: str) -> Content:
+    return {"CodeValue": value, "CodingSchemeDesignator": scheme, "CodeMeaning": meaning}
 
 
-@functools.cache
-def _derivation_code() -> Dataset:
-    """Every image has the same; nobody changes an item in place."""
-    return _code("WATERMARK", CODING_SCHEME, "Reversible watermark")
+_DERIVED = _code("WATERMARK", CODING_SCHEME, "Reversible watermark")
+_SCHEME: Content = {"CodingSchemeDesignator": CODING_SCHEME, "CodingSchemeName": "dicom-node private codes"}
 
 
-@functools.cache
-def _coding_scheme() -> Dataset:
-    """As `_derivation_code`, the same for all."""
-    item = Dataset()
-    item.CodingSchemeDesignator = CODING_SCHEME
-    item.CodingSchemeName = "dicom-node private codes"
-    return item
+def _reference(source: Source) -> Content:
+    return {
+        "ReferencedSOPClassUID": source.sop_class,
+        "ReferencedSOPInstanceUID": source.sop_instance,
+    }
 
 
-def _reference(source: Source) -> Dataset:
-    item = Dataset()
-    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = source.sop_class, source.sop_instance
-    return item
-
-
-def _evidence(source: Source) -> Dataset:
+def _evidence(source: Source) -> Content:
     """The source by study and series, which an enhanced image keeps beside its groups (PS3.3 C.8.13.2.1)."""
-    series, study = Dataset(), Dataset()
-    series.SeriesInstanceUID = source.series
-    series.ReferencedSOPSequence = DicomSequence([_reference(source)])
-    study.StudyInstanceUID = source.study
-    study.ReferencedSeriesSequence = DicomSequence([series])
-    return study
+    series: Content = {"SeriesInstanceUID": source.series, "ReferencedSOPSequence": [_reference(source)]}
+    return {"StudyInstanceUID": source.study, "ReferencedSeriesSequence": [series]}
 
 
-def _source_image(source: Source) -> Dataset:
-    item = _reference(source)
-    item.PurposeOfReferenceCodeSequence = DicomSequence(
-        [_code("121322", "DCM", "Source image for image processing operation")]
-    )
-    item.SpatialLocationsPreserved = "YES"
-    return item
+def _source_image(source: Source) -> Content:
+    purpose = _code("121322", "DCM", "Source image for image processing operation")
+    return {
+        **_reference(source),
+        "PurposeOfReferenceCodeSequence": [purpose],
+        "SpatialLocationsPreserved": "YES",
+    }
 
 
 def mark_restored(ds: Dataset, note: Note, before: Dataset) -> None:
@@ -325,7 +311,7 @@ def mark_restored(ds: Dataset, note: Note, before: Dataset) -> None:
     if corrected:
         item = _corrections(before, corrected, note)
         ds.OriginalAttributesSequence = DicomSequence([*earlier, item])
-    ds.ContributingEquipmentSequence = DicomSequence([*contributors, *_equipment(note)])
+    pixels.add(ds, {"ContributingEquipmentSequence": [*contributors, *_equipment(note)]})
 
 
 def held(ds: Dataset, tags: Collection[int]) -> Dataset:
@@ -348,7 +334,7 @@ def is_corrected(before: Dataset, ds: Dataset) -> bool:
 
 
 def _tags(ds: Dataset) -> list[int]:
-    return [int(tag) for tag in ds.keys()]  # noqa: SIM118 - iterating a Dataset decodes it
+    return list(map(int, ds.keys()))
 
 
 def _differs(before: Dataset, ds: Dataset, tag: int) -> bool:
@@ -392,21 +378,20 @@ def _appended(text: str, addition: str) -> str:
     return (f"{text}; {addition}" if text else addition)[:1024]
 
 
-def _equipment(note: Note) -> list[Dataset]:
+def _equipment(note: Note) -> list[Content]:
     """What this node did, as items for the earlier contributors (PS3.3 C.12.1.1.5, PS3.16 CID 7005)."""
-    purposes = [("109103", "Modifying Equipment")]
+    purposes = [_code("109103", "DCM", "Modifying Equipment")]
     if note.deidentified:
-        purposes.append(("109104", "De-identifying Equipment"))
-    items = []
-    for value, meaning in purposes:
-        item = Dataset()
-        item.PurposeOfReferenceCodeSequence = DicomSequence([_code(value, "DCM", meaning)])
-        item.Manufacturer, item.ManufacturerModelName = "dicom-node", "dicom-node"
-        item.SoftwareVersions, item.ContributionDescription = note.version, note.description
-        if note.node and not note.deidentified:
-            item.StationName, item.ContributionDateTime = note.node, note.when
-        items.append(item)
-    return items
+        purposes.append(_code("109104", "DCM", "De-identifying Equipment"))
+    done: Content = {
+        "Manufacturer": "dicom-node",
+        "ManufacturerModelName": "dicom-node",
+        "SoftwareVersions": note.version,
+        "ContributionDescription": note.description,
+    }
+    if note.node and not note.deidentified:
+        done = {**done, "StationName": note.node, "ContributionDateTime": note.when}
+    return [{**done, "PurposeOfReferenceCodeSequence": [purpose]} for purpose in purposes]
 
 
 def _write_block(ds: Dataset, mark: Mark) -> None:
@@ -416,25 +401,24 @@ def _write_block(ds: Dataset, mark: Mark) -> None:
     for tag in _block_tags(ds):
         if tag & 0xFFFF >= 0x1000:
             del ds[tag]
-    ds.add_new(block | _FORMAT, "LO", FORMAT_NAME)
-    ds.add_new(block | _KEYS, "OB", mark.fingerprint)
+    pixels.put(ds, block | _FORMAT, "LO", FORMAT_NAME)
+    pixels.put(ds, block | _KEYS, "OB", mark.fingerprint)
     if mark.segmenters:
-        ds.add_new(block | _SEGMENTERS, "LO", list(mark.segmenters))
+        pixels.put(ds, block | _SEGMENTERS, "LO", "\\".join(mark.segmenters))
     if mark.sealed_records:
-        ds.add_new(block | _RECORDS, "OB", _join(mark.sealed_records))
+        pixels.put(ds, block | _RECORDS, "OB", _join(mark.sealed_records))
     if mark.signatures:
-        ds.add_new(block | _SIGNATURES, "OB", _join(mark.signatures))
+        pixels.put(ds, block | _SIGNATURES, "OB", _join(mark.signatures))
     if mark.sealed_portraits:
-        ds.add_new(block | _PORTRAITS, "OB", _join(((1, mark.sealed_portraits),)))
-    ds.add_new(
-        block | _ORIGINALS, "OB", _join(((1, mark.sealed_originals),)) if mark.sealed_originals else b""
-    )
+        pixels.put(ds, block | _PORTRAITS, "OB", _join(((1, mark.sealed_portraits),)))
+    originals = _join(((1, mark.sealed_originals),)) if mark.sealed_originals else b""
+    pixels.put(ds, block | _ORIGINALS, "OB", originals)
 
 
 def _creators(ds: Dataset) -> list[int]:
     """Private creator elements of the group that name this program (PS3.5 section 7.8.1)."""
     first, last = _GROUP << 16 | 0x10, _GROUP << 16 | 0xFF
-    places = sorted(tag for tag in _tags(ds) if first <= tag <= last)
+    places = sorted([tag for tag in _tags(ds) if first <= tag <= last])
     return [tag for tag in places if (header.value_bytes(ds, tag) or b"").strip(b" \0") == _CREATOR.encode()]
 
 
@@ -446,7 +430,7 @@ def _own_block(ds: Dataset) -> int | None:
 def _claim_block(ds: Dataset) -> int:
     """First tag of a free block, now owned."""
     creator = _free_creator(ds)
-    ds.add_new(creator, "LO", _CREATOR)
+    pixels.put(ds, creator, "LO", _CREATOR)
     return _block_of(creator)
 
 

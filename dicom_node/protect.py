@@ -9,6 +9,7 @@ route that derives UIDs or de-identifies, objects without such pixels have their
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 from collections.abc import Iterator, Sequence
@@ -107,6 +108,8 @@ class Site:
 
     def for_instance(self, ds: Dataset) -> Site:
         """The same site with the segmenter that its rules choose for `ds`."""
+        if not self.rules:
+            return self
         return replace(self, segmenter=segmenters.chosen(ds, self.rules) or self.segmenter, rules=())
 
 
@@ -469,7 +472,7 @@ def _mark(ds: Dataset, site: Site, marks: list[FrameMark]) -> label.Mark:
     seen = {mark.frame: mark.portrait for mark in marks if mark.portrait is not None}
     uid = header.text(ds, SOP_INSTANCE_UID)
     return label.Mark(
-        crypto.fingerprint(site.ring.current),
+        _fingerprint(site.ring.current),
         tuple((mark.frame, mark.sealed) for mark in marks if mark.sealed),
         segmenters=_drawn_by(marks),
         signatures=tuple(
@@ -479,6 +482,10 @@ def _mark(ds: Dataset, site: Site, marks: list[FrameMark]) -> label.Mark:
         ),
         sealed_portraits=portraits.sealed(seen, uid, site.ring, lossy=portraits.is_lossy(ds)),
     )
+
+
+#: of the current key, which is the same for every image
+_fingerprint = functools.lru_cache(maxsize=64)(crypto.fingerprint)
 
 
 def _drawn_by(marks: list[FrameMark]) -> tuple[str, ...]:

@@ -77,6 +77,7 @@ class Spool:
         self.folder = folder
         self._reserve = folder / "reserve"
         # as text: every object needs some, and a Path takes longer to make than the call that it is for
+        self._home = str(folder)
         self._tmp, self._lock_file = str(folder / "tmp"), str(folder / "lock")
         self.reserve_bytes = reserve_bytes
         self._keep_s = keep_s
@@ -130,9 +131,12 @@ class Spool:
 
     def path(self, name: str) -> Path:
         """Where the object of this name is, or would be."""
+        return Path(self._named(name))
+
+    def _named(self, name: str) -> str:
         if not _NAME.fullmatch(name):
             raise SpoolError("a spool name is 64 hex digits; the ledger holds something else")
-        return self.folder / name[:2] / name
+        return f"{self._home}/{name[:2]}/{name}"
 
     def open(self, name: str) -> BinaryIO:
         """The object for reading; its bytes are not checked, see `verify`."""
@@ -230,8 +234,10 @@ class Spool:
         Work stops there, so that the ledger can still record what is delivered; else a destination that stays
         away for long would leave a disk on which nothing can ever be recorded again.
         """
-        with self._failures(f"object {name}"):
-            size = self.path(name).stat().st_size
+        try:
+            size = os.stat(self._named(name)).st_size  # noqa: PTH116
+        except OSError as error:
+            raise self._failed(error, f"object {name}") from error
         self._check_half(size)
 
     def _check_half(self, size: int) -> None:
@@ -250,8 +256,10 @@ class Spool:
 
     def free_bytes(self) -> int:
         """Bytes that this user may still write on the spool's file system."""
-        with self._failures():
-            stat = os.statvfs(self.folder)
+        try:
+            stat = os.statvfs(self._home)
+        except OSError as error:
+            raise self._failed(error, "the spool") from error
         return stat.f_bavail * stat.f_frsize
 
     def used_bytes(self) -> int:
@@ -293,7 +301,7 @@ class Spool:
         return f"{os.getpid()}-{threading.get_ident()}-{next(self._counter)}-{self._run}"
 
     def _publish(self, part: str | Path, name: str) -> None:
-        home = f"{self.folder}/{name[:2]}"
+        home = f"{self._home}/{name[:2]}"
         # a lock belongs to the open file, so every use opens its own
         lock = os.open(self._lock_file, os.O_RDWR)
         try:

@@ -7,6 +7,7 @@
     write  Dataset              -> bytes            untouched elements as they were; `parts`: piece by piece
     settle, changes, undo       what was done to a Dataset, and the very bytes that it was
     digest                      SHA-256 of a Dataset as it would be written
+    add, put, made              new elements of a Dataset, by keyword or by tag, and new items
 
     decompress                  Dataset -> the Dataset, its pixels uncompressed
 
@@ -21,6 +22,7 @@ Three rules hold for every image that `load` returns:
 This is the only part of the engine that knows DICOM.
 """
 
+from blessmark.pixels.content import Content, add, made, put
 from blessmark.pixels.decompress import decompress
 from blessmark.pixels.files import parts, read, write
 from blessmark.pixels.header import Header
@@ -32,16 +34,20 @@ from blessmark.pixels.undo import Changes, changes, original, undo
 
 __all__ = [
     "Changes",
+    "Content",
     "Header",
     "Image",
     "Passthrough",
     "Reason",
+    "add",
     "changes",
     "decompress",
     "digest",
     "load",
+    "made",
     "original",
     "parts",
+    "put",
     "read",
     "settle",
     "store",

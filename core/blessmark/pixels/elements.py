@@ -6,12 +6,13 @@ Everything here decodes a copy, so that elements nobody changed are written byte
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
-from pydicom.datadict import tag_for_keyword
+from pydicom.datadict import dictionary_has_tag, dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement, convert_raw_data_element
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
@@ -20,8 +21,11 @@ from pydicom.tag import BaseTag
 from blessmark.errors import PixelError
 
 _UID = re.compile(r"[0-9.]{1,64}")
+#: one value of plain characters
+_ONE_WORD = re.compile(rb"[ -\[\]-~]*\0?")
 
 
+@functools.lru_cache(maxsize=256)
 def tag_of(keyword: str) -> int:
     """The tag of a standard keyword, group << 16 | element."""
     tag = tag_for_keyword(keyword)
@@ -71,6 +75,9 @@ def number_at(ds: Dataset, tag: int, what: str) -> int | None:
     An element that may be signed or not (US or SS) comes out of implicit VR as two bytes; it is read as
     unsigned, and its user folds it.
     """
+    item = held(ds, tag)
+    if isinstance(item, RawDataElement) and (quick := _plain_number(item)) is not None:
+        return quick
     found = value(ds, tag, what)
     if found is None:
         return None
@@ -94,8 +101,34 @@ def required(ds: Dataset, keyword: str) -> int:
 
 def text(ds: Dataset, keyword: str) -> str:
     """Value of a one-string element, "" if absent or empty."""
+    item = held(ds, tag_of(keyword))
+    if isinstance(item, RawDataElement) and (quick := _plain_text(item)) is not None:
+        return quick
     found = value(ds, tag_of(keyword), keyword)
     return "" if found is None else str(found).strip(" \0")
+
+
+def _plain_number(item: RawDataElement) -> int | None:
+    """What pydicom makes of an unsigned short, in a tenth of its time; None for anything else."""
+    if item.value is None or len(item.value) != 2 or _vr_of(item) != "US":
+        return None
+    return int.from_bytes(item.value, "little" if item.is_little_endian else "big")
+
+
+def _plain_text(item: RawDataElement) -> str | None:
+    """What pydicom makes of one code string or UID, without its padding; None for anything else."""
+    if item.value is None or _vr_of(item) not in ("CS", "UI") or not _ONE_WORD.fullmatch(item.value):
+        return None
+    return item.value.decode("ascii").strip(" \0")
+
+
+def _vr_of(item: RawDataElement) -> str | None:
+    return item.VR if item.VR is not None else _known_vr(int(item.tag))
+
+
+@functools.lru_cache(maxsize=256)
+def _known_vr(tag: int) -> str | None:
+    return dictionary_VR(tag) if dictionary_has_tag(tag) else None
 
 
 def pixel_element(ds: Dataset) -> DataElement | RawDataElement | None:

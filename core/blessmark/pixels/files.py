@@ -20,6 +20,8 @@ from pydicom.tag import BaseTag
 from blessmark.errors import PixelError
 from blessmark.pixels import elements, layout
 from blessmark.pixels.image import LIMIT_BYTES
+from blessmark.pixels.plain import Encoding, plain_meta
+from blessmark.pixels.scan import scan
 from blessmark.pixels.syntax import DEFLATED
 
 _UNDEFINED = 0xFFFFFFFF
@@ -82,7 +84,7 @@ def _parts(ds: Dataset) -> Iterator[bytes]:
     if getattr(ds, "preamble", None):
         yield ds.preamble + b"DICM"
     yield _meta(ds)
-    body = layout.parts(ds, layout.Encoding.of_syntax(syntax))
+    body = layout.parts(ds, Encoding.of_syntax(syntax))
     yield from _deflated(body) if syntax in DEFLATED else body
 
 
@@ -104,6 +106,8 @@ def _gathered(parts: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _meta(ds: Dataset) -> bytes:
+    if (found := plain_meta(ds.file_meta)) is not None:
+        return found
     target = DicomBytesIO()
     write_file_meta_info(target, ds.file_meta, enforce_standard=False)
     return bytes(target.getvalue())
@@ -120,6 +124,8 @@ def _deflated(parts: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _parsed(file: BinaryIO, limit_bytes: int) -> Dataset:
+    if (usual := scan(file)) is not None:
+        return usual
     start, syntax = _after_meta(file)
     content, parsed = file, file
     if syntax in DEFLATED:

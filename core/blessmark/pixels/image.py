@@ -150,7 +150,7 @@ def _judged(image: Image) -> Image | Passthrough:
     """The image, unless its samples say that it must be passed through."""
     header = image.header
     if header.bits_stored < header.bits_allocated and (
-        image.words.min() < header.lo or image.words.max() > header.hi
+        image.words.max() > header.hi or (header.signed and image.words.min() < header.lo)
     ):
         return Passthrough(Reason.HIGH_BITS_USED)
     if image.padding == (header.lo, header.hi):

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import BinaryIO, cast
 
-from pydicom import uid
 from pydicom.charset import convert_encodings
 from pydicom.dataelem import DataElement, RawDataElement, convert_raw_data_element
 from pydicom.dataset import Dataset
@@ -28,6 +27,7 @@ from pydicom.tag import Tag
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
 from blessmark.pixels import elements
+from blessmark.pixels.plain import Encoding, Item, plain
 
 PIXEL_DATA = 0x7FE00010
 #: tag of a piece that no element accounts for: repeated elements, bytes behind the last one
@@ -35,21 +35,6 @@ NO_TAG = 0
 _UNDEFINED = 0xFFFFFFFF
 _CHARACTER_SET = 0x00080005
 _DELIMITER_BYTES = 8
-
-Item = DataElement | RawDataElement
-
-
-@dataclass(frozen=True, slots=True)
-class Encoding:
-    """How the elements of a data set are written."""
-
-    implicit: bool
-    little: bool
-
-    @classmethod
-    def of_syntax(cls, syntax: str) -> Encoding:
-        """The encoding that a transfer syntax demands (PS3.5 section 10)."""
-        return cls(syntax == uid.ImplicitVRLittleEndian, syntax != uid.ExplicitVRBigEndian)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +51,7 @@ class Piece:
     item: Item | None = field(default=None, repr=False, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Layout:
     """The pieces of a data set in the order in which they lay there."""
 
@@ -77,6 +62,11 @@ class Layout:
     def tags(self) -> tuple[int, ...]:
         """The tag of every piece, in their order."""
         return tuple(piece.tag for piece in self.pieces)
+
+    @functools.cached_property
+    def known(self) -> frozenset[int]:
+        """The tags without their order."""
+        return frozenset(self.tags)
 
 
 def keep(ds: Dataset, content: BinaryIO, start: int, size: int) -> None:
@@ -158,11 +148,16 @@ def compared(ds: Dataset) -> Compared:
     """What `ds` holds now, beside its layout."""
     layout = layout_of(ds)
     # plain integers: every comparison of pydicom's tags runs Python code
-    items = {int(tag): item for tag, item in ds._dict.items()}
-    pieces = tuple((piece, _fits(ds, piece, items)) for piece in layout.pieces)
-    fresh = tuple(sorted(items.keys() - {piece.tag for piece in layout.pieces}))
+    items = dict(zip(map(int, ds._dict), ds._dict.values(), strict=True))
+    pieces = tuple([(piece, _is_held(piece, items) or _fits(ds, piece, items)) for piece in layout.pieces])
+    fresh = tuple(sorted(items.keys() - layout.known))
     stale = {tag >> 16 for tag in fresh} | {piece.tag >> 16 for piece, fits in pieces if not fits}
     return Compared(items, pieces, fresh, frozenset(stale))
+
+
+def _is_held(piece: Piece, items: Mapping[int, Item]) -> bool:
+    """Whether an element was never touched, which is true of most and soon told."""
+    return piece.tag != PIXEL_DATA and piece.item is not None and items.get(piece.tag) is piece.item
 
 
 def _unchanged(ds: Dataset, piece: Piece, items: Mapping[int, Item]) -> bool:
@@ -251,8 +246,10 @@ def encoded(ds: Dataset, tag: int, encoding: Encoding) -> bytes:
 
 
 def written(ds: Dataset, item: Item, encoding: Encoding) -> bytes:
-    """An element as pydicom writes it into the data set."""
-    if isinstance(item, RawDataElement) and not _is_written_as(item, encoding):
+    """An element as pydicom writes it into the data set, by pydicom where the element is not plain."""
+    if (found := plain(item, encoding)) is not None:
+        return found
+    if isinstance(item, RawDataElement) and not encoding.wrote(item):
         item = _decoded(ds, item)
     if isinstance(item, RawDataElement) and item.value is None:
         item = item._replace(value=b"")
@@ -291,12 +288,6 @@ def _item(ds: Dataset, tag: int) -> Item:
     found = elements.held(ds, tag)
     assert found is not None
     return found
-
-
-def _is_written_as(item: RawDataElement, encoding: Encoding) -> bool:
-    """Whether the value of an element can be written as it was read."""
-    same_order = item.is_little_endian == encoding.little
-    return same_order and item.is_implicit_VR == encoding.implicit and (encoding.implicit or bool(item.VR))
 
 
 def _decoded(ds: Dataset, item: Item) -> DataElement:

@@ -17,7 +17,8 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
 
 from blessmark.pixels import layout
-from blessmark.pixels.layout import Encoding, Item, Piece
+from blessmark.pixels.layout import Piece
+from blessmark.pixels.plain import Encoding, Item
 
 
 @dataclass(frozen=True, slots=True)

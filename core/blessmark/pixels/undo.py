@@ -22,7 +22,8 @@ from pydicom.filereader import read_dataset
 from blessmark.errors import PixelError
 from blessmark.pixels import elements, layout, lengths
 from blessmark.pixels.header import PIXEL_DESCRIPTION
-from blessmark.pixels.layout import NO_TAG, PIXEL_DATA, Encoding, Layout, Piece
+from blessmark.pixels.layout import NO_TAG, PIXEL_DATA, Layout, Piece
+from blessmark.pixels.plain import Encoding
 
 _VERSION = 2
 #: most bytes that a record of changes inflates to

@@ -1,0 +1,123 @@
+"""What is added by keyword is what pydicom would have made of it, whichever of the two ways it goes."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydicom import uid
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataset import Dataset
+
+from blessmark import pixels
+from blessmark.pixels import Content
+from tests.builders import Encoding, ct, dataset, file_bytes, phantom
+
+TEXT = st.text(
+    st.characters(exclude_categories=("Cs",), exclude_characters="\0", max_codepoint=255), max_size=30
+)
+SYNTAXES = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian)
+BLOCK = 0x00991000
+
+
+def arrived(syntax: str = uid.ExplicitVRLittleEndian, **attributes: object) -> Dataset:
+    attributes = {"SpecificCharacterSet": "ISO_IR 100", **attributes}
+    return pixels.read(file_bytes(dataset(phantom(8, 8), Encoding(syntax=syntax), **attributes)))
+
+
+def by_pydicom(ds: Dataset, content: Content) -> Dataset:
+    for keyword, value in content.items():
+        setattr(ds, keyword, value if isinstance(value, str) else [_item(each) for each in value])
+    return ds
+
+
+def _item(content: Content | Dataset) -> Dataset:
+    return content if isinstance(content, Dataset) else by_pydicom(Dataset(), content)
+
+
+def written(ds: Dataset) -> bytes:
+    return b"".join(pixels.parts(ds))
+
+
+def a_content(text: str, *items: Dataset) -> Content:
+    purpose: Content = {"CodeValue": "1", "CodeMeaning": text, "CodingSchemeDesignator": "DCM"}
+    return {
+        "DerivationDescription": text,
+        "InstanceCoercionDateTime": "20260101",
+        "ReferencedSOPInstanceUID": "1.2.3",
+        "ContributingEquipmentSequence": [
+            *items,
+            {"SoftwareVersions": text, "Manufacturer": "x", "PurposeOfReferenceCodeSequence": [purpose]},
+        ],
+    }
+
+
+@given(TEXT, st.sampled_from(SYNTAXES))
+def test_new_elements(text, syntax):
+    ds, expected = arrived(syntax), by_pydicom(arrived(syntax), a_content(text))
+    pixels.add(ds, a_content(text))
+    assert written(ds) == written(expected)
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_elements_that_were_there(syntax):
+    earlier = Dataset()
+    earlier.Manufacturer, earlier.InstitutionName = "y", "Å"
+    before = arrived(syntax, DerivationDescription="before", ContributingEquipmentSequence=[earlier])
+    before["ContributingEquipmentSequence"].is_undefined_length = True
+    content = file_bytes(before)
+    ds, expected = pixels.read(content), pixels.read(content)
+    pixels.add(ds, a_content("x", *ds.ContributingEquipmentSequence))
+    by_pydicom(expected, a_content("x", *expected.ContributingEquipmentSequence))
+    assert written(ds) == written(expected)
+
+
+def test_what_was_taken_away_and_comes_again_is_compared_by_its_value():
+    ds = arrived(DerivationDescription="the same")
+    raw = ds.get_item("DerivationDescription")
+    del ds.DerivationDescription
+    pixels.add(ds, {"DerivationDescription": "the same"})
+    assert isinstance(raw, RawDataElement)
+    assert isinstance(ds.get_item("DerivationDescription"), DataElement)
+    assert written(ds) == written(arrived(DerivationDescription="the same"))
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+@pytest.mark.parametrize(
+    ("vr", "value"), [("LO", "DICOM-NODE"), ("LO", "a\\bcd"), ("LO", "Å"), ("OB", b"1234")]
+)
+def test_elements_by_tag(syntax, vr, value):
+    ds, expected = arrived(syntax), arrived(syntax)
+    for _ in range(2):  # the second takes the place of the first
+        pixels.put(ds, 0x00990010, "LO", "SOMEBODY")
+        pixels.put(ds, BLOCK, vr, value)
+    expected.add_new(0x00990010, "LO", "SOMEBODY")
+    expected.add_new(BLOCK, vr, value)
+    assert written(ds) == written(expected)
+
+
+def test_a_data_set_made_in_memory_holds_what_pydicom_makes():
+    ds = ct(8, 8)
+    pixels.add(ds, a_content("x"))
+    pixels.put(ds, BLOCK, "OB", b"12")
+    assert all(isinstance(item, DataElement) for item in ds._dict.values())
+
+
+def test_what_was_added_is_read_as_any_other():
+    ds = arrived()
+    pixels.add(ds, a_content("text"))
+    assert isinstance(ds.get_item("DerivationDescription"), RawDataElement)
+    assert ds.DerivationDescription == "text"
+    assert ds.ContributingEquipmentSequence[0].PurposeOfReferenceCodeSequence[0].CodeMeaning == "text"
+
+
+def test_text_that_is_too_long_for_its_length_is_pydicoms_affair():
+    ds = arrived()
+    pixels.add(ds, {"DerivationDescription": "x" * 70_000})
+    assert isinstance(ds.get_item("DerivationDescription"), DataElement)
+
+
+def test_an_item_is_made_once():
+    item = pixels.made({"CodeValue": "1"})
+    assert pixels.made(item) is item
+    assert item.CodeValue == "1"

@@ -21,7 +21,7 @@ _LOG = logging.getLogger(__name__)
 WAITING = 64
 #: seconds between two messages to one queue, and rings that one message stands for: who is woken claims as many
 #: rows. The first ring after a rest goes out at once
-SPACING_S, COVERS = 0.05, 8
+SPACING_S, COVERS = 0.1, 8
 #: seconds without a try after one that failed
 _PAUSE_S = 1.0
 
@@ -112,12 +112,11 @@ class Ringer:
             line.close()
 
     def _next(self) -> list[Ring] | None:
-        """A ring for each queue whose turn it is, so that none waits for another; None at the end."""
+        """Rings of each queue whose turn it is; None at the end."""
         with self._changed:
             while not (queues := self._whose_turn()) and not (self._stopping and not self._waiting):
                 self._changed.wait(self._patience_s())
-            rings = [self._taken(name) for name in queues]
-            self._waiting = {name: waiting for name, waiting in self._waiting.items() if waiting}
+            rings = [ring for name in queues for ring in self._taken(name)]
         return rings or None
 
     def _whose_turn(self) -> list[str]:
@@ -129,14 +128,10 @@ class Ringer:
         soonest = min((self._due.get(name, 0.0) for name in self._waiting), default=None)
         return None if soonest is None else max(0.0, soonest - time.monotonic())
 
-    def _taken(self, name: str) -> Ring:
-        """The next ring of a queue; those that it stands for are left out."""
-        waiting = self._waiting[name]
-        ring = waiting.popleft()
-        for _ in range(min(COVERS - 1, len(waiting))):
-            waiting.popleft()
+    def _taken(self, name: str) -> list[Ring]:
+        """What goes to a queue now: of all that waits for it, one of every so many."""
         self._due[name] = time.monotonic() + SPACING_S
-        return ring
+        return list(self._waiting.pop(name))[::COVERS]
 
     def _publish(self, line: _Line | None, rings: list[Ring]) -> _Line:
         """Send; over a new connection if the present one has died since it was last used."""

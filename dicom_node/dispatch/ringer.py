@@ -19,8 +19,8 @@ from dicom_node.dispatch.application import queue
 _LOG = logging.getLogger(__name__)
 #: rings that wait for one queue at most; so many wake everybody there is
 WAITING = 64
-#: seconds between two messages to one queue, and rings that one message stands for: who is woken claims as many
-#: rows. The first ring after a rest goes out at once
+#: seconds between two messages to one queue, of which the first after a rest goes out at once; and rings that
+#: one message stands for: who is woken claims several rows
 SPACING_S, COVERS = 0.1, 8
 #: seconds without a try after one that failed
 _PAUSE_S = 1.0
@@ -58,8 +58,8 @@ class _Line:
 class Ringer:
     """Publishes rings in turn, a few of one queue as one message.
 
-    A message costs its sender, the broker and who hears it more than a look into the ledger; so who hears of one
-    row looks for more, and in a stream of arrivals nobody is told of each.
+    A message costs its sender, the broker and who hears it more than a look into the ledger; so in a stream
+    of arrivals nobody is told of each: who hears of one row looks for more.
 
     Parameters
     ----------

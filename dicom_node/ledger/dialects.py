@@ -573,10 +573,11 @@ class PostgreSQL(Dialect):
     @contextlib.contextmanager
     def session(self, engine: sa.Engine) -> Iterator[Any]:
         session = _fresh(engine)
+        driver: Any = session.driver_connection
         try:
-            yield session.driver_connection
+            yield driver
         except self.driver_error as error:
-            if session.driver_connection.closed or getattr(error, "sqlstate", None) == _ONLY_READS:
+            if driver.closed or getattr(error, "sqlstate", None) == _ONLY_READS:
                 session.invalidate(error)
             told = DBAPIError.instance("", None, error, self.driver_error, dialect=engine.dialect)
             raise told from error

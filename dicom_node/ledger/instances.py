@@ -218,9 +218,9 @@ class Instances(Deliveries):
         """
         if self._dialect.shared:
             asked = {"holder": self._named(worker), "limit": limit, "lease_s": lease_s}
-            (done, *first), *others = self._at_once(LEASE_WORK, asked)
-            if done:
-                return [_leased(row) for row in (first, *[each[1:] for each in others]) if row[0] is not None]
+            found = self._at_once(LEASE_WORK, asked)
+            if found[0][0]:
+                return [_leased(row[1:]) for row in found if row[1] is not None]
         with self._writing() as connection:
             self._take_back_work(connection, _i.lease_until <= self._now(connection), Loss.LEASE)
             now = self._now(connection)

@@ -1,18 +1,18 @@
 """What a ledger on a server does for most objects: in one message, which the server commits by itself.
 
-A transaction of ten statements is twelve messages, and each costs both sides more than the rows do. Here are the
-four steps that every object takes, each as one statement; what seldom happens (an arrival whose UID is known, a
-lease that has ended, a commitment to be asked for) is found by it, left alone, and done the long way.
+A transaction of ten statements is twelve messages, and each costs both sides more than the rows do. Here are
+the four steps that every object takes, each as one statement; what seldom happens (an arrival whose UID is
+known, a lease that has ended, a commitment to be asked for) is left alone, and done the long way.
 
 Rules that bind here:
-1. A statement sees what was committed before it began. Whoever must see what another did while it waited for a
-   lock takes the lock in a statement before it, in the same message.
-2. No plan may depend on how large a table was when it was made: rows are found by their numbers, one at a time
-   or `ANY` of an array, never by a join that could be turned round.
+1. A statement sees what was committed before it began. Whoever must see what another did while it waited for
+   a lock takes the lock in a statement before it, in the same message.
+2. No plan may depend on how large a table was when it was made: rows are found by their numbers, one at a
+   time or `ANY` of an array, never by a join that could be turned round.
 3. All or nothing: what is to be changed is locked first, in the order of its numbers, and either all of it is
    still as it was or nothing is written.
-4. A transaction has a number of its own before it gives one to an event (`dialects.PostgreSQL.settled_events`),
-   so events are inserted from what was locked or inserted before.
+4. A transaction has a number of its own before it gives one to an event, for the sake of
+   `dialects.PostgreSQL.settled_events`; so events are inserted from what was locked or inserted before.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ noted AS (
     SELECT received_at, made.id, new.destination, new.what, ''
     FROM made, json_to_recordset(%(notes)s::json) AS new (destination text, what text)
 ),{_COUNTED}
-SELECT true, id FROM made"""
+SELECT true, id FROM made"""  # noqa: S608 - words of our own
 
 #: of an object whose UID no row has yet; whoever brings the same UID meanwhile waits
 ARRIVE = Trip(_ARRIVED, "SELECT pg_advisory_xact_lock(hashtextextended(%(sop_instance_uid)s, 0))")
@@ -144,7 +144,8 @@ look AS MATERIALIZED (
     SELECT EXISTS (SELECT FROM pauses WHERE destination IN (%(destination)s, %(via)s)) AS paused,
         EXISTS (
             SELECT FROM deliveries
-            WHERE state = 'sending' AND destination = %(destination)s AND lease_until <= (SELECT now FROM clock)
+            WHERE state = 'sending' AND destination = %(destination)s
+                AND lease_until <= (SELECT now FROM clock)
         ) AS expired
 ),
 levels (level) AS (
@@ -176,7 +177,7 @@ SELECT done, expired, d.id, d.token, d.attempts, d.destination, i.out_blob, i.ou
 FROM whole, look LEFT JOIN (
     leased d CROSS JOIN LATERAL (SELECT * FROM instances WHERE id = d.instance_id OFFSET 0) i
 ) ON true
-ORDER BY d.priority DESC, d.next_at, d.id"""
+ORDER BY d.priority DESC, d.next_at, d.id"""  # noqa: S608 - words of our own
 
 #: of one destination: what it took, all of it or nothing, and what is next, unless it was not all
 TAKE_AND_LEASE = Trip(_TAKEN_AND_LEASED)
@@ -208,9 +209,9 @@ leased AS (
 ),{_COUNTED}
 SELECT done, l.id, l.token, l.attempts, l.sop_class_uid, l.sop_instance_uid, l.transfer_syntax_uid,
     l.calling_ae, l.called_ae, l.route, l.blob, l.received_at, l.size
-FROM whole LEFT JOIN leased l ON true ORDER BY l.next_at, l.id"""
+FROM whole LEFT JOIN leased l ON true ORDER BY l.next_at, l.id"""  # noqa: S608 - words of our own
 
-#: the longest beginning of what waits in which nobody is suspect, or the suspect alone; unless a lease has ended
+#: the longest beginning of what waits without a suspect, or the suspect alone; unless a lease has ended
 LEASE_WORK = Trip(_LEASED_WORK)
 
 _REVIVED = " OR ".join(f"d.reason = '{reason}'" for reason in MENDED_BY_ARRIVAL)
@@ -257,7 +258,7 @@ noted AS (
     UNION ALL
     SELECT now, instance_id, destination, '{DeliveryState.QUEUED}', '' FROM clock, queued
 ),{_COUNTED}
-SELECT done FROM whole"""
+SELECT done FROM whole"""  # noqa: S608 - words of our own
 
 #: what became of some instances, unless one is no longer leased, and their deliveries
 FINISH = Trip(_FINISHED)

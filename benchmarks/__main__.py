@@ -15,6 +15,7 @@ from pathlib import Path
 from benchmarks import (
     causes,
     cluster,
+    cluster_lan,
     coverage,
     faults,
     fidelity,
@@ -45,12 +46,21 @@ BENCHMARKS: dict[str, Callable[[Run], results.Result]] = {
     "queue-depth": queue_depth.measure,
     "receivers": receivers.measure,
     "cluster": cluster.measure,
+    "cluster-links": cluster_lan.measure,
     "faults": faults.measure,
     "query": query.measure,
     "paper": paper.measure,
 }
 #: need no dicom/: they make their own objects, or read labelled photographs in any layout that training reads
-_WITHOUT_IMAGES = {"store-and-forward", "forwarding", "queue-depth", "cluster", "faults", "paper"}
+_WITHOUT_IMAGES = {
+    "store-and-forward",
+    "forwarding",
+    "queue-depth",
+    "cluster",
+    "cluster-links",
+    "faults",
+    "paper",
+}
 _REPOSITORY = Path(__file__).resolve().parent.parent
 
 

@@ -12,10 +12,10 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import cluster_lan, several, wire
+from benchmarks import several, wire
 from benchmarks.buckets import S3Server
 from benchmarks.results import Cell, Result, Table
 from benchmarks.run import Run
@@ -32,7 +32,7 @@ SPREAD: Mapping[str, tuple[str, ...]] = {
     "forward-2": ("forward",),
     "lead": ("lead",),
 }
-_EMBEDDED, _DIRECTORY, _S3, _SILENT = "one node", "cluster, directory", "cluster, S3", "cluster, no broker"
+_EMBEDDED, _DIRECTORY, _S3 = "one node", "cluster, directory", "cluster, S3"
 _LAYOUTS = (_EMBEDDED, _DIRECTORY, _S3)
 _ROLES = ("pass", "protect")
 _LIMIT_S = 300.0
@@ -40,6 +40,10 @@ _LIMIT_S = 300.0
 _ASSOCIATIONS, _TO_SINK = 4, 2
 #: sent before anything is measured: what a process does for the first time takes longer, and here are many
 _WARMING = 32
+#: sent after that, at half the pace that was found
+_HALF = 60
+#: how long a layout is watched at rest, seconds
+_REST_S = 3.0
 _EXPLICIT = "1.2.840.10008.1.2.1"
 _SECTIONS: Mapping[str, object] = {"log": {"level": "warning"}}
 _NOTES = (
@@ -52,6 +56,9 @@ _NOTES = (
     "Delivered/s: from the first byte sent to the last arrival at the sink. Milliseconds of CPU an image, of "
     "the processes of node or cluster, of the database, the broker and the store. MB: of all processes "
     "of the node or cluster, what they share counted in each.",
+    f"Half load: {_HALF} further objects over one association, to each receiver in turn, at half the pace "
+    "of the same pass; from the first byte sent to the last byte at the sink. "
+    f"At rest: {_REST_S:.0f} s before anything is sent.",
     "Statements: as pg_stat_statements counts, begin, commit and the looks of a cluster at rest included.",
 )
 
@@ -61,8 +68,18 @@ class Subject:
     """What is measured: where it receives, its processes, and the ledger's name if it is on a server."""
 
     ports: tuple[int, ...]
-    roots: tuple[int, ...]
+    #: name of a part -> the processes that do it
+    parts: Mapping[str, tuple[int, ...]]
     ledger: str | None
+
+    @property
+    def roots(self) -> tuple[int, ...]:
+        """All its processes."""
+        return tuple(pid for pids in self.parts.values() for pid in pids)
+
+    def cpu_s(self) -> Mapping[str, float]:
+        """Of each part, so far."""
+        return {part: spent(frozenset(pids))[0] for part, pids in self.parts.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +99,23 @@ class Pass:
 
     received_s: float
     done_s: float
-    cpu_ms: float
+    #: milliseconds of CPU an image, of each part
+    parts_ms: Mapping[str, float]
     #: of database, broker and store
     servers_ms: tuple[float, float, float]
     peak_mb: float
     lost: int
     repeated: int
+    #: seconds that objects were on their way at half load, in order
+    half: Sequence[float]
+    #: percent of a core that node, database and broker take at rest
+    rest: tuple[float, float, float]
     drawn: Drawn | None
+
+    @property
+    def cpu_ms(self) -> float:
+        """Of all parts."""
+        return sum(self.parts_ms.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,25 +134,22 @@ class Backstage:
 
 
 def measure(run: Run) -> Result:
-    """Rates and costs of one node and of a cluster, latency at low load, a cluster over links of a LAN."""
+    """Rates and costs of one node and of a cluster, and how long an object takes at half load."""
     if not several.installed():
         remedy = "sh tools/install_peers.sh postgresql rabbitmq-server"
         raise RuntimeError(f"no PostgreSQL or no RabbitMQ: {remedy}")
-    count, repeats, single = (40, 1, 4) if run.quick else (300, 3, 30)
+    count, repeats = (40, 1) if run.quick else (240, 2)
     found: dict[tuple[str, str], list[Pass]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        files = objects(folder / "ct", count + _WARMING, edge=512, seed=run.seed)
+        files = objects(folder / "ct", _WARMING + count + _HALF, edge=512, seed=run.seed)
         with _backstage() as backstage:
             for layout, role in _order(repeats, quick=run.quick):
                 done = _through(folder, layout, role, files, backstage)
                 found.setdefault((role, layout), []).append(done)
-            calm = _calm(folder, files[:single], backstage, run.seed)
-        tables = [_rates(found), _drawn(found), *calm]
-        tables += cluster_lan.measure(folder, files[: 30 if run.quick else 200])
+    tables = (_rates(found), _parts(found), _half(found), _rest(found), _drawn(found))
     parameters: dict[str, Cell] = {"seed": run.seed, "objects": count, "repeats": repeats, "edge": 512}
-    notes = (*_NOTES, *cluster_lan.NOTES)
-    return Result("cluster", "A cluster on one machine", notes, tuple(tables), parameters, _summary(found))
+    return Result("cluster", "A cluster on one machine", _NOTES, tables, parameters, _summary(found))
 
 
 @contextlib.contextmanager
@@ -159,21 +183,18 @@ def _subject(layout: str, role: str, place: Path, sink: Sink, backstage: Backsta
         try:
             wait_until(lambda: node.metric("dicom_node_receivers", state="running") == 2, 60, "receivers")
             time.sleep(1.0)  # what a start leaves to do is not what is measured
-            yield Subject((node.port,), (node.pid,), None)
+            yield Subject((node.port,), {"node": (node.pid,)}, None)
         finally:
             node.kill()
         return
     blobs = _bucket(place, backstage.store) if layout == _S3 else None
-    silent = layout == _SILENT
-    servers = replace(backstage.servers, broker=None) if silent else backstage.servers
     cluster = Cluster(
         place,
         peers,
         role,
         SPREAD,
         blobs=blobs,
-        with_broker=not silent,
-        servers=servers,
+        servers=backstage.servers,
         name=place.name,
         sections=_SECTIONS,
     )
@@ -181,7 +202,10 @@ def _subject(layout: str, role: str, place: Path, sink: Sink, backstage: Backsta
         cluster.leader()
         time.sleep(2.0)
         ports = tuple(member.port for member in cluster.of("receive"))
-        yield Subject(ports, tuple(member.pid for member in cluster.members.values()), cluster.ledger)
+        parts: dict[str, tuple[int, ...]] = {}
+        for member in cluster.members.values():
+            parts[member.parts[0]] = (*parts.get(member.parts[0], ()), member.pid)
+        yield Subject(ports, parts, cluster.ledger)
 
 
 def _bucket(place: Path, store: S3Server) -> Mapping[str, object]:
@@ -210,36 +234,67 @@ def _place(folder: Path) -> Iterator[tuple[Path, Sink]]:
 
 def _through(folder: Path, layout: str, role: str, files: Sequence[Path], backstage: Backstage) -> Pass:
     """Send all files through a layout, and look at what came out and what it took."""
+    warming, files, more = files[:_WARMING], files[_WARMING:-_HALF], files[-_HALF:]
     with _place(folder) as (place, sink), _subject(layout, role, place, sink, backstage) as subject:
-        warming, files = files[:_WARMING], files[_WARMING:]
+        rest = _at_rest(subject, backstage)
         _send(subject, place / "warming", warming)
         sink.wait(len(warming))
         drawn = _Drawing(backstage.servers, subject.ledger) if subject.ledger else None
-        before = backstage.cpu_s()
+        before, own = backstage.cpu_s(), subject.cpu_s()
         usage = Usage(*subject.roots)
         usage.start()
         sent = _send(subject, place / "senders", files)
         sink.wait(len(warming) + sum(one.answered_at is not None for one in sent.values()))
-        cpu_s = usage.finish()
+        usage.finish()
+        parts_ms = {part: 1000 * (now - own[part]) / len(files) for part, now in subject.cpu_s().items()}
         servers_ms = tuple(
             1000 * (now - then) / len(files) for now, then in zip(backstage.cpu_s(), before, strict=True)
         )
-        arrivals = sink.arrivals()
         used = drawn.per_image(len(files)) if drawn else None
-    names = {path.name: wire.head_of(path).sop_instance_uid for path in files}
-    answered = {names[name]: one.answered_at for name, one in sent.items() if one.answered_at is not None}
-    began = min(one.at for one in sent.values())
-    came = {uid: min(arrivals[uid]) for uid in answered if uid in arrivals}
+        arrivals = sink.arrivals()
+        answered, came, began = _times(files, sent, arrivals)
+        done_s = len(came) / (max(came.values()) - began)
+        half = _paced(subject, more, sink, done_s / 2)
     return Pass(
         len(answered) / (max(answered.values()) - began),
-        len(came) / (max(came.values()) - began),
-        1000 * cpu_s / len(files),
+        done_s,
+        parts_ms,
         (servers_ms[0], servers_ms[1], servers_ms[2]),
         usage.peak_mb,
         len(answered) - len(came),
         sum(len(times) - 1 for times in arrivals.values()),
+        half,
+        rest,
         used,
     )
+
+
+def _times(
+    files: Sequence[Path], sent: Mapping[str, Sent], arrivals: Mapping[str, Sequence[float]]
+) -> tuple[Mapping[str, float], Mapping[str, float], float]:
+    """When each was answered and when it came, by its UID, and when the first began to be sent."""
+    names = {path.name: wire.head_of(path).sop_instance_uid for path in files}
+    answered = {names[name]: one.answered_at for name, one in sent.items() if one.answered_at is not None}
+    came = {uid: min(arrivals[uid]) for uid in answered if uid in arrivals}
+    return answered, came, min(one.at for one in sent.values())
+
+
+def _paced(subject: Subject, files: Sequence[Path], sink: Sink, rate: float) -> Sequence[float]:
+    """Seconds from the first byte sent to the last byte written, of each at so many a second, in order."""
+    lines = [wire.call(port, "NODE", "BENCH", [(CT, _EXPLICIT)], 60.0) for port in subject.ports]
+    there, began = sink.count(), dict[str, float]()
+    first = time.monotonic()
+    for number, path in enumerate(files):
+        head = wire.head_of(path)
+        time.sleep(max(0.0, first + number / rate - time.monotonic()))
+        began[head.sop_instance_uid] = time.time()
+        if lines[number % len(lines)].store(path, head) != 0:
+            raise AssertionError("an object was refused")
+    for line in lines:
+        line.release()
+    sink.wait(there + len(files))
+    arrivals = sink.arrivals()
+    return sorted(min(arrivals[uid]) - at for uid, at in began.items())
 
 
 def _send(subject: Subject, place: Path, files: Sequence[Path]) -> Mapping[str, Sent]:
@@ -287,30 +342,7 @@ class _Drawing:
         )
 
 
-def _calm(folder: Path, files: Sequence[Path], backstage: Backstage, seed: int) -> list[Table]:
-    """What a layout takes at rest, and how long single objects are on their way."""
-    rows, rest = [], []
-    for layout in (_EMBEDDED, _DIRECTORY, _SILENT):
-        with (
-            _place(folder) as (place, sink),
-            _subject(layout, "protect", place, sink, backstage) as subject,
-        ):
-            rest.append((layout, *_at_rest(subject, backstage)))
-            took = sorted(_single(subject.ports[0], files, sink, random.Random(seed)))
-        quantiles = (took[int(share * (len(took) - 1))] for share in (0.5, 0.95, 1.0))
-        rows.append((layout, len(took), *(1000 * each for each in quantiles)))
-    columns = ("layout", "objects", "p50 ms", "p95 ms", "greatest ms")
-    return [
-        Table(
-            "One object at a time, protected, to the last byte at the sink",
-            columns,
-            tuple(rows),
-        ),
-        Table("At rest, CPU in percent of a core", ("layout", "node", "database", "broker"), tuple(rest)),
-    ]
-
-
-def _at_rest(subject: Subject, backstage: Backstage, span_s: float = 5.0) -> tuple[float, float, float]:
+def _at_rest(subject: Subject, backstage: Backstage, span_s: float = _REST_S) -> tuple[float, float, float]:
     before, roots = backstage.cpu_s(), frozenset(subject.roots)
     own = spent(roots)[0]
     time.sleep(span_s)
@@ -323,28 +355,6 @@ def _at_rest(subject: Subject, backstage: Backstage, span_s: float = 5.0) -> tup
     )
 
 
-def _single(port: int, files: Sequence[Path], sink: Sink, rng: random.Random) -> Iterator[float]:
-    """Seconds that each took, sent when the one before has long been through."""
-    association = wire.call(port, "NODE", "BENCH", [(CT, _EXPLICIT)], 60.0)
-    for path in files:
-        head = wire.head_of(path)
-        began = time.time()
-        if association.store(path, head) != 0:
-            raise AssertionError("an object was refused")
-        wait_until(lambda uid=head.sop_instance_uid: uid in _arrived(sink), 60.0, "its arrival")
-        yield min(sink.arrivals()[head.sop_instance_uid]) - began
-        time.sleep(rng.uniform(0.3, 1.3))  # not in step with whoever looks once a second
-    association.release()
-
-
-def _arrived(sink: Sink) -> Mapping[str, object]:
-    """What has come whole; what is just being written may not be readable."""
-    try:
-        return sink.arrivals()
-    except (ValueError, OSError, EOFError):
-        return {}
-
-
 Found = dict[tuple[str, str], list[Pass]]
 
 
@@ -352,10 +362,13 @@ def _median(passes: Sequence[Pass], figure: Callable[[Pass], float]) -> float:
     return statistics.median(figure(one) for one in passes)
 
 
+def _sorted(found: Found) -> list[tuple[tuple[str, str], list[Pass]]]:
+    return sorted(found.items(), key=lambda cell: (cell[0][0], _LAYOUTS.index(cell[0][1])))
+
+
 def _rates(found: Found) -> Table:
     rows = []
-    for role, layout in sorted(found, key=lambda cell: (cell[0], _LAYOUTS.index(cell[1]))):
-        passes = found[role, layout]
+    for (role, layout), passes in _sorted(found):
         rows.append(
             (
                 role,
@@ -379,6 +392,33 @@ def _rates(found: Found) -> Table:
 def _ratio(found: Found, role: str, layout: str) -> float:
     own, one = (_median(found[role, each], lambda each: each.done_s) for each in (layout, _EMBEDDED))
     return own / one
+
+
+def _parts(found: Found) -> Table:
+    rows = []
+    for (role, layout), passes in _sorted(found):
+        for part in passes[0].parts_ms:
+            rows.append((role, layout, part, _median(passes, lambda one, part=part: one.parts_ms[part])))
+    return Table("Milliseconds of CPU an image, by part", ("role", "layout", "part", "CPU ms"), tuple(rows))
+
+
+def _half(found: Found) -> Table:
+    rows = []
+    for (role, layout), passes in _sorted(found):
+        took = sorted(each for one in passes for each in one.half)
+        pace = _median(passes, lambda one: one.done_s) / 2
+        quantiles = (1000 * took[int(share * (len(took) - 1))] for share in (0.5, 0.95, 1.0))
+        rows.append((role, layout, pace, *quantiles))
+    columns = ("role", "layout", "objects/s", "p50 ms", "p95 ms", "greatest ms")
+    return Table("On the way at half load", columns, tuple(rows))
+
+
+def _rest(found: Found) -> Table:
+    rows = []
+    for (role, layout), passes in _sorted(found):
+        rows.append((role, layout, *(_median(passes, lambda one, at=at: one.rest[at]) for at in range(3))))
+    columns = ("role", "layout", "node", "database", "broker")
+    return Table("At rest, CPU in percent of a core", columns, tuple(rows))
 
 
 def _drawn(found: Found) -> Table:

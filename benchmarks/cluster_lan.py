@@ -11,9 +11,10 @@ from pathlib import Path
 
 from benchmarks import several, wire
 from benchmarks.lan import Lan, lan
-from benchmarks.results import Cell, Table
+from benchmarks.results import Cell, Result, Table
+from benchmarks.run import Run
 from benchmarks.several import Cluster, Servers
-from benchmarks.stand import Peer, free_port, wait_until
+from benchmarks.stand import Peer, free_port, objects, wait_until
 from benchmarks.traffic import Senders, Sink
 
 #: megabits a second of a link, each way: an image of 525 kB takes a tenth of a second
@@ -44,8 +45,16 @@ class _Seen:
     repeated: int
 
 
-def measure(folder: Path, files: Sequence[Path]) -> list[Table]:
-    """Rates with one and two receivers and forwarders, and with a cut; nothing where it is not allowed."""
+def measure(run: Run) -> Result:
+    """Rates with one and two receivers and forwarders, and with a cut; no table where it is not allowed."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        tables = _tables(folder, objects(folder / "ct", 30 if run.quick else 200, edge=512, seed=run.seed))
+    parameters: dict[str, Cell] = {"seed": run.seed, "edge": 512}
+    return Result("cluster-links", "A cluster over links of a LAN", NOTES, tuple(tables), parameters)
+
+
+def _tables(folder: Path, files: Sequence[Path]) -> list[Table]:
     rows: list[tuple[Cell, ...]] = []
     with lan(_PACE) as made:
         if made is None:

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import multiprocessing
 import sqlite3
+import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import psutil
 
+from benchmarks import postgresql
 from benchmarks.results import Cell, Result, Table
 from benchmarks.run import Run
+from benchmarks.traffic import spent
 from dicom_node.jobs import Arrival, DeliveryState, InstanceState, Outcome, Send, Work
 from dicom_node.ledger import Ledger
 
 _DEPTHS = (10_000, 100_000, 1_000_000)
+#: of a ledger on a server, besides
+_SHALLOW = 10
 _BATCH = 16
 _LEASE_S = 1e9
 _SENDERS = 8
@@ -42,6 +47,8 @@ _NOTES = (
     "`check` reads the whole file at a start, `claims` walks over every row that needs bytes, both without "
     "looking at the spool.",
     "Memory is the growth of a process that opens the ledger, claims a hundred batches, lists and counts.",
+    "An image's way: an arrival, a claim of one, the end of its work, a claim of one delivery, its receipt, "
+    "so that the depth stays. PostgreSQL 15 on the same disk, `synchronous_commit=on`.",
     f"Arrivals: {_SENDERS} threads add at once, sharing commits, against the same with a commit each.",
 )
 
@@ -51,24 +58,30 @@ def measure(run: Run) -> Result:
     depths = _DEPTHS[:1] if run.quick else _DEPTHS
     repeats = 20 if run.quick else 200
     times: list[tuple[Cell, ...]] = []
+    ways: list[tuple[Cell, ...]] = []
     whole: list[tuple[Cell, ...]] = []
     with tempfile.TemporaryDirectory() as folder:
         for depth in depths:
             path = Path(folder) / f"{depth}.sqlite"
             _fill(path, depth)
+            ways.append(("SQLite", depth, *_way(Ledger(path), repeats, lambda: 0.0)))
             times += [(step, depth, *figures) for step, figures in _steps(path, repeats).items()]
             whole.append((depth, *_whole(path, depth)))
+        if postgresql.is_installed():
+            ways += _on_a_server((_SHALLOW, *depths), repeats)
         added = _arrivals(Path(folder), 20 if run.quick else 100)
     times.sort(key=lambda row: _STEPS.index(str(row[0])))
     columns = ("call", "depth", "p50 ms", "p95 ms", "p50 CPU ms")
     tables = (
         Table("Times per call", columns, tuple(times)),
+        Table("An image's way through a queue of this depth, one thread", _WAY, tuple(ways)),
         Table("The whole ledger", _WHOLE, tuple(whole)),
         Table("Arrivals, instances/s", ("senders", "one commit each", "shared commits", "ratio"), added),
     )
     return Result("queue-depth", "Queue depth", _NOTES, tables, {"repeats": repeats})
 
 
+_WAY = ("ledger", "depth", "images/s", "p50 ms", "p95 ms", "CPU ms", "CPU ms of the server")
 _WHOLE = ("depth", "file MB", "bytes per instance", "check s", "claims s", "memory growth MB")
 
 
@@ -119,6 +132,70 @@ def _instance(number: int, depth: int) -> tuple[object, ...]:
         f"{number * 0xC2B2AE3D27D4EB4F % 2**64:016x}{number:048x}" if ready else "",
         _CT if ready else "",
         f"2.25.{number:038d}" if ready else "",
+    )
+
+
+#: the same rows as `_fill` makes; the text is only SQL for the depth
+_DEEP = """
+SET session_replication_role = replica;
+INSERT INTO instances (id, sop_class_uid, sop_instance_uid, transfer_syntax_uid, calling_ae, called_ae, route,
+    blob, size, received_at, state, next_at, result, out_blob, out_sop_class_uid, out_sop_instance_uid,
+    out_transfer_syntax_uid, out_size)
+SELECT n, '1.2.840.10008.5.1.4.1.1.2', '1.2.826.0.1.3680043.8.498.' || lpad(n::text, 40, '0'),
+    '1.2.840.10008.1.2.1', 'CT1', 'NODE', 'protect', md5(n::text) || md5('a' || n), 500000, n,
+    CASE WHEN n > {0} THEN 'ready' ELSE 'received' END, n, '', md5('b' || n) || md5('c' || n), '1.2',
+    '2.25.' || n, '1.2.840.10008.1.2.1', 500000
+FROM generate_series(1, 2 * {0}) AS n;
+INSERT INTO deliveries (instance_id, destination, priority, queued_at, state, next_at)
+SELECT n, 'pacs', (n % 10 = 0)::int, 0, 'queued', CASE n % 10 WHEN 0 THEN 1e12 ELSE 0 END
+FROM generate_series({0} + 1, 2 * {0}) AS n;
+INSERT INTO events (at, instance_id, what) SELECT 0, n, 'received' FROM generate_series(1, 2 * {0}) AS n;
+SELECT setval('instances_id_seq', 2 * {0});
+ANALYZE;
+"""
+
+
+def _on_a_server(depths: Sequence[int], repeats: int) -> list[tuple[Cell, ...]]:
+    """An image's way through a ledger on a server, for each depth in a database of its own."""
+    server = postgresql.Server(on_disk=True)
+    rows: list[tuple[Cell, ...]] = []
+    try:
+        server.make()
+        for depth in depths:
+            place = server.database()
+            book = Ledger(place)
+            server.execute(_DEEP.format(depth), str(place.database))
+            server.execute("CHECKPOINT")
+            way = _way(book, repeats, lambda: spent(frozenset({server.pid}))[0])
+            rows.append(("PostgreSQL", depth, *way))
+    finally:
+        server.remove()
+    return rows
+
+
+def _way(book: Ledger, repeats: int, server_s: Callable[[], float]) -> tuple[float, ...]:
+    """Images a second; median and 95th percentile of an image, CPU time of process and server, ms."""
+    numbers = iter(range(10**9, 2 * 10**9))
+
+    def one() -> None:
+        book.add(_arrival(next(numbers)), "f" * 64, 1)
+        for work in book.claim_work("w", 1, _LEASE_S):
+            book.finish(work, _OUTCOME)
+        for send in book.claim_sends("pacs", 1, _LEASE_S):
+            book.delivered(send, 0)
+
+    for _ in range(20):  # what is done for the first time takes longer
+        one()
+    began = server_s()
+    wall, cpu = zip(*(_timed(one) for _ in range(repeats)), strict=True)
+    of_server = 1000 * (server_s() - began) / repeats
+    book.close()
+    return (
+        round(1000 * repeats / sum(wall)),
+        round(statistics.median(wall), 2),
+        round(sorted(wall)[int(0.95 * (repeats - 1))], 2),
+        round(statistics.median(cpu), 2),
+        round(of_server, 2),
     )
 
 

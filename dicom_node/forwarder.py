@@ -349,6 +349,8 @@ class _Lane(threading.Thread):
             ):
                 claimed = self._claimed.popleft()
                 self._deliver(claimed.send, claimed.at)
+                if self._taken and not self._claimed:
+                    self._claim_more()
         finally:
             self._end_turn()
 
@@ -445,16 +447,23 @@ class _Lane(threading.Thread):
         Returns after how many seconds there is something to do again.
         """
         held_s = time.monotonic() - self._taken[0].at if self._taken else 0.0
-        try:
-            if not self._claimed and self._goes_on():
-                self._claim(BATCH)
-            elif len(self._taken) >= HELD_BACK or held_s >= HELD_BACK_S:
-                self._settle()
-        except LedgerError as error:  # whoever insists, or claims, hears it again
-            log.event(_LOG, "ledger-refuses", level=logging.ERROR, error=error)
+        due = len(self._taken) >= HELD_BACK or held_s >= HELD_BACK_S
+        if not self._claim_more(settle=due):
             return None
         self._read_ahead()
         return max(HELD_BACK_S - held_s, 0.0) if self._taken else None
+
+    def _claim_more(self, *, settle: bool = False) -> bool:
+        """Claim if nothing is claimed, which records what was taken too, else only that; False if refused."""
+        try:
+            if not self._claimed and self._goes_on():
+                self._claim(BATCH)
+            elif settle:
+                self._settle()
+        except LedgerError as error:  # whoever insists, or claims, hears it again
+            log.event(_LOG, "ledger-refuses", level=logging.ERROR, error=error)
+            return False
+        return True
 
     def _goes_on(self) -> bool:
         return not (self.stopping.is_set() or self._watch.reach.down) and self._is_open()

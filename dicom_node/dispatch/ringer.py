@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from dicom_node.dispatch.application import queue
 _LOG = logging.getLogger(__name__)
 #: rings that wait for one queue at most; so many wake everybody there is
 WAITING = 64
+#: seconds between two messages to one queue, of which the first after a rest goes out at once; and rings that
+#: one message stands for: who is woken claims several rows
+SPACING_S, COVERS = 0.1, 8
 #: seconds without a try after one that failed
 _PAUSE_S = 1.0
 
@@ -52,7 +56,10 @@ class _Line:
 
 
 class Ringer:
-    """Publishes rings in turn.
+    """Publishes rings in turn, a few of one queue as one message.
+
+    A message costs its sender, the broker and who hears it more than a look into the ledger; so in a stream
+    of arrivals nobody is told of each: who hears of one row looks for more.
 
     Parameters
     ----------
@@ -65,6 +72,8 @@ class Ringer:
         self._lost = lost
         self._changed = threading.Condition()
         self._waiting: dict[str, deque[Ring]] = {}
+        #: queue -> when the next message may go to it, by the monotonic clock
+        self._due: dict[str, float] = {}
         self._stopping = False
         self._thread: threading.Thread | None = None
         #: whether the last message was taken
@@ -103,12 +112,26 @@ class Ringer:
             line.close()
 
     def _next(self) -> list[Ring] | None:
-        """One ring of each queue that has any, so that none waits for another; None at the end."""
+        """Rings of each queue whose turn it is; None at the end."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._stopping)
-            rings = [waiting.popleft() for waiting in self._waiting.values()]
-            self._waiting = {name: waiting for name, waiting in self._waiting.items() if waiting}
+            while not (queues := self._whose_turn()) and not (self._stopping and not self._waiting):
+                self._changed.wait(self._patience_s())
+            rings = [ring for name in queues for ring in self._taken(name)]
         return rings or None
+
+    def _whose_turn(self) -> list[str]:
+        now = time.monotonic()
+        return [name for name in self._waiting if self._stopping or self._due.get(name, 0.0) <= now]
+
+    def _patience_s(self) -> float | None:
+        """Seconds until it is the turn of a queue for which a ring waits; None if none does."""
+        soonest = min((self._due.get(name, 0.0) for name in self._waiting), default=None)
+        return None if soonest is None else max(0.0, soonest - time.monotonic())
+
+    def _taken(self, name: str) -> list[Ring]:
+        """What goes to a queue now: of all that waits for it, one of every so many."""
+        self._due[name] = time.monotonic() + SPACING_S
+        return list(self._waiting.pop(name))[::COVERS]
 
     def _publish(self, line: _Line | None, rings: list[Ring]) -> _Line:
         """Send; over a new connection if the present one has died since it was last used."""

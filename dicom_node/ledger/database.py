@@ -9,17 +9,19 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from dicom_node.errors import LedgerCollision, LedgerError
-from dicom_node.ledger import tallies
+from dicom_node.ledger import tallies, trips
 from dicom_node.ledger.dialects import READS, Lead, Place, dialect_of, scripts
 from dicom_node.ledger.schema import events, homes, migrate, require_present
 from dicom_node.ledger.statements import Statement
+from dicom_node.ledger.trips import Trip
 from dicom_node.metrics import Reading
 
 #: in place of a name: rows of another ledger are on their way here, and nobody works before all have come
@@ -190,6 +192,10 @@ class Database:
         """The time by which leases end."""
         return self._dialect.now(connection) if self._clock is None else self._clock()
 
+    def _about_now(self) -> float:
+        """The same without a question, as far as the last answer told how this machine's clock goes."""
+        return time.time() + self._dialect.ahead_s if self._clock is None else self._clock()
+
     def _there(self, connection: sa.Connection, at: float) -> float:
         """A moment that this machine's clock was asked about, by the clock of `_now`."""
         if self._clock is not None or not self._dialect.shared:
@@ -219,6 +225,29 @@ class Database:
         except BaseException:
             self._soon.give_back(soon)
             raise
+
+    def _at_once(
+        self, trip: Trip, values: Mapping[str, object], readings: Iterable[Reading] = ()
+    ) -> trips.Rows:
+        """One message to a server, committed on return, and `readings` counted with it; see `trips`.
+
+        Rows that do not begin with true were not written, nor was anything else.
+        """
+        soon = self._soon.take()
+        tally: tallies.Tally = defaultdict(float)
+        tallies.add(tally, readings)
+        tallies.merge(tally, soon)
+        counted = [dict(zip("mlbv", row, strict=True)) for row in tallies.as_rows(tally)]
+        now = None if self._clock is None else self._clock()
+        done = False
+        try:
+            with self._refusals(), self._dialect.session(self._engine) as session:
+                rows = trip.run(session, {**values, "now": now, "tally": trips.as_rows(counted)})
+            done = bool(rows and rows[0][0])
+        finally:
+            if not done:
+                self._soon.give_back(soon)
+        return rows
 
     @contextlib.contextmanager
     def _begun(self) -> Iterator[sa.Connection]:

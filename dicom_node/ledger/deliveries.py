@@ -26,6 +26,7 @@ from dicom_node.ledger.schema import (
 )
 from dicom_node.ledger.statements import Statement
 from dicom_node.ledger.tallies import count
+from dicom_node.ledger.trips import TAKE_AND_LEASE, as_rows
 from dicom_node.ledger.view import destinations
 from dicom_node.metrics import ATTEMPTS, DELIVERY_DELAY, RESULTS, Reading
 
@@ -52,6 +53,9 @@ class Deliveries(Commitments):
         same transaction: see `take_receipts`.
         """
 
+        if self._dialect.shared and not any(each.to_commit for each in receipts):
+            return self._take_and_claim(destination, limit, lease_s, via, worker, receipts)
+
         def step(connection: sa.Connection) -> list[Send]:
             if receipts:
                 self._take_receipts(connection, receipts)
@@ -59,6 +63,45 @@ class Deliveries(Commitments):
             return self._claim_sends(connection, destination, limit, lease, via)
 
         return self._together(step)
+
+    def _take_and_claim(
+        self, destination: str, limit: int, lease_s: float, via: str, worker: str, receipts: Sequence[Receipt]
+    ) -> list[Send]:
+        """The same in one message to a server, unless leases have run out."""
+        found, expired = self._take_and_claim_at_once(destination, limit, lease_s, via, worker, receipts)
+        if expired and limit:
+            self._end_leases(destination)
+            if not found:
+                found, _ = self._take_and_claim_at_once(destination, limit, lease_s, via, worker, ())
+        return found
+
+    @repeated
+    def _take_and_claim_at_once(
+        self, destination: str, limit: int, lease_s: float, via: str, worker: str, receipts: Sequence[Receipt]
+    ) -> tuple[list[Send], bool]:
+        """What was leased, and whether leases have run out; raises StaleLease as `take_receipts` does."""
+        now = self._about_now()
+        asked = {
+            "destination": destination,
+            "limit": limit,
+            "lease_s": lease_s,
+            "via": via,
+            "holder": self._named(worker),
+            "receipts": as_rows([_receipt_values(each) for each in _in_order(receipts)]),
+            "notes": as_rows([_of_note(each) for receipt in receipts for each in _story(receipt, now)]),
+        }
+        counted = [reading for each in receipts for reading in _counted(each, now)]
+        rows = self._at_once(TAKE_AND_LEASE, asked, counted)
+        if not rows[0][0]:
+            raise _stale(receipts)
+        return [Send(*row[2:]) for row in rows if row[2] is not None], bool(rows[0][1])
+
+    @repeated
+    def _end_leases(self, destination: str) -> None:
+        """Take back what is leased to somebody who is gone."""
+        with self._writing() as connection:
+            expired = sa.and_(_d.destination == destination, _d.lease_until <= self._now(connection))
+            self._take_back_sends(connection, expired, Loss.LEASE)
 
     def _claim_sends(
         self,
@@ -106,24 +149,19 @@ class Deliveries(Commitments):
         Raises StaleLease when one of the deliveries has gone to somebody else.
         """
         check_delivery_move(DeliveryState.SENDING, DeliveryState.DELIVERED)
+        if self._dialect.shared and not any(each.to_commit for each in receipts):
+            self._take_and_claim_at_once("", 0, 0.0, "", "", receipts)
+            return
         self._together(lambda connection: self._take_receipts(connection, receipts))
 
     def _take_receipts(self, connection: sa.Connection, receipts: Sequence[Receipt]) -> None:
         """A few statements for all of them."""
         rows = [
-            {
-                "of_id": each.send.id,
-                "of_token": each.send.token,
-                "status": each.status,
-                "reason": f"status-{each.status:04x}",
-                "via": each.via,
-            }
-            # in one order everywhere, so that no two wait for each other
-            for each in sorted(receipts, key=lambda each: each.send.id)
+            {"of_id": each.pop("id"), "of_token": each.pop("token"), **each}
+            for each in map(_receipt_values, _in_order(receipts))
         ]
         if _TAKEN.run_many(connection, rows) != len(rows):
-            said = f"one of the deliveries {', '.join(str(each.send.id) for each in receipts)}"
-            raise StaleLease(f"{said} is no longer leased under its token; record the others alone")
+            raise _stale(receipts)
         now = self._now(connection)
         NOTE.run_many(connection, [note for each in receipts for note in _story(each, now)])
         for each in receipts:
@@ -400,6 +438,30 @@ _TAKEN = Statement(
         via=sa.bindparam("via"),
     )
 )
+
+
+def _in_order(receipts: Sequence[Receipt]) -> list[Receipt]:
+    """One order everywhere, so that no two wait for each other."""
+    return sorted(receipts, key=lambda each: each.send.id)
+
+
+def _receipt_values(receipt: Receipt) -> dict[str, object]:
+    return {
+        "id": receipt.send.id,
+        "token": receipt.send.token,
+        "status": receipt.status,
+        "reason": f"status-{receipt.status:04x}",
+        "via": receipt.via,
+    }
+
+
+def _of_note(note: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in note.items() if name != "at"}
+
+
+def _stale(receipts: Sequence[Receipt]) -> StaleLease:
+    said = f"one of the deliveries {', '.join(str(each.send.id) for each in receipts)}"
+    return StaleLease(f"{said} is no longer leased under its token; record the others alone")
 
 
 def _story(receipt: Receipt, now: float) -> Iterator[dict[str, object]]:

@@ -12,6 +12,7 @@ import abc
 import contextlib
 import errno
 import os
+import select
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -60,6 +61,8 @@ class Dialect(abc.ABC):
     folder: ClassVar[str]
     #: what is raised where SQLAlchemy is passed by
     driver_error: type[Exception]
+    #: seconds that the clock of `now` is ahead of this machine's, when it was last asked
+    ahead_s = 0.0
 
     @abc.abstractmethod
     def engine(self) -> sa.Engine:
@@ -68,6 +71,10 @@ class Dialect(abc.ABC):
     @abc.abstractmethod
     def begin(self, engine: sa.Engine) -> contextlib.AbstractContextManager[sa.Connection]:
         """A transaction, committed at the end of the block."""
+
+    @abc.abstractmethod
+    def session(self, engine: sa.Engine) -> contextlib.AbstractContextManager[Any]:
+        """A connection of the driver, alive and without a transaction; only where `shared`."""
 
     @abc.abstractmethod
     def now(self, connection: sa.Connection) -> float:
@@ -278,6 +285,9 @@ class SQLite(Dialect):
     def begin(self, engine: sa.Engine) -> contextlib.AbstractContextManager[sa.Connection]:
         return engine.begin()
 
+    def session(self, _engine: sa.Engine) -> contextlib.AbstractContextManager[Any]:
+        raise NotImplementedError("a file is written in turns")
+
     def now(self, _connection: sa.Connection) -> float:
         return time.time()
 
@@ -403,13 +413,17 @@ _CONNECT_S = 5
 _MIGRATING = 7_305_814_420_116_001
 #: a statement that takes longer is ended, and one that waits so long for another's lock; milliseconds
 _STATEMENT_MS, _LOCK_MS = 60_000, 20_000
-_NOW = "dicom_node_now"
+_NOW, _USED = "dicom_node_now", "dicom_node_used"
 
 #: settings that a session begins with, whatever server, database and role say
 _SESSION = {
     "statement_timeout": _STATEMENT_MS,
     "lock_timeout": _LOCK_MS,
     "idle_session_timeout": 0,
+    # a process that stands still in the midst of a write does not hold its locks for ever
+    "idle_in_transaction_session_timeout": 60_000,
+    # what is written is found by an index, also by a statement that was planned when the tables were small
+    "enable_seqscan": "off",
     "jit": "off",
     # for the server: a node that is gone without a word would keep the lock of the leader for two hours
     "tcp_keepalives_idle": 10,
@@ -440,12 +454,13 @@ _TAKE_SHARD = (
 #: one message: begin, and the time. A number for the transaction at once, so that `settled_events` sees it
 _WRITE = (
     "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;"
-    # a process that stands still in the midst of a write does not hold its locks for ever
-    " SET LOCAL idle_in_transaction_session_timeout = '60s';"
     " SELECT extract(epoch FROM clock_timestamp())::float8, pg_current_xact_id()"
 )
+#: a report is planned as usual, and may be read slowly
 _READ = (
-    "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT extract(epoch FROM clock_timestamp())::float8"
+    "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;"
+    " SELECT extract(epoch FROM clock_timestamp())::float8, set_config('enable_seqscan', 'on', true),"
+    " set_config('idle_in_transaction_session_timeout', '0', true)"
 )
 _LEAD = "SELECT pg_try_advisory_lock(hashtextextended('lead ' || %s, 0))"
 _RESIGN = "SELECT pg_advisory_unlock(hashtextextended('lead ' || %s, 0))"
@@ -554,6 +569,20 @@ class PostgreSQL(Dialect):
                 if getattr(error.orig, "sqlstate", None) == _ONLY_READS:
                     connection.invalidate(error)  # the next one looks for the primary among the hosts
                 raise
+
+    @contextlib.contextmanager
+    def session(self, engine: sa.Engine) -> Iterator[Any]:
+        session = _fresh(engine)
+        driver: Any = session.driver_connection
+        try:
+            yield driver
+        except self.driver_error as error:
+            if driver.closed or getattr(error, "sqlstate", None) == _ONLY_READS:
+                session.invalidate(error)
+            told = DBAPIError.instance("", None, error, self.driver_error, dialect=engine.dialect)
+            raise told from error
+        finally:
+            session.close()
 
     def _begun(self, engine: sa.Engine, stack: contextlib.ExitStack) -> sa.Connection:
         """A transaction on a session that is alive, none from before a restart of the server."""
@@ -698,14 +727,16 @@ class _GoneError(SQLAlchemyError):
 
 def _begin_postgresql(connection: sa.Connection) -> None:
     reads = connection.get_execution_options().get(READS, False)
-    fresh = _NOW not in connection.info
+    fresh = _USED not in connection.info
     try:
         cursor: Any = connection.connection.cursor()
         with cursor:
             cursor.execute(_READ if reads else _WRITE)
             while cursor.nextset():
                 pass
-            connection.info[_NOW] = cursor.fetchone()[0]
+            now = connection.info[_NOW] = cursor.fetchone()[0]
+        connection.info[_USED] = True
+        of(connection).ahead_s = now - time.time()
     except connection.dialect.loaded_dbapi.Error as error:
         connection.invalidate(error)
         raise _GoneError(error, fresh=fresh) from None
@@ -715,9 +746,21 @@ def _fresh(engine: sa.Engine) -> sa.PoolProxiedConnection:
     """A session without a transaction, which is sure to be alive."""
     while True:
         session = engine.raw_connection()
-        if _is_there(session) or _NOW not in session.info:
+        # an idle session hears nothing but its end
+        if not _speaks(session) or _is_there(session) or _USED not in session.info:
+            session.info[_USED] = True
             return session
         session.invalidate()  # the pool had kept it over a restart of the server
+
+
+def _speaks(session: sa.PoolProxiedConnection) -> bool:
+    """Whether the server has said something unasked, or has closed the connection."""
+    driver: Any = session.driver_connection
+    if driver.closed:
+        return True
+    listening = select.poll()
+    listening.register(driver.fileno(), select.POLLIN)
+    return bool(listening.poll(0))
 
 
 def _ask(session: sa.PoolProxiedConnection, query: str, *values: str) -> object:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -16,6 +16,7 @@ from dicom_node.ledger.deliveries import Deliveries
 from dicom_node.ledger.schema import BYTES_LOST, RECEIVED, WORKING, Row, deliveries, instances
 from dicom_node.ledger.statements import Statement
 from dicom_node.ledger.tallies import count
+from dicom_node.ledger.trips import ARRIVE, FINISH, LEASE_WORK, as_rows
 from dicom_node.metrics import CONFLICTS, LOST, PROCESSED, REPEATS, UNKNOWN, VERDICTS, Reading
 
 #: an instance that loses its worker this often is quarantined
@@ -114,7 +115,11 @@ class Instances(Deliveries):
         the same transaction, those of higher `priority` first. What takes the place of something lost waits
         for a worker all the same.
         """
-        destinations = tuple(dict.fromkeys(straight_to))
+        destinations, readings = tuple(dict.fromkeys(straight_to)), tuple(readings)
+        if self._dialect.shared:
+            added = self._add_at_once(arrival, blob, size, readings, destinations, priority)
+            if added is not None:
+                return added
 
         def record(connection: sa.Connection) -> Added:
             added = self._add(connection, arrival, blob, size, straight=bool(destinations))
@@ -126,6 +131,33 @@ class Instances(Deliveries):
             return added
 
         return self._together(record)
+
+    @repeated
+    def _add_at_once(
+        self,
+        arrival: Arrival,
+        blob: str,
+        size: int,
+        readings: Sequence[Reading],
+        destinations: Sequence[str],
+        priority: int,
+    ) -> Added | None:
+        """Record an arrival in one message to a server; None, and nothing done, if its UID is known."""
+        whats: list[tuple[str, str]] = [("", InstanceState.RECEIVED)]
+        values = _arrival_values(arrival) | {"state": InstanceState.RECEIVED.value, **_NO_OUTCOME}
+        if destinations:
+            values |= _same_as_it_came(arrival, blob, size)
+            whats += [("", InstanceState.READY), *((name, DeliveryState.QUEUED) for name in destinations)]
+            readings = [*readings, Reading(PROCESSED, (UNKNOWN, PASSED))]
+        values |= {
+            "blob": blob,
+            "size": size,
+            "priority": priority,
+            "destinations": list(destinations),
+            "notes": as_rows([{"destination": name, "what": what} for name, what in whats]),
+        }
+        rows = self._at_once(ARRIVE, values, readings)
+        return Added(int(rows[0][1]), duplicate=False, queued_for=tuple(destinations)) if rows else None
 
     def _add(
         self, connection: sa.Connection, arrival: Arrival, blob: str, size: int, *, straight: bool = False
@@ -184,6 +216,11 @@ class Instances(Deliveries):
         Takes back expired leases first. An instance that lost a lease before comes alone; so claim again only
         when the batch is done.
         """
+        if self._dialect.shared:
+            asked = {"holder": self._named(worker), "limit": limit, "lease_s": lease_s}
+            found = self._at_once(LEASE_WORK, asked)
+            if found[0][0]:
+                return [_leased(row[1:]) for row in found if row[1] is not None]
         with self._writing() as connection:
             self._take_back_work(connection, _i.lease_until <= self._now(connection), Loss.LEASE)
             now = self._now(connection)
@@ -233,6 +270,8 @@ class Instances(Deliveries):
         for end in ended:
             _check_end(end)
         stale: dict[int, StaleLease] = {}
+        if self._dialect.shared and self._finish_at_once(ended):
+            return stale
         with self._writing() as connection:
             for end in ended:
                 try:
@@ -241,12 +280,28 @@ class Instances(Deliveries):
                     stale[end.work.id] = error
         return stale
 
+    def _finish_at_once(self, ended: Sequence[Ended]) -> bool:
+        """The same in one message to a server; False, and nothing done, if one is no longer leased."""
+        rows = [
+            {
+                "id": end.work.id,
+                "token": end.work.token,
+                "priority": end.priority,
+                "destinations": list(dict.fromkeys(end.outcome.destinations)),
+                **_outcome_values(end.outcome),
+            }
+            for end in sorted(ended, key=lambda end: end.work.id)
+        ]
+        found = self._at_once(
+            FINISH, {"ended": as_rows(rows)}, [reading for end in ended for reading in _found(end)]
+        )
+        return bool(found[0][0])
+
     def _finish(self, connection: sa.Connection, end: Ended) -> None:
         work, outcome = end.work, end.outcome
         self._change_work(connection, work, _outcome_values(outcome))
         self._note(connection, work.id, outcome.state, reason=outcome.reason)
-        judged = [Reading(VERDICTS, (work.arrival.route, outcome.finding))] if outcome.finding else []
-        count(connection, [*outcome.readings, *judged])
+        count(connection, _found(end))
         self._queue(connection, work.id, outcome.destinations, end.priority)
 
     @repeated
@@ -323,6 +378,13 @@ class Instances(Deliveries):
         return len(rows)
 
 
+def _found(end: Ended) -> list[Reading]:
+    """What is counted with the end of an instance's work."""
+    finding = end.outcome.finding
+    judged = [Reading(VERDICTS, (end.work.arrival.route, finding))] if finding else []
+    return [*end.outcome.readings, *judged]
+
+
 def _check_end(end: Ended) -> None:
     """Raise IllegalTransition or LedgerError for what is no end of work."""
     work, outcome = end.work, end.outcome
@@ -363,6 +425,14 @@ def _outcome_values(outcome: Outcome) -> dict[str, object]:
     }
 
 
+#: of an instance that is still to be worked on
+_NO_OUTCOME: Mapping[str, object] = {
+    **dict.fromkeys(("result", "out_blob", "out_sop_class_uid", "out_sop_instance_uid"), ""),
+    "out_transfer_syntax_uid": "",
+    "out_size": 0,
+}
+
+
 def _same_as_it_came(arrival: Arrival, blob: str, size: int) -> dict[str, object]:
     """The outcome of an instance that is sent on as it is; `jobs.passed` is what a worker makes of it."""
     return {
@@ -386,3 +456,9 @@ def _work(row: Row) -> Work:
         row.route,
     )
     return Work(row.id, row.token + 1, row.attempts + 1, arrival, row.blob, row.received_at, row.size)
+
+
+def _leased(row: Sequence[Any]) -> Work:
+    """As `LEASE_WORK` gives it."""
+    identity, token, attempts, *arrival, blob, received_at, size = row
+    return Work(identity, token, attempts, Arrival(*arrival), blob, received_at, size)

@@ -55,8 +55,12 @@ def write(connection: sa.Connection, soon: Tally) -> None:
     tally: Tally = connection.info[_OPEN]
     merge(tally, soon)
     if tally:
-        rows = [(metric, _text(labels), bound, value) for (metric, labels, bound), value in tally.items()]
-        dialects.of(connection).add_tallies(connection, rows)
+        dialects.of(connection).add_tallies(connection, as_rows(tally))
+
+
+def as_rows(tally: Tally) -> list[dialects.Tallied]:
+    """What was counted, as rows of the table, in the order of their keys."""
+    return sorted((metric, _text(labels), bound, value) for (metric, labels, bound), value in tally.items())
 
 
 @functools.lru_cache(maxsize=4096)

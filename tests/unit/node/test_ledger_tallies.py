@@ -40,7 +40,8 @@ def test_an_arrival_and_its_count_share_a_commit(book: Ledger) -> None:
     sa.event.listen(book._engine, "commit", commits.append)
     book.add(arrival(), blob("a"), 1, [SENT, Reading(STAGE_SECONDS, ("spool",), 0.02)])
     book.add(arrival(), blob("a"), 1, [SENT])
-    assert len(commits) == 2
+    # a server is told of what is new in one message, which it commits by itself
+    assert len(commits) == (1 if book._dialect.shared else 2)
     snapshot = book.snapshot()
     assert snapshot.total(STORES, "CT1", "0000") == 2
     assert snapshot.total(STAGE_SECONDS, "spool") == 1

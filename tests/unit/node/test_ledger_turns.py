@@ -72,6 +72,7 @@ def test_there_is_an_end_to_waiting(tmp_path: Path) -> None:
         turns.begin(two, 0.05)
 
 
+@pytest.mark.sqlite
 def test_a_ledger_waits_for_whoever_writes(
     scratch: Path, book: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -573,10 +573,13 @@ class _Lane(threading.Thread):
         self, send: Send, decision: Decision, answer: int | PeerError, send_s: float, total_s: float
     ) -> None:
         done = isinstance(decision, Done)
+        level = logging.INFO if done else logging.WARNING
+        if not _LOG.isEnabledFor(level):  # to hash a UID takes longer than to ask
+            return
         log.event(
             _LOG,
             "delivered" if done else "dead-letter" if isinstance(decision, GiveUp) else "delivery-failed",
-            level=logging.INFO if done else logging.WARNING,
+            level=level,
             error=answer if isinstance(answer, PeerError) else None,
             job=send.job,
             delivery=send.id,

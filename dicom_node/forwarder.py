@@ -9,9 +9,9 @@ Rules that bind here:
 4. Outside its windows nothing is claimed for a destination; the object in hand is finished.
 5. While a destination with a fail-over is down for long, the lanes of the other take its deliveries too. A
    delivery is leased by one lane at a time, so the change-over sends nothing twice that one alone would not.
-6. What the destination answered is recorded while it works on the next object, or with the next claim, several
-   answers in one commit. A lane holds back at most `HELD_BACK` of them, as a rule for at most `HELD_BACK_S`: so
-   many, and the one in hand, a crash may repeat.
+6. What the destination answered is recorded while it works on the next object, or with the next claim,
+   several answers in one commit. A lane holds back at most `HELD_BACK` of them, as a rule for at most
+   `HELD_BACK_S`: so many, and the one in hand, a crash may repeat.
 """
 
 from __future__ import annotations

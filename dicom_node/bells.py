@@ -35,6 +35,10 @@ class Bells:
         """Wait until somebody rings for a destination, at most `seconds`."""
         _rest(self._sends[destination], seconds)
 
+    def rung_sends(self, destination: str) -> bool:
+        """Whether somebody has rung for a destination since a lane of it last rested."""
+        return self._sends[destination].get_value() > 0
+
     def rouse_work(self) -> None:
         """End the rest of one worker of this node: it is to stop."""
         self._work.release()

@@ -9,9 +9,9 @@ Rules that bind here:
 4. Outside its windows nothing is claimed for a destination; the object in hand is finished.
 5. While a destination with a fail-over is down for long, the lanes of the other take its deliveries too. A
    delivery is leased by one lane at a time, so the change-over sends nothing twice that one alone would not.
-6. What the destination answered is recorded while it works on the next object, several answers in one commit.
-   A lane holds back at most `HELD_BACK` of them, as a rule for at most `HELD_BACK_S`: so many, and the one in
-   hand, a crash may repeat.
+6. What the destination answered is recorded while it works on the next object, or with the next claim,
+   several answers in one commit. A lane holds back at most `HELD_BACK` of them, as a rule for at most
+   `HELD_BACK_S`: so many, and the one in hand, a crash may repeat.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ LEASE_S = 300.0
 HELD_BACK, HELD_BACK_S = 4, 0.02
 #: before an object of more bytes goes out, nothing is held back: it may take minutes
 _QUICK_BYTES = 1 << 20
-#: a lane without work keeps its connection in hand for so long, seconds; then the library listens to the peer
-_IN_HAND_S = 0.05
+#: a lane without work looks this often whether its peer has said something, seconds
+_LISTEN_S = 0.05
 #: an association without work is released after this many seconds; many a peer serves one at a time
 IDLE_CLOSE_S = 2.0
 #: nobody rings when a retry falls due or a window opens, so lanes also look by themselves this often, seconds
@@ -71,6 +71,7 @@ _FAULT_PAUSE_S = 5.0
 _SEND = "send"
 
 Rest = Callable[[str, float], object]
+Rung = Callable[[str], bool]
 Clock = Callable[[], float]
 
 
@@ -91,6 +92,7 @@ class Forwarder:
     config : the destinations
     spool, ledger : what to deliver
     rest : waits until somebody rings for a destination, at most so many seconds
+    rung : whether somebody has, since a lane of it last rested
     wake : ends every `rest` for a destination at once
     clock : now, in seconds since 1970-01-01 UTC
     steady : the same, but as `steady_clock` gives it, for waits and outages; without it `clock`
@@ -103,6 +105,7 @@ class Forwarder:
         ledger: Ledger,
         *,
         rest: Rest,
+        rung: Rung = lambda _name: True,
         wake: Callable[[str], object],
         clock: Clock = time.time,
         steady: Clock | None = None,
@@ -111,7 +114,7 @@ class Forwarder:
         self._clock = clock
         self._sites = _sites(config, ledger, steady or clock)
         self._lanes = [
-            _Lane(site, self._sites, config.node.ae_title, spool, ledger, rest, clock)
+            _Lane(site, self._sites, config.node.ae_title, spool, ledger, rest, rung, clock)
             for site in self._sites.values()
             for _ in range(site.destination.associations)
         ]
@@ -290,6 +293,7 @@ class _Lane(threading.Thread):
         spool: BlobStore,
         ledger: Ledger,
         rest: Rest,
+        rung: Rung,
         clock: Clock,
     ) -> None:
         super().__init__(name=f"forward-{site.name}", daemon=True)
@@ -304,12 +308,15 @@ class _Lane(threading.Thread):
         self._spool = spool
         self._ledger = ledger
         self._rest = rest
+        self._rung = rung
         self._clock = clock
         self._rng = random.Random()  # noqa: S311 - spreads retries, keeps no secret
         self._turns = 0
         self._last_used = time.monotonic()
         #: leased and still to be sent, in order
         self._claimed: deque[_Claimed] = deque()
+        #: whether the last claim may have left something that is due
+        self._more = False
         #: answered and still to be recorded, in order
         self._taken: list[_Taken] = []
         #: the delivery whose object was read ahead
@@ -349,8 +356,8 @@ class _Lane(threading.Thread):
             ):
                 claimed = self._claimed.popleft()
                 self._deliver(claimed.send, claimed.at)
-                if self._taken and not self._claimed:
-                    self._claim_more()
+                if not self._claimed:
+                    self._linger()
         finally:
             self._end_turn()
 
@@ -387,18 +394,18 @@ class _Lane(threading.Thread):
             )
             self._recorded(len(taken))
             self._claimed.extend(_Claimed(send, at) for send in sends)
+            self._more = len(sends) == limit
             if sends:
                 return
 
     def _idle(self) -> None:
         idle_s = time.monotonic() - self._last_used
         self._site.transcoder.rest()
-        if self.sender.connected and idle_s < _IN_HAND_S:
-            self._rest(self.destination_name, _IN_HAND_S)
+        if self.sender.connected and idle_s < IDLE_CLOSE_S and self.sender.is_quiet():
+            # the connection stays in hand: the library would look at it a thousand times a second
+            self._rest(self.destination_name, _LISTEN_S)
             return
-        self.sender.rest()
-        if self.sender.connected and idle_s > IDLE_CLOSE_S:
-            self.sender.close()
+        self.sender.close()
         self._rest(self.destination_name, POLL_S)
 
     def _deliver(self, send: Send, claimed_at: float) -> None:
@@ -447,23 +454,32 @@ class _Lane(threading.Thread):
         Returns after how many seconds there is something to do again.
         """
         held_s = time.monotonic() - self._taken[0].at if self._taken else 0.0
-        due = len(self._taken) >= HELD_BACK or held_s >= HELD_BACK_S
-        if not self._claim_more(settle=due):
+        try:
+            if not self._claimed and self._goes_on() and self._expects_more():
+                self._claim(BATCH)
+            elif len(self._taken) >= HELD_BACK or held_s >= HELD_BACK_S:
+                self._settle()
+        except LedgerError as error:  # whoever insists, or claims, hears it again
+            log.event(_LOG, "ledger-refuses", level=logging.ERROR, error=error)
             return None
         self._read_ahead()
         return max(HELD_BACK_S - held_s, 0.0) if self._taken else None
 
-    def _claim_more(self, *, settle: bool = False) -> bool:
-        """Claim if nothing is claimed, which records what was taken too, else only that; False if refused."""
+    def _linger(self) -> None:
+        """Record what was taken together with the next claim, if there is something to send soon."""
+        if not (self._taken and self._goes_on()):
+            return
+        left_s = self._taken[0].at + HELD_BACK_S - time.monotonic()
+        if left_s > 0 and not self._more:
+            self._rest(self.destination_name, left_s)
         try:
-            if not self._claimed and self._goes_on():
-                self._claim(BATCH)
-            elif settle:
-                self._settle()
-        except LedgerError as error:  # whoever insists, or claims, hears it again
+            self._claim(BATCH)
+        except LedgerError as error:  # the end of the turn insists
             log.event(_LOG, "ledger-refuses", level=logging.ERROR, error=error)
-            return False
-        return True
+
+    def _expects_more(self) -> bool:
+        """Whether a claim is likely to find something."""
+        return self._more or bool(self._stands_in_for) or self._rung(self.destination_name)
 
     def _goes_on(self) -> bool:
         return not (self.stopping.is_set() or self._watch.reach.down) and self._is_open()
@@ -557,10 +573,13 @@ class _Lane(threading.Thread):
         self, send: Send, decision: Decision, answer: int | PeerError, send_s: float, total_s: float
     ) -> None:
         done = isinstance(decision, Done)
+        level = logging.INFO if done else logging.WARNING
+        if not _LOG.isEnabledFor(level):  # to hash a UID takes longer than to ask
+            return
         log.event(
             _LOG,
             "delivered" if done else "dead-letter" if isinstance(decision, GiveUp) else "delivery-failed",
-            level=logging.INFO if done else logging.WARNING,
+            level=level,
             error=answer if isinstance(answer, PeerError) else None,
             job=send.job,
             delivery=send.id,

@@ -238,6 +238,7 @@ class Service:
             self.spool,
             self.ledger,
             rest=self._bells.rest_sends,
+            rung=self._bells.rung_sends,
             wake=self._bells.rouse_sends,
             steady=steady_clock(),
         )

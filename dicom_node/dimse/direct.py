@@ -171,6 +171,8 @@ class Line:
             lambda data: _send(association, data),
             lambda: int(association.dimse.maximum_pdu_size or 0),
         )
+        #: the longest PDU of data that is taken, once it is known
+        self.largest_data = 0
         self._handed = False
         #: messages of ours that are being taken apart for the thread that sends
         self._speaking = 0

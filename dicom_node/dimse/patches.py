@@ -398,7 +398,8 @@ def _fill(self: Any, view: memoryview) -> int:
     done = 0
     with view:
         while done < len(view):
-            if deadline is not None:
+            # as a rule what is wanted comes at once, and the socket waits so long already
+            if deadline is not None and (done or sock.gettimeout() != patience):
                 sock.settimeout(max(deadline - time.monotonic(), 0.001))
             if _QUICKACK is not None:
                 sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
@@ -459,7 +460,7 @@ def _read_one(self: Any, line: Line) -> str | None:
         if _fill(self.socket, header) < _PDU_HEADER.size:
             return _CLOSED
         kind, length = _PDU_HEADER.unpack_from(line.room(_PDU_HEADER.size))
-        if kind not in _PDU_KINDS or length > largest_pdu(self.assoc, kind):
+        if kind not in _PDU_KINDS or length > _most(self.assoc, line, kind):
             log.event(_LOG, "pdu-refused", level=logging.WARNING, reason=f"type-{kind}", bytes=length)
             return _INVALID
         if kind != _P_DATA:
@@ -470,6 +471,15 @@ def _read_one(self: Any, line: Line) -> str | None:
         return _CLOSED
     with line.room(length) as body:
         return _take_values(self.assoc.dimse, line, body)
+
+
+def _most(association: Any, line: Line, kind: int) -> int:
+    """As `largest_pdu`, which the library looks up in a list every time; here data has been agreed upon."""
+    if kind != _P_DATA:
+        return largest_pdu(association, kind)
+    if not line.largest_data:
+        line.largest_data = largest_pdu(association, kind)
+    return line.largest_data
 
 
 def _take_values(dimse: Any, line: Line, body: memoryview) -> str | None:

@@ -160,7 +160,7 @@ class Sender:
 
     def close(self) -> None:
         """Release the association, if one is open."""
-        self._is_quiet()
+        self.is_quiet()
         self.rest()
         association, self._association = self._association, None
         self._contexts = {}
@@ -189,7 +189,7 @@ class Sender:
         for pair in pairs:
             self._proposed.pop(pair, None)
             self._proposed[pair] = None
-        if self.connected and known and self._is_quiet():
+        if self.connected and known and self.is_quiet():
             return
         self.close()
         while len(self._proposed) > MAX_CONTEXTS:
@@ -197,7 +197,7 @@ class Sender:
         self._association = self._associate()
         self._contexts = _accepted(self._association)
 
-    def _is_quiet(self) -> bool:
+    def is_quiet(self) -> bool:
         """Whether the peer has said nothing since its last answer; else the association is over."""
         if self._exchange is None or self._exchange.usable:
             return True

@@ -89,6 +89,10 @@ class Carillon(Bells):
         """Wait until somebody rings for a destination, at most `seconds`."""
         self._send_bells[destination].rest(seconds)
 
+    def rung_sends(self, destination: str) -> bool:  # noqa: ARG002 - a ring may have gone to another machine
+        """Whether there may be something to send; whoever asks the ledger knows."""
+        return True
+
     def rouse_work(self) -> None:
         """End the rest of this process's worker: it is to stop."""
         self._work_bell.rouse()

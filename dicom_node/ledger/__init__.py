@@ -14,7 +14,7 @@ Rules that bind here:
 
     schema       tables and migrations
     dialects     a SQLite file or PostgreSQL: all that differs
-    statements   what every arrival runs, spelled once
+    statements   what every object needs, spelled once
     database     opened, begun, committed
     commitments  what destinations are asked to commit to
     promises     what peers ask this node to commit to

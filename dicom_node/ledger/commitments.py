@@ -40,6 +40,7 @@ from dicom_node.ledger.schema import (
     in_state,
     instances,
 )
+from dicom_node.ledger.statements import Statement
 
 _i, _d, _c, _a, _item = instances.c, deliveries.c, commitments.c, asks.c, ask_items.c
 
@@ -206,7 +207,7 @@ class Commitments(Retention):
     def _waive(self, connection: sa.Connection, delivery_ids: Sequence[int]) -> None:
         """Who took these deliveries is not asked, so what another was to commit to is owed no more."""
         if delivery_ids:
-            connection.execute(_WAIVED, {"ids": delivery_ids})
+            _WAIVED.run_many(connection, [{"of_delivery": delivery_id} for delivery_id in delivery_ids])
 
     def _abandon_asks(self, connection: sa.Connection) -> int:
         """End the requests that the last run was making when it ended; their instances are due at once."""
@@ -322,7 +323,7 @@ class Commitments(Retention):
             connection.execute(sa.insert(events), notes)
 
 
-_WAIVED = sa.delete(commitments).where(_c.delivery_id.in_(sa.bindparam("ids", expanding=True)))
+_WAIVED = Statement(sa.delete(commitments).where(_c.delivery_id == sa.bindparam("of_delivery")))
 _AFTER: Mapping[Step, CommitmentState] = {
     Step.ASK_AGAIN: CommitmentState.WANTED,
     Step.SEND_AGAIN: CommitmentState.RESENDING,

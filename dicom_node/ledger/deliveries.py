@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.sql.dml import ReturningInsert
 
 from dicom_node.errors import StaleLease
 from dicom_node.jobs import DeliveryState, Receipt, Send, check_delivery_move
@@ -20,7 +19,6 @@ from dicom_node.ledger.schema import (
     QUEUED,
     SENDING,
     deliveries,
-    events,
     instances,
     pauses,
 )
@@ -121,8 +119,7 @@ class Deliveries(Commitments):
         if found.paused or found.level is None:
             return []
         sends = [_send(_Due(*row)) for row in _due(connection, asked, found.level, limit, _DUE)]
-        if sends:
-            connection.execute(_LEASED, {"ids": [send.id for send in sends], **lease})
+        _LEASED.run_many(connection, [{"of_id": send.id, **lease} for send in sends])
         return sends
 
     @repeated
@@ -241,12 +238,11 @@ class Deliveries(Commitments):
             {**common, "destination": name, "state": DeliveryState.QUEUED}
             for name in dict.fromkeys(destinations)
         ]
-        if not rows:
-            return
-        queued = connection.execute(_queueing(self._dialect), rows).scalars().all()
-        notes = [event_values(now, instance_id, DeliveryState.QUEUED, name, "") for name in queued]
-        if notes:
-            connection.execute(sa.insert(events), notes)
+        queue = _queueing(self._dialect)
+        queued = [name for row in rows for (name,) in queue.run(connection, row)]
+        NOTE.run_many(
+            connection, [event_values(now, instance_id, DeliveryState.QUEUED, name, "") for name in queued]
+        )
 
     def _due_sends(self, connection: sa.Connection, now: float, limit: int) -> list[tuple[int, str]]:
         """Deliveries that could be claimed, each with its destination; at most `limit`."""
@@ -284,13 +280,13 @@ class Deliveries(Commitments):
         return len(rows)
 
 
-@functools.lru_cache(maxsize=4)
-def _queueing(dialect: dialects.Dialect) -> ReturningInsert[tuple[str]]:
-    """Queue deliveries, or those again that had been lost; the destinations that it queued.
+_QUEUED_AS = ("instance_id", "destination", "priority", "queued_at", "state", "next_at")
 
-    Made once, and without the rows in it: SQLAlchemy would compile it anew for every instance.
-    """
-    queue = dialect.upsert(deliveries)
+
+@functools.lru_cache(maxsize=4)
+def _queueing(dialect: dialects.Dialect) -> Statement:
+    """Queue a delivery, or one again that had been lost; its destination if it is queued now."""
+    queue = dialect.upsert(deliveries).values({name: sa.bindparam(name) for name in _QUEUED_AS})
     # an instance is worked on twice only if what it was to send had been lost
     revive = {
         "state": DeliveryState.QUEUED,
@@ -304,7 +300,7 @@ def _queueing(dialect: dialects.Dialect) -> ReturningInsert[tuple[str]]:
         set_=revive,
         where=sa.and_(DEAD, sa.or_(*(_d.reason == reason for reason in MENDED_BY_ARRIVAL))),
     )
-    return queue.returning(_d.destination)
+    return Statement(queue.returning(_d.destination))
 
 
 _NUMBERS: sa.Select[*tuple[Any, ...]] = sa.select(_d.id)
@@ -417,9 +413,9 @@ def _ready(what: sa.Select[*tuple[Any, ...]]) -> sa.Select[*tuple[Any, ...]]:
 #: to be leased: on a server, without those that somebody else holds; SQLite leaves the locks out
 _DUE = Statement(_ready(_SENDS).with_for_update(key_share=True, skip_locked=True, of=deliveries))
 _DUE_NUMBERS = Statement(_ready(_NUMBERS))
-_LEASED = (
+_LEASED = Statement(
     sa.update(deliveries)
-    .where(_d.id.in_(sa.bindparam("ids", expanding=True)))
+    .where(_d.id == sa.bindparam("of_id"))
     .values(
         state=DeliveryState.SENDING,
         holder=sa.bindparam("holder"),

@@ -326,7 +326,7 @@ class SQLite(Dialect):
         return sqlite.insert(table)
 
     def add_tallies(self, connection: sa.Connection, rows: Sequence[Tallied]) -> None:
-        connection.exec_driver_sql(_ADD_IN_SQLITE, list(rows))
+        connection.connection.cursor().executemany(_ADD_IN_SQLITE, rows)
 
     def one_at_a_time(self, _connection: sa.Connection, _what: str) -> None:
         """Whoever writes is alone already."""

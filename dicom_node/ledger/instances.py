@@ -13,7 +13,7 @@ from dicom_node.errors import IllegalTransition, LedgerError, StaleLease
 from dicom_node.jobs import PASSED, Arrival, DeliveryState, InstanceState, Outcome, Work, check_instance_move
 from dicom_node.ledger.database import NOTE, Loss, event_values, repeated
 from dicom_node.ledger.deliveries import Deliveries
-from dicom_node.ledger.schema import BYTES_LOST, RECEIVED, WORKING, Row, deliveries, instances
+from dicom_node.ledger.schema import BYTES_LOST, RECEIVED, WORKING, deliveries, instances
 from dicom_node.ledger.statements import Statement
 from dicom_node.ledger.tallies import count
 from dicom_node.ledger.trips import ARRIVE, FINISH, LEASE_WORK, as_rows
@@ -37,6 +37,25 @@ _OUT = (
 )
 
 
+class _Waits(NamedTuple):
+    """An instance that waits for a worker, as `_WAITING` gives it."""
+
+    id: int
+    token: int
+    attempts: int
+    lost: int
+    interrupted: int
+    blob: str
+    received_at: float
+    size: int
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    calling_ae: str
+    called_ae: str
+    route: str
+
+
 def _inserting(table: sa.Table, *columns: str) -> sa.Insert:
     return sa.insert(table).values({name: sa.bindparam(name) for name in columns})
 
@@ -46,6 +65,31 @@ _SAME_UID = Statement(
     .where(_i.sop_instance_uid == sa.bindparam("uid"), _i.route == sa.bindparam("route"))
     # SQLite, where whoever writes is alone, leaves this out
     .with_for_update(key_share=True)
+)
+#: what waits, longest first; on a server, without what somebody else has in hand
+_WAITING = Statement(
+    sa.select(*(_i[name] for name in _Waits._fields))
+    .where(RECEIVED, _i.next_at <= sa.bindparam("now"))
+    .order_by(_i.next_at, _i.id)
+    .limit(sa.bindparam("limit"))
+    .with_for_update(key_share=True, skip_locked=True)
+)
+_OVERDUE = Statement(sa.select(sa.exists().where(WORKING, _i.lease_until <= sa.bindparam("now"))))
+_LEASED = Statement(
+    sa.update(instances)
+    .where(_i.id == sa.bindparam("of_id"))
+    .values(
+        state=InstanceState.WORKING,
+        worker=sa.bindparam("holder"),
+        lease_until=sa.bindparam("until"),
+        attempts=_i.attempts + 1,
+        token=_i.token + 1,
+    )
+)
+_ENDED = Statement(
+    sa.update(instances)
+    .where(_i.id == sa.bindparam("of_id"), _i.token == sa.bindparam("of_token"), WORKING)
+    .values({name: sa.bindparam(f"new_{name}") for name in ("state", "reason", *_OUT)})
 )
 _ARRIVE = Statement(_inserting(instances, *_NEW).returning(_i.id))
 _ARRIVE_READY = Statement(_inserting(instances, *_NEW, *_OUT).returning(_i.id))
@@ -222,22 +266,14 @@ class Instances(Deliveries):
             if found[0][0]:
                 return [_leased(row[1:]) for row in found if row[1] is not None]
         with self._writing() as connection:
-            self._take_back_work(connection, _i.lease_until <= self._now(connection), Loss.LEASE)
             now = self._now(connection)
-            first = sa.select(instances).where(RECEIVED, _i.next_at <= now).order_by(_i.next_at, _i.id)
-            locked = self._dialect.locked(first.limit(limit), skip=True)
-            rows = _without_company(connection.execute(locked).all())
-            connection.execute(
-                sa.update(instances)
-                .where(_i.id.in_([row.id for row in rows]))
-                .values(
-                    state=InstanceState.WORKING,
-                    worker=self._named(worker),
-                    lease_until=now + lease_s,
-                    attempts=_i.attempts + 1,
-                    token=_i.token + 1,
-                )
-            )
+            [(overdue,)] = _OVERDUE.run(connection, {"now": now})
+            if overdue:
+                self._take_back_work(connection, _i.lease_until <= now, Loss.LEASE)
+            found = _WAITING.run(connection, {"now": now, "limit": limit})
+            rows = _without_company([_Waits(*row) for row in found])
+            lease = {"holder": self._named(worker), "until": now + lease_s}
+            _LEASED.run_many(connection, [{"of_id": row.id, **lease} for row in rows])
             return [_work(row) for row in rows]
 
     @repeated
@@ -299,7 +335,8 @@ class Instances(Deliveries):
 
     def _finish(self, connection: sa.Connection, end: Ended) -> None:
         work, outcome = end.work, end.outcome
-        self._change_work(connection, work, _outcome_values(outcome))
+        if _ENDED.run_many(connection, [_end_values(work, outcome)]) != 1:
+            raise _stale(work)
         self._note(connection, work.id, outcome.state, reason=outcome.reason)
         count(connection, _found(end))
         self._queue(connection, work.id, outcome.destinations, end.priority)
@@ -348,9 +385,7 @@ class Instances(Deliveries):
     def _change_work(self, connection: sa.Connection, work: Work, values: Mapping[str, object]) -> None:
         mine = sa.and_(_i.id == work.id, _i.token == work.token, WORKING)
         if connection.execute(sa.update(instances).where(mine).values(values)).rowcount != 1:
-            raise StaleLease(
-                f"instance {work.id} is no longer leased under token {work.token}; drop its result"
-            )
+            raise _stale(work)
 
     def _take_back_work(self, connection: sa.Connection, which: sa.ColumnElement[bool], loss: Loss) -> int:
         """End leases whose holder is gone; what has lost too many is quarantined, the rest waits again."""
@@ -385,6 +420,10 @@ def _found(end: Ended) -> list[Reading]:
     return [*end.outcome.readings, *judged]
 
 
+def _stale(work: Work) -> StaleLease:
+    return StaleLease(f"instance {work.id} is no longer leased under token {work.token}; drop its result")
+
+
 def _check_end(end: Ended) -> None:
     """Raise IllegalTransition or LedgerError for what is no end of work."""
     work, outcome = end.work, end.outcome
@@ -395,7 +434,7 @@ def _check_end(end: Ended) -> None:
         raise LedgerError(f"instance {work.id} is {outcome.state} with nothing to deliver; deliver nothing")
 
 
-def _without_company(rows: Sequence[Row]) -> list[Row]:
+def _without_company(rows: Sequence[_Waits]) -> list[_Waits]:
     """The longest beginning of `rows` that holds no suspect, or the suspect alone if it comes first."""
     innocent = list(itertools.takewhile(lambda row: not (row.lost or row.interrupted), rows))
     return innocent or list(rows[:1])
@@ -425,6 +464,12 @@ def _outcome_values(outcome: Outcome) -> dict[str, object]:
     }
 
 
+def _end_values(work: Work, outcome: Outcome) -> dict[str, object]:
+    """The parameters of `_ENDED`."""
+    new = {f"new_{name}": value for name, value in _outcome_values(outcome).items()}
+    return {"of_id": work.id, "of_token": work.token, **new}
+
+
 #: of an instance that is still to be worked on
 _NO_OUTCOME: Mapping[str, object] = {
     **dict.fromkeys(("result", "out_blob", "out_sop_class_uid", "out_sop_instance_uid"), ""),
@@ -446,7 +491,7 @@ def _same_as_it_came(arrival: Arrival, blob: str, size: int) -> dict[str, object
     }
 
 
-def _work(row: Row) -> Work:
+def _work(row: _Waits) -> Work:
     arrival = Arrival(
         row.sop_class_uid,
         row.sop_instance_uid,

@@ -1,4 +1,4 @@
-"""Statements that every arrival runs, spelled once for each kind of database.
+"""Statements that every object needs, spelled once for each kind of database.
 
 SQLAlchemy looks at a statement anew whenever it is executed: which parameters it has, whether it has been
 spelled before, what its result is made of. For a row of an arrival that took four times as long as SQLite.
@@ -24,7 +24,7 @@ class Statement:
     made : from SQLAlchemy's constructs, `sa.bindparam` for each value that is given when it is run
     """
 
-    def __init__(self, made: sa.Select[Any] | sa.Insert | sa.Update) -> None:
+    def __init__(self, made: sa.Select[Any] | sa.Insert | sa.Update | sa.Delete) -> None:
         self._made = made
         self._spelled: dict[str, Spelled] = {}
 
@@ -38,8 +38,11 @@ class Statement:
     def run_many(self, connection: sa.Connection, rows: Iterable[Mapping[str, object]]) -> int:
         """Execute it for each of some rows; how many rows of the table it changed in all."""
         text, order, fixed = self._for(connection.dialect)
+        given = [_parameters({**fixed, **values}, order) for values in rows]
+        if not given:
+            return 0
         with _cursor(connection, text) as cursor:
-            cursor.executemany(text, [_parameters({**fixed, **values}, order) for values in rows])
+            cursor.executemany(text, given)
             return int(cursor.rowcount)
 
     def _for(self, dialect: sa.Dialect) -> Spelled:

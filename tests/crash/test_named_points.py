@@ -25,11 +25,12 @@ pytestmark = pytest.mark.slow
 _OBJECTS = 5
 _RESTARTS = [point for point in LEDGER_POINTS if point.startswith("restarted")]
 _POINTS = [*FILE_POINTS, *(point for point in LEDGER_POINTS if point not in _RESTARTS)]
-#: a claim takes many at a time, and answers are recorded with the next claim while there is one, so there may
-#: be no third pass; everything else is passed once an object
+#: a claim takes many at a time, and so does the record of answers and of work, so there may be no third pass;
+#: everything else is passed once an object
 _PASSES = {
     **dict.fromkeys(("work claimed", "send claimed"), 1),
     **dict.fromkeys(("sent and answered, not recorded", "delivery recorded"), 1),
+    **dict.fromkeys(("output written, not finished", "finished, nobody told"), 1),
 }
 #: what is passed on has no worker
 _IN_A_WORKER = ("work claimed", "output written, not finished", "finished, nobody told")

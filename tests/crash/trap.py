@@ -11,7 +11,7 @@ import itertools
 import os
 import signal
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,8 @@ LEDGER_POINTS: dict[str, tuple[str, str, Callable[..., bool]]] = {
     "published, no row yet": ("add", "before", _always),
     "row committed, not answered": ("add", "after", _always),
     "work claimed": ("claim_work", "after", _something),
-    "output written, not finished": ("finish", "before", _always),
-    "finished, nobody told": ("finish", "after", _always),
+    "output written, not finished": ("finish_all", "before", _always),
+    "finished, nobody told": ("finish_all", "after", _always),
     "send claimed": ("claim_sends", "after", _something),
     "sent and answered, not recorded": ("take_receipts", "before", _always),
     "delivery recorded": ("take_receipts", "after", _always),
@@ -51,12 +51,22 @@ LEDGER_POINTS: dict[str, tuple[str, str, Callable[..., bool]]] = {
 FILE_POINTS = ("bytes written, not synced", "bytes synced, not named", "named, folder not synced")
 
 
-def _trapped(
-    function: Callable[..., Any], when: str, applies: Callable[..., bool], number: int
-) -> Callable[..., Any]:
-    passes = itertools.count(1)
+#: what destinations took is recorded by itself, or with the next claim, which may have nothing to record
+_RECORDS = {"take_receipts": ("take_receipts", "claim_sends")}
 
+
+def _trapped(
+    function: Callable[..., Any],
+    when: str,
+    applies: Callable[..., bool],
+    number: int,
+    passes: Iterator[int],
+    *,
+    records: bool,
+) -> Callable[..., Any]:
     def wrapper(*arguments: Any, **options: Any) -> Any:
+        if records and not options.get("receipts", True):
+            return function(*arguments, **options)
         if when == "before" and next(passes) == number:
             _die()
         result = function(*arguments, **options)
@@ -110,7 +120,10 @@ def _trap_names(number: int) -> None:
 def _set(point: str, number: int) -> None:
     if point in LEDGER_POINTS:
         method, when, applies = LEDGER_POINTS[point]
-        setattr(Ledger, method, _trapped(getattr(Ledger, method), when, applies, number))
+        passes, records = itertools.count(1), method in _RECORDS
+        for each in _RECORDS.get(method, (method,)):
+            trapped = _trapped(getattr(Ledger, each), when, applies, number, passes, records=records)
+            setattr(Ledger, each, trapped)
     elif point == FILE_POINTS[2]:
         _trap_names(number)
     else:

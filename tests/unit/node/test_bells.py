@@ -22,6 +22,15 @@ def test_a_ring_is_heard_by_who_rests_afterwards() -> None:
     assert _rested_s(bells.rest_sends, "a", 60.0) < 50.0
 
 
+def test_whether_somebody_has_rung_since_is_known_without_a_rest() -> None:
+    bells = Bells({"a": object()})
+    assert not bells.rung_sends("a")
+    bells.ring_sends("a")
+    assert bells.rung_sends("a")
+    bells.rest_sends("a", 5.0)
+    assert not bells.rung_sends("a")
+
+
 def test_many_rings_are_one_call() -> None:
     bells = Bells({})
     for _ in range(100):

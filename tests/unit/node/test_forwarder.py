@@ -52,7 +52,8 @@ class FakeSender:
         self.aborted = threading.Event()
         self.sent: list[Send] = []
         self.prepared: list[int] = []
-        self.rests = 0
+        self.quiet = True
+        self.looks = 0
         self.made.append(self)
 
     def agree(self, send: Send, _alternatives: object = ()) -> str:
@@ -71,8 +72,9 @@ class FakeSender:
     def prepare(self, send: Send, path: Path) -> None:
         self.prepared.append(send.id)
 
-    def rest(self) -> None:
-        self.rests += 1
+    def is_quiet(self) -> bool:
+        self.looks += 1
+        return self.quiet
 
     def close(self) -> None:
         self.connected = False
@@ -897,6 +899,50 @@ def test_whoever_has_nothing_left_to_send_has_recorded_everything(made: Callable
     assert len(pacs.taken) == 3
 
 
+def test_an_answer_is_recorded_with_the_claim_of_what_comes_soon(
+    made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    site, pacs = made(clock=clock, pacs={}), Peer("pacs", clock)
+    lane, rested = site.forwarder._lanes[0], list[float]()
+    lane.sender.connected = True
+    recorded = recordings(site, monkeypatch)
+
+    def rest(_name: str, seconds: float) -> None:
+        rested.append(seconds)
+        if len(rested) == 1:
+            site.queue(1)
+
+    lane._rest, lane._rung = rest, lambda _name: False
+    site.queue(1)
+    lane._turn()
+    assert pacs.taken == [1, 2]
+    assert recorded == [1, 1], "with the claim of the second, and with one that found nothing"
+    assert [0 < seconds <= forwarder.HELD_BACK_S for seconds in rested] == [True, True]
+    assert site.ledger.counts().idle
+
+
+def test_while_the_destination_works_a_lane_claims_only_what_is_likely_to_be_there(
+    made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    site, pacs = made(clock=clock, pacs={}), Peer("pacs", clock)
+    lane, claims = site.forwarder._lanes[0], list[int]()
+    lane.sender.connected = True
+    claim = site.ledger.claim_sends
+    monkeypatch.setattr(
+        site.ledger, "claim_sends", lambda *asked, **more: claims.append(1) or claim(*asked, **more)
+    )
+    lane._rest = lambda _name, _seconds: None
+    for rung, expected in ((False, 2), (True, 3)):
+        claims.clear()
+        lane._rung = lambda _name, rung=rung: rung  # type: ignore[misc]
+        site.queue(1)
+        lane._turn()
+        assert len(claims) == expected
+    assert pacs.taken == [1, 2]
+
+
 def test_an_answer_is_not_held_back_for_long_beside_a_slow_object(
     made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -979,13 +1025,13 @@ def test_what_comes_next_is_claimed_and_read_while_the_destination_works(made: C
     assert FakeSender.made[0].prepared == [2, 3, 4, 5]
 
 
-def test_who_rests_leaves_the_connection_to_the_library(
-    made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_rests_looks_whether_its_peer_has_said_something(made: Callable[..., Site]) -> None:
     site = made(a={})
     FakeSender.answers["a"] = lambda _send: 0x0000
     site.queue(1)
     site.forwarder.start()
-    wait_until(lambda: FakeSender.made[0].rests)
+    wait_until(lambda: FakeSender.made[0].looks > 1)
     assert site.tally("a") == {DeliveryState.DELIVERED: 1}
     assert FakeSender.made[0].connected
+    FakeSender.made[0].quiet = False
+    wait_until(FakeSender.made[0].closed.is_set)

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from benchmarks import several, wire
@@ -182,6 +183,7 @@ def _subject(layout: str, role: str, place: Path, sink: Sink, backstage: Backsta
         node = Node(place / "node", Setup(peers, role, workers=2, receivers=2, sections=_SECTIONS)).start()
         try:
             wait_until(lambda: node.metric("dicom_node_receivers", state="running") == 2, 60, "receivers")
+            _await_workers([node], 2)
             time.sleep(1.0)  # what a start leaves to do is not what is measured
             yield Subject((node.port,), {"node": (node.pid,)}, None)
         finally:
@@ -200,12 +202,23 @@ def _subject(layout: str, role: str, place: Path, sink: Sink, backstage: Backsta
     )
     with cluster.running():
         cluster.leader()
+        _await_workers(cluster.of("work"), 1)
         time.sleep(2.0)
         ports = tuple(member.port for member in cluster.of("receive"))
         parts: dict[str, tuple[int, ...]] = {}
         for member in cluster.members.values():
             parts[member.parts[0]] = (*parts.get(member.parts[0], ()), member.pid)
         yield Subject(ports, parts, cluster.ledger)
+
+
+def _await_workers(nodes: Sequence[Node], count: int) -> None:
+    """Wait until every node has so many workers that have loaded what they need."""
+    for node in nodes:
+        wait_until(partial(_has_workers, node, count), 60, "workers")
+
+
+def _has_workers(node: Node, count: int) -> bool:
+    return node.metric("dicom_node_workers", state="ready") >= count
 
 
 def _bucket(place: Path, store: S3Server) -> Mapping[str, object]:

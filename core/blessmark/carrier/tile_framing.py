@@ -460,8 +460,8 @@ class _Opening:
     """Tiles under one map: what each of `_TRIALS` would have each of them claim.
 
     `claims` is int64 [tiles of the survey, trials], a k for each trial and 0 where it finds too few bits;
-    `listed` is the same as lists. `index` are the sites of all of them in coding order, `tiles` their numbers;
-    `places` are the tiles with sites enough for a packet, by their place in the survey.
+    `listed` is the same as lists. `index` are the sites of all of them in coding order, `tiles` their
+    numbers; `places` are the tiles with sites enough for a packet, by their place in the survey.
     """
 
     macs: _Macs

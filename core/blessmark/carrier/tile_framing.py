@@ -663,12 +663,17 @@ class _Macs:
             samples, starts = untouched(self._frame, self._roi, boxes, self._lattice)
             content, ends = _little_endian(samples), (2 * starts).tolist()
             sides, wide = (boxes[:, 2:] - boxes[:, :2]).tolist(), self._grid.shape[1]
-            for row, (place, tile) in enumerate(zip(part, tiles.tolist(), strict=True)):
-                at = (*divmod(tile, wide), *sides[row], self._frame.channels, int(self._lattice), counts[row])
+            number, channels, lattice = self._frame.number, self._frame.channels, int(self._lattice)
+            start = 0
+            for place, tile, (high, across), count, end in zip(
+                part, tiles.tolist(), sides, counts, ends[1:], strict=True
+            ):
                 hash_ = self._fresh.copy()
-                hash_.update(_PLACE.pack(self._frame.number, *at))
-                hash_.update(content[ends[row] : ends[row + 1]])
-                self._hashes[place] = hash_
+                hash_.update(
+                    _PLACE.pack(number, tile // wide, tile % wide, high, across, channels, lattice, count)
+                )
+                hash_.update(content[start:end])
+                self._hashes[place], start = hash_, end
 
 
 def _local_maps(view: IntArray, window: Window) -> Iterator[BoolArray]:

@@ -235,7 +235,7 @@ def _release(marked: Frame, rung: _Rung, key: SiteKey, letter: _Letter) -> Embed
         capacity_bits=rung.capacity_bits(),
         changed_samples=changes.samples,
         max_change=changes.greatest,
-        psnr_db=psnr_of(ground.frame, changes.squares),
+        psnr_db=psnr_of(ground.frame, changes.squares, changes.used),
         roi_share=roi_share(ground.roi),
         localised=bool(sent.digests),
     )
@@ -276,6 +276,7 @@ class _Changes(NamedTuple):
     in_roi : whether one of the region of interest, or of a partial block, did
     samples : how many did
     greatest, squares : the greatest change, and the sum of their squares
+    used : of the original's samples, the greatest less the least
     """
 
     in_view: bool
@@ -283,22 +284,25 @@ class _Changes(NamedTuple):
     samples: int
     greatest: int
     squares: int
+    used: int
 
 
 @compiled
 def _compared(
     before: IntArray, after: IntArray, roi: BoolArray, lattice: int
-) -> tuple[bool, bool, int, int, int]:
+) -> tuple[bool, bool, int, int, int, int]:
     """The fields of `_Changes`."""
     channels, rows, cols = before.shape
     in_view, in_roi, count, greatest, squares = False, False, 0, np.int32(0), 0
-    change = np.empty(cols, np.int32)
+    change, least, most = np.empty(cols, np.int32), before[0, 0, 0], before[0, 0, 0]
     for channel in range(channels):
         for r in range(rows):
             old, new, moved = before[channel, r], after[channel, r], np.int32(0)
             for c in range(cols):
                 change[c] = new[c] - old[c]
                 moved |= change[c]
+            for c in range(cols):
+                least, most = min(least, old[c]), max(most, old[c])
             if moved == 0:
                 continue
             differing = np.int32(0)
@@ -310,7 +314,7 @@ def _compared(
             count += int(differing)
             in_view |= _view_moved(change, r, lattice)
             in_roi |= _roi_moved(change, roi, r >> 3)
-    return in_view, in_roi, count, int(greatest), squares
+    return in_view, in_roi, count, int(greatest), squares, int(most) - int(least)
 
 
 @compiled

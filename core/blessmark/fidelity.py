@@ -14,15 +14,15 @@ def psnr_db(original: Frame, samples: IntArray) -> float:
     The peak is the full scale for 8 bits, else the range the image uses (deep images leave most of their
     scale empty, which would flatter the figure).
     """
-    return psnr_of(original, _squares(original.samples, samples))
+    used = int(original.samples.max()) - int(original.samples.min())
+    return psnr_of(original, _squares(original.samples, samples), used)
 
 
-def psnr_of(original: Frame, squares: int) -> float:
-    """`psnr_db` by the sum of the squared differences."""
+def psnr_of(original: Frame, squares: int, used: int) -> float:
+    """`psnr_db` by the sum of the squared differences, and the greatest less the least original sample."""
     if squares == 0:
         return math.inf
     full = original.hi - original.lo
-    used = 0 if full <= 255 else int(original.samples.max()) - int(original.samples.min())
     peak = full if full <= 255 else max(used, 1)
     return 10 * math.log10(peak * peak / (squares / original.samples.size))
 

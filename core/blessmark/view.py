@@ -75,12 +75,9 @@ def _row(plane: IntArray, r: int, lattice: int, line: IntArray) -> None:
             line[c] = own[c - 1] if c > 0 else plane[r - 1, c]
         return
     line[0] = own[0] if first == 1 else plane[r - 1, 0]
-    start = first if first == 1 else 2  # the first inner pixel of the lattice; before each stands another
-    up, down, west, target = plane[r - 1, start:], plane[r + 1, start:], own[start - 1 :], line[start - 1 :]
-    pairs = max(0, cols - start) // 2
-    for j in range(pairs):
-        around = np.int32(up[2 * j] + down[2 * j] + west[2 * j] + west[2 * j + 2])
-        target[2 * j] = west[2 * j]
-        target[2 * j + 1] = np.int32(around + 2) >> np.int32(2)
-    for c in range(start - 1 + 2 * pairs, cols):
-        line[c] = own[c - 1] if (c - first) & 1 == 0 else own[c]
+    up, down, east, target, other = plane[r - 1, 1:], plane[r + 1, 1:], own[2:], line[1:], np.int32(1 - first)
+    for j in range(max(0, cols - 2)):  # the mean everywhere, and then kept at every second pixel: no strides
+        mean = np.int32(np.int32(up[j] + down[j] + own[j] + east[j]) + np.int32(2)) >> np.int32(2)
+        target[j] = own[j + 1] if (np.int32(j) ^ other) & np.int32(1) else mean
+    if cols > 1:
+        line[cols - 1] = own[cols - 2] if (cols - 1 - first) & 1 == 0 else own[cols - 1]

@@ -397,7 +397,9 @@ class Reader:
         heads = peek(values, table, bounds, _TRIAL_TABLE, 8)
         claims = np.where(heads < 0, 0, heads ^ masks[:, :1])
         places = np.flatnonzero(np.diff(table.starts) >= _LENGTHS[0]).tolist()
-        return _Opening(survey, macs, claims, places, _Ahead(values, table, bounds, masks, claims))
+        ahead = _Ahead(values, table, bounds, masks, claims)
+        tiles = survey.tiles.tolist()
+        return _Opening(macs, table.every.index, tiles, claims, claims.tolist(), places, ahead)
 
     def _tile_masks(self) -> npt.NDArray[np.uint8]:
         if self._masks is None:
@@ -420,18 +422,18 @@ class Reader:
 
         `following` are the places that will be asked for next.
         """
-        claims = opening.claims[place].tolist()
-        for trial in [trial for trial in self._order if claims[trial] == needed]:
-            if self._read_by(opening, place, trial, following):
-                _to_front(self._order, trial)
+        claims = opening.listed[place]
+        for trial in self._order:
+            if claims[trial] == needed and self._read_by(opening, place, trial, following):
+                _to_front(self._order, trial)  # which ends the loop over it, too
                 return True
         return False
 
     def _read_by(self, opening: _Opening, place: int, trial: int, following: Sequence[int]) -> bool:
         """Try the length that was right last, then all others, of which hardly any is taken for nothing."""
-        sizes, ahead = list(self._sizes), opening.ahead
-        if not self.packets:
-            return self._keep(opening, ahead.of(place, trial, len(sizes) - 1, following), place, sizes)
+        sizes, ahead = self._sizes, opening.ahead
+        if not self.packets:  # no length is likelier than another, so what follows is not taken ahead by one
+            return self._keep(opening, ahead.of(place, trial, len(sizes) - 1, ()), place, sizes)
         found = ahead.of(place, trial, sizes[0], following)
         return self._keep(opening, found, place, sizes[:1]) or self._keep(
             opening, ahead.of(place, trial, len(sizes) - 1, ()), place, sizes[1:]
@@ -446,7 +448,7 @@ class Reader:
             head, tag = found.packet[: length - V1.mac_bytes], found.packet[length - V1.mac_bytes : length]
             if opening.macs.tag(place, head, found.before[: 2 * end], found.after[2 * end :]) == tag:
                 _to_front(self._sizes, size)
-                tile, start = int(opening.survey.tiles[place]), opening.ahead.starts[place]
+                tile, start = opening.tiles[place], opening.ahead.starts[place]
                 self._taken_off.append((opening.index[start : start + end], found.restored[:end]))
                 self.packets[tile] = Packet(tile, head[0], head[1:])
                 return True
@@ -458,19 +460,17 @@ class _Opening:
     """Tiles under one map: what each of `_TRIALS` would have each of them claim.
 
     `claims` is int64 [tiles of the survey, trials], a k for each trial and 0 where it finds too few bits;
-    `places` are the tiles with sites enough for a packet, by their number in the survey.
+    `listed` is the same as lists. `index` are the sites of all of them in coding order, `tiles` their
+    numbers; `places` are the tiles with sites enough for a packet, by their place in the survey.
     """
 
-    survey: Survey
     macs: _Macs
+    index: IndexArray
+    tiles: list[int]
     claims: IndexArray
+    listed: list[list[int]]
     places: list[int]
     ahead: _Ahead
-
-    @property
-    def index(self) -> IndexArray:
-        """Where all sites are, in coding order."""
-        return self.survey.table.every.index
 
     def claimed(self) -> BoolArray:
         """bool [tiles of the survey, 256]: which k some trial would have each tile claim."""
@@ -502,7 +502,7 @@ class _Ahead:
     """Takes packets off the tiles of a survey, ahead of being asked as long as it is asked as foreseen.
 
     What was right for one tile is tried first for the next, and mostly is right: then the tiles that follow
-    are done in one call, twice as many each time. What is foreseen wrongly is done again.
+    are done in one call, four times as many each time. What is foreseen wrongly is done again.
     """
 
     def __init__(
@@ -523,7 +523,7 @@ class _Ahead:
             return foreseen[2]
         if not following:
             return next(self._taken([place], trial, size))
-        self._width = 1 if foreseen is not None else min(2 * self._width, _AHEAD)
+        self._width = 1 if foreseen is not None else min(4 * self._width, _AHEAD)
         next_, needed = following[: self._width - 1], self._claims[place, trial]
         places = [place, *(each for each in next_ if self._claims[each, trial] == needed)]
         taken = self._taken(places, trial, size)
@@ -663,12 +663,17 @@ class _Macs:
             samples, starts = untouched(self._frame, self._roi, boxes, self._lattice)
             content, ends = _little_endian(samples), (2 * starts).tolist()
             sides, wide = (boxes[:, 2:] - boxes[:, :2]).tolist(), self._grid.shape[1]
-            for row, (place, tile) in enumerate(zip(part, tiles.tolist(), strict=True)):
-                at = (*divmod(tile, wide), *sides[row], self._frame.channels, int(self._lattice), counts[row])
+            number, channels, lattice = self._frame.number, self._frame.channels, int(self._lattice)
+            start = 0
+            for place, tile, (high, across), count, end in zip(
+                part, tiles.tolist(), sides, counts, ends[1:], strict=True
+            ):
                 hash_ = self._fresh.copy()
-                hash_.update(_PLACE.pack(self._frame.number, *at))
-                hash_.update(content[ends[row] : ends[row + 1]])
-                self._hashes[place] = hash_
+                hash_.update(
+                    _PLACE.pack(number, tile // wide, tile % wide, high, across, channels, lattice, count)
+                )
+                hash_.update(content[start:end])
+                self._hashes[place], start = hash_, end
 
 
 def _local_maps(view: IntArray, window: Window) -> Iterator[BoolArray]:

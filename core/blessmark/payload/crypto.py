@@ -38,6 +38,8 @@ TAG_BYTES = 16
 MASK_BYTES = 128
 #: the words of an image of so many pixels at most are kept for the next one of its shape; four bytes each
 _KEPT_WORDS = 1 << 20
+#: the same of the masks of so many tiles
+_KEPT_MASKS = 1 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,9 +162,24 @@ _kept_words = lru_cache(maxsize=4)(_order_words)
 
 
 def packet_masks(keys: DerivedKeys, frame_number: int, lattice: Lattice, tiles: int) -> npt.NDArray[np.uint8]:
-    """uint8 [tiles, 128]: what the packet of each tile is XORed with; its head is used."""
+    """uint8 [tiles, 128]: what the packet of each tile is XORed with; its head is used.
+
+    They cannot be written to: the images of a series have theirs in common.
+    """
+    if tiles > _KEPT_MASKS:
+        return _packet_masks(keys, frame_number, lattice, tiles)
+    return _kept_masks(keys, frame_number, lattice, tiles)
+
+
+def _packet_masks(
+    keys: DerivedKeys, frame_number: int, lattice: Lattice, tiles: int
+) -> npt.NDArray[np.uint8]:
     stream = _keystream(keys.mask, b"msk", frame_number, lattice, MASK_BYTES * tiles)
+    stream.flags.writeable = False
     return stream.reshape(tiles, MASK_BYTES)
+
+
+_kept_masks = lru_cache(maxsize=4)(_packet_masks)
 
 
 def header_mask(keys: DerivedKeys, frame_number: int, lattice: Lattice, length: int) -> npt.NDArray[np.uint8]:

@@ -571,38 +571,43 @@ def _reached(air: BoolArray) -> BoolArray:
 def _shrunk(mask: BoolArray) -> BoolArray:
     """True where all that surrounds an element of the mask, diagonals included, is True too."""
     rows, cols = mask.shape
-    shrunk = np.ones((rows, cols), np.bool_)
+    shrunk, column = np.ones((rows, cols), np.bool_), np.ones(cols, np.bool_)
     for r in range(rows):
+        above, here, below = mask[max(r - 1, 0)], mask[r], mask[min(r + 1, rows - 1)]
         for c in range(cols):
-            for near in range(max(r - 1, 0), min(r + 2, rows)):
-                for beside in range(max(c - 1, 0), min(c + 2, cols)):
-                    shrunk[r, c] &= mask[near, beside]
+            column[c] = above[c] & here[c] & below[c]
+        for c in range(cols):
+            shrunk[r, c] = column[max(c - 1, 0)] & column[c] & column[min(c + 1, cols - 1)]
     return shrunk
 
 
 @compiled
 def _labelled(mask: BoolArray, diagonals: bool) -> tuple[IntArray, npt.NDArray[np.int64]]:
-    """int32 like the mask: the number of each connected part, else 0. And how large each is, from 1 on."""
+    """int32 like the mask: the number of each connected part, else 0. And how large each is, from 1 on.
+
+    What has no number yet lies in a margin of what needs none, so that no step has to look where it leads.
+    """
     rows, cols = mask.shape
-    labels, sizes, waiting = np.zeros((rows, cols), np.int32), np.zeros(mask.size + 1, np.int64), [(0, 0)]
-    label = 0
-    for row in range(rows):
-        for col in range(cols):
-            if not mask[row, col] or labels[row, col] > 0:
-                continue
-            label += 1
-            labels[row, col] = label
-            waiting.append((row, col))
-            while len(waiting) > 1:
-                r, c = waiting.pop()
-                sizes[label] += 1
-                for near in range(max(r - 1, 0), min(r + 2, rows)):
-                    for beside in range(max(c - 1, 0), min(c + 2, cols)):
-                        touches = diagonals or near == r or beside == c
-                        if touches and mask[near, beside] and labels[near, beside] == 0:
-                            labels[near, beside] = label
-                            waiting.append((near, beside))
-    return labels, sizes[: label + 1]
+    wide = cols + 2
+    labels, sizes = np.zeros((rows + 2) * wide, np.int32), np.zeros(mask.size + 1, np.int64)
+    open_, waiting = np.zeros((rows + 2) * wide, np.bool_), np.empty(mask.size + 1, np.int64)
+    for r in range(rows):
+        open_[(r + 1) * wide + 1 : (r + 2) * wide - 1] = mask[r]
+    steps, label = (-wide, -1, 1, wide, -wide - 1, 1 - wide, wide - 1, wide + 1), 0
+    for start in range(wide + 1, (rows + 1) * wide):
+        if not open_[start]:
+            continue
+        label += 1
+        waiting[0], open_[start], count = start, False, 1
+        while count > 0:
+            count -= 1
+            place = waiting[count]
+            labels[place], sizes[label] = label, sizes[label] + 1
+            for way in range(8 if diagonals else 4):
+                near = place + steps[way]
+                if open_[near]:
+                    waiting[count], open_[near], count = near, False, count + 1
+    return labels.reshape(rows + 2, wide)[1:-1, 1:-1].copy(), sizes[: label + 1]
 
 
 @compiled

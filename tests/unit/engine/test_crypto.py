@@ -117,9 +117,19 @@ def test_masks_are_counter_mode_bytes() -> None:
 
 
 def test_streams_can_be_written_to_and_do_not_share_memory() -> None:
-    first = crypto.packet_masks(KEYS, 1, Lattice.QUARTER, 1)
+    first = crypto.header_mask(KEYS, 1, Lattice.QUARTER, 21)
     first[:] = 0
-    assert crypto.packet_masks(KEYS, 1, Lattice.QUARTER, 1).any()
+    assert crypto.header_mask(KEYS, 1, Lattice.QUARTER, 21).any()
+
+
+@pytest.mark.parametrize("tiles", [1, 64, 1025])
+def test_masks_are_kept_for_the_next_image_and_cannot_be_written_to(tiles: int) -> None:
+    masks = crypto.packet_masks(KEYS, 1, Lattice.QUARTER, tiles)
+    with pytest.raises(ValueError, match="read-only"):
+        masks[:] = 0
+    kept = crypto.packet_masks(KEYS, 1, Lattice.QUARTER, tiles)
+    assert (kept is masks) is (tiles <= 1024)
+    assert kept.tobytes() == counter_stream(KEYS.mask, b"msk", 0, 1, 128 * tiles)
 
 
 def test_macs_are_keyed_blake2b_told_apart_by_purpose() -> None:

@@ -180,12 +180,11 @@ def read_mark(ds: Dataset) -> Mark | None:
 
 def _label_derived(ds: Dataset, note: Note) -> None:
     """Everything that says the pixels are not those of the source; reads all before it changes anything."""
-    image_type = _values(_read(ds, _IMAGE_TYPE)) or ["ORIGINAL", "PRIMARY"]
     earlier = _read(ds, 0x00082111)
     codes, sources = _read(ds, 0x00089215) or [], _read(ds, 0x00082112) or []
     schemes = _read(ds, 0x00080110) or []
     enhanced = _SHARED_GROUPS in ds or _FRAME_GROUPS in ds
-    pixels.add(ds, {"ImageType": "\\".join(["DERIVED", *image_type[1:]])})
+    _derive_image_type(ds)
     if enhanced:
         _label_groups(ds, note)
         if note.source is not None:
@@ -202,6 +201,12 @@ def _label_derived(ds: Dataset, note: Note) -> None:
     for tag in _STALE:
         if tag in ds:
             del ds[tag]
+
+
+def _derive_image_type(ds: Dataset) -> None:
+    if not pixels.put_first(ds, _IMAGE_TYPE, "DERIVED"):
+        image_type = _values(_read(ds, _IMAGE_TYPE)) or ["ORIGINAL", "PRIMARY"]
+        pixels.add(ds, {"ImageType": "\\".join(["DERIVED", *image_type[1:]])})
 
 
 def _label_groups(ds: Dataset, note: Note) -> None:

@@ -8,6 +8,7 @@
     settle, changes, undo       what was done to a Dataset, and the very bytes that it was
     digest                      SHA-256 of a Dataset as it would be written
     add, put, made              new elements of a Dataset, by keyword or by tag, and new items
+    put_first                   the first of several words of a code string
 
     decompress                  Dataset -> the Dataset, its pixels uncompressed
 
@@ -22,7 +23,7 @@ Three rules hold for every image that `load` returns:
 This is the only part of the engine that knows DICOM.
 """
 
-from blessmark.pixels.content import Content, add, made, put
+from blessmark.pixels.content import Content, add, made, put, put_first
 from blessmark.pixels.decompress import decompress
 from blessmark.pixels.files import parts, read, write
 from blessmark.pixels.header import Header
@@ -48,6 +49,7 @@ __all__ = [
     "original",
     "parts",
     "put",
+    "put_first",
     "read",
     "settle",
     "store",

@@ -11,6 +11,7 @@ read so. What is not plain (`plain`), or takes the place of something, is given 
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import TypeAlias
@@ -26,6 +27,9 @@ from blessmark.pixels.plain import SHORT_BYTES, TEXT_PADDING, Encoding, ascii_te
 
 #: keyword -> text, or the items of a sequence, of which some may be there already
 Content: TypeAlias = "Mapping[str, str | Sequence[Content | Dataset]]"
+
+#: the first of several words, and the others; a blank may only fill an odd length
+_PLAIN_WORDS = re.compile(rb"([A-Z0-9_]+)((?:\\[A-Z0-9_]+)+) ?")
 
 
 def add(ds: Dataset, content: Content) -> None:
@@ -48,6 +52,23 @@ def put(ds: Dataset, tag: int, vr: str, value: str | bytes) -> None:
         ds.add_new(tag, vr, value)
     else:
         _hold(ds, tag, vr, written, encoding)
+
+
+def put_first(ds: Dataset, tag: int, word: str) -> bool:
+    """Put `word` in the place of the first of several words of a code string (CS) that stands as it was read.
+
+    False, and nothing done, where pydicom's reading of it might be another, or it has that word already.
+    """
+    item, found = elements.held(ds, tag), layout.kept(ds)
+    if found is None or not isinstance(item, RawDataElement) or not found.encoding.wrote(item):
+        return False
+    words = _PLAIN_WORDS.fullmatch(item.value or b"")
+    if words is None or words[1] == word.encode() or item.VR not in (None, "CS"):
+        return False
+    text = word.encode() + words[2]
+    value = text + b" " * (len(text) % 2)
+    ds._dict[item.tag] = item._replace(value=value, length=len(value))
+    return True
 
 
 def made(content: Content | Dataset) -> Dataset:

@@ -121,3 +121,35 @@ def test_an_item_is_made_once():
     item = pixels.made({"CodeValue": "1"})
     assert pixels.made(item) is item
     assert item.CodeValue == "1"
+
+
+WORDS = [
+    "ORIGINAL\\PRIMARY\\AXIAL",
+    "ORIGINAL\\PRIMARY",
+    "PRIMARY\\A_1\\B",
+    "ORIGINAL",
+    "DERIVED\\PRIMARY",
+    "",
+]
+ODD_WORDS = ["ORIGINAL\\\\AXIAL", "ORIGINAL\\CT SPI", "ORIGINAL\\ AXIAL", "original\\x"]
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+@pytest.mark.parametrize("words", WORDS + ODD_WORDS)
+def test_a_first_word_is_put_as_pydicom_would_or_not_at_all(words: str, syntax: str) -> None:
+    ours, theirs = (arrived(syntax, ImageType=words) for _ in range(2))
+    done = pixels.put_first(ours, 0x00080008, "DERIVED")
+    assert done == (words in WORDS[:3])
+    if done:
+        theirs.ImageType = ["DERIVED", *theirs.ImageType[1:]]
+    assert written(ours) == written(theirs)
+    assert ours.ImageType == theirs.ImageType
+
+
+def test_a_first_word_is_not_put_into_what_was_looked_at_or_made_in_memory() -> None:
+    looked_at, made = arrived(ImageType="ORIGINAL\\PRIMARY"), dataset(phantom(8, 8))
+    assert looked_at.ImageType[0] == "ORIGINAL"
+    made.ImageType = ["ORIGINAL", "PRIMARY"]
+    assert not pixels.put_first(looked_at, 0x00080008, "DERIVED")
+    assert not pixels.put_first(made, 0x00080008, "DERIVED")
+    assert not pixels.put_first(arrived(), 0x00080009, "DERIVED")

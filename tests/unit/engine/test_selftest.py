@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,28 @@ def test_a_rehearsal_is_a_test_too(
     monkeypatch.setattr(module, "_PACKAGED", written(tmp_path / "v1.json", vectors))
     with pytest.raises(SelfTestError, match="the generator gives another plane"):
         rehearse()
+
+
+def test_a_rehearsal_leaves_no_loop_of_a_usual_image_to_be_loaded() -> None:
+    code = """
+import numpy as np
+from blessmark import jit
+from blessmark.portrait import portrait
+from blessmark.segment import segmenter
+from blessmark.selftest import rehearse
+from blessmark.types import Frame, Lattice
+from blessmark.view import invariant_view
+rehearse()
+before = {loop: len(loop.signatures) for loop in jit.LOOPS}
+plane = np.zeros((1, 256, 256), np.int32)
+plane[0, 64:192, 64:192] = 1000 + np.arange(128)
+frame = Frame(plane, 0, 4095)
+portrait(frame)
+segmenter("anatomy").roi_blocks(invariant_view(frame, Lattice.QUARTER))
+print([loop.py_func.__name__ for loop in jit.LOOPS if len(loop.signatures) != before.get(loop, 0)])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_the_package_stays_small() -> None:

@@ -34,7 +34,7 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -115,6 +115,10 @@ class _State(NamedTuple):
     shares: npt.NDArray[np.float64]
     weights: npt.NDArray[np.int32]
     own: int
+
+
+def _arrays(state: _State) -> tuple[npt.NDArray[Any], ...]:
+    return cast("tuple[npt.NDArray[Any], ...]", state[:-1])
 
 
 @lru_cache(maxsize=1)
@@ -416,7 +420,7 @@ class _Model:
             self._state = _State._make([*(array.copy() for array in fresh[:-1]), fresh.own])
         else:
             if anew:
-                for used, array in zip(self._state[:-1], fresh[:-1], strict=True):
+                for used, array in zip(_arrays(self._state), _arrays(fresh), strict=True):
                     np.copyto(used, array)
         self._length = fresh.own
 

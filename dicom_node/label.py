@@ -375,7 +375,7 @@ def _values(value: Any) -> list[str]:
     """The values of a text element, one or several."""
     if not value:
         return []
-    return list(value) if isinstance(value, MultiValue) else [str(value)]
+    return [str(each) for each in value] if isinstance(value, MultiValue) else [str(value)]
 
 
 def _appended(text: str, addition: str) -> str:

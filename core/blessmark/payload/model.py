@@ -34,7 +34,7 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -115,6 +115,10 @@ class _State(NamedTuple):
     shares: npt.NDArray[np.float64]
     weights: npt.NDArray[np.int32]
     own: int
+
+
+def _arrays(state: _State) -> tuple[npt.NDArray[Any], ...]:
+    return cast("tuple[npt.NDArray[Any], ...]", state[:-1])
 
 
 @lru_cache(maxsize=1)
@@ -407,12 +411,17 @@ _MOST_SPARE = 4
 class _Model:
     """The history and what it predicts."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, anew: bool = False) -> None:
+        """`anew`: the state is that of the dictionary itself, whatever was undone in it before."""
         fresh = _fresh()
         try:
             self._state = _SPARE.pop()  # at once: another thread may do the same
         except IndexError:
             self._state = _State._make([*(array.copy() for array in fresh[:-1]), fresh.own])
+        else:
+            if anew:
+                for used, array in zip(_arrays(self._state), _arrays(fresh), strict=True):
+                    np.copyto(used, array)
         self._length = fresh.own
 
     def forget(self, length: int) -> None:
@@ -517,10 +526,14 @@ class Encoder:
 
 
 class Decoder:
-    """Gives the parts of a record in the order in which `Encoder` took them."""
+    """Gives the parts of a record in the order in which `Encoder` took them.
+
+    It never starts from a state as a writer left it: else a sender whose state was not wholly undone would
+    read back what nobody else can.
+    """
 
     def __init__(self, content: bytes) -> None:
-        self._model = _Model()
+        self._model = _Model(anew=True)
         self._words = np.frombuffer(content + bytes(-len(content) % 4), "<u4").astype(np.uint32)
 
     def choice(self, weights: tuple[int, ...]) -> int:

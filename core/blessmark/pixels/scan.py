@@ -216,6 +216,8 @@ def _delimited(
     window.file.seek(at)
     item = next(data_element_generator(window.file, encoding.implicit, encoding.little, encoding=names))
     end = window.file.tell()
+    if isinstance(item, RawDataElement) and end != head.value_at + len(item.value or b"") + _DELIMITER_BYTES:
+        raise _Unusual  # pydicom does not mind that the file ends within the delimiter
     if head.tag != PIXEL_DATA:
         return Piece(head.tag, window.between(at, end), b"", item), end
     tail = window.between(end - _DELIMITER_BYTES, end)

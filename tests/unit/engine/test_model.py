@@ -146,6 +146,23 @@ def test_a_state_that_is_handed_back_holds_nothing_of_its_record() -> None:
     assert [is_as_fresh(spare) for spare in model._SPARE] == [True]
 
 
+def test_a_reader_does_not_share_what_a_writer_s_state_was_left_with() -> None:
+    """Else a sender would read back, by the same wrong counts, what no receiver can read."""
+    model._SPARE.clear()
+    Encoder().finish()
+    (left,) = model._SPARE
+    left.after[1 + ord("E"), 1 + ord("x")] += 4000
+    left.counts[0, 1 + ord("x")] += 4000
+    encoder = Encoder()
+    encoder.text(0, b"Example^Exact")
+    content = encoder.finish()
+    try:
+        read = Decoder(content).text(0)
+    except RecordError:
+        return
+    assert read != b"Example^Exact"
+
+
 def is_as_fresh(state: model._State) -> bool:
     return all(
         np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(state, model._fresh(), strict=True)

@@ -13,6 +13,7 @@ from pydicom import dcmread, uid
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
+from blessmark.errors import PixelError
 from blessmark.pixels import layout
 from blessmark.pixels.files import _after_meta, read
 from blessmark.pixels.layout import Item, kept
@@ -101,6 +102,17 @@ def test_values_longer_than_the_window(syntax):
 )
 def test_what_is_not_usual_is_left_to_pydicom(content):
     assert scan(io.BytesIO(content)) is None
+
+
+@pytest.mark.parametrize("lost", range(1, 5))
+def test_a_file_that_ends_within_the_last_delimiter_is_left_to_pydicom(lost):
+    """Of fragments that are broken too, pydicom looks for the delimiter's tag alone."""
+    whole = file_bytes(dataset(phantom(8, 8), Encoding(syntax=uid.RLELossless)))
+    content = whole[:-8] + b"behind the fragments" + whole[-8:]
+    assert scan(io.BytesIO(content)) is not None
+    assert scan(io.BytesIO(content[:-lost])) is None
+    with pytest.raises(PixelError, match="cut short"):
+        read(content[:-lost])
 
 
 @settings(max_examples=300, deadline=None)

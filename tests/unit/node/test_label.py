@@ -152,6 +152,11 @@ class TestMark:
         ds = stored() if before is None else stored(ImageType=before)
         assert through_a_file(marked(ds)).ImageType == after
 
+    def test_an_image_type_of_another_kind_of_text(self):
+        ds = stored()
+        header.put_bytes(ds, IMAGE_TYPE, "PN", b"ORIGINAL\\PRIMARY ")
+        assert through_a_file(marked(ds))[IMAGE_TYPE].value == ["DERIVED", "PRIMARY"]
+
     def test_says_when_by_whom_and_what(self):
         ds = through_a_file(marked(stored()))
         assert ds.InstanceCoercionDateTime == "20260921174640+0000"

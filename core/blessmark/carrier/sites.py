@@ -481,16 +481,27 @@ def _settle(keys: KeyArray, count: int, words: WordArray, box: IndexArray, layou
     """Where keys had no room for the whole word, put those that are alike in the order of their words."""
     if layout[5] == _PLACE_BITS:
         return
-    up = np.uint64(layout[5])
-    for i in range(1, count):
-        key, to = keys[i], i
-        if keys[i - 1] >> up != key >> up:
-            continue
-        word = _word(key, words, box, layout)
-        while to > 0 and keys[to - 1] >> up == key >> up and _word(keys[to - 1], words, box, layout) > word:
-            keys[to] = keys[to - 1]
-            to -= 1
-        keys[to] = key
+    up, first = np.uint64(layout[5]), 0
+    for i in range(1, count + 1):
+        if i == count or keys[i] >> up != keys[first] >> up:
+            if i - first > 1:
+                _settle_alike(keys[first:i], words, box, layout)
+            first = i
+
+
+@compiled
+def _settle_alike(keys: KeyArray, words: WordArray, box: IndexArray, layout: Layout) -> None:
+    """Put keys in the order of their words; of equal words the first stays first.
+
+    In an ordinary image there are two or three of them, in a large constant one thousands.
+    """
+    ranks = np.empty(keys.size, np.uint64)
+    for i in range(keys.size):
+        ranks[i] = (np.uint64(_word(keys[i], words, box, layout)) << np.uint64(32)) | np.uint64(i)
+    ranks.sort()
+    before = keys.copy()
+    for i in range(keys.size):
+        keys[i] = before[np.int64(ranks[i] & np.uint64(0xFFFFFFFF))]
 
 
 @compiled

@@ -182,3 +182,14 @@ def test_untouched_are_all_pixels_of_a_window_but_its_sites(lattice):
         blank.reshape(-1)[table.of(place).index] = 0
         expected = blank[:, top:bottom, left:right].astype(np.uint16).reshape(-1)
         assert np.array_equal(found[starts[place] : starts[place + 1]], expected)
+
+
+@pytest.mark.parametrize("lattice", Lattice)
+def test_words_that_differ_in_their_lowest_bits_alone_decide_too(lattice):
+    # one window whose places take so many bits of a sort key that nothing of these words is left in it
+    words = np.random.default_rng(3).integers(0, 64, (400, 392), dtype=np.uint32)
+    frame, roi = Frame(np.zeros((1, 400, 392), np.int32), 0, 255), np.zeros((50, 49), np.bool_)
+    found = find_sites(frame, roi, Window(0, 0, 400, 392), lattice, 0, words).index
+    order = np.lexsort((found, words.reshape(-1)[found] >> 2))
+    assert np.array_equal(found, found[order])
+    assert len(np.unique(found)) == len(found) > 30_000

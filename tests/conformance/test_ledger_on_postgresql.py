@@ -402,7 +402,8 @@ def test_a_deadlock_is_tried_again_and_nobody_hears_of_it(
         book._together(step)
 
     at_once(lambda: cross(first, second), lambda: cross(second, first))
-    assert sum(tries.values()) == 3, "one of the two was tried again"
+    # whoever was first to be tried again may get its first row before the other has woken up
+    assert sum(tries.values()) > 2, "one of the two was tried again"
 
 
 # ---- nodes that die, sleep, or start anew ----

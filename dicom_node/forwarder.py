@@ -472,6 +472,8 @@ class _Lane(threading.Thread):
         left_s = self._taken[0].at + HELD_BACK_S - time.monotonic()
         if left_s > 0 and not self._more:
             self._rest(self.destination_name, left_s)
+            if not self._goes_on():  # what is claimed now would only be given back, one by one
+                return
         try:
             self._claim(BATCH)
         except LedgerError as error:  # the end of the turn insists

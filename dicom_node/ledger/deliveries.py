@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from dicom_node.errors import StaleLease
+from dicom_node.errors import LedgerError, StaleLease
 from dicom_node.jobs import DeliveryState, Receipt, Send, check_delivery_move
 from dicom_node.ledger import dialects
 from dicom_node.ledger.commitments import Commitments
@@ -68,9 +69,11 @@ class Deliveries(Commitments):
         """The same in one message to a server, unless leases have run out."""
         found, expired = self._take_and_claim_at_once(destination, limit, lease_s, via, worker, receipts)
         if expired and limit:
-            self._end_leases(destination)
-            if not found:
-                found, _ = self._take_and_claim_at_once(destination, limit, lease_s, via, worker, ())
+            # what was leased and recorded stays so, whatever comes of this: whoever claims next tries again
+            with contextlib.suppress(LedgerError):
+                self._end_leases(destination)
+                if not found:
+                    found, _ = self._take_and_claim_at_once(destination, limit, lease_s, via, worker, ())
         return found
 
     @repeated
@@ -115,6 +118,7 @@ class Deliveries(Commitments):
         if found.expired:
             expired = sa.and_(_d.destination == destination, _d.lease_until <= now)
             self._take_back_sends(connection, expired, Loss.LEASE)
+            asked["now"] = self._now(connection)  # what was taken back is due since a moment ago
             found = _look(connection, asked, via)
         if found.paused or found.level is None:
             return []

@@ -417,6 +417,8 @@ _NOW, _USED = "dicom_node_now", "dicom_node_used"
 
 #: settings that a session begins with, whatever server, database and role say
 _SESSION = {
+    # of what is one message, as `trips` are: it has no BEGIN that could say so
+    "default_transaction_isolation": r"read\ committed",
     "statement_timeout": _STATEMENT_MS,
     "lock_timeout": _LOCK_MS,
     "idle_session_timeout": 0,

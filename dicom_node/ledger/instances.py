@@ -270,6 +270,7 @@ class Instances(Deliveries):
             [(overdue,)] = _OVERDUE.run(connection, {"now": now})
             if overdue:
                 self._take_back_work(connection, _i.lease_until <= now, Loss.LEASE)
+                now = self._now(connection)  # what was taken back is due since a moment ago
             found = _WAITING.run(connection, {"now": now, "limit": limit})
             rows = _without_company([_Waits(*row) for row in found])
             lease = {"holder": self._named(worker), "until": now + lease_s}

@@ -339,6 +339,48 @@ def test_no_two_connections_count_in_the_same_row(server: Server, place: sa.URL,
     assert len(set(shards)) == 6
 
 
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+def test_two_that_arrive_at_once_know_of_each_other_however_the_database_isolates(
+    server: Server, place: sa.URL, level: str
+) -> None:
+    server.execute(f"ALTER DATABASE {place.database} SET default_transaction_isolation = '{level}'")
+    one, other, added = Ledger(place), Ledger(place, holder="other"), list[bool]()
+    adding = [
+        threading.Thread(target=lambda each=each: added.append(each.add(arrival(), blob("a"), 1).duplicate))  # type: ignore[misc]
+        for each in (one, other)
+    ]
+    with one._writing() as connection:
+        one._dialect.one_at_a_time(connection, arrival().sop_instance_uid)
+        for each in adding:
+            each.start()
+        until(lambda: server.execute("SELECT count(*) FROM pg_locks WHERE NOT granted", "postgres") == [(2,)])
+    for each in adding:
+        each.join(60)
+    assert sorted(added) == [False, True]
+    one.close()
+    other.close()
+
+
+def test_a_claim_holds_although_leases_that_ran_out_cannot_be_ended(
+    book: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it leased would else wait for the end of a lease that nobody knows of."""
+    for number in range(3):
+        book.finish(work(book, f"1.{number}"), outcome("pacs", uid=f"2.{number}"))
+    (mine,) = book.claim_sends("pacs", 1, 1000.0)
+    book.claim_sends("pacs", 1, -1.0)
+
+    def refuse(*_asked: object) -> int:
+        raise LedgerUnavailable("away")
+
+    with monkeypatch.context() as refusing:
+        refusing.setattr(book, "_take_back_sends", refuse)
+        (last,) = book.claim_sends("pacs", 2, 1000.0, receipts=[jobs.Receipt(mine, 0)])
+        assert book.claim_sends("pacs", 2, 1000.0, receipts=[jobs.Receipt(last, 0)]) == []
+    assert book.counts().deliveries[DeliveryState.DELIVERED] == 2
+    assert len(book.claim_sends("pacs", 2, 1000.0)) == 1, "as soon as it can be"
+
+
 def test_a_deadlock_is_tried_again_and_nobody_hears_of_it(
     book: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -360,7 +402,8 @@ def test_a_deadlock_is_tried_again_and_nobody_hears_of_it(
         book._together(step)
 
     at_once(lambda: cross(first, second), lambda: cross(second, first))
-    assert sum(tries.values()) == 3, "one of the two was tried again"
+    # whoever was first to be tried again may get its first row before the other has woken up
+    assert sum(tries.values()) > 2, "one of the two was tried again"
 
 
 # ---- nodes that die, sleep, or start anew ----

@@ -93,6 +93,11 @@ def test_as_in_the_clear(
     test(**{name: tmp_path if name == "tmp_path" else request.getfixturevalue(name) for name in wanted})
 
 
+@pytest.mark.parametrize("says", ["release", "abort", "the end"])
+def test_what_a_peer_says_while_nothing_is_sent_is_noticed(secured: None, tmp_path: Path, says: str) -> None:
+    plain.test_what_a_peer_says_while_nothing_is_sent_is_noticed(tmp_path, says)
+
+
 def test_a_large_object_arrives_whole(secured: None, tmp_path: Path) -> None:
     """Many batches, while the association's own thread reads the same connection."""
     content = bytes(range(256)) * 100_000

@@ -943,6 +943,27 @@ def test_while_the_destination_works_a_lane_claims_only_what_is_likely_to_be_the
     assert pacs.taken == [1, 2]
 
 
+def test_who_is_told_to_stop_while_it_waits_for_more_claims_nothing(
+    made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    site, pacs = made(clock=clock, pacs={}), Peer("pacs", clock)
+    lane, given_back = site.forwarder._lanes[0], list[Send]()
+    lane.sender.connected = True
+    monkeypatch.setattr(site.ledger, "put_back", given_back.append)
+
+    def rest(_name: str, _seconds: float) -> None:
+        site.queue(3)
+        lane.stopping.set()
+
+    lane._rest, lane._rung = rest, lambda _name: False
+    site.queue(1)
+    lane._turn()
+    assert pacs.taken == [1]
+    assert given_back == []
+    assert site.tally("pacs") == {DeliveryState.DELIVERED: 1, DeliveryState.QUEUED: 3}
+
+
 def test_an_answer_is_not_held_back_for_long_beside_a_slow_object(
     made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from dicom_node.errors import StaleLease
 from dicom_node.jobs import DeliveryState, Receipt, Send
 from dicom_node.ledger import Ledger
+from dicom_node.ledger.dialects import Place
 from dicom_node.metrics import ATTEMPTS, DELIVERY_DELAY, RESULTS, STAGE_SECONDS, DeliveryTally, Reading
 from tests.ledgers import Clock, delivery_state, outcome, send, work
 
@@ -92,6 +95,14 @@ def test_an_expired_delivery_goes_to_another_and_the_first_holder_is_refused(
             attempt()
     book.delivered(heir, 0)
     assert delivery_state(book) is DeliveryState.DELIVERED
+
+
+def test_what_was_taken_back_is_claimed_at_once_while_the_clock_goes_on(place: Place) -> None:
+    book = Ledger(place, clock=itertools.count(1_000_000).__next__)
+    book.finish(work(book), outcome("pacs"))
+    (taken,) = book.claim_sends("pacs", 1, 1.0)
+    assert [each.id for each in book.claim_sends("pacs", 1, 1000.0)] == [taken.id]
+    book.close()
 
 
 def several(book: Ledger, count: int) -> list[Send]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from dicom_node.config import Role, Route
 from dicom_node.errors import IllegalTransition, LedgerError, StaleLease
 from dicom_node.jobs import PASSED, DeliveryState, InstanceState, Outcome, Send, Work, passed
 from dicom_node.ledger import Added, Ended, Ledger
+from dicom_node.ledger.dialects import Place
 from dicom_node.metrics import (
     CONFLICTS,
     LOST,
@@ -195,6 +197,14 @@ def test_an_expired_lease_goes_to_another_and_the_first_holder_is_refused(book: 
     with pytest.raises(StaleLease):
         book.finish(heir, outcome("pacs"))
     assert book.counts().deliveries[DeliveryState.QUEUED] == 1
+
+
+def test_what_was_taken_back_is_claimed_at_once_while_the_clock_goes_on(place: Place) -> None:
+    book = Ledger(place, clock=itertools.count(1_000_000).__next__)
+    taken = work(book)
+    book.beat(taken, 1.0)
+    assert [each.id for each in book.claim_work("other", 1, 1000.0)] == [taken.id]
+    book.close()
 
 
 def test_an_expired_lease_that_nobody_took_still_counts(book: Ledger, clock: Clock) -> None:

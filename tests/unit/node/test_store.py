@@ -351,3 +351,27 @@ def test_neither_a_release_nor_an_abort_leaves_threads_behind(tmp_path: Path) ->
 
 def test_patience_grows_with_the_object() -> None:
     assert patience_s(destination(104, timeout_s=10.0), 1 << 20) == 37.0
+
+
+@pytest.mark.parametrize("says", ["release", "abort", "half a message", "the end"])
+def test_what_a_peer_says_while_nothing_is_sent_is_noticed(tmp_path: Path, says: str) -> None:
+    """A lane that rests keeps the connection in hand, so nobody else listens."""
+    with peer() as archive, sender(archive.port) as out:
+        out.deliver(job(), part10(tmp_path))
+        assert out.is_quiet()
+        association = archive.server.active_associations[0]
+        connection = association.dul.socket.socket
+        saying = {
+            "release": association.release,
+            "abort": association.abort,
+            "half a message": lambda: connection.sendall(b"\x05\x00\x00"),
+            "the end": lambda: connection.shutdown(socket.SHUT_WR),
+        }[says]
+        thread = threading.Thread(target=saying)
+        thread.start()
+        wait_until(lambda: not out.is_quiet())
+        assert not out.connected
+        thread.join(60)
+        assert association.is_released == (says == "release")
+        assert out.deliver(job(), part10(tmp_path)) == 0x0000
+    assert archive.associations == 2

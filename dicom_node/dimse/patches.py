@@ -276,7 +276,16 @@ class _Gate(threading.Event):
 
 
 class _ReaderGate(_Gate):
-    """The gate before the thread that reads and writes for an association; it naps by itself."""
+    """The gate before the thread that reads and writes for an association; it naps by itself.
+
+    That thread runs when the gate is put up, and may have passed the place already: it would read the answer
+    to the first request. So the gate counts it as let through until it comes by.
+    """
+
+    def __init__(self, loop: Any) -> None:
+        super().__init__(loop)
+        self._through.acquire()
+        self._is_through = True
 
     def _nap(self) -> None:
         pass

@@ -67,6 +67,43 @@ def test_the_gate_of_a_loop_that_ended_closes_at_once() -> None:
     loop.gate.clear()
 
 
+class Reader(threading.Thread):
+    """A thread that reads for an association, and is held up where it has found no gate yet."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.gate: patches._ReaderGate | None = None
+        self.found_none, self.may_read = threading.Event(), threading.Event()
+        self.ending = self.read = False
+
+    def run(self) -> None:
+        while not self.ending:
+            gate = self.gate
+            if gate is not None:
+                gate.wait()
+            else:
+                self.found_none.set()
+                self.may_read.wait(120)
+            self.read = True
+
+
+def test_a_reader_that_passed_before_there_was_a_gate_is_waited_for() -> None:
+    # else it takes the answer to the first request, and whoever sent that waits for nothing
+    reader = Reader()
+    reader.start()
+    assert reader.found_none.wait(120)
+    reader.gate = patches._ReaderGate(reader)
+    threading.Timer(0.3, reader.may_read.set).start()
+    reader.gate.clear()
+    assert reader.read, "closed while the reader was on its way"
+    reader.read = False
+    time.sleep(0.05)
+    assert not reader.read
+    reader.ending = True
+    reader.gate.set()
+    reader.join(120)
+
+
 def test_the_library_is_repaired_once_and_kept_quiet() -> None:
     assert patches.apply()
     assert patches.apply()

@@ -251,11 +251,11 @@ def message(data: bytes) -> None:
     if len(data) < 2:
         return
     count, rest = data[0] % 12, data[1:]
-    packet = np.frombuffer(rest[: len(rest) - (len(rest) - 1) % 6], np.uint8)
-    _, shards = packets.unpack(packet)
-    points = np.concatenate([packets.points(data[0] + tile, 4) for tile in range(len(shards) // 4 + 1)])
+    shards = packets.shards_in(rest[: len(rest) - len(rest) % 6])
     groups = np.arange(len(shards)) // 4
-    for decoded in erasure.decode(points[: len(shards)], shards, count, groups=groups):
+    tiles = np.unique(groups)
+    points = packets.points(data[0] + tiles, np.full(len(tiles), 4))[: len(shards)]
+    for decoded in erasure.decode(points, shards, count, groups=groups):
         packets.message_of(decoded.data)
     with contextlib.suppress(RecordError):
         record.decode(rest, data[0])

@@ -214,7 +214,7 @@ def embed(plan: Plan, keys: DerivedKeys, message: bytes, *, resilient: bool) -> 
 def _packets_of(plan: Plan, data: npt.NDArray[np.uint16], sizes: IndexArray) -> BitArray:
     """uint8 [tiles of the survey, 101]: the packet of every tile with a size, not yet masked."""
     counts = _SHARDS[sizes]
-    shards = erasure.encode(data, _points(plan.survey.tiles, counts))
+    shards = erasure.encode(data, packets.points(plan.survey.tiles, counts))
     content = np.zeros((len(counts), _SIZES[-1]), np.uint8)
     _fill(content, len(data), counts, shards)
     places = np.flatnonzero(counts)
@@ -243,13 +243,6 @@ def _tags_of(plan: Plan, content: BitArray, places: IndexArray, ends: IndexArray
 def _little_endian(samples: npt.NDArray[np.integer[Any]]) -> memoryview:
     """The lowest two bytes of each sample."""
     return samples.astype("<u2", copy=False).view(np.uint8).data
-
-
-def _points(tiles: IndexArray, counts: IndexArray) -> IndexArray:
-    """int64: where the shards of packets in `tiles` are evaluated, so many of each."""
-    first = np.cumsum(counts) - counts
-    within = np.arange(counts.sum()) - np.repeat(first, counts)
-    return np.asarray(np.repeat(tiles % V1.point_tiles * V1.points_per_tile, counts) + within)
 
 
 @compiled
@@ -714,9 +707,8 @@ def _by_frequency(values: list[int]) -> list[int]:
 
 def _decode(found: list[Packet], needed: int) -> Iterator[tuple[bytes, frozenset[int]]]:
     tiles, counts = np.array([p.tile for p in found]), np.array([p.count for p in found])
-    points, owners = _points(tiles, counts), np.repeat(tiles, counts)
-    content = np.frombuffer(b"".join(p.content for p in found), ">u2").astype(np.uint16)
-    shards = content.reshape(-1, V1.shard_bytes // 2)
+    points, owners = packets.points(tiles, counts), np.repeat(tiles, counts)
+    shards = packets.shards_in(b"".join(p.content for p in found))
     for decoded in erasure.decode(points, shards, needed, groups=owners):
         disagreeing = set(owners[~decoded.agrees].tolist())
         yield packets.message_of(decoded.data), frozenset(set(owners.tolist()) - disagreeing)

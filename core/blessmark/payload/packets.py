@@ -7,14 +7,13 @@ because it covers pixels; masks the whole; and turns bytes into bits, most signi
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from blessmark.errors import RecordError
 from blessmark.payload.erasure import Points, Symbols
 from blessmark.payload.record import padded_plaintext_length
 from blessmark.profile import V1
 
-__all__ = ["message_of", "pack", "padded_plaintext_length", "points", "shards_of", "unpack"]
+__all__ = ["message_of", "padded_plaintext_length", "points", "shards_in", "shards_of"]
 
 _COLUMNS = V1.shard_bytes // 2
 
@@ -30,7 +29,12 @@ def shards_of(message: bytes) -> Symbols:
             f"a message of {len(message)} bytes is not 1 to {V1.max_shards} shards of {V1.shard_bytes}; "
             "choose fewer fields"
         )
-    return np.frombuffer(message, ">u2").astype(np.uint16).reshape(count, _COLUMNS)
+    return shards_in(message)
+
+
+def shards_in(content: bytes) -> Symbols:
+    """uint16 [n, 3]: the shards that one or more packets hold, one after the other."""
+    return np.frombuffer(content, ">u2").astype(np.uint16).reshape(-1, _COLUMNS)
 
 
 def message_of(data: Symbols) -> bytes:
@@ -38,18 +42,8 @@ def message_of(data: Symbols) -> bytes:
     return data.astype(">u2").tobytes()
 
 
-def points(tile: int, count: int) -> Points:
-    """int64 [count]: where the shards of a tile are evaluated."""
-    return (tile % V1.point_tiles) * V1.points_per_tile + np.arange(count, dtype=np.int64)
-
-
-def pack(count: int, shards: Symbols) -> npt.NDArray[np.uint8]:
-    """uint8 [1 + 6 j]: a packet without its MAC; `count` is k, `shards` uint16 [j, 3]."""
-    content = np.frombuffer(shards.astype(">u2").tobytes(), np.uint8)
-    return np.concatenate((np.array([count], np.uint8), content))
-
-
-def unpack(packet: npt.NDArray[np.uint8]) -> tuple[int, Symbols]:
-    """k and the shards, uint16 [j, 3], of an unmasked packet without its MAC."""
-    shards = np.frombuffer(packet[1:].tobytes(), ">u2").astype(np.uint16)
-    return int(packet[0]), shards.reshape(-1, _COLUMNS)
+def points(tiles: Points, counts: Points) -> Points:
+    """int64: where the shards of packets in `tiles` are evaluated, `counts` of each; both int64 [n]."""
+    first = np.cumsum(counts) - counts
+    within = np.arange(counts.sum()) - np.repeat(first, counts)
+    return np.asarray(np.repeat(tiles % V1.point_tiles * V1.points_per_tile, counts) + within)

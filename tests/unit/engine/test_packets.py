@@ -29,27 +29,21 @@ def test_the_longest_message_has_a_count_that_fits_a_byte() -> None:
     assert len(packets.shards_of(bytes(6 * V1.max_shards))) == 255
 
 
+def points(tiles: list[int], counts: list[int]) -> np.ndarray:
+    return packets.points(np.array(tiles, np.int64), np.array(counts, np.int64))
+
+
 def test_points_of_tiles_do_not_overlap_until_they_wrap() -> None:
-    assert packets.points(0, 3).tolist() == [0, 1, 2]
-    assert packets.points(5, 2).tolist() == [80, 81]
-    assert packets.points(4095, 16).tolist()[-1] == 65_535
-    assert packets.points(4096, 1).tolist() == [0]
-    assert packets.points(1, 1).dtype == np.int64
+    assert points([0, 5], [3, 2]).tolist() == [0, 1, 2, 80, 81]
+    assert points([4095], [16]).tolist()[-1] == 65_535
+    assert points([4096], [1]).tolist() == [0]
+    assert points([1, 2, 3], [1, 0, 1]).tolist() == [16, 48]
+    assert points([1], [1]).dtype == np.int64
 
 
-def test_a_packet_is_count_then_shards() -> None:
-    packet = packets.pack(21, packets.shards_of(MESSAGE))
-    assert packet.dtype == np.uint8
-    assert packet.tobytes() == bytes([21]) + MESSAGE
-    count, shards = packets.unpack(packet)
-    assert count == 21
-    assert packets.message_of(shards) == MESSAGE
-
-
-@pytest.mark.parametrize("shards", V1.shards_per_packet)
-def test_every_packet_has_the_length_the_profile_says(shards: int) -> None:
-    packet = packets.pack(1, np.zeros((shards, 3), np.uint16))
-    assert 8 * (len(packet) + V1.mac_bytes) == V1.packet_bits(shards)
+def test_shards_of_several_packets_stand_one_after_the_other() -> None:
+    assert packets.message_of(packets.shards_in(MESSAGE + MESSAGE)) == MESSAGE + MESSAGE
+    assert packets.shards_in(b"").shape == (0, 3)
 
 
 @pytest.mark.parametrize("length", range(1, 40))

@@ -4,12 +4,14 @@
     /healthz   200 `alive`, or 503 and what has stopped: a restart would help
     /readyz    200 `ready`, or 503 and what keeps the node from its work: a restart may not help
 
-One word a line. Nothing here changes anything, and nothing here names a patient.
+One word a line. Nothing here changes anything, and nothing here names a patient. Peers that are slow, or
+many, neither keep threads nor keep others out: see `guests`.
 """
 
 from __future__ import annotations
 
 import logging
+import socket
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -22,6 +24,7 @@ from prometheus_client.registry import Collector
 
 from dicom_node import log
 from dicom_node.errors import NodeError, OutputError
+from dicom_node.guests import Guests
 from dicom_node.pages.rendering import policy
 
 _LOG = logging.getLogger(__name__)
@@ -34,6 +37,13 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Content-Security-Policy": f"{policy()}; frame-ancestors 'none'",
 }
+
+#: connections at once; Prometheus, a keeper and a few browsers need fewer
+_MOST = 16
+#: how long a peer may be silent, and how long it may stay, whatever it does
+_SILENCE_S, _LONGEST_S = 10.0, 30.0
+#: how long the next peer waits for the place of one that was sent away
+_PATIENCE_S = 1.0
 
 Page = tuple[HTTPStatus, str, bytes]
 
@@ -97,9 +107,31 @@ class HttpServer:
 
 
 class _Server(ThreadingHTTPServer):
-    """Every request has a thread of its own, which ends with the process."""
+    """Each of `_MOST` connections at most has a thread of its own, which ends with the process."""
 
     daemon_threads = True
+    #: in the kernel, before they have a thread
+    request_queue_size = 64
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self._guests = Guests(_MOST, _LONGEST_S, _PATIENCE_S)
+        super().__init__(address, handler)
+
+    def verify_request(self, request: object, client_address: object) -> bool:
+        """Whether there is a place for it."""
+        assert isinstance(request, socket.socket)
+        assert isinstance(client_address, tuple)
+        return self._guests.admit(request, str(client_address[0]))
+
+    def shutdown_request(self, request: socket.socket | tuple[bytes, socket.socket]) -> None:
+        """Its place is free."""
+        assert isinstance(request, socket.socket)
+        self._guests.leave(request)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Called several times a second."""
+        self._guests.send_late_away()
 
     def handle_error(self, _request: object, _client_address: object) -> None:
         """Say that a page was not answered; the standard library would print whatever the error quotes."""
@@ -115,7 +147,7 @@ def _state(fine: str, wrong: Sequence[str]) -> Page:
 
 def _handler(pages: dict[str, Callable[[], Page]]) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
-        timeout = 10.0
+        timeout = _SILENCE_S
         server_version, sys_version = "dicom-node", ""
 
         def do_GET(self) -> None:

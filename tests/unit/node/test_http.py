@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
+import threading
 from collections.abc import Iterable, Iterator
 from http.client import HTTPConnection, RemoteDisconnected
 
@@ -11,8 +13,10 @@ import pytest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from dicom_node import http
 from dicom_node.errors import LedgerError, OutputError
 from dicom_node.http import HttpServer
+from tests.waiting import wait_until
 
 
 class Gauge(Collector):
@@ -131,6 +135,37 @@ def test_who_hangs_up_early_and_what_nobody_foresaw_print_nothing(
     assert site.get("/healthz") == (200, "alive\n")
     assert [record.msg for record in caplog.records] == ["page-failed"]
     assert capfd.readouterr().err == ""
+
+
+#: half a request; an answer that nobody reads
+@pytest.mark.parametrize("sent", [b"", b"GET /metrics HTTP/1.0\r\nX: ", b"GET / HTTP/1.0\r\n\r\n"])
+def test_peers_that_keep_their_connections_keep_neither_threads_nor_scrapes(site: Site, sent: bytes) -> None:
+    site.status = "x" * 20_000_000
+    before = threading.active_count()
+    with contextlib.ExitStack() as idle:
+        for _ in range(3 * http._MOST):
+            peer = idle.enter_context(socket.create_connection(("127.0.0.1", site.server.port)))
+            peer.sendall(sent)
+        assert site.get("/metrics")[0] == 200
+        assert threading.active_count() <= before + http._MOST
+
+
+def test_a_peer_that_sends_a_byte_now_and_then_is_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "_LONGEST_S", 0.2)
+    site = Site()
+    try:
+        with socket.create_connection(("127.0.0.1", site.server.port)) as peer:
+
+            def is_sent_away() -> bool:
+                try:
+                    peer.sendall(b"G")
+                except OSError:
+                    return True
+                return False
+
+            wait_until(is_sent_away)
+    finally:
+        site.server.stop()
 
 
 def test_a_port_that_is_taken() -> None:

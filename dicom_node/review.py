@@ -6,6 +6,7 @@ store the restored pixels, take the labels off, put the record back into the hea
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -37,7 +38,7 @@ from blessmark.types import (
     Verdict,
 )
 from blessmark.verify import verify
-from dicom_node import __version__, header, label, portraits
+from dicom_node import __version__, header, label, log, portraits
 from dicom_node.blobs.port import BlobStore
 from dicom_node.config import Config, Label, OnFinding, Route
 from dicom_node.jobs import NOT_JUDGED, Outcome, Work, judged, passed
@@ -46,10 +47,12 @@ from dicom_node.measuring import stage, tell_modality
 from dicom_node.misplaced import misplaced
 from dicom_node.originals import SOP_INSTANCE_UID, OriginalFields, unseal
 from dicom_node.released import of_instance, release_of
-from dicom_node.report import FrameReport, InstanceReport, Place
+from dicom_node.report import FrameReport, InstanceReport, Place, SignatureReport
 from dicom_node.rewrite import shallow
 from dicom_node.segmenters import Draw, Rules, chosen, rules_of
 from dicom_node.uids import restored_uid
+
+_LOG = logging.getLogger(__name__)
 
 _MODALITY = 0x00080060
 #: why an image has its originals in the header and nothing in its pixels
@@ -203,12 +206,14 @@ class Recoverer:
     ) -> None:
         self._route, self._spool, self._node = route, spool, config.node.id
         self._reader = reader_of(config, ring, draw)
+        self._unchecked = _Unchecked(route.name)
 
     def __call__(self, work: Work) -> Outcome:
         self._spool.check_room_to_work(work.blob)
         ds = _read(self._spool.path(work.blob))
         by = Restorer(self._node, int(work.received_at), self._route.label)
         done = recover(ds, work.blob, self._reader, by=by)
+        self._unchecked.met(done.report.signature)
         if _is_not_judged(done):
             outcome = passed(work, self._route, "passed", done.report.reason)
             return replace(outcome, finding=NOT_JUDGED)
@@ -248,9 +253,11 @@ class Verifier:
     ) -> None:
         self._route, self._spool = route, spool
         self._reader = reader_of(config, ring, draw)
+        self._unchecked = _Unchecked(route.name)
 
     def __call__(self, work: Work) -> Outcome:
         done = review(_read(self._spool.path(work.blob)), work.blob, self._reader)
+        self._unchecked.met(done.report.signature)
         if _is_not_judged(done):
             outcome = passed(work, self._route, "verified", done.report.reason)
             return replace(outcome, finding=NOT_JUDGED)
@@ -259,6 +266,22 @@ class Verifier:
             reason = _REVOKED if _is_doubtful(done) else finding
             return replace(passed(work, self._route, "verified", reason), finding=finding)
         return judged(work, self._route, finding)
+
+
+class _Unchecked:
+    """Says of the first signed instance of a route that nobody checks its signature.
+
+    A route has the key ring and no public keys: it takes the layer off and judges what is below.
+    """
+
+    def __init__(self, route: str) -> None:
+        self._route, self._said = route, False
+
+    def met(self, signature: SignatureReport) -> None:
+        """An instance with this signature, if it has one, went by."""
+        if not self._said and signature != SignatureReport():
+            self._said = True
+            log.event(_LOG, "signature-not-checked", level=logging.WARNING, route=self._route)
 
 
 def _is_not_judged(done: Review) -> bool:

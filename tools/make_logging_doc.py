@@ -61,6 +61,8 @@ MEANINGS: Mapping[str, str] = {
     "refused": "an object was refused, with the status that its sender heard",
     "relieved": "the disk is short; finished objects went before their time",
     "same-uid-other-content": "a SOP Instance UID came again with other content",
+    "signature-not-checked": "a route judged a signed image by the ring; whose signature it is only `verify` "
+    "with `--public-key` tells. Once for each route of a worker",
     "stopped": "the node has ended",
     "stopping": "the node was told to end",
     "study-unknown": "an object does not tell its study; the audit trail says unknown",

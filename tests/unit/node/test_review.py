@@ -13,6 +13,7 @@ from pydicom.encaps import encapsulate
 from blessmark import pixels
 from blessmark.errors import PixelError
 from blessmark.payload.record import FULL_FIELDS
+from blessmark.payload.signature import SigningKey
 from blessmark.segment import segmenter
 from blessmark.types import BoolArray, Carrier, Finding, View
 from dicom_node import header
@@ -687,6 +688,22 @@ class TestRoles:
             self.process(role, spool, ds, tmp_path)
         assert set(seen.seconds) == stages
         assert seen.modality == "MR"
+
+    @pytest.mark.parametrize("role", ["recover", "verify"])
+    def test_that_nobody_checks_a_signature_is_said_once(self, spool, tmp_path, role, caplog):
+        """A route has no public keys; what is below the layer is judged, and the ring decides."""
+        signing = replace(SITE, signer=SigningKey(bytes(32)))
+        route = Route.model_validate({"name": "back", "role": role, "destinations": ("pacs",)}, strict=False)
+        judge = (Recoverer if role == "recover" else Verifier)(_config(tmp_path), route, RING, spool)
+        outcomes = []
+        for site in (SITE, signing, signing):
+            ds = reread(builders.mr(256, 256, **PATIENT))
+            assert protect(ds, site, TIME_S).changed
+            arrival = Arrival("1.2", str(ds.SOPInstanceUID), "1.2.840.10008.1.2.1", "A", "B", "back")
+            outcomes.append(judge(Work(1, 1, 1, arrival, spool.put([written(ds)]).name, TIME_S)))
+            assert len(caplog.records) == min(len(outcomes) - 1, 1)
+        assert {outcome.finding for outcome in outcomes} == {"authentic"}
+        assert [record.msg for record in caplog.records] == ["signature-not-checked"]
 
     @pytest.mark.parametrize("keys", [{}, {"label": "always"}])
     def test_recovering_again_gives_the_same_bytes(self, spool, tmp_path, keys):

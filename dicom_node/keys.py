@@ -23,7 +23,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -162,7 +162,7 @@ def generate(path: Path, since: str = "") -> int:
     if since and not re.fullmatch(_TIME, since):
         raise KeyFileError(f"{since} is no time; write it as 2027-02-15T00:00:00Z (UTC)")
     with _edited(path, new=True) as edit:
-        made = _Entry(_next_id(path, edit.ring), now(), secrets.token_bytes(_SECRET_BYTES))
+        made = _Entry(_next_id(path, edit.ring.ids), now(), secrets.token_bytes(_SECRET_BYTES))
         since = since if edit.ring.entries else ""
         edit.ring = edit.ring.with_current(made.id, since, now(), entries=(*edit.ring.entries, made))
     return made.id
@@ -210,10 +210,12 @@ def text_of(path: Path) -> str:
     return _text(_load(path))
 
 
-def merge(path: Path, text: str, source: str) -> tuple[int, ...]:
-    """Add the keys of another ring's text, and what is revoked there; the ids that are new.
+def merge(path: Path, text: str, source: str, *, renumber: bool = False) -> tuple[int, ...]:
+    """Add the keys of another ring's text, and what is revoked there; the ids here of those that are new.
 
-    A ring that does not exist becomes the other. In one that does the new keys are for reading.
+    A ring that does not exist becomes the other. In one that does the new keys are for reading. A key is
+    known by its secret: images name it by its fingerprint, and its id is this ring's own. With `renumber` a
+    key whose id stands for another one here gets a new id, as in the ring of a reader of two sites.
 
     Raises
     ------
@@ -221,18 +223,32 @@ def merge(path: Path, text: str, source: str) -> tuple[int, ...]:
     """
     other = _parse(Path(source), text)
     with _edited(path, new=True) as edit:
-        own = {entry.id: entry for entry in edit.ring.entries}
-        for entry in other.entries:
-            if entry.id in own and own[entry.id].secret != entry.secret:
-                raise KeyFileError(
-                    f"key {entry.id} of {source} is another key than key {entry.id} of {path};"
-                    " keep them in two rings (--keys)"
-                )
-        added = tuple(entry for entry in other.entries if entry.id not in own)
-        revoked = {**other.revoked, **edit.ring.revoked}
-        base = edit.ring if own else other
-        edit.ring = _checked(path, _Ring((*edit.ring.entries, *added), base.currents, revoked))
+        own = edit.ring
+        ids = _ids_here(path, own, other, source, renumber=renumber)
+        added = tuple(
+            replace(entry, id=ids[entry.id]) for entry in other.entries if ids[entry.id] not in own.ids
+        )
+        revoked = {**{ids[identity]: at for identity, at in other.revoked.items()}, **own.revoked}
+        base = own if own.entries else other
+        edit.ring = _checked(path, _Ring((*own.entries, *added), base.currents, revoked))
     return tuple(entry.id for entry in added)
+
+
+def _ids_here(path: Path, own: _Ring, other: _Ring, source: str, *, renumber: bool) -> dict[int, int]:
+    """The id of each key of `other` -> its id in `own`, where it is or will be."""
+    held = {entry.secret: entry.id for entry in own.entries}
+    ids = {entry.id: held.get(entry.secret, entry.id) for entry in other.entries}
+    clashing = [e.id for e in other.entries if e.secret not in held and e.id in own.ids]
+    if clashing and not renumber:
+        raise KeyFileError(
+            f"key {clashing[0]} of {source} is another key than key {clashing[0]} of {path};"
+            " keep them in two rings (--keys), or have it called otherwise here (--renumber)"
+        )
+    taken = own.ids | set(ids.values())
+    for identity in clashing:
+        ids[identity] = _next_id(path, taken)
+        taken.add(ids[identity])
+    return ids
 
 
 # ---- what a ring is ----
@@ -351,10 +367,10 @@ def _checked(path: Path, ring: _Ring) -> _Ring:
     return ring
 
 
-def _next_id(path: Path, ring: _Ring) -> int:
+def _next_id(path: Path, taken: Collection[int]) -> int:
     """One above the highest, so that ids tell their age; a free one below once 255 is taken."""
-    newer: list[int] = [*range(max(ring.ids, default=0) + 1, _IDS.stop), *_IDS]
-    free = next((identity for identity in newer if identity not in ring.ids), None)
+    newer: list[int] = [*range(max(taken, default=0) + 1, _IDS.stop), *_IDS]
+    free = next((identity for identity in newer if identity not in taken), None)
     if free is None:
         raise KeyFileError(f"{path} holds 255 keys, as many as there are ids; start a new site key ring")
     return free

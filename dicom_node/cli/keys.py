@@ -84,7 +84,7 @@ def _import(args: argparse.Namespace) -> int:
     else:
         text = escrow.opened(content, args.certificate, args.private_key, _passphrase(args.private_key))
     _make_folder(args.keys.parent)
-    added = keys.merge(args.keys, text, str(args.source))
+    added = keys.merge(args.keys, text, str(args.source), renumber=args.renumber)
     named = ", ".join(str(identity) for identity in added)
     print(f"{args.keys}: {f'added key {named}' if added else 'holds every key of it already'}")
     return EXIT_DONE

@@ -42,6 +42,11 @@ def added(command: Command) -> tuple[argparse.ArgumentParser, ...]:
     )
     taking.add_argument("--certificate", type=Path, metavar="CERT", help="that it was encrypted to (PEM)")
     taking.add_argument("--private-key", type=Path, metavar="KEY", help="of that certificate (PEM)")
+    taking.add_argument(
+        "--renumber",
+        action="store_true",
+        help="call a key otherwise whose id is another key's here, as where two sites are read with one ring",
+    )
     return revoke, export, taking
 
 

@@ -358,6 +358,28 @@ def test_a_ring_with_another_key_of_the_same_id_is_not_mixed_in(ring: Path, tmp_
     assert ring.read_text() == before
 
 
+def test_the_keys_of_two_sites_fit_into_the_ring_of_one_reader(ring: Path, tmp_path: Path) -> None:
+    """Every ring begins with key 1; what a mark names is the fingerprint, so the id may be another here."""
+    other = tmp_path / "other"
+    for _ in range(2):
+        keys.generate(other)
+    theirs = {key.secret: keys.fingerprint(key) for key in FileKeyRing.load(other).keys}
+    with pytest.raises(KeyFileError, match="--renumber"):
+        keys.merge(ring, keys.text_of(other), "export")
+    assert keys.merge(ring, keys.text_of(other), "export", renumber=True) == (3, 2)
+    merged = FileKeyRing.load(ring)
+    assert merged.current.id == 1
+    assert theirs.items() <= {key.secret: keys.fingerprint(key) for key in merged.keys}.items()
+    # the same again, and what that site did since, follows the keys and not their ids
+    keys.generate(other)
+    keys.revoke(other, 1)
+    assert keys.merge(ring, keys.text_of(other), "export", renumber=True) == (4,)
+    revoked = FileKeyRing.load(ring).revoked
+    by_id = {key.id: key.secret for key in FileKeyRing.load(ring).keys}
+    first = next(key.secret for key in FileKeyRing.load(other).keys if key.id == 1)
+    assert [by_id[identity] for identity in revoked] == [first]
+
+
 def test_a_current_key_that_the_other_ring_has_revoked_is_not_taken_over(ring: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     keys.merge(other, keys.text_of(ring), "export")

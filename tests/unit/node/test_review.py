@@ -171,6 +171,8 @@ class TestFindings:
     def test_wrong_key_is_told_from_unmarked_by_the_hint(self):
         other = Reader(Ring(OTHER_KEY), (segmenter("anatomy"),))
         assert review(marked(), "x", other).finding is Finding.WRONG_KEY
+        same_id = Ring(replace(OTHER_KEY, id=KEY.id))
+        assert review(marked(), "x", replace(other, ring=same_id)).finding is Finding.WRONG_KEY
         plain = reread(builders.mr(256, 256))
         assert review(plain, "x", READER).finding is Finding.UNMARKED
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from blessmark import segment
 from dicom_node import keys, signers
 from dicom_node.errors import KeyFileError
 from dicom_node.item import How, Item
-from dicom_node.judgement import Judge, reader_of
+from dicom_node.judgement import Judge, drawers_of, reader_of
 from dicom_node.protect import protect
 from dicom_node.report import InstanceReport, Unreadable
 from tests import builders
@@ -80,6 +81,12 @@ def test_a_named_segmenter_is_the_only_one_beside_the_whole_image(tmp_path: Path
         "whole",
     ]
     assert len(reader_of(ring, None).segmenters) == 3
+
+
+def test_every_segmenter_that_a_node_may_mark_with_is_tried_whatever_its_configuration_says() -> None:
+    """`watermark.segmenter_rules` of the node that marked need not be known to who verifies."""
+    tried, _ = drawers_of(None)
+    assert {each.id.partition("-")[0] for each in tried} == set(segment.known())
 
 
 def test_without_a_ring_signatures_are_judged_and_the_place_is_told(tmp_path: Path) -> None:

@@ -122,10 +122,6 @@ def _peer(args: argparse.Namespace, workstation: Workstation) -> QueryPeer:
         peer = known
     if args.retrieve is not None:
         peer = peer.model_copy(update={"retrieve": Retrieve(args.retrieve)})
-    if peer.tls and peer.retrieve is Retrieve.MOVE:
-        raise UsageError(
-            f"--peer {args.peer}: it is asked over TLS, but by C-MOVE it would send in the clear; use get"
-        )
     return peer
 
 

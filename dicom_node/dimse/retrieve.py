@@ -20,8 +20,8 @@ from pynetdicom import AE, build_role, evt
 from pynetdicom.dimse_primitives import C_GET, C_MOVE
 from pynetdicom.presentation import PresentationContext, build_context
 
-from dicom_node.config import Query, QueryPeer, Retrieve, Tls
-from dicom_node.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, patches
+from dicom_node.config import Query, QueryPeer, Retrieve, Tls, TlsClients
+from dicom_node.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, patches, secure
 from dicom_node.dimse.admission import UNKNOWN_CALLED
 from dicom_node.dimse.contexts import STORAGE_CLASSES, TRANSFER_SYNTAXES, is_accepted_class, is_uid
 from dicom_node.dimse.direct import Send
@@ -71,7 +71,9 @@ class DimseArchive:
     ----------
     name, peer : which one, and where it is
     query : the AE title of this machine, and where C-MOVE sends to
-    tls : what this machine shows and believes, where the archive is asked over TLS
+    tls : what this machine shows and believes where the archive is asked over TLS, and then sends over TLS
+
+    Raises TlsError when a file that `tls` names is missing or no good.
     """
 
     def __init__(self, name: str, peer: QueryPeer, query: Query, tls: Tls = _NO_TLS) -> None:
@@ -81,7 +83,10 @@ class DimseArchive:
         self._calling_ae = query.ae_title or "DICOMNODE"
         self._tls = tls
         self._finder = Finder(name, peer, self._calling_ae, self.notes, tls)
-        self._berth = Berth(query, self._calling_ae) if peer.retrieve is Retrieve.MOVE else None
+        self._berth: Berth | None = None
+        if peer.retrieve is Retrieve.MOVE:
+            door = secure.Door(tls, TlsClients.REQUIRED) if peer.tls else None
+            self._berth = Berth(query, self._calling_ae, door)
         self._idle: list[_Retriever] = []
         self._busy: set[_Retriever] = set()
         self._lock = threading.Lock()
@@ -355,10 +360,11 @@ class Berth:
     ----------
     query : address and port to listen on
     ae_title : the only one that may be called
+    door : shakes hands with who connects, None in the clear
     """
 
-    def __init__(self, query: Query, ae_title: str) -> None:
-        self._query, self._ae_title = query, ae_title
+    def __init__(self, query: Query, ae_title: str, door: secure.Door | None = None) -> None:
+        self._query, self._ae_title, self._door = query, ae_title, door
         self._landing: Landing | None = None
         self._server: Any = None
         self._lock = threading.Lock()
@@ -406,6 +412,8 @@ class Berth:
                 f"cannot listen on {where[0]}:{where[1]} for C-MOVE: {error.strerror};"
                 " is another program there?"
             ) from error
+        assert isinstance(server, Server)
+        server.door = self._door
         threading.Thread(target=server.serve_forever, args=(_POLL_S,), name="berth", daemon=True).start()
         return server
 

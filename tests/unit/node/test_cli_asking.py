@@ -9,7 +9,7 @@ import pytest
 
 from dicom_node import cli
 from dicom_node.cli.asking import destination_of, inquiry_of, keys_of, opened
-from dicom_node.errors import ConfigError, UsageError
+from dicom_node.errors import ConfigError, TlsError, UsageError
 from dicom_node.inquiry import Level
 from tests.shelf import Shelf, instance
 
@@ -158,10 +158,10 @@ def test_no_more_is_fetched_than_was_asked_for(
 
 
 def test_what_is_asked_over_tls_does_not_send_in_the_clear(tmp_path: Path) -> None:
-    """An archive that is told to move opens a connection of its own, to a port without TLS."""
+    """An archive that is told to move opens a connection of its own, to a port that must show something."""
     config = tmp_path / "query.yaml"
     peer = "{ae_title: P, host: h, port: 104, tls: true, retrieve: move}"
     config.write_text(f"tls: {{ca: ca.pem}}\nquery:\n  peers: {{pacs: {peer}}}\n")
     args = parsed("--config", str(config), peer="pacs")
-    with pytest.raises(UsageError, match="in the clear"), opened(args):
+    with pytest.raises(TlsError, match=r"tls\.certificate"), opened(args):
         pass

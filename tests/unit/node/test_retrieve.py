@@ -12,13 +12,15 @@ import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from dicom_node.config import Query
+from dicom_node.config import Query, QueryPeer, Retrieve, Tls
 from dicom_node.dimse.contexts import STORAGE_CLASSES, TRANSFER_SYNTAXES
 from dicom_node.dimse.retrieve import PROPOSED_SYNTAXES, DimseArchive, proposed
+from dicom_node.dimse.secure import client_context
 from dicom_node.dimse.store import MAX_CONTEXTS
-from dicom_node.errors import OutputError, PeerError
+from dicom_node.errors import OutputError, PeerError, TlsError
 from dicom_node.inquiry import Level, Order
 from dicom_node.landing import Landed, Landing
+from tests.certificates import Authority
 from tests.shelf import CT, EXPLICIT, IMPLICIT, MR, Shelf, instance
 from tests.waiting import failing, wait_until
 
@@ -212,3 +214,54 @@ def test_who_calls_another_title_is_rejected(tmp_path: Path) -> None:
         entity.add_requested_context(CT)
         association = entity.associate("127.0.0.1", made.shelf.auditor_port, ae_title="OTHER")
         assert association.is_rejected
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("ca"))
+
+
+def shown(authority: Authority, name: str) -> Tls:
+    issued = authority.issue(name, "localhost")
+    return Tls(certificate=issued.certificate, key=issued.key, ca=authority.file)
+
+
+def moved(port: int, ds: Dataset, tls: Tls | None = None) -> int | None:
+    """Send as an archive does that was told to move; the status, None where no association came about."""
+    from pynetdicom import AE
+
+    entity = AE()
+    entity.acse_timeout = entity.network_timeout = 5.0
+    entity.add_requested_context(CT, EXPLICIT)
+    more = {} if tls is None else {"tls_args": (client_context(tls), "localhost")}
+    association = entity.associate("127.0.0.1", port, ae_title="AUDITOR", **more)
+    if not association.is_established:
+        return None
+    status = association.send_c_store(ds).Status
+    association.release()
+    return int(status)
+
+
+def test_an_archive_that_is_asked_over_tls_sends_over_tls(tmp_path: Path, authority: Authority) -> None:
+    """Nobody else does: not in the clear, and nobody whose certificate is not believed."""
+    held = instance(1)
+    query = Query.model_construct(ae_title="AUDITOR", bind="127.0.0.1", port=0, peers={})
+    peer = QueryPeer(ae_title="A", host="h", port=104, tls=True, retrieve=Retrieve.MOVE)
+    stranger = Authority(tmp_path / "other")
+    landing = Landing(tmp_path / "out", durable=False)
+    landing.expect(series(held))
+    with contextlib.closing(DimseArchive("a", peer, query, shown(authority, "auditor"))) as archive:
+        assert archive._berth is not None
+        archive._berth.open(landing)
+        assert moved(archive._berth.port, held) is None
+        foreign = shown(stranger, "foreign").model_copy(update={"ca": authority.file})
+        assert moved(archive._berth.port, held, foreign) is None
+        assert landing.missing(series(held))
+        assert moved(archive._berth.port, held, shown(authority, "archive")) == 0
+    assert not landing.missing(series(held))
+
+
+def test_a_machine_that_has_nothing_to_show_does_not_listen(authority: Authority) -> None:
+    peer = QueryPeer(ae_title="A", host="h", port=104, tls=True, retrieve=Retrieve.MOVE)
+    with pytest.raises(TlsError, match=r"tls\.certificate"):
+        DimseArchive("a", peer, Query(), Tls(ca=authority.file))

@@ -41,6 +41,8 @@ _BREATH_S = 0.02
 _DAY_S = 86400.0
 #: after a fall of the machine, objects put this many seconds before the last event are hashed again
 _SUSPECT_S = 600.0
+#: so much a clock may be set back without anybody minding, seconds
+_SET_BACK_S = 1.0
 #: claims looked at between two signs of life of a start
 _PROGRESS = 5000
 
@@ -73,6 +75,7 @@ def reconcile(
     Sizes are compared always. Contents are compared if the machine fell during the last run, for the objects
     that were written shortly before: a disk that had promised too much loses those.
     """
+    _follow(ledger, ledger.behind_s())
     fell = ledger.begin_run(boot)
     suspect_after = ledger.last_event_at() - _SUSPECT_S if fell else float("inf")
     checked = lost = remade = 0
@@ -94,6 +97,18 @@ def reconcile(
         )
         lost, remade = lost + 1, remade + remake
     return Found(checked, lost, remade)
+
+
+def _follow(ledger: Ledger, by_s: float) -> None:
+    """Have what waits follow a clock that was set back; a little is what clocks do."""
+    if by_s > _SET_BACK_S:
+        count = ledger.set_back(by_s)
+        log.event(_LOG, "clock-set-back", level=logging.WARNING, count=count)
+
+
+def _ahead_s() -> float:
+    """How far the clock that can be set is ahead of the one that cannot."""
+    return time.time() - time.monotonic()
 
 
 def _loss(spool: BlobStore, blob: str, size: int, suspect_after: float) -> str | None:
@@ -149,6 +164,7 @@ class Housekeeper(threading.Thread):
         self._ledger = ledger
         self._history_s = history_s
         self._stopping = threading.Event()
+        self._ahead_s = _ahead_s()
         #: bytes of all objects when they were last looked at; None before that
         self.spool_bytes: int | None = None
         self._weigh_at = self._relieve_at = 0.0
@@ -163,7 +179,8 @@ class Housekeeper(threading.Thread):
                 self._contained(self.look)
 
     def look(self) -> None:
-        """Every few seconds: write what was only counted, weigh the spool, relieve a disk that is short."""
+        """Every few seconds: follow the clock, write counts, weigh the spool, relieve a short disk."""
+        self._contained(self._follow_the_clock)
         with contextlib.suppress(LedgerError):  # it waits, and whoever must write says what is wrong
             self._ledger.settle()
         if time.monotonic() >= self._weigh_at:
@@ -172,6 +189,13 @@ class Housekeeper(threading.Thread):
             self._relief_s, self._relieve_at = _PRESSED_S[0], 0.0
         elif time.monotonic() >= self._relieve_at:
             self._relieve_in_turn()
+
+    def _follow_the_clock(self) -> None:
+        """Notice that the clock was set back since the last look; forward nothing need be done."""
+        ahead_s = _ahead_s()
+        if self._ledger.by_this_clock:
+            _follow(self._ledger, self._ahead_s - ahead_s)
+        self._ahead_s = ahead_s
 
     def weigh(self) -> None:
         """Add up the sizes of all objects, for the metrics; with very many the less often."""

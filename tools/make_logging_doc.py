@@ -34,6 +34,7 @@ MEANINGS: Mapping[str, str] = {
     "bytes-lost": "a start found the bytes of an object missing or changed",
     "cleaned": "what nobody needs any more was removed",
     "dead-letter": "a delivery was given up; an operator decides",
+    "clock-set-back": "the clock of this machine was set back; what waits in the ledger follows it",
     "delivered": "an object has reached a destination: its whole way in one line",
     "batch-failed": "the batcher could not evaluate a network; the workers that asked do it themselves",
     "batcher-silent": "the batcher did not answer a worker, which asks again and then helps itself",

@@ -409,3 +409,32 @@ def test_a_housekeeper_looks_whether_the_disk_is_short(
     keeper.start()
     assert relieved.wait(60)
     keeper.stop()
+
+
+# the clock
+
+
+def test_a_start_after_the_clock_was_set_back_finds_what_waits(
+    spool: Spool, book: Ledger, clock: Clock
+) -> None:
+    arrive(spool, book, b"came")
+    clock.now -= 3600.0
+    reconcile(spool, book, "boot")
+    assert len(book.claim_work("w", 8, 10.0)) == 1
+
+
+def test_a_clock_that_is_set_back_while_the_node_runs_is_followed(
+    spool: Spool, book: Ledger, clock: Clock, monkeypatch: pytest.MonkeyPatch, lines: list[dict[str, object]]
+) -> None:
+    """Once, by as much as it was; and a clock that is put forward, or a little back, by nothing."""
+    ahead_s = 1_000_000.0
+    monkeypatch.setattr(housekeeping, "_ahead_s", lambda: ahead_s)
+    keeper = Housekeeper(spool, book, 1e9)
+    arrive(spool, book, b"came")
+    for step, found in [(0.0, 0), (7200.0, 0), (-0.5, 0), (-3600.0, 1), (0.0, 1)]:
+        ahead_s += step
+        clock.now += min(step, -0.0)
+        keeper.look()
+        assert [line["event"] for line in lines].count("clock-set-back") == found
+    clock.now += 1.0
+    assert len(book.claim_work("w", 8, 10.0)) == 1

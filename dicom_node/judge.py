@@ -14,16 +14,19 @@ from dicom_node.item import How, Item
 from dicom_node.pool import Pool
 from dicom_node.report import InstanceReport, Unreadable
 
-__all__ = ["How", "Item", "Judges", "Report", "lost"]
+__all__ = ["How", "Item", "Judges", "Report", "limit_s", "lost"]
 
 Report = InstanceReport | Unreadable
+
+#: how long an instance may take: any, and for each byte of it; it is 20 ms a megabyte as a rule
+_FILE_S, _BYTE_S = 600.0, 5e-6
 
 
 class Judges:
     """Processes that judge; a context manager, which ends them at once when it is left."""
 
     def __init__(self, how: How, processes: int) -> None:
-        self._pool = Pool(partial(_judge, how), _ended_its_judge, processes)
+        self._pool = Pool(partial(_judge, how), _ended_its_judge, processes, _may_take_s)
 
     def __enter__(self) -> Judges:
         return self
@@ -70,12 +73,29 @@ def _judge(how: How) -> Callable[[Item], Report]:
     return Judge(how)
 
 
-def _ended_its_judge(item: Item, code: int) -> Report:
+def _ended_its_judge(item: Item, code: int | None) -> Report:
     return lost(item.source, code)
 
 
-def lost(source: str, code: int) -> Unreadable:
-    """The report on what ended two processes, the second with this exit code."""
+def _may_take_s(item: Item) -> float:
+    return limit_s(item.path)  # bytes in memory are a few megabytes at most
+
+
+def limit_s(path: Path | None) -> float:
+    """How long the work on a file may take, seconds: a hundred times what it takes on a machine at rest."""
+    try:
+        size = 0 if path is None else path.stat().st_size
+    except OSError:  # whoever reads it says what is wrong
+        size = 0
+    return _FILE_S + size * _BYTE_S
+
+
+def lost(source: str, code: int | None) -> Unreadable:
+    """The report on what ended two processes, the second with this exit code, or, None, took too long."""
+    if code is None:
+        return Unreadable(
+            source, "kept the process that read it busy for too long, and was given up; examine it"
+        )
     by = f"signal {-code}" if code < 0 else f"exit code {code}"
     return Unreadable(
         source, f"ended the process that read it, twice ({by}); examine it, or take it to a larger machine"

@@ -4,14 +4,17 @@
 
 Processes are spawned as tasks ask for them, load what they need once, and hear of nothing but their pipe. One
 that dies costs nobody else anything: its task is tried once more, with no other beside it, and then given up.
+One that takes longer than its task may is ended, and the task given up: a decoder that hangs hangs again.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import multiprocessing
 import os
 import signal
+import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -56,17 +59,21 @@ class Pool(Generic[Task, Answer]):
     ----------
     prepare : picklable; called once in each process, gives what answers a task there. A NodeError or
         WatermarkError that it raises is raised here as a NodeError
-    lost : the answer to a task that ended two processes; is given the exit code of the second
+    lost : the answer to a task that ended two processes, and is given the exit code of the second; or to one
+        that took too long, and is given None
     processes : most processes, at least 1
+    limit_s : how long a task may take, seconds
     """
 
     def __init__(
         self,
         prepare: Callable[[], Callable[[Task], Answer]],
-        lost: Callable[[Task, int], Answer],
+        lost: Callable[[Task, int | None], Answer],
         processes: int,
+        limit_s: Callable[[Task], float] = lambda _task: math.inf,
     ) -> None:
         self._prepare, self._lost, self._most = prepare, lost, max(1, processes)
+        self._limit_s = limit_s
         self._context = multiprocessing.get_context("spawn")
         self._workers: list[_Worker] = []
 
@@ -129,14 +136,14 @@ class Pool(Generic[Task, Answer]):
         if idle is None:
             return False
         place = queue.popleft()
-        idle.place = place
+        idle.place, idle.late_at = place, time.monotonic() + self._limit_s(run.tasks[place])
         run.under_way.add(place)
         with contextlib.suppress(OSError):  # it has died: listening to it will tell
             idle.pipe.send(run.tasks[place])
         return True
 
     def _listen(self, run: _Run[Task, Answer]) -> None:
-        """Wait for a word of a process, or for its end."""
+        """Wait for a word of a process, or for its end; then end those that are late."""
         spoke = wait([worker.pipe for worker in self._workers], _LONG_S)
         run.slow = not spoke
         for worker in [each for each in self._workers if each.pipe in spoke]:
@@ -151,6 +158,18 @@ class Pool(Generic[Task, Answer]):
             if kind == _DONE and worker.place is not None:
                 run.note(worker.place, content)
                 worker.place = None
+        for worker in [each for each in self._workers if each.place is not None]:
+            if time.monotonic() >= worker.late_at:
+                self._end(worker, run)
+
+    def _end(self, worker: _Worker, run: _Run[Task, Answer]) -> None:
+        """Give up a task that takes too long, and its process."""
+        assert worker.place is not None
+        self._workers.remove(worker)
+        worker.process.kill()
+        worker.process.join(_LAST_WORDS_S)  # who hangs in the kernel, on a file server that is gone, stays
+        worker.pipe.close()
+        run.note(worker.place, self._lost(run.tasks[worker.place], None))
 
     def _bury(self, worker: _Worker, run: _Run[Task, Answer]) -> None:
         """A process is gone: its task is tried once more, or given up; raises NodeError if it never began."""
@@ -186,12 +205,13 @@ class Pool(Generic[Task, Answer]):
 
 @dataclass(slots=True)
 class _Worker:
-    """A process, and the place of the task that it works on."""
+    """A process, the place of the task that it works on, and when that takes too long."""
 
     process: BaseProcess
     pipe: Connection
     ready: bool = False
     place: int | None = None
+    late_at: float = math.inf
 
 
 @dataclass(slots=True)

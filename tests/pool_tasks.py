@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -26,8 +27,13 @@ def dying() -> Callable[[Task], str]:
     os._exit(7)
 
 
-def lost(task: Task, code: int) -> str:
+def lost(task: Task, code: int | None) -> str:
     return f"lost {task[1]} {code}"
+
+
+def limit_s(task: Task) -> float:
+    """What hangs is given little time, so that a test is quick; whatever ends has all it wants."""
+    return 0.2 if task[0] == "hang" else math.inf
 
 
 def _answer(task: Task) -> str:
@@ -37,6 +43,9 @@ def _answer(task: Task) -> str:
     if verb == "die-once" and not Path(argument).exists():
         Path(argument).touch()
         os._exit(3)
+    if verb == "hang":  # as a decoder does that is not even reached by a signal to end
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(600)
     if verb == "sleep":
         time.sleep(float(argument))
     if verb == "meet":  # does not end before another has been here

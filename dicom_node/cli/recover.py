@@ -13,7 +13,7 @@ from dicom_node.cli.judging import exit_code, how_of
 from dicom_node.cli.telling import Report
 from dicom_node.cli.trail import Told, told_to
 from dicom_node.item import How
-from dicom_node.judge import lost
+from dicom_node.judge import limit_s, lost
 from dicom_node.pool import Pool, cores
 from dicom_node.report import InstanceReport
 from dicom_node.summary import summarised, totals
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
 
 def restoring(how: How, processes: int, *, everything: bool = False) -> Pool[Pair, Report]:
     """Processes that restore files; with `everything`, what is proven in part is written too."""
-    return Pool(partial(_restorer, how, everything=everything), _lost, processes)
+    return Pool(partial(_restorer, how, everything=everything), _lost, processes, _may_take_s)
 
 
 def _told(pool: Pool[Pair, Report], tasks: Sequence[Pair]) -> Iterator[Report]:
@@ -66,5 +66,9 @@ def _restorer(how: How, *, everything: bool) -> Callable[[Pair], Report]:
     return Restorer(how, everything=everything)
 
 
-def _lost(pair: Pair, code: int) -> Report:
+def _may_take_s(pair: Pair) -> float:
+    return limit_s(pair.source)
+
+
+def _lost(pair: Pair, code: int | None) -> Report:
     return lost(str(pair.source), code)

@@ -50,5 +50,5 @@ def _reproduced() -> Callable[[None], int]:
     return lambda _: count
 
 
-def _ended(_: None, code: int) -> int:
+def _ended(_: None, code: int | None) -> int:
     raise NodeError(f"the self-test ended before it could tell its result (exit code {code}); start again")

@@ -10,7 +10,7 @@ import pytest
 
 from dicom_node import keys
 from dicom_node.errors import NodeError
-from dicom_node.judge import How, Item, Judges
+from dicom_node.judge import How, Item, Judges, limit_s, lost
 from dicom_node.report import InstanceReport, Unreadable
 from tests import builders
 
@@ -67,6 +67,17 @@ def test_a_judge_that_is_killed_costs_nothing(how: How) -> None:
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
         assert [type(each) for each in (first, *judged)] == [InstanceReport] * 3
+
+
+def test_an_instance_that_takes_too_long_is_an_error_that_says_so(how: How, tmp_path: Path) -> None:
+    large = tmp_path / "large"
+    with large.open("wb") as file:
+        file.truncate(1 << 30)
+    assert limit_s(None) == limit_s(tmp_path / "nowhere") == 600.0
+    assert 5000 < limit_s(large) < 7000
+    assert "too long" in lost("large", None).error
+    with Judges(how, 1) as judges:
+        assert judges._pool._limit_s(Item("a", large)) == limit_s(large)
 
 
 def test_a_ring_that_cannot_be_read_ends_the_run(tmp_path: Path) -> None:

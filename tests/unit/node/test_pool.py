@@ -17,7 +17,7 @@ import pytest
 from dicom_node.errors import NodeError
 from dicom_node.pool import Pool, cores
 from tests import pool_tasks
-from tests.pool_tasks import Task, lost, prepared
+from tests.pool_tasks import Task, limit_s, lost, prepared
 
 
 def said(tasks: list[Task], processes: int = 2) -> list[str]:
@@ -40,6 +40,19 @@ def test_a_suspect_is_tried_again_alone(tmp_path: Path) -> None:
     answers = said(tasks)
     assert len(answers) == 7
     assert set(answers[1:]) <= {"1", "2"}
+
+
+def test_a_task_that_hangs_is_given_up_and_those_behind_it_are_done() -> None:
+    """It is not tried again: what hangs hangs again."""
+    tasks: list[Task] = [("say", "a"), ("hang", "x"), ("say", "b"), ("hang", "y"), ("sleep", "0.3")]
+    with Pool(prepared, lost, 1, limit_s) as pool:
+        assert [answer for _, answer in pool.answers(tasks)] == [
+            "a",
+            "lost x None",
+            "b",
+            "lost y None",
+            "0.3",
+        ]
 
 
 def test_tasks_are_pulled_as_they_are_wanted() -> None:

@@ -46,6 +46,9 @@ def _answer(task: Task) -> str:
     if verb == "hang":  # as a decoder does that is not even reached by a signal to end
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         time.sleep(600)
+    if verb == "hang-once" and not Path(argument).exists():  # until it is killed
+        Path(argument).touch()
+        time.sleep(600)
     if verb == "sleep":
         time.sleep(float(argument))
     if verb == "meet":  # does not end before another has been here

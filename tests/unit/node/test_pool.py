@@ -18,6 +18,7 @@ from dicom_node.errors import NodeError
 from dicom_node.pool import Pool, cores
 from tests import pool_tasks
 from tests.pool_tasks import Task, limit_s, lost, prepared
+from tests.waiting import wait_until
 
 
 def said(tasks: list[Task], processes: int = 2) -> list[str]:
@@ -110,14 +111,20 @@ def test_a_few_that_are_short_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(pool._workers) == 1
 
 
-def test_a_process_that_is_killed_from_outside_is_replaced() -> None:
+def test_a_process_that_is_killed_from_outside_is_replaced(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
     with Pool(prepared, lost, 1) as pool:
-        answers = pool.answers([("say", "a"), ("sleep", "0.5"), ("say", "b")])
+        answers = pool.answers([("say", "a"), ("hang-once", str(mark)), ("say", "b")])
         assert next(answers)[1] == "a"
         victim = pool._workers[0].process.pid
         assert victim is not None
-        threading.Timer(0.1, os.kill, (victim, signal.SIGKILL)).start()
-        assert [answer for _, answer in answers] == ["0.5", "b"]
+
+        def kill() -> None:
+            wait_until(mark.exists)  # it is at work
+            os.kill(victim, signal.SIGKILL)
+
+        threading.Thread(target=kill).start()
+        assert [answer for _, answer in answers] == [str(mark), "b"]
         assert pool._workers[0].process.pid != victim
 
 

@@ -5,23 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from pathlib import Path
 
+from benchmarks.stand import free_port
 from dicom_node.blobs.asking import Bucket, client
 
 #: nobody's: the server takes any
 _CREDENTIALS = "[default]\naws_access_key_id = test\naws_secret_access_key = test-secret-access-key\n"
-
-
-def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
 
 
 class S3Server:

@@ -21,6 +21,7 @@ import numpy as np
 
 from benchmarks.results import Cell, Result, Table
 from benchmarks.run import Run
+from benchmarks.stand import free_port
 from dicom_node import log
 from dicom_node.config import Config
 from dicom_node.dimse.reception import part10_head
@@ -148,8 +149,7 @@ def _data_set(instance: str, pixels: bytes) -> bytes:
 @contextlib.contextmanager
 def _receiver() -> Iterator[int]:
     """A receiver that throws away what it gets; its port."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = int(probe.getsockname()[1])
+    port = free_port()
     command = [_STORESCP, "--fork", "--ignore", "+xa", str(port)]
     with subprocess.Popen(command, env=os.environ | {"TCP_NODELAY": "1"}) as process:
         try:

@@ -6,7 +6,6 @@ import itertools
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -15,6 +14,8 @@ from pathlib import Path
 
 import psycopg
 import sqlalchemy as sa
+
+from benchmarks.stand import free_port
 
 _PROGRAMS = Path("/usr/lib/postgresql/15/bin")
 _MEMORY = Path("/dev/shm")
@@ -49,7 +50,7 @@ class Server:
         self._made = tempfile.mkdtemp(dir=_MEMORY if _MEMORY.is_dir() and not on_disk else None)
         self._network = network
         self.folder = folder or Path(self._made) / "data"
-        self.port = _free_port()
+        self.port = free_port()
         self._settings = list(settings)
         self._names = (f"ledger_{number}" for number in itertools.count(1))
         shutil.chown(self._made, _ROLE) if os.geteuid() == 0 else None
@@ -159,9 +160,3 @@ def _as_role(command: list[str]) -> list[str]:
 
 def _children(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

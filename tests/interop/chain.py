@@ -21,6 +21,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
+from benchmarks.stand import free_port
 from blessmark import pixels
 from blessmark.errors import PixelError
 from blessmark.pixels.header import PIXEL_DESCRIPTION
@@ -153,7 +154,7 @@ def _by_uid(files: Iterable[bytes]) -> Arrived:
 @contextlib.contextmanager
 def chain(folder: Path, route: str, receiving: str = "") -> Iterator[Line]:
     """The row, its first node with the keys `route` on its route, its second with `receiving`."""
-    port = peers.free_port()
+    port = free_port()
     keys = folder / "receiver" / "keyring"
     with (
         peers.storescp(folder / "dcmtk", "--promiscuous", "--bit-preserving") as dcmtk,

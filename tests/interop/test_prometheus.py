@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks.stand import Node, Peer, Setup, objects
+from benchmarks.stand import Node, Peer, Setup, free_port, objects
 from benchmarks.witnesses import Archive, Modality
 from tests.architecture.repository import ROOT
-from tests.interop.peers import free_port, process, wait_until
+from tests.interop.peers import process, wait_until
 from tools import make_dashboard
 
 pytestmark = [

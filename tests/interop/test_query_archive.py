@@ -16,13 +16,13 @@ import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
+from benchmarks.stand import free_port
 from tests import builders
 from tests.interop.peers import (
     DICOMWEB_PLUGIN,
     ENVIRONMENT,
     Orthanc,
     dicom_node,
-    free_port,
     listens,
     orthanc,
     process,

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.stand import free_port
 from tests.architecture.repository import ROOT
 from tests.builders import ct, file_bytes
 from tests.interop import peers
@@ -35,7 +36,7 @@ def commands() -> Iterator[list[str]]:
 
 
 def test_a_newcomer_gets_an_image_through_and_back(tmp_path: Path) -> None:
-    port, http = peers.free_port(), peers.free_port()
+    port, http = free_port(), free_port()
     image = tmp_path / "image.dcm"
     image.write_bytes(file_bytes(ct(256, 256, PatientName="Phantom^Test")))
     with peers.storescp(tmp_path / "pacs") as pacs:

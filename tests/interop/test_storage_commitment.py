@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.stand import free_port
 from tests.builders import ct, file_bytes
 from tests.interop import peers
 
@@ -39,7 +40,7 @@ def rows(node: peers.RunningNode, query: str) -> list[Any]:
 
 def test_orthanc_asks_the_node(tmp_path: Path) -> None:
     """Success for what the archive behind the node has; 0112 for what the node never saw."""
-    port = peers.free_port()
+    port = free_port()
     with (
         peers.storescp(tmp_path / "dcmtk") as dcmtk,
         peers.orthanc(tmp_path / "orthanc", port) as sender,
@@ -86,7 +87,7 @@ def test_orthanc_asks_the_node(tmp_path: Path) -> None:
 
 
 def test_the_node_asks_orthanc_and_keeps_the_bytes_until_it_answers(tmp_path: Path) -> None:
-    port = peers.free_port()
+    port = free_port()
     with (
         peers.orthanc(tmp_path / "orthanc", port) as archive,
         peers.node(
@@ -111,7 +112,7 @@ def test_the_node_asks_orthanc_and_keeps_the_bytes_until_it_answers(tmp_path: Pa
 
 def test_what_orthanc_has_lost_is_sent_again(tmp_path: Path) -> None:
     """It deletes an instance between taking it and being asked: it says so, and gets it once more."""
-    port = peers.free_port()
+    port = free_port()
     with (
         peers.orthanc(tmp_path / "orthanc", port) as archive,
         peers.node(

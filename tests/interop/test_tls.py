@@ -13,6 +13,7 @@ from pathlib import Path
 import pydicom
 import pytest
 
+from benchmarks.stand import free_port
 from tests.builders import ct, file_bytes
 from tests.certificates import Authority, Issued
 from tests.interop import peers
@@ -74,7 +75,7 @@ def test_dcmtk_sends_over_tls_and_receives_over_tls(
 ) -> None:
     """storescu +tls -> node -> storescp +tls; the image arrives marked, and verifies."""
     archive = authority.issue("archive", "127.0.0.1")
-    port, secure_port = peers.free_port(), peers.free_port()
+    port, secure_port = free_port(), free_port()
     received = tmp_path / "received"
     received.mkdir()
     command = ("/usr/bin/storescp", "--fork", "+xa", "+tls", archive.key, archive.certificate)
@@ -114,7 +115,7 @@ def test_orthanc_is_destination_and_source_over_tls(
     tmp_path: Path, authority: Authority, own: Issued
 ) -> None:
     shown = authority.issue("orthanc", "127.0.0.1")
-    secure_port = peers.free_port()
+    secure_port = free_port()
     settings = {
         "DicomTlsEnabled": True,
         "DicomTlsCertificate": str(shown.certificate),
@@ -141,7 +142,7 @@ def test_orthanc_is_destination_and_source_over_tls(
 
 
 def test_openssl_is_refused_with_what_is_old(tmp_path: Path, authority: Authority, own: Issued) -> None:
-    secure_port = peers.free_port()
+    secure_port = free_port()
     with (
         peers.storescp(tmp_path / "dcmtk") as archive,
         peers.node(
@@ -183,7 +184,7 @@ def test_two_hundred_silent_clients_do_not_keep_echoscu_waiting(
     modality: Issued,
     record_property: Callable[[str, object], None],
 ) -> None:
-    secure_port = peers.free_port()
+    secure_port = free_port()
     with (
         peers.storescp(tmp_path / "dcmtk") as archive,
         peers.node(

@@ -146,11 +146,11 @@ class Outcome:
     def alarms(self) -> bool:
         """Whether a reader found what an operator should know of.
 
-        An object without a watermark, where such are let through, is no news.
+        An object without a watermark, where such are let through, is no news; nor one that can have none.
         """
-        if self.finding in ("", AUTHENTIC, NOT_JUDGED):
+        if self.finding in ("", AUTHENTIC):
             return False
-        return self.finding != UNMARKED or self.state is not InstanceState.READY
+        return self.finding not in (UNMARKED, NOT_JUDGED) or self.state is not InstanceState.READY
 
 
 @dataclass(frozen=True, slots=True)

@@ -193,7 +193,7 @@ class Recoverer:
     """Restores instances of one route from the spool into the spool; see `jobs` for its place.
 
     What is not authentic goes by the route's `on_finding`; objects of a kind that holds no watermark are
-    handed on as they came.
+    handed on as they came, unless it names `not-judged`.
     """
 
     def __init__(
@@ -215,8 +215,7 @@ class Recoverer:
         done = recover(ds, work.blob, self._reader, by=by)
         self._unchecked.met(done.report.signature)
         if _is_not_judged(done):
-            outcome = passed(work, self._route, "passed", done.report.reason)
-            return replace(outcome, finding=NOT_JUDGED)
+            return _unjudged(work, self._route, "passed", done.report.reason)
         if not self._may_leave(done):
             return judged(work, self._route, str(done.finding))
         with stage("spool"):
@@ -259,8 +258,7 @@ class Verifier:
         done = review(_read(self._spool.path(work.blob)), work.blob, self._reader)
         self._unchecked.met(done.report.signature)
         if _is_not_judged(done):
-            outcome = passed(work, self._route, "verified", done.report.reason)
-            return replace(outcome, finding=NOT_JUDGED)
+            return _unjudged(work, self._route, "verified", done.report.reason)
         finding = str(done.finding)
         if done.finding is Finding.AUTHENTIC or self._route.on(finding) is OnFinding.PASS:
             reason = _REVOKED if _is_doubtful(done) else finding
@@ -287,6 +285,13 @@ class _Unchecked:
 def _is_not_judged(done: Review) -> bool:
     """Whether an object is of a kind that holds no watermark, and says nothing of having been rewritten."""
     return bool(done.report.reason) and done.finding is Finding.UNMARKED
+
+
+def _unjudged(work: Work, route: Route, result: str, reason: str) -> Outcome:
+    """The outcome of an object that holds no watermark, for this reason, as its route wants it."""
+    if route.on(NOT_JUDGED) is not OnFinding.PASS:
+        return judged(work, route, NOT_JUDGED)
+    return replace(passed(work, route, result, reason), finding=NOT_JUDGED)
 
 
 def _is_doubtful(done: Review) -> bool:

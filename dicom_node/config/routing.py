@@ -75,8 +75,10 @@ class Route(Section):
         """What happens to an object with this finding: as named, else as `other`, else as the role has it.
 
         A route that recovers hands on originals, and nothing else unasked; one that verifies lets everything
-        through.
+        through. What cannot be judged goes on by either unless it is named itself.
         """
+        if finding == Finding.NOT_JUDGED:
+            return self.on_finding.get(Finding.NOT_JUDGED, OnFinding.PASS)
         usual = OnFinding.PASS if self.role is Role.VERIFY else OnFinding.HOLD
         return self.on_finding.get(Finding(finding), self.on_finding.get(Finding.OTHER, usual))
 

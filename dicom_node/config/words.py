@@ -42,7 +42,7 @@ class OnError(enum.StrEnum):
 
 
 class Finding(enum.StrEnum):
-    """What a reader says of an object that is not authentic, the words of `blessmark.types.Finding`."""
+    """What a reader says of what is not authentic: the words of `blessmark.types.Finding`, and two more."""
 
     HEADER_ALTERED = "header-altered"
     PIXELS_ALTERED = "pixels-altered"
@@ -50,7 +50,8 @@ class Finding(enum.StrEnum):
     UNKNOWN_SEGMENTER = "unknown-segmenter"
     WRONG_KEY = "wrong-key"
     UNMARKED = "unmarked"
-    OTHER = "other"  #: each of them that is not named
+    OTHER = "other"  #: each of these that is not named
+    NOT_JUDGED = "not-judged"  #: none of them: an object of a kind that holds no watermark
 
 
 class OnFinding(enum.StrEnum):

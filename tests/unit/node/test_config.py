@@ -346,8 +346,13 @@ class TestPrivacy:
         assert parse_route("role: recover").on("unmarked") is OnFinding.HOLD
         assert parse_route("role: verify").on("damaged") is OnFinding.PASS
 
+    def test_what_cannot_be_judged_passes_unless_it_is_named_itself(self):
+        assert parse_route("role: recover, on_finding: {other: hold}").on("not-judged") is OnFinding.PASS
+        named = parse_route("role: verify, on_finding: {not-judged: reject}")
+        assert (named.on("not-judged"), named.on("damaged")) == (OnFinding.REJECT, OnFinding.PASS)
+
     def test_the_findings_are_those_of_the_engine(self) -> None:
-        words = {str(finding) for finding in types.Finding} - {"authentic"} | {"other"}
+        words = {str(finding) for finding in types.Finding} - {"authentic"} | {"other", "not-judged"}
         assert {str(finding) for finding in config.Finding} == words
 
     def test_nothing_is_taken_out_by_default(self) -> None:

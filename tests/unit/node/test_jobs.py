@@ -95,6 +95,7 @@ def test_a_route_that_verifies_lets_everything_through_unless_told() -> None:
         (InstanceState.READY, "", False),
         (InstanceState.READY, "authentic", False),
         (InstanceState.READY, "not-judged", False),
+        (InstanceState.HELD, "not-judged", True),
         (InstanceState.READY, "unmarked", False),
         (InstanceState.HELD, "unmarked", True),
         (InstanceState.READY, "pixels-altered", True),

@@ -794,6 +794,10 @@ class TestRoles:
             "no-pixel-data",
             "not-judged",
         )
+        for policy, state in (("hold", InstanceState.HELD), ("reject", InstanceState.REJECTED)):
+            outcome = self.process(role, spool, ds, tmp_path, on_finding={"not-judged": policy})
+            assert (outcome.state, outcome.reason, outcome.finding) == (state, "not-judged", "not-judged")
+            assert not outcome.destinations
 
 
 def _config(folder: Path) -> Config:

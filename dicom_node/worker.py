@@ -29,7 +29,7 @@ from multiprocessing.context import SpawnProcess
 from typing import TYPE_CHECKING
 
 from blessmark.errors import WatermarkError
-from dicom_node import batches, log, private
+from dicom_node import batches, log, private, watchdog
 from dicom_node.bells import Bells
 from dicom_node.blobs.port import BlobStore
 from dicom_node.config import Config, Role, Route
@@ -64,6 +64,8 @@ POLL_S = 1.0
 PATIENCE = 8
 #: longest wait before an instance is tried again, seconds
 _LONGEST_WAIT_S = 60.0
+#: longest work on an instance, seconds; gigabytes take minutes, and a decoder that hangs takes for ever
+_LONGEST_WORK_S = 3600.0
 #: what is done is recorded with what is done within so many seconds, and before anything of so many bytes
 _RECORDED_WITHIN_S = 0.05
 _LARGE_BYTES = 4_000_000
@@ -179,6 +181,7 @@ class Worker:
     ledger, bells : shared with the other processes
     process : what to do with an instance
     abreast : instances of a batch that are worked on at a time, where they mostly wait for a batcher
+    watched : is entered around the work on each instance
     """
 
     def __init__(
@@ -190,8 +193,10 @@ class Worker:
         process: Processor,
         *,
         abreast: int = 1,
+        watched: contextlib.AbstractContextManager[None] | None = None,
     ) -> None:
         self.name = name
+        self._watched = watched or contextlib.nullcontext()
         self.stopping = threading.Event()
         self._config = config
         self._lease_s = config.workers.lease_s
@@ -245,7 +250,8 @@ class Worker:
         route = self._config.route(work.arrival.route)
         with measured() as seen:
             try:
-                outcome = self._process(work)
+                with self._watched:
+                    outcome = self._process(work)
             except Exception as caught:
                 error = caught
                 outcome = failed(work, route, _reason(caught))
@@ -449,6 +455,7 @@ def _live(order: Order, lifeline: Connection, body: Callable[[Order, Connection]
     log.setup(order.config.log.format, order.config.log.level, salt=order.log_salt)
     log.silence_warnings()
     private.keep_out_of_dumps()
+    watchdog.bites()
     try:
         body(order, lifeline)
     except BrokenPipeError:
@@ -473,7 +480,8 @@ def _work(order: Order, lifeline: Connection) -> None:
     order.bells.tell_lost(lambda count: ledger.count_soon(Reading(RINGS_LOST, (), count)))
     order.bells.hear_work()
     abreast = BATCH if batches.is_wanted(order.config.networks) else 1
-    worker = Worker(order.name, order.config, ledger, order.bells, process, abreast=abreast)
+    watched = watchdog.Watchdog(_LONGEST_WORK_S)
+    worker = Worker(order.name, order.config, ledger, order.bells, process, abreast=abreast, watched=watched)
     threading.Thread(target=_listen, args=(lifeline, worker), name="lifeline", daemon=True).start()
     worker.run()
     order.bells.close()

@@ -503,6 +503,36 @@ def test_a_killed_worker_is_replaced_and_its_killer_quarantined(
     assert workers.alive == 0
 
 
+def hangs_on_poison(made: Config, tell: Tell) -> Processor:
+    """A processor that every instance from `POISON` hangs in."""
+    worker._LONGEST_WORK_S = 0.5  # in the process of the worker only
+    process = build_processor(made, tell)
+
+    def guarded(work: Work) -> Outcome:
+        if work.arrival.calling_ae == "POISON":
+            time.sleep(600)
+        return process(work)
+
+    return guarded
+
+
+def test_a_worker_that_hangs_is_replaced_and_what_it_hung_on_quarantined(
+    made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dicom_node.worker.restart_delay_s", lambda _failures: 0.0)
+    site = made()
+    blob = site.spool.put([b"poison"])
+    site.ledger.add(Arrival("1.2", "1.2.3", "1.2.3", "POISON", "B", "all"), blob.name, blob.size)
+    site.arrive(3)
+    workers = Workers(site.config, site.ledger, site.bells, factory=hangs_on_poison)
+    workers.start()
+    try:
+        expected = {("ready", "passed", ""): 3, ("quarantined", "quarantined", "killed-its-worker"): 1}
+        wait_until(lambda: site.states() == expected)
+    finally:
+        workers.stop()
+
+
 def tells_of_networks(made: Config, tell: Tell) -> Processor:
     """A processor that tells what it runs with its first instance, as a worker does that starts an engine."""
     process = build_processor(made, tell)

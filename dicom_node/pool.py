@@ -272,7 +272,8 @@ def _as_a_child_wants_it() -> Iterator[None]:
 def _serve(pipe: Connection, prepare: Callable[[], Callable[[Task], Answer]]) -> None:
     """A process's whole life: prepare, answer, end when nobody asks any more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # until it is ready it has nothing to take back, and an import that is interrupted may print a traceback
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     warnings.simplefilter("ignore")  # those of pydicom quote values, which may be a patient's
     with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
@@ -281,6 +282,7 @@ def _serve(pipe: Connection, prepare: Callable[[], Callable[[Task], Answer]]) ->
         except (NodeError, WatermarkError) as error:
             pipe.send((_FAILED, str(error)))
             return
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         pipe.send((_READY, None))
         while True:
             pipe.send((_DONE, answer(pipe.recv())))

@@ -23,6 +23,17 @@ def refusing() -> Callable[[Task], str]:
     raise KeyFileError("the ring is gone")
 
 
+def beginning(folder: str) -> Callable[[Task], str]:
+    """Begins for ever, and notes it if it is interrupted instead of ended."""
+    Path(folder, "begun").touch()
+    try:
+        time.sleep(600)
+    except KeyboardInterrupt:
+        Path(folder, "interrupted").touch()
+        raise
+    return _answer
+
+
 def dying() -> Callable[[Task], str]:
     os._exit(7)
 

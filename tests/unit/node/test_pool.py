@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
@@ -94,6 +95,14 @@ def test_what_a_process_has_begun_to_write_it_takes_back_when_it_is_ended(tmp_pa
         while not draft.exists():
             time.sleep(0.01)
     assert not draft.exists()
+
+
+def test_a_process_that_is_ended_as_it_begins_is_not_interrupted_in_its_imports(tmp_path: Path) -> None:
+    """Libraries make errors of their own of an interrupt, and print them."""
+    with Pool(partial(pool_tasks.beginning, str(tmp_path)), lost, 1) as pool:
+        pool._start_to(1)
+        wait_until((tmp_path / "begun").exists)
+    assert [path.name for path in tmp_path.iterdir()] == ["begun"]
 
 
 def test_a_task_that_takes_long_gets_company(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,6 +141,40 @@ def test_orthanc_is_destination_and_source_over_tls(
         peers.wait_until(lambda: " delivered " in node.log.read_text(), 60, "Orthanc has it back")
 
 
+@pytest.mark.parametrize("secured", [True, False])
+def test_orthanc_is_asked_over_tls_and_moves_over_tls(
+    tmp_path: Path, authority: Authority, own: Issued, secured: bool
+) -> None:
+    """C-MOVE comes back over TLS; if the archive was not told to use it, nothing comes in the clear."""
+    shown, move_port = authority.issue("orthanc", "127.0.0.1"), free_port()
+    settings = {
+        "DicomTlsEnabled": True,
+        "DicomTlsCertificate": str(shown.certificate),
+        "DicomTlsPrivateKey": str(shown.key),
+        "DicomTlsTrustedCertificates": str(authority.file),
+        "DicomAlwaysAllowMove": True,
+        "DicomAlwaysAllowFind": True,
+        "DicomModalities": {
+            "us": {"AET": "AUDITOR", "Host": "127.0.0.1", "Port": move_port, "UseDicomTls": secured}
+        },
+    }
+    with peers.orthanc(tmp_path / "orthanc", **settings) as orthanc:
+        orthanc.store(image(tmp_path / "in").read_bytes())
+        config = tmp_path / "workstation.yaml"
+        config.write_text(
+            tls_section(authority, own)
+            + f"query:\n  ae_title: AUDITOR\n  bind: 127.0.0.1\n  port: {move_port}\n  peers:\n"
+            + f"    a: {{ae_title: ORTHANC, host: 127.0.0.1, port: {orthanc.dicom_port}, tls: true,"
+            + " retrieve: move, timeout_s: 20.0}\n"
+        )
+        out = tmp_path / "out"
+        done = peers.dicom_node(
+            "query", "fetch", "--peer", "a", "--all", "--out", str(out), "--config", str(config)
+        )
+    assert (done.returncode == 0) is secured, done.stderr
+    assert len(list(out.glob("*.dcm"))) == secured
+
+
 def test_openssl_is_refused_with_what_is_old(tmp_path: Path, authority: Authority, own: Issued) -> None:
     secure_port = free_port()
     with (

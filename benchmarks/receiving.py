@@ -31,30 +31,44 @@ _LIMIT_S = 600.0
 _REST_S = 0.03
 #: DCMTK leaves Nagle's algorithm on: some 40 ms for every object
 _NO_DELAY = {"TCP_NODELAY": "1"}
+_SYNCED = ("storescp, synced", "storescp, synced as the node")
 _NOTES = (
     "Senders: DCMTK's storescu with TCP_NODELAY=1 on loopback, one association each; CT images of 512 x 512. "
     "The node passes on to a destination that is paused: an object is kept, its row and delivery committed, "
     "and it is answered.",
     "storescp with `--fork +B`; it syncs nothing. `synced` has each file synced before it is closed, so "
-    "before the answer, by a library put in front of it; the node also syncs the name and the row.",
+    "before the answer, by a library put in front of it. `synced as the node` has the folder synced too, and "
+    "a record of 4 kB in a common journal: what has to be on disk before the node answers.",
     "CPU time is that of every process of the receiver. The rates of a line come from the same minute, each "
     "the median of interleaved runs.",
 )
-#: syncs whatever was written before it is closed
+#: syncs whatever was written before it is closed; with JOURNAL, its folder and a record too
 _SYNCING = """
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
+static void keep_record(const char *folder, const char *journal) {
+    static char record[4096];
+    int handle = open(folder, O_RDONLY | O_DIRECTORY);
+    fsync(handle);
+    close(handle);
+    handle = open(journal, O_WRONLY | O_APPEND | O_CREAT, 0600);
+    if (write(handle, record, sizeof record) != sizeof record || fdatasync(handle)) abort();
+    close(handle);
+}
 int fclose(FILE *file) {
     int (*really)(FILE *) = (int (*)(FILE *))dlsym(RTLD_NEXT, "fclose");
     struct stat what;
     int handle = fileno(file), mode = handle < 0 ? -1 : fcntl(handle, F_GETFL);
     if (mode >= 0 && (mode & O_ACCMODE) != O_RDONLY && !fstat(handle, &what) && S_ISREG(what.st_mode)) {
+        const char *folder = getenv("FOLDER"), *journal = getenv("JOURNAL");
         fflush(file);
         fsync(handle);
+        if (folder && journal) keep_record(folder, journal);
     }
     return really(file);
 }
@@ -85,7 +99,7 @@ def measure(run: Run) -> Result:
                 for name, start in receivers.items():
                     taken.setdefault((name, senders), []).append(_taken(start, paths, senders))
     rows = tuple((name, senders, *_figures(taken, name, senders)) for name, senders in taken)
-    columns = ("receiver", "senders", "objects/s", "CPU ms an object", "of storescp, synced")
+    columns = ("receiver", "senders", "objects/s", "CPU ms an object", *(f"of {name}" for name in _SYNCED))
     parameters: dict[str, Cell] = {"seed": run.seed, "objects": count, "repeats": repeats}
     return Result("receiving", "Receiving", _NOTES, (Table("Rate", columns, rows),), parameters)
 
@@ -95,8 +109,8 @@ def _figures(taken: Mapping[tuple[str, int], list[Taken]], name: str, senders: i
         _median([each.rate for each in taken[name, senders]]),
         _median([each.cpu_ms for each in taken[name, senders]]),
     )
-    synced = taken.get(("storescp, synced", senders))
-    return rate, cpu_ms, None if synced is None else rate / _median([each.rate for each in synced])
+    synced = [taken.get((name, senders), []) for name in _SYNCED]
+    return rate, cpu_ms, *(rate / _median([each.rate for each in them]) if them else None for them in synced)
 
 
 def _median(values: list[float]) -> float:
@@ -108,7 +122,9 @@ def _receivers(folder: Path) -> dict[str, Start]:
     found: dict[str, Start] = {"storescp": lambda place: _storescp(place, {})}
     library = _syncing(folder)
     if library is not None:
-        found["storescp, synced"] = lambda place: _storescp(place, {"LD_PRELOAD": str(library)})
+        preload = {"LD_PRELOAD": str(library)}
+        found[_SYNCED[0]] = lambda place: _storescp(place, preload)
+        found[_SYNCED[1]] = lambda place: _storescp(place, preload | _journal(place))
     found["node"] = lambda place: _node(place, {})
     if "receivers" in Node.model_fields:
         found["node, 2 receivers"] = lambda place: _node(place, {"receivers": 2})
@@ -124,6 +140,10 @@ def _syncing(folder: Path) -> Path | None:
     source.write_text(_SYNCING, "ascii")
     subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
     return library
+
+
+def _journal(place: Path) -> dict[str, str]:
+    return {"FOLDER": str(place), "JOURNAL": str(place / "journal")}
 
 
 def _storescp(place: Path, extra: Mapping[str, str]) -> tuple[int, subprocess.Popen[bytes]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,28 +95,18 @@ class Connection:
 
     def send(self, kind: int, *parts: bytes | memoryview) -> None:
         """Send one PDU."""
+        self.write(_pdu(kind, *parts))
+
+    def write(self, content: bytes | bytearray) -> None:
+        """Send whole PDUs."""
         try:
-            self._sock.sendall(struct.pack(">BxI", kind, sum(map(len, parts))) + b"".join(parts))
+            self._sock.sendall(content)
         except OSError as error:
             raise Broken("the connection ended") from error
 
     def command(self, context: int, command: Command) -> None:
         """Send a command set."""
-        coded = b"".join(_element(number, value) for number, value in sorted(command.items()))
-        body = struct.pack("<HHII", 0, 0, 4, len(coded)) + coded
-        self.send(P_DATA, struct.pack(">IBB", len(body) + 2, context, 3), body)
-
-    def data(self, context: int, path: Path, offset: int) -> None:
-        """Send what is behind `offset` in a file as the fragments of a data set, a buffer at a time."""
-        room = min(self.peer_max or MAX_PDU, MAX_PDU) - 6
-        with path.open("rb") as file:
-            file.seek(offset)
-            piece = file.read(room)
-            while piece:
-                following = file.read(room)
-                control = 0 if following else 2
-                self.send(P_DATA, struct.pack(">IBB", len(piece) + 2, context, control), piece)
-                piece = following
+        self.write(_command_pdu(context, command))
 
     def fragments(self) -> Iterator[tuple[int, int, memoryview]]:
         """(context, control byte, content) of every fragment, until the peer releases; Broken otherwise."""
@@ -138,6 +128,27 @@ class Connection:
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
         self._sock.close()
+
+
+def _pdu(kind: int, *parts: bytes | memoryview) -> bytes:
+    return struct.pack(">BxI", kind, sum(map(len, parts))) + b"".join(parts)
+
+
+def _command_pdu(context: int, command: Command) -> bytes:
+    coded = b"".join(_element(number, value) for number, value in sorted(command.items()))
+    body = struct.pack("<HHII", 0, 0, 4, len(coded)) + coded
+    return _pdu(P_DATA, struct.pack(">IBB", len(body) + 2, context, 3), body)
+
+
+def _data_pdus(context: int, path: Path, offset: int, room: int) -> Iterator[bytes]:
+    """What is behind `offset` in a file as the fragments of a data set, a buffer at a time."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        piece = file.read(room)
+        while piece:
+            following = file.read(room)
+            yield _pdu(P_DATA, struct.pack(">IBB", len(piece) + 2, context, 0 if following else 2), piece)
+            piece = following
 
 
 def _element(number: int, value: int | str) -> bytes:
@@ -208,6 +219,16 @@ class Association:
 
     def store(self, path: Path, head: Head) -> int:
         """Send one Part 10 file, its data set as it is; the status of the answer."""
+        return self.ask(self.request(path, head))
+
+    def ask(self, request: Iterable[bytes]) -> int:
+        """Send a request that was made before; the status of the answer."""
+        for pdus in request:
+            self._connection.write(pdus)
+        return self._status()
+
+    def request(self, path: Path, head: Head) -> Iterator[bytes]:
+        """The PDUs of a C-STORE request for a Part 10 file, one by one."""
         context = self._accepted.get((head.sop_class_uid, head.transfer_syntax_uid))
         if context is None:
             raise Broken("the presentation context was not accepted")
@@ -219,9 +240,9 @@ class Association:
             0x0800: 1,
             0x1000: head.sop_instance_uid,
         }
-        self._connection.command(context, request)
-        self._connection.data(context, path, head.offset)
-        return self._status()
+        yield _command_pdu(context, request)
+        room = min(self._connection.peer_max or MAX_PDU, MAX_PDU) - 6
+        yield from _data_pdus(context, path, head.offset, room)
 
     def echo(self) -> int:
         """C-ECHO; the status of the answer."""

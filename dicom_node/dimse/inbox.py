@@ -92,6 +92,11 @@ class Inbox:
             self._start += count
         return count
 
+    def drop(self) -> bool:
+        """Forget what is held; whether that was anything."""
+        held, self._start, self._end = self.held, 0, 0
+        return held > 0
+
     def _fill(self, connection: Any, wanted: int, patience_s: float) -> bool:
         """Hold so many bytes; False if the connection ends before. TimeoutError after `patience_s`."""
         if self._end - self._start >= wanted:

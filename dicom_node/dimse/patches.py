@@ -3,7 +3,8 @@
 Applied once per process; for another version skipped with a warning.
 
 what stock 3.0.4 does                                   what it does here
-reads a PDU in pieces of 4 096 bytes                    reads it whole, into one buffer
+reads a PDU in pieces of 4 096 bytes                    reads it whole, into one buffer; from who sends
+                                                          objects, what is there in one go (see `inbox`)
 believes any PDU length, up to 4 GiB                    aborts when it is longer than announced
 waits for ever for the rest of a PDU (and so does        gives up after the network time-out of the
   everything that waits for its thread)                   association
@@ -13,7 +14,8 @@ keeps an object in memory, copied six times, or in a     hands its pieces to a `
 ends the association when that file cannot be written,   lets the sink decide
   or a UID is too long
 believes any length of a command set or identifier       ends the association beyond a limit
-reads on while requests wait for their answer            leaves further requests in the network
+reads on while requests wait for their answer            leaves further requests in the network, but for the
+                                                          first kilobytes of the next
 waits as long for the rest of an object as between two   has a limit for either; an object has to arrive at
   objects, and for ever if it comes in crumbs              a least speed
 leaves Nagle and delayed acknowledgement on             TCP_NODELAY, TCP_QUICKACK re-armed before each read
@@ -435,6 +437,9 @@ def _read_pdu_data(self: Any) -> None:
 
 
 def _discard(self: Any) -> str | None:
+    line = _line(self.assoc)
+    if line is not None and line.inbox.drop():
+        return None
     with contextlib.suppress(OSError):
         if self.socket.socket.recv(_DISCARD_BYTES):
             return None
@@ -739,7 +744,9 @@ def _answering_ended(self: Any) -> None:
 
 def _send(self: Any, bytestream: bytes) -> None:
     try:
-        self.socket.settimeout(_patience(self.assoc))
+        patience = _patience(self.assoc)
+        if self.socket.gettimeout() != patience:
+            self.socket.settimeout(patience)
         with memoryview(bytestream) as view:
             for start in range(0, len(view), _SEND_BYTES):
                 self.socket.sendall(view[start : start + _SEND_BYTES])

@@ -97,6 +97,17 @@ def test_what_is_held_is_given_to_who_reads_by_himself(pair: Pair) -> None:
     assert box.give(memoryview(buffer)) == box.held == 0
 
 
+def test_what_is_held_may_be_dropped(pair: Pair) -> None:
+    ours, theirs = pair
+    theirs.sendall(pdu(4, b"one") + b"garbage")
+    box = Inbox()
+    assert taken(box, ours) == (4, b"one")
+    assert box.drop()
+    assert not box.drop()
+    theirs.sendall(pdu(4, b"two"))
+    assert taken(box, ours) == (4, b"two")
+
+
 def test_something_arrives_or_not(pair: Pair) -> None:
     ours, theirs = pair
     box = Inbox()

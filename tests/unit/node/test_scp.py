@@ -926,6 +926,13 @@ def test_a_malformed_pdu_costs_its_own_association(site: Site, payload: bytes) -
     wait_until(lambda: not site.receiver.associations)
 
 
+def test_what_was_read_ahead_of_a_malformed_pdu_holds_nobody_up(tmp_path: Path) -> None:
+    with contextlib.closing(Site(tmp_path, stall_s=600.0)) as site, Wire(site.receiver.port) as wire:
+        wire.associate()
+        wire.send(pdu(wire_kinds.DATA, b"\0") + pdu(wire_kinds.RELEASE, bytes(4)))
+        assert wire.hung_up()
+
+
 def test_a_peer_has_its_share_of_associations(tmp_path: Path) -> None:
     with contextlib.closing(Site(tmp_path, max_associations_per_peer=1)) as site, associated(site) as first:
         assert first.is_established

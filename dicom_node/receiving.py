@@ -59,7 +59,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Rung:
-    """How often `Receiver.on_queued` was called with each destination, and `on_arrival`, which is None here."""
+    """How often `Receiver.on_queued` was called with each destination, and, as None, `on_arrival`."""
 
     counts: tuple[tuple[str | None, int], ...]
 

@@ -1,7 +1,7 @@
 """Bytes of a connection as they come, for a reader who takes them PDU by PDU.
 
-A header and then a body, each asked for by itself, were two waits, two reads and two re-armed acknowledgements
-for every PDU. Here what is there is read in one go, the beginning of the next PDU too.
+A header and then a body, each asked for by itself, were two waits, two reads and twice an acknowledgement
+re-armed for every PDU. Here what is there is read in one go, the beginning of the next PDU too.
 
 Rules that bind here:
 1. Every byte that was read is given on, in order: to who takes PDUs, or to who reads by himself (`give`).

@@ -76,7 +76,7 @@ class Dialect(abc.ABC):
 
     @abc.abstractmethod
     def writer(self, engine: sa.Engine) -> sa.Connection:
-        """A connection for many writes, one after another, each `start`ed and `commit`ted; not where `shared`.
+        """A connection for many writes, one after another, by `start` and `commit`; not where `shared`.
 
         Closed, it takes back what was not committed.
         """

@@ -248,7 +248,7 @@ class Instances(Deliveries):
         now: float,
         priority: int,
     ) -> list[tuple[str, str]]:
-        """What a worker does with an instance that goes on as it came; what is to be noted, all but the row."""
+        """What a worker does with an instance that goes on as it came, all but the row; what to note."""
         common = {"instance_id": identity, "priority": priority, "queued_at": now, "next_at": now}
         rows = [{**common, "destination": name, "state": DeliveryState.QUEUED} for name in destinations]
         _SEND.run_many(connection, rows)

@@ -75,14 +75,12 @@ class Statement:
 
 def _on_cursor(connection: sa.Connection, text: str, execute: Callable[[Any], Result]) -> Result:
     """What is done with a cursor of the driver, whose errors are told as SQLAlchemy tells them."""
+    failure = connection.dialect.loaded_dbapi.Error
     cursor = connection.connection.cursor()
     try:
         return execute(cursor)
-    except connection.dialect.loaded_dbapi.Error as error:
-        failure = connection.dialect.loaded_dbapi.Error
-        raise sa.exc.DBAPIError.instance(
-            text, None, error, failure, dialect=connection.dialect
-        ) from error
+    except failure as error:
+        raise sa.exc.DBAPIError.instance(text, None, error, failure, dialect=connection.dialect) from error
     finally:
         cursor.close()
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import queue
-import socket
 import threading
-import time
 from types import SimpleNamespace
 from typing import Any
 

@@ -143,7 +143,7 @@ def test_a_connection_that_another_thread_closed(pair: Pair) -> None:
     ours, _ = pair
     box = Inbox()
     ours.close()
-    with pytest.raises(OSError, match="closed|descriptor"):
+    with pytest.raises(OSError, match=r"closed|descriptor"):
         box.header(ours, PATIENCE_S)
 
 

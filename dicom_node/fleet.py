@@ -20,7 +20,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -41,14 +41,13 @@ from dicom_node.processes import living
 from dicom_node.receiving import (
     Adopt,
     Answer,
-    Arrived,
     Carry,
     Heard,
     Noted,
     Occurred,
     Order,
-    Queued,
     Ready,
+    Rung,
     Stop,
     Told,
     run_process,
@@ -390,12 +389,18 @@ class Receivers:
                 except Exception as error:  # who listens no more holds up a process
                     log.event(_LOG, "listener-failed", level=logging.ERROR, error=error, receiver=slot.name)
 
+    def _ring(self, counts: Sequence[tuple[str | None, int]]) -> None:
+        for destination, count in counts:
+            for _ in range(count):
+                if destination is None:
+                    self._on_arrival()
+                else:
+                    self._on_queued(destination)
+
     def _take_in(self, slot: _Slot, said: object) -> None:
         match said:
-            case Arrived(arguments=arguments):
-                self._on_arrival(*arguments)
-            case Queued(arguments=arguments):
-                self._on_queued(*arguments)
+            case Rung(counts=counts):
+                self._ring(counts)
             case Ready() if slot.process is not None:
                 slot.ready = True
                 log.event(_LOG, "receiver-ready", receiver=slot.name, pid=slot.process.pid)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import random
 import threading
 import time
@@ -204,9 +205,17 @@ class _Watch:
         self._ledger = ledger
         self._clock = clock
         self._rng = random.Random()  # noqa: S311 - spreads retries, keeps no secret
+        self._paused, self._paused_at = False, -math.inf
         self._turn = threading.Lock()
         self._probe: object | None = None
         self._looked_at = 0.0
+
+    def is_paused(self) -> bool:
+        """Whether an operator had paused the destination when a lane last looked, at most `POLL_S` ago."""
+        now = time.monotonic()
+        if now - self._paused_at >= POLL_S:
+            self._paused, self._paused_at = self._name in self._ledger.paused(), now
+        return self._paused
 
     def admits(self, lane: object) -> bool:
         """Whether a lane may send now; if the destination is down, only as its one probe: see `released`."""
@@ -406,7 +415,12 @@ class _Lane(threading.Thread):
             self._rest(self.destination_name, _LISTEN_S)
             return
         self.sender.close()
-        self._rest(self.destination_name, POLL_S)
+        if self._watch.is_paused():
+            # every arrival rings, and none of that is for a destination that is paused
+            self.stopping.wait(POLL_S)
+            self._rest(self.destination_name, 0.0)
+        else:
+            self._rest(self.destination_name, POLL_S)
 
     def _deliver(self, send: Send, claimed_at: float) -> None:
         """Send one object; what came of it is recorded now or, if it was taken, together with others."""

@@ -3,7 +3,7 @@
 It has a `Receiver` like a node that receives by itself, with its own connections to spool and ledger. What it
 has in common with those beside it is in shared memory (`dimse.board`); everything else goes over a pipe:
 
-    to the node    Ready, Arrived and Queued (bells to ring), Heard, Told and Occurred (audit trail), Answer
+    to the node    Ready, Rung (bells to ring), Heard, Told and Occurred (audit trail), Answer
     from the node  Stop, Adopt, Carry, Noted
 
 The pipe is its lifeline too: a process whose node has died hangs up and ends at once, so that the next node
@@ -15,10 +15,13 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import math
 import signal
 import socket
 import sys
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -40,6 +43,8 @@ from dicom_node.stores import open_ledger, open_spool
 _LOG = logging.getLogger(__name__)
 #: seconds between two looks at what is told in the shared memory; and between two writes of what was counted
 PULSE_S, _SETTLE_S = 0.1, 1.0
+#: within so many seconds of one message with rings all that follows goes into the next
+_GATHER_S = 0.01
 #: seconds that an event of the audit trail may take until it is on disk; a disk that is slower is told of
 _NOTED_S = 10.0
 
@@ -53,17 +58,10 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
-class Arrived:
-    """What `Receiver.on_arrival` was called with."""
+class Rung:
+    """How often `Receiver.on_queued` was called with each destination, and, as None, `on_arrival`."""
 
-    arguments: tuple[object, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Queued:
-    """What `Receiver.on_queued` was called with."""
-
-    arguments: tuple[object, ...]
+    counts: tuple[tuple[str | None, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +171,46 @@ def _thread_failed(failure: threading.ExceptHookArgs) -> None:
     log.event(_LOG, "thread-failed", level=logging.ERROR, error=failure.exc_value)
 
 
+class Rings:
+    """Bells that the node is to ring: the first at once, those of a stream together, none of them lost."""
+
+    def __init__(self, send: Callable[[object], None]) -> None:
+        self._send = send
+        self._lock = threading.Lock()
+        self._waiting: Counter[str | None] = Counter()
+        self._due = threading.Event()
+        self._said_at = -math.inf
+
+    def ring(self, destination: str | None) -> None:
+        """Ring for a destination, for None: for work; at once, or when `gather` comes to it."""
+        now = time.monotonic()
+        with self._lock:
+            waits = bool(self._waiting) or now - self._said_at < _GATHER_S
+            if waits:
+                self._waiting[destination] += 1
+            else:
+                self._said_at = now
+        if waits:
+            self._due.set()
+        else:
+            self._send(Rung(((destination, 1),)))
+
+    def gather(self) -> None:
+        """Wait until something waits, and others with it, then say it."""
+        self._due.wait()
+        time.sleep(_GATHER_S)
+        self.flush()
+
+    def flush(self) -> None:
+        """Say what waits."""
+        with self._lock:
+            waiting, self._waiting = self._waiting, Counter()
+            self._said_at = time.monotonic()
+            self._due.clear()
+        if waiting:
+            self._send(Rung(tuple(waiting.items())))
+
+
 class Messenger:
     """The auditor of a process that has none: tells the node's, and returns when it has it on disk."""
 
@@ -218,14 +256,15 @@ class _One:
         self._stopping = threading.Event()
         self._spool, self._ledger = open_spool(order.config), open_ledger(order.config)
         self._messenger = None if order.origin is None else Messenger(order.origin, self._say)
+        self._rings = Rings(self._say)
         self._row: Row = order.board.row(order.number)
         self._desk: Desk = desk_of(lambda: self._config, self._ledger)
         self._receiver = Receiver(
             order.config,
             self._spool,
             self._ledger,
-            on_arrival=lambda *arguments: self._say(Arrived(arguments)),
-            on_queued=lambda *arguments: self._say(Queued(arguments)),
+            on_arrival=lambda: self._rings.ring(None),
+            on_queued=self._rings.ring,
             auditor=self._messenger,
             services=desk_handlers(lambda: self._desk),
             shared=Shared(
@@ -253,6 +292,7 @@ class _One:
             ]
             for thread in threads:
                 thread.start()
+            threading.Thread(target=self._ring, name="rings", daemon=True).start()
             self._line.send(Ready())
             drain_s = self._listen()
             # the audit trail is answered over the line, also while the last objects come in
@@ -261,6 +301,7 @@ class _One:
             self._stopping.set()
             for thread in threads:
                 thread.join()
+            self._rings.flush()
             self._settle()
 
     def _say(self, message: object) -> None:
@@ -300,6 +341,10 @@ class _One:
         except NodeError as error:
             answer = Answer(asked.number, problem=str(error))
         self._say(answer)
+
+    def _ring(self) -> None:
+        while True:
+            self._rings.gather()
 
     def _count(self, occurrence: security.Occurrence) -> None:
         self._ledger.count_soon(Reading(OCCURRENCES, (occurrence.event, occurrence.reason)))

@@ -390,8 +390,11 @@ class Writer:
         """Append bytes; after SpoolFull or SpoolError only `discard` makes sense."""
         assert self._handle is not None
         data = memoryview(chunk).cast("B")
-        with self._failures():
+        try:
             _write_all(self._handle, data)
+        except OSError:
+            with self._failures():
+                raise
         self._digest.update(data)
         self.size += len(data)
 
@@ -399,10 +402,13 @@ class Writer:
         """Give the object its name; on return it survives a power cut. Raises as `Spool.put` does."""
         assert self._handle is not None
         blob = Blob(self._digest.hexdigest(), self.size)
-        with self._failures():
+        try:
             if self._durable:
                 os.fdatasync(self._handle)
             self._publish(self._part, blob.name)
+        except OSError:
+            with self._failures():
+                raise
         self._close()
         return blob
 

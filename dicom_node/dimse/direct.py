@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import select
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +24,7 @@ from typing import Any, Protocol
 from dicom_node import log
 from dicom_node.dimse import commands
 from dicom_node.dimse.contexts import VERIFICATION, is_storage
-from dicom_node.dimse.tls_socket import TlsSocket
+from dicom_node.dimse.inbox import Inbox
 
 _LOG = logging.getLogger(__name__)
 #: PS3.8 annex E.2: bits of a message control header
@@ -171,6 +170,7 @@ class Line:
             lambda data: _send(association, data),
             lambda: int(association.dimse.maximum_pdu_size or 0),
         )
+        self.inbox = Inbox()
         #: the longest PDU of data that is taken, once it is known
         self.largest_data = 0
         self._handed = False
@@ -178,8 +178,6 @@ class Line:
         self._speaking = 0
         self._bell = threading.Event()
         self._letters = association.dimse.msg_queue
-        self._buffer: bytearray | None = None
-        self._poll: select.poll | None = None
         # not other queues in their place: these may be in use already
         self._letters._put = self._noting(self._letters._put)
         association.dul.to_user_queue._put = self._ringing(association.dul.to_user_queue._put)
@@ -235,27 +233,6 @@ class Line:
         while self.requests.answering:
             time.sleep(_POLL_S)
         self._bell.clear()
-
-    def room(self, size: int) -> memoryview:
-        """A buffer for so many bytes, the same at every call; its last use must be over."""
-        if self._buffer is None or len(self._buffer) < size:
-            self._buffer = bytearray(size)
-        return memoryview(self._buffer)[:size]
-
-    def arrives(self, connection: Any, wait_s: float) -> bool:
-        """Whether a read would return at once, now or within `wait_s`; an error once it is closed.
-
-        `select` would stop at descriptor 1024.
-        """
-        if isinstance(connection, TlsSocket) and connection.readable():
-            return True
-        if self._poll is None:
-            self._poll = select.poll()
-            self._poll.register(connection.fileno(), select.POLLIN)
-        if not self._poll.poll(wait_s * 1000):
-            self._buffer = None  # many associations are open and quiet
-            return False
-        return not isinstance(connection, TlsSocket) or connection.readable()
 
 
 def _class_of(association: Any, context_id: int) -> str | None:

@@ -3,7 +3,8 @@
 Applied once per process; for another version skipped with a warning.
 
 what stock 3.0.4 does                                   what it does here
-reads a PDU in pieces of 4 096 bytes                    reads it whole, into one buffer
+reads a PDU in pieces of 4 096 bytes                    reads it whole, into one buffer; from who sends
+                                                          objects, what is there in one go (see `inbox`)
 believes any PDU length, up to 4 GiB                    aborts when it is longer than announced
 waits for ever for the rest of a PDU (and so does        gives up after the network time-out of the
   everything that waits for its thread)                   association
@@ -13,7 +14,8 @@ keeps an object in memory, copied six times, or in a     hands its pieces to a `
 ends the association when that file cannot be written,   lets the sink decide
   or a UID is too long
 believes any length of a command set or identifier       ends the association beyond a limit
-reads on while requests wait for their answer            leaves further requests in the network
+reads on while requests wait for their answer            leaves further requests in the network, but for the
+                                                          first kilobytes of the next
 waits as long for the rest of an object as between two   has a limit for either; an object has to arrive at
   objects, and for ever if it comes in crumbs              a least speed
 leaves Nagle and delayed acknowledgement on             TCP_NODELAY, TCP_QUICKACK re-armed before each read
@@ -62,6 +64,7 @@ from pynetdicom.transport import AddressInformation, AssociationSocket
 
 from dicom_node import log
 from dicom_node.dimse.direct import Answer, Inflow, Line
+from dicom_node.dimse.inbox import HEADER
 from dicom_node.dimse.tls_socket import TlsSocket
 
 SUPPORTED = "3.0."
@@ -88,8 +91,8 @@ _REFUSED = "_dicom_node_refused"
 _CONDUCT = "_dicom_node_conduct"
 _READER_GATE = "_dicom_node_gate"
 _PDU_KINDS = range(0x01, 0x08)
-#: type and length of a PDU; length and context id of a fragment
-_PDU_HEADER, _VALUE = struct.Struct(">BxL"), struct.Struct(">LB")
+#: length and context id of a fragment
+_VALUE = struct.Struct(">LB")
 _POLL_S, _NAP_S, _QUIET_S, _GATE_S = 0.001, 0.02, 1.0, 0.1
 _SEND_BYTES = 1 << 17
 _DISCARD_BYTES = 1 << 16
@@ -362,7 +365,9 @@ _stock_ready = AssociationSocket.ready
 
 
 def _ready(self: Any) -> bool:
-    connection = self.socket
+    line, connection = _line(self.assoc), self.socket
+    if line is not None and line.inbox.held:
+        return True
     if not isinstance(connection, TlsSocket) or not self._is_connected:
         return bool(_stock_ready.__get__(self))
     try:
@@ -402,9 +407,9 @@ def _patience(association: Any) -> float | None:
 
 def _fill(self: Any, view: memoryview) -> int:
     """Read until `view` is full or the peer closes; the number of bytes read."""
-    sock, patience = self.socket, _patience(self.assoc)
+    sock, patience, line = self.socket, _patience(self.assoc), _line(self.assoc)
     deadline = None if patience is None else time.monotonic() + patience
-    done = 0
+    done = 0 if line is None else line.inbox.give(view)
     with view:
         while done < len(view):
             # as a rule what is wanted comes at once, and the socket waits so long already
@@ -432,6 +437,9 @@ def _read_pdu_data(self: Any) -> None:
 
 
 def _discard(self: Any) -> str | None:
+    line = _line(self.assoc)
+    if line is not None and line.inbox.drop():
+        return None
     with contextlib.suppress(OSError):
         if self.socket.socket.recv(_DISCARD_BYTES):
             return None
@@ -443,64 +451,92 @@ def _read_pdu(self: Any) -> str | None:
     line = _line(self.assoc)
     if line is not None and self.state_machine.current_state == _OPEN:
         return _read_directly(self, line)
+    return _read_whole(self)
+
+
+def _read_whole(self: Any) -> str:
+    """Read one PDU for the library."""
     try:
-        header = self.socket.recv(6)
-        kind, length = struct.unpack(">BxL", header)
+        header = self.socket.recv(HEADER.size)
+        kind, length = HEADER.unpack(header)
         if kind in _PDU_KINDS and length <= largest_pdu(self.assoc, kind):
             return _read_body(self, header, length)
     except (OSError, struct.error):
         return _CLOSED
+    return _refused(kind, length)
+
+
+def _refused(kind: int, length: int) -> str:
     log.event(_LOG, "pdu-refused", level=logging.WARNING, reason=f"type-{kind}", bytes=length)
     return _INVALID
 
 
 def _read_directly(self: Any, line: Line) -> str | None:
-    """Read one PDU, and those behind it until a request has been answered."""
+    """Read one PDU, and those behind it until a request has been answered and no other follows at once."""
     event = _read_one(self, line)
-    while event is None and line.requests.busy and not _is_overdue(self) and _arrives(self, line, _NAP_S):
+    while event is None and _goes_on(self, line) and _arrives(self, line, _NAP_S):
         self._idle_timer.restart()
         event = _read_one(self, line)
     return event
 
 
+def _goes_on(self: Any, line: Line) -> bool:
+    """Whether the next PDU is to be read, and nobody else has anything to do or to say."""
+    if line.requests.busy:
+        return not _is_overdue(self)
+    # the library's own loop, which would ask the same, sleeps at every turn
+    return (
+        not (line.handed or line.speaking or self._kill_thread)
+        and self.assoc.dimse.message is None
+        and self.to_provider_queue.empty()
+        and self.event_queue.empty()
+    )
+
+
 def _read_one(self: Any, line: Line) -> str | None:
+    own = _conduct(self.assoc)
+    assert own is not None
     try:
-        header = line.room(_PDU_HEADER.size)
-        if _fill(self.socket, header) < _PDU_HEADER.size:
+        connection = _connection(self)
+        header = line.inbox.header(connection, own.stall_s)
+        if header is None:
             return _CLOSED
-        kind, length = _PDU_HEADER.unpack_from(line.room(_PDU_HEADER.size))
-        if kind not in _PDU_KINDS or length > _most(self.assoc, line, kind):
-            log.event(_LOG, "pdu-refused", level=logging.WARNING, reason=f"type-{kind}", bytes=length)
-            return _INVALID
+        kind, length = header
         if kind != _P_DATA:
-            return _read_body(self, bytearray(line.room(_PDU_HEADER.size)), length)
-        if _fill(self.socket, line.room(length)) < length:
-            return _CLOSED
+            return _read_whole(self)
+        if length > _most_data(self.assoc, line):
+            return _refused(kind, length)
+        body = line.inbox.body(connection, length, own.stall_s)
     except OSError:
         return _CLOSED
-    with line.room(length) as body:
-        return _take_values(self.assoc.dimse, line, body)
+    return _CLOSED if body is None else _take_values(self.assoc.dimse, own, line, body)
 
 
-def _most(association: Any, line: Line, kind: int) -> int:
+def _connection(self: Any) -> Any:
+    """The socket under an association; OSError once it is closed."""
+    connection = None if self.socket is None else self.socket.socket
+    if connection is None:
+        raise ConnectionError("the connection is closed")
+    return connection
+
+
+def _most_data(association: Any, line: Line) -> int:
     """As `largest_pdu`, which the library looks up in a list every time; here data has been agreed upon."""
-    if kind != _P_DATA:
-        return largest_pdu(association, kind)
     if not line.largest_data:
-        line.largest_data = largest_pdu(association, kind)
+        line.largest_data = largest_pdu(association, _P_DATA)
     return line.largest_data
 
 
-def _take_values(dimse: Any, line: Line, body: memoryview) -> str | None:
+def _take_values(dimse: Any, own: _Conduct, line: Line, body: memoryview) -> str | None:
     """Deal with the fragments in a PDU, or leave them to the library."""
+    requests = line.requests
     try:
         for value in _values(body):
-            own = _conduct(dimse.assoc)
-            assert own is not None
-            own.note(len(value[1]), anew=dimse.message is None and not line.requests.busy)
+            busy = requests.busy
+            own.note(len(value[1]), anew=not busy and dimse.message is None)
             # an answer of the library's that has not gone out yet comes before ours
-            free = dimse.message is None and not line.handed and dimse.dul.to_provider_queue.empty()
-            if not (line.requests.busy or free) or not line.requests.take(*value):
+            free = busy or (dimse.message is None and not line.handed and dimse.dul.to_provider_queue.empty())
+            if not (free and requests.take(*value)):
                 _stock_receive_primitive(dimse, _primitive([value]))
     except Exception as error:
         log.event(_LOG, "message-refused", level=logging.WARNING, error=error)
@@ -544,7 +580,7 @@ class _Data:
 
     def __init__(self, pdu: bytearray) -> None:
         with memoryview(pdu) as view:
-            self._values = list(_values(view[_PDU_HEADER.size :]))
+            self._values = list(_values(view[HEADER.size :]))
 
     def to_primitive(self) -> P_DATA:
         """What the library makes of a PDU; the name is the library's."""
@@ -683,7 +719,7 @@ def _arrives(self: Any, line: Line, wait_s: float) -> bool:
         time.sleep(wait_s)
         return False
     try:
-        return line.arrives(wrapper.socket, wait_s)
+        return line.inbox.arrives(wrapper.socket, wait_s)
     except (OSError, ValueError):  # closed by another thread
         self.event_queue.put(_CLOSED)
         return False
@@ -708,7 +744,9 @@ def _answering_ended(self: Any) -> None:
 
 def _send(self: Any, bytestream: bytes) -> None:
     try:
-        self.socket.settimeout(_patience(self.assoc))
+        patience = _patience(self.assoc)
+        if self.socket.gettimeout() != patience:
+            self.socket.settimeout(patience)
         with memoryview(bytestream) as view:
             for start in range(0, len(view), _SEND_BYTES):
                 self.socket.sendall(view[start : start + _SEND_BYTES])

@@ -257,10 +257,11 @@ class Database:
                 yield connection
             return
         if self._writer is None:
-            self._writer = self._engine.connect()
+            self._writer = self._dialect.writer(self._engine)
         try:
-            with self._writer.begin():
-                yield self._writer
+            self._dialect.start(self._writer)
+            yield self._writer
+            self._dialect.commit(self._writer)
         except BaseException:
             self._forget_writer()
             raise
@@ -337,8 +338,9 @@ class Grouped:
         with self._lock:
             self._waiting.append(ticket)
             leads, self._led = not self._led, True
-        if not leads:
-            ticket.called.wait()
+            called = ticket.called = None if leads else threading.Event()
+        if called is not None:
+            called.wait()
         if not ticket.done:
             self._lead()
         return ticket.collect()
@@ -356,7 +358,8 @@ class Grouped:
                 heirs = self._waiting[:1]
                 self._led = bool(heirs)
             for ticket in heirs + tickets:
-                ticket.called.set()
+                if ticket.called is not None:
+                    ticket.called.set()
 
     def _write_all(self, tickets: list[_Ticket[Any]]) -> None:
         try:
@@ -381,13 +384,16 @@ class Grouped:
 
 
 class _Ticket(Generic[Made]):
-    """What a thread wants written, and what came of it; `called` when it is done or is to lead."""
+    """What a thread wants written, and what came of it; `called` when it is done or is to lead.
+
+    Who leads from the start is never called.
+    """
 
     __slots__ = ("called", "error", "made", "step")
 
     def __init__(self, step: Callable[[sa.Connection], Made]) -> None:
         self.step = step
-        self.called = threading.Event()
+        self.called: threading.Event | None = None
         self.made: list[Made] = []
         self.error: Exception | None = None
 

@@ -40,6 +40,8 @@ Asked = TypeVarTuple("Asked")
 _OPTION = "dicom_node_dialect"
 #: execution option of an engine that only reads
 READS = "dicom_node_reads"
+#: execution option of a connection for which SQLAlchemy begins what is no transaction yet
+_NOT_YET = "dicom_node_not_yet"
 
 
 class Lead:
@@ -71,6 +73,21 @@ class Dialect(abc.ABC):
     @abc.abstractmethod
     def begin(self, engine: sa.Engine) -> contextlib.AbstractContextManager[sa.Connection]:
         """A transaction, committed at the end of the block."""
+
+    @abc.abstractmethod
+    def writer(self, engine: sa.Engine) -> sa.Connection:
+        """A connection for many writes, one after another, by `start` and `commit`; not where `shared`.
+
+        Closed, it takes back what was not committed.
+        """
+
+    @abc.abstractmethod
+    def start(self, writer: sa.Connection) -> None:
+        """Begin a write, when it is its turn."""
+
+    @abc.abstractmethod
+    def commit(self, writer: sa.Connection) -> None:
+        """Commit it; on return it is on disk."""
 
     @abc.abstractmethod
     def session(self, engine: sa.Engine) -> contextlib.AbstractContextManager[Any]:
@@ -285,6 +302,20 @@ class SQLite(Dialect):
     def begin(self, engine: sa.Engine) -> contextlib.AbstractContextManager[sa.Connection]:
         return engine.begin()
 
+    def writer(self, engine: sa.Engine) -> sa.Connection:
+        # for SQLAlchemy all of them are one transaction: its own way to begin and end one takes longer
+        # than most statements
+        writer = engine.connect().execution_options(**{_NOT_YET: True})
+        writer.begin()
+        return writer.execution_options(**{_NOT_YET: False})
+
+    def start(self, writer: sa.Connection) -> None:
+        writer.dispatch.begin(writer)
+
+    def commit(self, writer: sa.Connection) -> None:
+        writer.dispatch.commit(writer)
+        writer.connection.commit()
+
     def session(self, _engine: sa.Engine) -> contextlib.AbstractContextManager[Any]:
         raise NotImplementedError("a file is written in turns")
 
@@ -396,9 +427,10 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
-    if connection.get_execution_options().get(READS, False):
+    options = connection.get_execution_options()
+    if options.get(READS, False):
         connection.exec_driver_sql("BEGIN")
-    else:
+    elif not options.get(_NOT_YET, False):
         raw: Any = connection.connection.dbapi_connection
         turns.begin(raw, _BUSY_TIMEOUT_S)
 
@@ -571,6 +603,15 @@ class PostgreSQL(Dialect):
                 if getattr(error.orig, "sqlstate", None) == _ONLY_READS:
                     connection.invalidate(error)  # the next one looks for the primary among the hosts
                 raise
+
+    def writer(self, _engine: sa.Engine) -> sa.Connection:
+        raise NotImplementedError("a server takes many writes at once")
+
+    def start(self, writer: sa.Connection) -> None:
+        raise NotImplementedError("a server takes many writes at once")
+
+    def commit(self, writer: sa.Connection) -> None:
+        raise NotImplementedError("a server takes many writes at once")
 
     @contextlib.contextmanager
     def session(self, engine: sa.Engine) -> Iterator[Any]:

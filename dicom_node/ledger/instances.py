@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -166,10 +166,7 @@ class Instances(Deliveries):
                 return added
 
         def record(connection: sa.Connection) -> Added:
-            added = self._add(connection, arrival, blob, size, straight=bool(destinations))
-            if destinations and not added.duplicate:
-                self._go_straight(connection, added.id, destinations, priority)
-                added = replace(added, queued_for=destinations)
+            added = self._add(connection, arrival, blob, size, destinations, priority)
             what = [REPEATS] if added.duplicate else [CONFLICTS] if added.conflict else []
             count(connection, [*readings, *map(Reading, what)])
             return added
@@ -204,7 +201,13 @@ class Instances(Deliveries):
         return Added(int(rows[0][1]), duplicate=False, queued_for=tuple(destinations)) if rows else None
 
     def _add(
-        self, connection: sa.Connection, arrival: Arrival, blob: str, size: int, *, straight: bool = False
+        self,
+        connection: sa.Connection,
+        arrival: Arrival,
+        blob: str,
+        size: int,
+        destinations: Sequence[str],
+        priority: int,
     ) -> Added:
         # two that arrive at once know of each other
         self._dialect.one_at_a_time(connection, arrival.sop_instance_uid)
@@ -226,26 +229,31 @@ class Instances(Deliveries):
             "next_at": now,
             "conflict": int(bool(same_uid)),
         }
-        if straight:
+        if destinations:
             made = _ARRIVE_READY.run(connection, values | _same_as_it_came(arrival, blob, size))
         else:
             made = _ARRIVE.run(connection, values | {"state": InstanceState.RECEIVED})
         identity = int(made[0][0])
-        NOTE.run(connection, event_values(now, identity, InstanceState.RECEIVED, "", ""))
-        return Added(identity, duplicate=False, conflict=bool(same_uid))
+        whats: list[tuple[str, str]] = [("", InstanceState.RECEIVED)]
+        if destinations:
+            whats += self._queue_straight(connection, identity, destinations, now, priority)
+        NOTE.run_many(connection, [event_values(now, identity, what, name, "") for name, what in whats])
+        return Added(identity, duplicate=False, conflict=bool(same_uid), queued_for=tuple(destinations))
 
-    def _go_straight(
-        self, connection: sa.Connection, identity: int, destinations: Sequence[str], priority: int
-    ) -> None:
-        """What a worker does with an instance that goes on as it came, all but the row itself."""
-        now = self._now(connection)
-        notes = [event_values(now, identity, InstanceState.READY, "", "")]
-        notes += [event_values(now, identity, DeliveryState.QUEUED, name, "") for name in destinations]
+    def _queue_straight(
+        self,
+        connection: sa.Connection,
+        identity: int,
+        destinations: Sequence[str],
+        now: float,
+        priority: int,
+    ) -> list[tuple[str, str]]:
+        """What a worker does with an instance that goes on as it came, all but the row; what to note."""
         common = {"instance_id": identity, "priority": priority, "queued_at": now, "next_at": now}
         rows = [{**common, "destination": name, "state": DeliveryState.QUEUED} for name in destinations]
         _SEND.run_many(connection, rows)
-        NOTE.run_many(connection, notes)
         count(connection, [Reading(PROCESSED, (UNKNOWN, PASSED))])
+        return [("", InstanceState.READY), *((name, DeliveryState.QUEUED) for name in destinations)]
 
     def _has_lost(self, connection: sa.Connection, row: _Known) -> bool:
         """Whether an instance waits for bytes that were found missing or wrong, its own or those to send."""

@@ -6,14 +6,25 @@ spelled before, what its result is made of. For a row of an arrival that took fo
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from operator import itemgetter
+from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 
-#: the text, its parameters by position if the driver wants that, and values that are always the same
-Spelled = tuple[str, tuple[str, ...] | None, Mapping[str, object]]
+Result = TypeVar("Result")
+
+
+class _Spelled(NamedTuple):
+    """The text, what makes its parameters of their values by name, and values that are always the same."""
+
+    text: str
+    parameters: Callable[[Mapping[str, object]], Any]
+    fixed: Mapping[str, object]
+
+    def given(self, values: Mapping[str, object]) -> Any:
+        """What the driver takes for one execution."""
+        return self.parameters({**self.fixed, **values} if self.fixed else values)
 
 
 class Statement:
@@ -26,50 +37,58 @@ class Statement:
 
     def __init__(self, made: sa.Select[Any] | sa.Insert | sa.Update | sa.Delete) -> None:
         self._made = made
-        self._spelled: dict[str, Spelled] = {}
+        self._spelled: dict[str, _Spelled] = {}
 
     def run(self, connection: sa.Connection, values: Mapping[str, object]) -> list[tuple[Any, ...]]:
         """Execute it once; its rows, if it gives any."""
-        text, order, fixed = self._for(connection.dialect)
-        with _cursor(connection, text) as cursor:
-            cursor.execute(text, _parameters({**fixed, **values}, order))
+        spelled = self._for(connection.dialect)
+        given = spelled.given(values)
+
+        def execute(cursor: Any) -> list[tuple[Any, ...]]:
+            cursor.execute(spelled.text, given)
             return cursor.fetchall() if cursor.description else []
+
+        return _on_cursor(connection, spelled.text, execute)
 
     def run_many(self, connection: sa.Connection, rows: Iterable[Mapping[str, object]]) -> int:
         """Execute it for each of some rows; how many rows of the table it changed in all."""
-        text, order, fixed = self._for(connection.dialect)
-        given = [_parameters({**fixed, **values}, order) for values in rows]
+        spelled = self._for(connection.dialect)
+        given = [spelled.given(values) for values in rows]
         if not given:
             return 0
-        with _cursor(connection, text) as cursor:
-            cursor.executemany(text, given)
+
+        def execute(cursor: Any) -> int:
+            cursor.executemany(spelled.text, given)
             return int(cursor.rowcount)
 
-    def _for(self, dialect: sa.Dialect) -> Spelled:
+        return _on_cursor(connection, spelled.text, execute)
+
+    def _for(self, dialect: sa.Dialect) -> _Spelled:
         spelled = self._spelled.get(dialect.name)
         if spelled is None:
             compiled = self._made.compile(dialect=dialect)
-            order: Sequence[str] | None = getattr(compiled, "positiontup", None)
             fixed = {name: value for name, value in compiled.params.items() if value is not None}
-            by_position = None if order is None else tuple(order)
-            spelled = self._spelled[dialect.name] = (str(compiled), by_position, fixed)
+            parameters = _parameters(getattr(compiled, "positiontup", None))
+            spelled = self._spelled[dialect.name] = _Spelled(str(compiled), parameters, fixed)
         return spelled
 
 
-@contextlib.contextmanager
-def _cursor(connection: sa.Connection, text: str) -> Iterator[Any]:
-    """A cursor of the driver, whose errors are told as SQLAlchemy tells them."""
-    dialect = connection.dialect
-    failure = dialect.loaded_dbapi.Error
+def _on_cursor(connection: sa.Connection, text: str, execute: Callable[[Any], Result]) -> Result:
+    """What is done with a cursor of the driver, whose errors are told as SQLAlchemy tells them."""
+    failure = connection.dialect.loaded_dbapi.Error
     cursor = connection.connection.cursor()
     try:
-        yield cursor
+        return execute(cursor)
     except failure as error:
-        raise sa.exc.DBAPIError.instance(text, None, error, failure, dialect=dialect) from error
+        raise sa.exc.DBAPIError.instance(text, None, error, failure, dialect=connection.dialect) from error
     finally:
         cursor.close()
 
 
-def _parameters(values: Mapping[str, object], order: tuple[str, ...] | None) -> Any:
-    """By position where the driver wants that, else by name."""
-    return dict(values) if order is None else tuple([values[name] for name in order])
+def _parameters(order: list[str] | None) -> Callable[[Mapping[str, object]], Any]:
+    """Values by position where the driver wants that, else by name."""
+    if order is None:
+        return dict
+    if len(order) > 1:
+        return itemgetter(*order)
+    return lambda values: tuple([values[name] for name in order])

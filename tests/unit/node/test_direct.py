@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import queue
-import socket
 import threading
-import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -170,27 +168,3 @@ def test_nobody_gets_up_while_a_request_is_answered() -> None:
     assert not rested.wait(0.2)
     made.requests.answering = False
     assert rested.wait(60)
-
-
-def test_something_arrives_or_not() -> None:
-    ours, theirs = socket.socketpair()
-    made = line(association())
-    with ours, theirs:
-        started = time.monotonic()
-        assert not made.arrives(ours, 0.05)
-        assert time.monotonic() - started > 0.02
-        theirs.sendall(b"x")
-        assert made.arrives(ours, 60.0)
-
-
-def test_the_buffer_is_the_same_until_the_network_is_quiet() -> None:
-    ours, theirs = socket.socketpair()
-    made = line(association())
-    with ours, theirs:
-        first = made.room(100)
-        assert made.room(50).obj is first.obj
-        assert len(made.room(50)) == 50
-        assert made.room(200).obj is not first.obj
-        before = made.room(200).obj
-        made.arrives(ours, 0.0)
-        assert made.room(200).obj is not before

@@ -137,6 +137,7 @@ class Site:
         end = self.clock() + limit_s
         for lane in self.forwarder._lanes:
             lane._rest = lambda _name, _seconds: None
+            lane.stopping.wait = lambda timeout=None: False  # type: ignore[method-assign]
         while not until():
             for lane in self.forwarder._lanes:
                 lane._turn()
@@ -698,6 +699,29 @@ def test_what_the_stand_in_refuses_is_kept_for_its_own_destination(made: Callabl
     main.there = True
     site.run(lambda: len(main.taken) == 3, DAY_S)
     assert site.tally("main") == {DeliveryState.DELIVERED: 3}
+
+
+def test_a_lane_hears_no_bells_for_a_destination_that_is_paused(
+    made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forwarder, "POLL_S", 0.05)
+    site = made(a={})
+    (lane,) = site.forwarder._lanes
+    rests: list[float] = []
+    monkeypatch.setattr(lane, "_rest", lambda _name, seconds: rests.append(seconds))
+    lane._turn()
+    assert rests == [0.05]
+    time.sleep(0.06)
+    site.ledger.pause("a")
+    site.queue(3)
+    started = time.monotonic()
+    lane._turn()
+    assert time.monotonic() - started >= 0.05
+    assert rests == [0.05, 0.0], "what was rung meanwhile is forgotten"
+    site.ledger.resume("a")
+    FakeSender.answers["a"] = lambda _send: 0x0000
+    lane._turn()
+    assert site.tally("a") == {DeliveryState.DELIVERED: 3}
 
 
 def test_a_paused_fail_over_takes_nothing(made: Callable[..., Site]) -> None:

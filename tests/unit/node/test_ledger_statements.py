@@ -35,10 +35,10 @@ def test_rows_go_in_and_come_back() -> None:
 
 
 def test_another_kind_of_database_gets_its_own_spelling() -> None:
-    text, order, fixed = FIND._for(postgresql.dialect())  # type: ignore[no-untyped-call]
-    assert "%(number)s" in text
-    assert order is None
-    assert fixed == {}
+    spelled = FIND._for(postgresql.dialect())  # type: ignore[no-untyped-call]
+    assert "%(number)s" in spelled.text
+    assert spelled.fixed == {}
+    assert spelled.given({"number": 1}) == {"number": 1}
 
 
 def test_values_that_are_part_of_it_need_not_be_given() -> None:

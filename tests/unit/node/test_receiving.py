@@ -12,7 +12,7 @@ from dicom_node import receiving, security
 from dicom_node.audit.events import ApplicationStarted
 from dicom_node.audit.message import Origin
 from dicom_node.config import Config
-from dicom_node.receiving import Heard, Messenger, Occurred, Told
+from dicom_node.receiving import Heard, Messenger, Occurred, Rings, Rung, Told
 
 ORIGIN = Origin("n", "NODE", "host", 1)
 
@@ -51,6 +51,35 @@ def test_a_node_that_does_not_answer_holds_nobody_up_for_ever(
     monkeypatch.setattr(receiving, "_NOTED_S", 0.05)
     Line(silent=True).messenger.tell(ApplicationStarted(1.0))
     assert [record.msg for record in caplog.records] == ["audit-held-up"]
+
+
+def test_the_first_ring_is_said_at_once_and_those_of_a_stream_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(receiving, "_GATHER_S", 60.0)
+    said: list[object] = []
+    rings = Rings(said.append)
+    rings.ring("a")
+    assert said == [Rung((("a", 1),))]
+    for destination in ("a", None, "b", "a"):
+        rings.ring(destination)
+    assert len(said) == 1
+    rings.flush()
+    assert said[1:] == [Rung((("a", 2), (None, 1), ("b", 1)))]
+    rings.flush()
+    assert len(said) == 2
+    monkeypatch.setattr(receiving, "_GATHER_S", 0.0)
+    rings.ring(None)
+    assert said[2:] == [Rung(((None, 1),))]
+
+
+def test_what_waits_is_said_soon() -> None:
+    said: list[object] = []
+    rings = Rings(said.append)
+    rings.ring("a")
+    rings.ring("a")
+    rings.gather()
+    assert said == [Rung((("a", 1),)), Rung((("a", 1),))]
 
 
 def test_how_many_processes_may_be_asked_for() -> None:

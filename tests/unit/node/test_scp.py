@@ -773,6 +773,32 @@ def test_an_object_of_a_passing_route_goes_to_its_destinations_without_a_worker(
         assert site.rung.acquire(timeout=60), "the same again has nobody to go to; a worker may look"
 
 
+@pytest.mark.parametrize("piece", [1 << 20, 1000, 7])
+def test_what_is_read_ahead_reaches_who_deals_with_it_in_order(
+    piece: int, site: Site, tmp_path: Path
+) -> None:
+    """Objects, one in two fragments of its command for the library, an echo, a release: cut anywhere."""
+    uid = uid_of(tmp_path)
+    echo = command(sop_class=VERIFICATION, field=0x0030, message_id=9, data_set=0x0101)
+    stream = b""
+    for number in range(1, 5):
+        whole = store_command(CT, f"{uid}.{number}", number)
+        parts = [whole] if number % 2 else [whole[:50], whole[50:]]
+        for at, part in enumerate(parts, 1):
+            last = LAST if at == len(parts) else 0
+            stream += pdu(wire_kinds.DATA, value(part, COMMAND | last))
+        stream += pdu(wire_kinds.DATA, value(simple(CT, f"{uid}.{number}"), LAST))
+    stream += pdu(wire_kinds.DATA, value(echo, COMMAND | LAST, 3)) + pdu(wire_kinds.RELEASE, bytes(4))
+    with Wire(site.receiver.port) as wire:
+        wire.associate(context(1, CT, EXPLICIT), context(3, VERIFICATION, IMPLICIT))
+        for at in range(0, len(stream), piece):
+            wire.send(stream[at : at + piece])
+        answers = [wire.response() for _ in range(5)]
+        assert [answer[0x0120] for answer in answers] == [bytes((n, 0)) for n in (1, 2, 3, 4, 9)]
+        assert {answer[0x0900] for answer in answers} == {b"\0\0"}
+        assert wire.read()[0] == wire_kinds.RELEASED
+
+
 def test_nobody_but_the_reading_thread_touches_an_object_in_order(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -898,6 +924,13 @@ def test_a_malformed_pdu_costs_its_own_association(site: Site, payload: bytes) -
     assert raw_accepts(site)
     assert being_written(site) == []
     wait_until(lambda: not site.receiver.associations)
+
+
+def test_what_was_read_ahead_of_a_malformed_pdu_holds_nobody_up(tmp_path: Path) -> None:
+    with contextlib.closing(Site(tmp_path, stall_s=600.0)) as site, Wire(site.receiver.port) as wire:
+        wire.associate()
+        wire.send(pdu(wire_kinds.DATA, b"\0") + pdu(wire_kinds.RELEASE, bytes(4)))
+        assert wire.hung_up()
 
 
 def test_a_peer_has_its_share_of_associations(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from blessmark.jit import compiled
+from blessmark.planes import PlaneArray
 from blessmark.types import Frame, IntArray
 
 #: cells in a row, and in a column
@@ -80,8 +81,9 @@ def portrait(frame: Frame) -> Portrait:
     across = _Cells.of(frame.rows, max(SIDE, frame.cols))
     down = _Cells.of(frame.cols, max(SIDE, frame.rows))
     if frame.channels == 1 and min(frame.rows, frame.cols) >= SIDE:
-        plane = np.ascontiguousarray(frame.samples[0])
+        plane = np.ascontiguousarray(frame.planes[0])
         levels, bends = _sums_across(plane, across.step, across.starts, across.stops, across.cuts)
+        levels += frame.shift * across.sizes
         bends_down = _bends_down(plane, down.step, down.starts, down.stops, down.cuts)
     else:
         levels, bends = _sums_of_lines(frame.samples, across)
@@ -123,7 +125,7 @@ class _Cells(NamedTuple):
 
 @compiled
 def _sums_across(
-    plane: IntArray,
+    plane: PlaneArray,
     step: int,
     starts: npt.NDArray[np.int64],
     stops: npt.NDArray[np.int64],
@@ -151,7 +153,7 @@ def _sums_across(
 
 @compiled
 def _bends_down(
-    plane: IntArray,
+    plane: PlaneArray,
     step: int,
     starts: npt.NDArray[np.int64],
     stops: npt.NDArray[np.int64],

@@ -251,7 +251,7 @@ class Given:
 
     def roi_blocks(self, view: View) -> BoolArray:
         """The stated map, cut where the received plane was cut."""
-        _, rows, cols = view.samples.shape
+        _, rows, cols = view.shape
         return self._roi[: rows // V1.block_px, : cols // V1.block_px].copy()
 
 

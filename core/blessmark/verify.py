@@ -198,7 +198,7 @@ def _judge_found(
     known: AbstractSet[str],
     unknown: Sequence[str],
 ) -> Verdict:
-    restored = frame.with_samples(found.restored)
+    restored = found.restored
     if found.record is None:
         if unknown:
             return _not_to_judge(frame, found, restored, ", ".join(unknown))
@@ -208,7 +208,7 @@ def _judge_found(
     exact = record.pixel_digest(restored) == sent.pixel_digest
     if not exact:
         found = _closer(frame, found, sent)
-        restored = frame.with_samples(found.restored)
+        restored = found.restored
         exact = record.pixel_digest(restored) == sent.pixel_digest
     if not exact and sent.segmenter and sent.segmenter not in known:
         return _not_to_judge(frame, found, restored, sent.segmenter, altered_fields(sent, header))
@@ -352,7 +352,7 @@ def _suspects(frame: Frame, found: Extraction, sent: Record) -> frozenset[TileAt
     in a record without a grid, a tile that embedding would have used is silent. A packet of this image
     clears its own tile whatever the coarser grid says.
     """
-    keys, restored = crypto.derive(found.key), frame.with_samples(found.restored)
+    keys, restored = crypto.derive(found.key), found.restored
     if sent.digests or found.framing is Framing.GLOBAL:
         suspects = _tiles_of_cells(restored, _wrong_cells(keys, sent, restored))
     else:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import numpy as np
 
 from blessmark.jit import compiled
-from blessmark.types import BoolArray, Frame, IntArray, Lattice, View
+from blessmark.planes import PlaneArray
+from blessmark.types import BoolArray, Frame, Lattice, View
 
 
 def lattice_mask(rows: int, cols: int, lattice: Lattice) -> BoolArray:
@@ -28,43 +29,44 @@ def invariant_view(frame: Frame, lattice: Lattice) -> View:
     Every lattice pixel becomes (N + S + W + E + 2) >> 2; on the border of the image, where one of the
     four is missing, it becomes its left neighbour, or its upper one in the first column.
     """
-    return View(_view(frame.samples, int(lattice)), lattice, frame.lo, frame.hi, frame.padding)
+    planes = _view(frame.planes, int(lattice))
+    return View.of_planes(planes, lattice, frame.lo, frame.hi, frame.padding)
 
 
 def shows(frame: Frame, view: View) -> bool:
     """Whether `view`, on its lattice, is that of `frame`: its samples are made again, row by row."""
-    return frame.samples.shape == view.samples.shape and bool(
-        _shows(frame.samples, view.samples, int(view.lattice))
+    return (frame.shape, frame.shift) == (view.shape, view.shift) and bool(
+        _shows(frame.planes, view.planes, int(view.lattice))
     )
 
 
 @compiled
-def _view(samples: IntArray, lattice: int) -> IntArray:
-    channels, rows, _ = samples.shape
-    view = np.empty_like(samples)
+def _view(planes: PlaneArray, lattice: int) -> PlaneArray:
+    channels, rows, _ = planes.shape
+    view = np.empty_like(planes)
     for channel in range(channels):
         for r in range(rows):
-            _row(samples[channel], r, lattice, view[channel, r])
+            _row(planes[channel], r, lattice, view[channel, r])
     return view
 
 
 @compiled
-def _shows(samples: IntArray, view: IntArray, lattice: int) -> bool:
-    channels, rows, cols = samples.shape
-    line = np.empty(cols, np.int32)
+def _shows(planes: PlaneArray, view: PlaneArray, lattice: int) -> bool:
+    channels, rows, cols = planes.shape
+    line = np.empty(cols, np.int16)
     for channel in range(channels):
         for r in range(rows):
-            _row(samples[channel], r, lattice, line)
-            differing, seen = np.int32(0), view[channel, r]
+            _row(planes[channel], r, lattice, line)
+            differing, seen = np.int16(0), view[channel, r]
             for c in range(cols):
-                differing |= line[c] ^ seen[c]
+                differing |= np.int16(line[c] ^ seen[c])
             if differing:
                 return False
     return True
 
 
 @compiled
-def _row(plane: IntArray, r: int, lattice: int, line: IntArray) -> None:
+def _row(plane: PlaneArray, r: int, lattice: int, line: PlaneArray) -> None:
     """Row `r` of the view of one plane."""
     rows, cols = plane.shape
     own, first = plane[r], 1 - r % 2 if lattice == 1 else 1

@@ -13,10 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from blessmark.jit import compiled
-from blessmark.types import BoolArray, Frame, IntArray, Lattice
+from blessmark.planes import IntArray, PlaneArray
+from blessmark.types import BoolArray, Frame, Lattice
 
 WordArray = npt.NDArray[np.uint32]
 IndexArray = npt.NDArray[np.int64]
+PlaceArray = npt.NDArray[np.int32]
 KeyArray = npt.NDArray[np.uint64]
 
 #: the predictor that comes with the scan, per lattice
@@ -45,15 +47,22 @@ class Window:
 class Sites:
     """The lattice pixels that may carry, in coding order.
 
-    `index` points into the frame's samples flattened, `predicted` is clipped to the frame's bounds.
+    `index`, int32, points into the frame's planes flattened; `predicted` is clipped to the frame's bounds.
     """
 
-    index: IndexArray
-    predicted: IntArray
+    index: PlaceArray
+    predicted: PlaneArray
 
-    def values(self, samples: IntArray) -> IntArray:
-        """The samples at the sites, in coding order."""
-        return samples.reshape(-1)[self.index]
+    def values(self, planes: PlaneArray) -> PlaneArray:
+        """What planes hold at the sites, in coding order."""
+        values: PlaneArray = _taken(planes.reshape(-1), self.index)
+        return values
+
+    def put(self, planes: PlaneArray, values: PlaneArray) -> PlaneArray:
+        """The same planes with those values at the sites; a copy."""
+        changed = planes.copy()
+        put_at(changed.reshape(-1), self.index, values)
+        return changed
 
     def same_as(self, other: Sites) -> bool:
         """Whether they are the same sites, in the same order, with the same predictions."""
@@ -80,6 +89,21 @@ class SiteTable:
         return int(self.starts[window + 1] - self.starts[window])
 
 
+@compiled
+def _taken(flat: PlaneArray, index: PlaceArray) -> PlaneArray:
+    values = np.empty(index.size, np.int16)
+    for i in range(index.size):
+        values[i] = flat[index[i]]
+    return values
+
+
+@compiled
+def put_at(flat: PlaneArray, index: PlaceArray, values: PlaneArray) -> None:
+    """Write values to places of planes that are flattened."""
+    for i in range(index.size):
+        flat[index[i]] = values[i]
+
+
 def find_sites(
     frame: Frame, roi: BoolArray, window: Window, lattice: Lattice, predictor: int, words: WordArray
 ) -> Sites:
@@ -100,7 +124,7 @@ def find_all_sites(
     words: WordArray,
 ) -> SiteTable:
     """`find_sites` for every window of `boxes`, int64 [windows, 4] of top, left, bottom, right."""
-    index, predicted, starts = _scan(frame.samples, roi, words, boxes, int(lattice), *frame.bounds)
+    index, predicted, starts = _scan(frame.planes, roi, words, boxes, int(lattice), *frame.plane_bounds)
     sites = Sites(index, predicted)
     if predictor != _SCANNED[lattice]:
         sites = replace(sites, predicted=predict_again(frame, sites, lattice, predictor))
@@ -114,18 +138,20 @@ def untouched(
 
     Within a window they stand as [channels, rows, cols].
     """
-    samples, starts = _untouched(frame.samples, roi, boxes, int(lattice))
+    samples, starts = _untouched(frame.planes, frame.shift, roi, boxes, int(lattice))
     return samples, starts
 
 
-def predict_again(frame: Frame, sites: Sites, lattice: Lattice, predictor: int) -> IntArray:
+def predict_again(frame: Frame, sites: Sites, lattice: Lattice, predictor: int) -> PlaneArray:
     """Predictions of the same sites, in the same order, by another predictor."""
-    lo, hi = frame.bounds
-    return np.clip(_predict_at(frame.samples, sites.index, int(lattice), predictor), lo, hi)
+    predicted: PlaneArray = _predict_at(
+        frame.planes, sites.index, int(lattice), predictor, *frame.plane_bounds
+    )
+    return predicted
 
 
 @compiled
-def _ring(plane: IntArray, r: int, c: int, lattice: int) -> tuple[int, int, int, int, int]:
+def _ring(plane: PlaneArray, r: int, c: int, lattice: int) -> tuple[int, int, int, int, int]:
     """N, E, S, W and the sum of the diagonals: 0 on the quincunx, where they are lattice pixels."""
     n, s = int(plane[r - 1, c]), int(plane[r + 1, c])
     w, e = int(plane[r, c - 1]), int(plane[r, c + 1])
@@ -155,14 +181,16 @@ def _predict(n: int, e: int, s: int, w: int, diagonals: int, predictor: int) -> 
 
 
 @compiled
-def _predict_at(samples: IntArray, index: IndexArray, lattice: int, predictor: int) -> IntArray:
-    _, rows, cols = samples.shape
-    result = np.empty(index.size, np.int32)
+def _predict_at(
+    planes: PlaneArray, index: PlaceArray, lattice: int, predictor: int, lo: int, hi: int
+) -> PlaneArray:
+    _, rows, cols = planes.shape
+    result = np.empty(index.size, np.int16)
     for i in range(index.size):
         c = index[i] % cols
         r = (index[i] // cols) % rows
-        n, e, s, w, diagonals = _ring(samples[index[i] // (rows * cols)], r, c, lattice)
-        result[i] = _predict(n, e, s, w, diagonals, predictor)
+        n, e, s, w, diagonals = _ring(planes[index[i] // (rows * cols)], r, c, lattice)
+        result[i] = min(max(_predict(n, e, s, w, diagonals, predictor), lo), hi)
     return result
 
 
@@ -189,10 +217,10 @@ def _layout(channels: int, boxes: IndexArray, lattice: int) -> Layout:
 
 @compiled
 def _scan(
-    samples: IntArray, roi: BoolArray, words: WordArray, boxes: IndexArray, lattice: int, lo: int, hi: int
-) -> tuple[IndexArray, IntArray, IndexArray]:
+    planes: PlaneArray, roi: BoolArray, words: WordArray, boxes: IndexArray, lattice: int, lo: int, hi: int
+) -> tuple[PlaceArray, PlaneArray, IndexArray]:
     """Flat index and prediction of every site in the windows, each in coding order, and where each begins."""
-    channels, room, most = samples.shape[0], 0, 0
+    channels, room, most = planes.shape[0], 0, 0
     for w in range(len(boxes)):
         rows, cols = boxes[w, 2] - boxes[w, 0], boxes[w, 3] - boxes[w, 1]
         needed = channels * (rows * cols // (4 - 2 * lattice) + rows + cols)
@@ -203,12 +231,12 @@ def _scan(
     expected, complexity = np.empty((channels, 2, size), np.int32), np.empty((2, size), np.int32)
     flat = expected.reshape(-1)
     keys, counts = np.empty((2, most), np.uint64), np.empty(257, np.int64)
-    index, predicted = np.empty(room, np.int64), np.empty(room, np.int32)
+    index, predicted = np.empty(room, np.int32), np.empty(room, np.int16)
     starts = np.zeros(len(boxes) + 1, np.int64)
     for w in range(len(boxes)):
         count, start = 0, starts[w]
         for channel in range(channels):
-            _part(samples[channel], boxes[w], layout, phases)
+            _part(planes[channel], boxes[w], layout, phases)
             _measure(phases, boxes[w], layout, active, expected[channel], complexity)
             count = _list(roi, words, boxes[w], layout, complexity, channel, keys[0], count)
         ordered = keys[_sort(keys, counts, count)]
@@ -216,7 +244,7 @@ def _scan(
         for i in range(count):
             channel, row, col = _unfolded(ordered[i], layout)
             r, c = _pixel(boxes[w], layout, row, col)
-            index[start + i] = (channel * samples.shape[1] + r) * samples.shape[2] + c
+            index[start + i] = (channel * planes.shape[1] + r) * planes.shape[2] + c
             value = flat[(2 * channel + (row & 1)) * size + (row >> 1) * layout[1] + col]
             predicted[start + i] = min(max(value, lo), hi)
         starts[w + 1] = start + count
@@ -240,7 +268,7 @@ def _unfolded(key: np.uint64, layout: Layout) -> tuple[int, int, int]:
 
 
 @compiled
-def _part(plane: IntArray, box: IndexArray, layout: Layout, phases: IntArray) -> None:
+def _part(plane: PlaneArray, box: IndexArray, layout: Layout, phases: IntArray) -> None:
     """The four phases of a window: even or odd row (2), even or odd column (1)."""
     top, left, stride = box[0] & ~1, box[1] & ~1, layout[1]
     width = box[3] - left
@@ -514,21 +542,21 @@ def _word(key: np.uint64, words: WordArray, box: IndexArray, layout: Layout) -> 
 
 @compiled
 def _untouched(
-    samples: IntArray, roi: BoolArray, boxes: IndexArray, lattice: int
+    planes: PlaneArray, shift: int, roi: BoolArray, boxes: IndexArray, lattice: int
 ) -> tuple[npt.NDArray[np.uint16], IndexArray]:
     starts = np.zeros(len(boxes) + 1, np.int64)
     for w in range(len(boxes)):
         area = (boxes[w, 2] - boxes[w, 0]) * (boxes[w, 3] - boxes[w, 1])
-        starts[w + 1] = starts[w] + samples.shape[0] * area
-    result = np.empty(starts[-1], np.uint16)
+        starts[w + 1] = starts[w] + planes.shape[0] * area
+    result, more = np.empty(starts[-1], np.uint16), np.uint16(shift & 0xFFFF)
     for w in range(len(boxes)):
         top, left, bottom, right = boxes[w, 0], boxes[w, 1], boxes[w, 2], boxes[w, 3]
         at, last = starts[w], min(right - 1, 8 * roi.shape[1])
-        for channel in range(samples.shape[0]):
+        for channel in range(planes.shape[0]):
             for r in range(top, bottom):
-                line, row = result[at : at + right - left], samples[channel, r, left:right]
+                line, row = result[at : at + right - left], planes[channel, r, left:right]
                 for c in range(line.size):
-                    line[c] = row[c] & 0xFFFF
+                    line[c] = np.uint16(np.uint16(row[c]) + more)
                 at += line.size
                 inner = top < r < bottom - 1 and r < 8 * roi.shape[0] and (lattice == 1 or r & 1 == 1)
                 odd = 1 if lattice == 0 else 1 - (r & 1)

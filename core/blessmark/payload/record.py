@@ -28,8 +28,9 @@ from blessmark.errors import RecordError
 from blessmark.jit import compiled
 from blessmark.payload.crypto import TAG_BYTES, DerivedKeys, cell_mac
 from blessmark.payload.model import Decoder, Encoder
+from blessmark.planes import PlaneArray, little_endian, low_words
 from blessmark.profile import V1
-from blessmark.types import Frame, IntArray, Record, Rectangle, Tier
+from blessmark.types import Frame, Record, Rectangle, Tier
 
 PIXEL_DIGEST_BYTES = 16
 UID_DIGEST_BYTES = 8
@@ -154,25 +155,8 @@ def hashed_pixels(frame: Frame) -> hashlib._Hash:
     """SHA-256 over the shape, the range and every sample of a frame."""
     shape = struct.pack(">IIIii", frame.channels, frame.rows, frame.cols, frame.lo, frame.hi)
     digest = hashlib.sha256(b"blessmark pixels" + shape)
-    digest.update(_little_endian(_wrapped(frame.samples)))
+    digest.update(little_endian(low_words(frame.planes, frame.shift)))
     return digest
-
-
-@compiled
-def _wrapped(samples: IntArray) -> npt.NDArray[np.uint16]:
-    """uint16 [channels, rows, cols]: the lowest 16 bits of every sample."""
-    channels, rows, cols = samples.shape
-    wrapped = np.empty((channels, rows, cols), np.uint16)
-    for channel in range(channels):
-        for r in range(rows):
-            for c in range(cols):
-                wrapped[channel, r, c] = samples[channel, r, c]
-    return wrapped
-
-
-def _little_endian(words: npt.NDArray[np.uint16]) -> memoryview:
-    """The bytes of 16-bit words, the lower ones first; without a copy where the machine has them so."""
-    return words.astype("<u2", copy=False).reshape(-1).view(np.uint8).data
 
 
 def uid_digest(uid: str) -> bytes:
@@ -221,7 +205,7 @@ def _ceil_div(value: int, divisor: int) -> int:
 def cell_digests(keys: DerivedKeys, frame: Frame) -> bytes:
     """One keyed byte for each cell of the frame's grid, in the order of `Grid.cells`."""
     side, sizes = _cell_sizes(frame.rows, frame.cols)
-    content = _little_endian(_cell_by_cell(frame.samples, side))
+    content = little_endian(_cell_by_cell(frame.planes, frame.shift, side))
     fresh, start, digests = cell_mac(keys), 0, []
     for index, size in enumerate(sizes):
         end = start + 2 * frame.channels * size
@@ -244,20 +228,20 @@ def _cell_sizes(rows: int, cols: int) -> tuple[int, tuple[int, ...]]:
 
 
 @compiled
-def _cell_by_cell(samples: IntArray, side: int) -> npt.NDArray[np.uint16]:
-    """uint16 [samples]: what `_wrapped` makes of them, cell after cell, and in each channel after channel."""
-    channels, rows, cols = samples.shape
-    wrapped, count = np.empty(samples.size, np.uint16), 0
+def _cell_by_cell(planes: PlaneArray, shift: int, side: int) -> npt.NDArray[np.uint16]:
+    """uint16 [samples]: their lowest 16 bits, cell after cell, and in each channel after channel."""
+    channels, rows, cols = planes.shape
+    words, count, more = np.empty(planes.size, np.uint16), 0, np.uint16(shift & 0xFFFF)
     for top in range(0, rows, side):
         for left in range(0, cols, side):
             right = min(left + side, cols)
             for channel in range(channels):
                 for r in range(top, min(top + side, rows)):
-                    line, source = wrapped[count : count + right - left], samples[channel, r, left:right]
+                    line, source = words[count : count + right - left], planes[channel, r, left:right]
                     for c in range(len(line)):
-                        line[c] = source[c]
+                        line[c] = np.uint16(np.uint16(source[c]) + more)
                     count += len(line)
-    return wrapped
+    return words
 
 
 def reduce(record: Record, tier: Tier) -> Record:

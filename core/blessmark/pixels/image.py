@@ -20,6 +20,7 @@ from blessmark.pixels.header import (
 )
 from blessmark.pixels.native import Words
 from blessmark.pixels.reason import Passthrough, Reason
+from blessmark.planes import of_words, shift_of
 from blessmark.types import Frame, Rectangle
 
 #: most bytes that one instance may decode to
@@ -80,11 +81,11 @@ class Image:
         return self.header.photometric
 
     def frame(self, number: int) -> Frame:
-        """Frame `number`, from 1 to `frames`, as int32 planes."""
+        """Frame `number`, from 1 to `frames`."""
         if not 1 <= number <= self.frames:
             raise ValueError(f"frame {number} of {self.frames}")
-        samples = np.ascontiguousarray(self.words[number - 1], dtype=np.int32)
-        return Frame(samples, self.lo, self.hi, self.padding, number, self.forced_roi)
+        planes = of_words(self.words[number - 1], shift_of(self.lo, self.hi))
+        return Frame.of_planes(planes, self.lo, self.hi, self.padding, number, self.forced_roi)
 
     def __iter__(self) -> Iterator[Frame]:
         return (self.frame(number) for number in range(1, self.frames + 1))

@@ -301,15 +301,17 @@ def _compared(
         for r in range(rows):
             old, new, moved = before[channel, r], after[channel, r], np.int16(0)
             for c in range(cols):
-                moved |= np.int16(new[c] ^ old[c])
-                least, most = min(least, old[c]), max(most, old[c])
+                moved = np.int16(moved | np.int16(new[c] ^ old[c]))
+            for c in range(cols):
+                least, most = np.int16(min(least, old[c])), np.int16(max(most, old[c]))
             if moved == 0:
                 continue
             differing = np.int32(0)
             for c in range(cols):
-                change[c] = np.int32(new[c]) - np.int32(old[c])
-                differing += np.int32(change[c] != 0)
-                greatest = max(greatest, abs(change[c]))
+                change[c] = np.int32(np.int32(new[c]) - np.int32(old[c]))
+                differing = np.int32(differing + np.int32(change[c] != 0))
+            for c in range(cols):
+                greatest = np.int32(max(greatest, np.int32(abs(change[c]))))
             for c in range(cols):
                 squares += int(change[c]) * int(change[c])
             count += int(differing)
@@ -355,7 +357,7 @@ def _same(one: PlaneArray, other: PlaneArray) -> bool:
         for r in range(one.shape[1]):
             a, b, differing = one[channel, r], other[channel, r], np.int16(0)
             for c in range(a.size):
-                differing |= np.int16(a[c] ^ b[c])
+                differing = np.int16(differing | np.int16(a[c] ^ b[c]))
             if differing:
                 return False
     return True

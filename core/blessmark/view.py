@@ -42,44 +42,90 @@ def shows(frame: Frame, view: View) -> bool:
 
 @compiled
 def _view(planes: PlaneArray, lattice: int) -> PlaneArray:
-    channels, rows, _ = planes.shape
-    view = np.empty_like(planes)
+    channels, rows, cols = planes.shape
+    view, kept = np.empty_like(planes), _alternating(cols)
     for channel in range(channels):
+        flat, target = planes[channel].reshape(-1), view[channel].reshape(-1)
         for r in range(rows):
-            _row(planes[channel], r, lattice, view[channel, r])
+            _row(flat, rows, cols, r, lattice, kept, target, r * cols)
     return view
 
 
 @compiled
 def _shows(planes: PlaneArray, view: PlaneArray, lattice: int) -> bool:
     channels, rows, cols = planes.shape
-    line = np.empty(cols, np.int16)
+    line, kept = np.empty(cols, np.int16), _alternating(cols)
     for channel in range(channels):
+        flat, seen = planes[channel].reshape(-1), view[channel].reshape(-1)
         for r in range(rows):
-            _row(planes[channel], r, lattice, line)
-            differing, seen = np.int16(0), view[channel, r]
-            for c in range(cols):
-                differing |= np.int16(line[c] ^ seen[c])
+            _row(flat, rows, cols, r, lattice, kept, line, 0)
+            differing, start = np.int16(0), np.uint64(r * cols)
+            for c in range(np.uint64(cols)):
+                differing = np.int16(differing | np.int16(line[c] ^ seen[start + c]))
             if differing:
                 return False
     return True
 
 
 @compiled
-def _row(plane: PlaneArray, r: int, lattice: int, line: PlaneArray) -> None:
-    """Row `r` of the view of one plane."""
-    rows, cols = plane.shape
-    own, first = plane[r], 1 - r % 2 if lattice == 1 else 1
+def _alternating(cols: int) -> PlaneArray:
+    """0 and -1 in turn, as many as a row and two more have."""
+    kept = np.zeros(cols + 2, np.int16)
+    kept[1::2] = -1
+    return kept
+
+
+@compiled
+def _row(
+    flat: PlaneArray,
+    rows: int,
+    cols: int,
+    r: int,
+    lattice: int,
+    kept: PlaneArray,
+    target: PlaneArray,
+    to: int,
+) -> None:
+    """Row `r` of the view of one plane, into `target` from `to` on."""
+    start, first = r * cols, 1 - r % 2 if lattice == 1 else 1
     if r == 0 or r == rows - 1 or (lattice == 0 and r & 1 == 0):
-        for c in range(cols):
-            line[c] = own[c]
+        for c in range(np.uint64(cols)):
+            target[np.uint64(to) + c] = flat[np.uint64(start) + c]
         for c in range(first, cols if lattice == 1 or r & 1 == 1 else 0, 2):
-            line[c] = own[c - 1] if c > 0 else plane[r - 1, c]
+            target[to + c] = flat[start + c - 1] if c > 0 else flat[start - cols]
         return
-    line[0] = own[0] if first == 1 else plane[r - 1, 0]
-    up, down, east, target, other = plane[r - 1, 1:], plane[r + 1, 1:], own[2:], line[1:], np.int32(1 - first)
-    for j in range(max(0, cols - 2)):  # the mean everywhere, and then kept at every second pixel: no strides
-        mean = np.int32(np.int32(up[j] + down[j] + own[j] + east[j]) + np.int32(2)) >> np.int32(2)
-        target[j] = own[j + 1] if (np.int32(j) ^ other) & np.int32(1) else mean
+    _means(flat, cols, start, first, kept, target, to)
+    target[to] = flat[start] if first == 1 else flat[start - cols]
     if cols > 1:
-        line[cols - 1] = own[cols - 2] if (cols - 1 - first) & 1 == 0 else own[cols - 1]
+        last = start + cols - 1
+        target[to + cols - 1] = flat[last - 1] if (cols - 1 - first) & 1 == 0 else flat[last]
+
+
+@compiled
+def _means(
+    flat: PlaneArray, cols: int, start: int, first: int, kept: PlaneArray, target: PlaneArray, to: int
+) -> None:
+    """The mean of the neighbours of every second pixel of the row that begins at `start`, the others as they are.
+
+    The four are divided by four before they are added up, and their rests apart: so 16 bits suffice. Means are
+    made everywhere, for then there are no steps of two; and a place without a sign is never one from the end,
+    nor is there a slice to be counted. So the compiler makes a loop of vectors out of it.
+    """
+    wide, begin, out, odd = np.uint64(cols), np.uint64(start), np.uint64(to), np.uint64(first)
+    for j in range(np.uint64(1), np.uint64(max(cols, 2) - 1)):
+        k = begin + j
+        n, s, w, e = flat[k - wide], flat[k + wide], flat[k - np.uint64(1)], flat[k + np.uint64(1)]
+        fourths = np.int16(np.int16(_fourth(n) + _fourth(s)) + np.int16(_fourth(w) + _fourth(e)))
+        rests = np.int16(np.int16(_rest(n) + _rest(s)) + np.int16(_rest(w) + _rest(e)))
+        mean = np.int16(fourths + _fourth(np.int16(rests + np.int16(2))))
+        target[out + j] = np.int16(mean ^ np.int16(np.int16(mean ^ flat[k]) & kept[j + odd]))
+
+
+@compiled
+def _fourth(number: np.int16) -> np.int16:
+    return np.int16(number >> np.int16(2))
+
+
+@compiled
+def _rest(number: np.int16) -> np.int16:
+    return np.int16(number & np.int16(3))

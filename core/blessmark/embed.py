@@ -18,7 +18,7 @@ from blessmark.extract import read as read_back
 from blessmark.fidelity import psnr_of
 from blessmark.jit import compiled
 from blessmark.payload import crypto, record
-from blessmark.planes import PlaneArray
+from blessmark.planes import PlaneArray, same
 from blessmark.roi import block_map, roi_share
 from blessmark.types import (
     About,
@@ -258,7 +258,7 @@ def _check_read_back(marked: Frame, rung: _Rung, key: SiteKey, letter: _Letter, 
         found = read_back(
             marked, ground.roi, rung.framing, ground.lattice, ground.segmenter, key, of=rung.plan
         )
-        exact = found is not None and found.record == sent and _same(found.restored.planes, frame.planes)
+        exact = found is not None and found.record == sent and same(found.restored.planes, frame.planes)
         # the ciphertext picks the tiles, so that it is not always the same ones
         same_sites = rung.plan.holds_in(marked, letter.message[-1])
     if not (exact and same_sites):
@@ -347,17 +347,3 @@ def _roi_moved(change: IntArray, roi: BoolArray, row: int) -> bool:
         moved |= change[c]
     return bool(moved != 0)
 
-
-@compiled
-def _same(one: PlaneArray, other: PlaneArray) -> bool:
-    """`np.array_equal`, without an array in between."""
-    if one.shape != other.shape:
-        return False
-    for channel in range(one.shape[0]):
-        for r in range(one.shape[1]):
-            a, b, differing = one[channel, r], other[channel, r], np.int16(0)
-            for c in range(a.size):
-                differing = np.int16(differing | np.int16(a[c] ^ b[c]))
-            if differing:
-                return False
-    return True

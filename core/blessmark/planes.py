@@ -75,3 +75,18 @@ def _narrowed(samples: IntArray, shift: int) -> tuple[PlaneArray, bool]:
         beyond |= np.uint32(np.int32(flat[i] - low)) >> np.uint32(16)
         target[i] = np.int16(np.int32(flat[i] - np.int32(shift)))
     return planes, beyond != 0
+
+
+@compiled
+def same(one: PlaneArray, other: PlaneArray) -> bool:
+    """`np.array_equal`, without an array in between; both contiguous."""
+    if one.shape != other.shape:
+        return False
+    for channel in range(one.shape[0]):
+        for r in range(one.shape[1]):
+            a, b, differing = one[channel, r], other[channel, r], np.int16(0)
+            for c in range(a.size):
+                differing = np.int16(differing | np.int16(a[c] ^ b[c]))
+            if differing:
+                return False
+    return True

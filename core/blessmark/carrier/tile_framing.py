@@ -12,6 +12,7 @@ import hashlib
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -63,8 +64,10 @@ _UP, _DOWN = 0, -1
 _PLACE = struct.Struct(">IHHHHBBH")
 #: The greatest k that a packet can claim.
 _MOST_CLAIMED = 255
-#: Of so many tiles at most the untouched pixels are cut out at once, and packets taken ahead of being asked.
+#: Of so many tiles at most packets are taken ahead of being asked.
 _AHEAD = 64
+#: Of so many tiles the untouched pixels are cut out at once: 64 kB where the frame has one channel.
+_CUT_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +184,7 @@ def plan(frame: Frame, roi: BoolArray, lattice: Lattice, keys: DerivedKeys, max_
     grid = TileGrid(frame.rows, frame.cols)
     words = order_words(keys, frame.number, lattice, frame.rows, frame.cols)
     survey = _survey(frame, roi, grid, np.flatnonzero(grid.usable(roi)), lattice, words)
-    values, bands = survey.table.every.values(frame.planes), table_of(band_candidates(max_change))
+    values, bands = survey.table.every.values(frame.planes), _bands_to(min(max_change, V1.expansions[-1]))
     fits = fitting(values, survey.table, frame.plane_bounds, bands, _LENGTHS)
     macs = _Macs(frame, roi, grid, survey, lattice, keys)
     return Plan(frame, roi, lattice, grid, survey, values, bands, fits, macs, words)
@@ -316,7 +319,7 @@ class Reader:
         search after so many vain tries; by the map that was embedded with it must be None, or a few packets
         amid many tiles without one would be given up.
         """
-        opening = self._open(roi, range(len(self.grid)))
+        opening = self._open_all(roi)
         if opening is not None:
             claimed, tries, unread = opening.claimed(), 0, len(opening.places)
             for needed in _by_claims(claimed, self._known()):
@@ -370,6 +373,13 @@ class Reader:
         """The k of every message that has a packet, most frequent first."""
         return _by_frequency([packet.needed for packet in self.packets.values()])
 
+    def _open_all(self, roi: BoolArray) -> _Opening | None:
+        """`_open` for every tile; for the first time by the map of a plan, its survey is theirs."""
+        plan = self._plan
+        if plan is not None and plan.roi is roi and not self._tried and plan.survey.tiles.size:
+            return self._claims_of(plan.survey, plan.macs)
+        return self._open(roi, range(len(self.grid)))
+
     def _open(self, roi: BoolArray, tiles: Iterable[int]) -> _Opening | None:
         """What those of `tiles` that are usable and new under `roi` claim; None if there are none."""
         prints, usable = self.grid.prints(roi), self.grid.usable(roi).tolist()
@@ -385,10 +395,7 @@ class Reader:
         return self._claims_of(*self._surveyed(roi, new)) if new else None
 
     def _surveyed(self, roi: BoolArray, tiles: list[int]) -> tuple[Survey, _Macs]:
-        plan, frame = self._plan, self._frame
-        if plan is not None and plan.roi is roi and len(plan.survey.tiles) == len(tiles):
-            return plan.survey, plan.macs
-        numbers = np.array(tiles, np.int64)
+        frame, numbers = self._frame, np.array(tiles, np.int64)
         survey = _survey(frame, roi, self.grid, numbers, self._lattice, self._site_words())
         return survey, _Macs(frame, roi, self.grid, survey, self._lattice, self._keys)
 
@@ -578,6 +585,12 @@ def band_candidates(max_change: int) -> list[Bands]:
     ]
 
 
+@lru_cache(maxsize=16)
+def _bands_to(max_change: int) -> IndexArray:
+    """The rows of `_TRIAL_TABLE` that move no sample further; not to be written to."""
+    return table_of(band_candidates(max_change))
+
+
 #: What a reader tries.
 _TRIALS = band_candidates(V1.expansions[-1])
 _TRIAL_TABLE = table_of(_TRIALS)
@@ -659,24 +672,31 @@ class _Macs:
     def begin(self, places: list[int]) -> None:
         """Hash what no trial changes of those tiles, so many at a time that it stays in the cache."""
         missing = [place for place in places if place not in self._hashes]
-        for first in range(0, len(missing), _AHEAD):
-            part = missing[first : first + _AHEAD]
-            tiles, counts = self._survey.tiles[part], np.diff(self._survey.table.starts)[part].tolist()
-            boxes = self._grid.boxes(tiles)
-            samples, starts = untouched(self._frame, self._roi, boxes, self._lattice)
-            content, ends = little_endian(samples), (2 * starts).tolist()
-            sides, wide = (boxes[:, 2:] - boxes[:, :2]).tolist(), self._grid.shape[1]
-            number, channels, lattice = self._frame.number, self._frame.channels, int(self._lattice)
-            start = 0
-            for place, tile, (high, across), count, end in zip(
-                part, tiles.tolist(), sides, counts, ends[1:], strict=True
-            ):
+        if not missing:
+            return
+        boxes = self._grid.boxes(self._survey.tiles[missing])
+        heads = self._heads_of(missing, boxes)
+        for first in range(0, len(missing), _CUT_AT_ONCE):
+            part = slice(first, first + _CUT_AT_ONCE)
+            samples, starts = untouched(self._frame, self._roi, boxes[part], self._lattice)
+            content, ends, start = little_endian(samples), (2 * starts).tolist(), 0
+            for place, head, end in zip(missing[part], heads[part], ends[1:], strict=True):
                 hash_ = self._fresh.copy()
-                hash_.update(
-                    _PLACE.pack(number, tile // wide, tile % wide, high, across, channels, lattice, count)
-                )
+                hash_.update(head)
                 hash_.update(content[start:end])
                 self._hashes[place], start = hash_, end
+
+    def _heads_of(self, places: list[int], boxes: IndexArray) -> list[bytes]:
+        """What the MACs of those tiles begin with: where they are, and how many sites they have."""
+        frame, survey, lattice = self._frame, self._survey, int(self._lattice)
+        tiles, counts = survey.tiles[places], np.diff(survey.table.starts)[places].tolist()
+        wide, sides = self._grid.shape[1], (boxes[:, 2:] - boxes[:, :2]).tolist()
+        return [
+            _PLACE.pack(
+                frame.number, tile // wide, tile % wide, high, across, frame.channels, lattice, count
+            )
+            for tile, (high, across), count in zip(tiles.tolist(), sides, counts, strict=True)
+        ]
 
 
 def _local_maps(view: IntArray, window: Window) -> Iterator[BoolArray]:

@@ -155,9 +155,8 @@ def _air_blocks(plane: PlaneArray, view: View) -> BoolArray:
         return _saturated_blocks(field)
     blocks = field.high <= air.limit
     if may_be_disc and air.level == air.limit and _fills_corners(plane, air.level + field.base, padding):
-        fill = _filled_with(plane, air.level + field.base, padding)
-        if _is_disc(fill):
-            blocks |= _air_in_disc(plane, fill)
+        if _looks_like_disc(_solid(plane, air.level + field.base, padding)):
+            blocks |= _air_in_disc(plane, _filled_with(plane, air.level + field.base, padding))
     return blocks
 
 
@@ -175,6 +174,25 @@ def _filled_with(plane: PlaneArray, level: int, padding: BoolArray) -> BoolArray
         for c in range(plane.shape[1]):
             fill[r, c] = (4 * plane[r, c] == level) | padding[r, c]
     return fill
+
+
+@compiled
+def _solid(plane: PlaneArray, level: int, padding: BoolArray) -> BoolArray:
+    """bool [R, C]: the blocks that `_filled_with` fills."""
+    solid = np.empty((plane.shape[0] // _BLOCK, plane.shape[1] // _BLOCK), np.bool_)
+    value, is_one, column = np.int16(level >> 2), level & 3 == 0, np.empty(plane.shape[1], np.bool_)
+    for row in range(solid.shape[0]):
+        column[:] = True
+        for r in range(row * _BLOCK, (row + 1) * _BLOCK):
+            line, padded = plane[r], padding[r]
+            for c in range(len(line)):
+                column[c] &= ((line[c] == value) & is_one) | padded[c]
+        for col in range(solid.shape[1]):
+            filled = True
+            for c in range(col * _BLOCK, (col + 1) * _BLOCK):
+                filled &= column[c]
+            solid[row, col] = filled
+    return solid
 
 
 def _guesses(plane: PlaneArray, view: View, hidden: BoolArray) -> list[BoolArray]:
@@ -513,7 +531,11 @@ def _is_disc(fill: BoolArray, hidden: BoolArray | None = None) -> bool:
     """
     if hidden is None and not fill[[0, 0, -1, -1], [0, -1, 0, -1]].all():
         return False  # without a look at the rest
-    solid = ~_any_of(~fill, _BLOCK)
+    return _looks_like_disc(~_any_of(~fill, _BLOCK), hidden)
+
+
+def _looks_like_disc(solid: BoolArray, hidden: BoolArray | None = None) -> bool:
+    """`_is_disc`, told by the blocks that are filled all over."""
     shown = np.ones_like(solid) if hidden is None else ~hidden
     reaches, nearest, farthest = _around_middle(solid, shown)
     return bool(reaches) and math.isqrt(farthest) - math.isqrt(nearest) <= 2 * _DISC_TOLERANCE_BLOCKS

@@ -346,4 +346,3 @@ def _roi_moved(change: IntArray, roi: BoolArray, row: int) -> bool:
     for c in range(8 * last, change.size):
         moved |= change[c]
     return bool(moved != 0)
-

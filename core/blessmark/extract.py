@@ -56,8 +56,8 @@ class Extraction:
 
     `record` is None when packets authenticate but too few survive to read the message. `authentic` are the
     tiles whose packets belong to the record, `foreign` those whose packets authenticate but belong to
-    another image or an earlier watermark. `restored` is the frame with everything readable of the record's own
-    taken off.
+    another image or an earlier watermark. `restored` is the frame with everything readable of the record's
+    own taken off.
     """
 
     key: SiteKey

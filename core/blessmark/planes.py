@@ -56,7 +56,7 @@ def of_words(words: npt.NDArray[np.integer], shift: int) -> PlaneArray:
 
 
 def low_words(planes: PlaneArray, shift: int) -> WordArray:
-    """uint16: the lowest 16 bits of every sample; not to be written to, for it may be the planes themselves."""
+    """uint16: the lowest 16 bits of every sample; not to be written to: it may be the planes themselves."""
     words = planes.view(np.uint16)
     return words + np.uint16(shift & 0xFFFF) if shift else words
 

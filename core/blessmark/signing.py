@@ -95,11 +95,7 @@ def sign(
     if signed is None:
         return Signed(done, made, beside=True)
     found = peel(signed, (segmenter,))
-    if (
-        found is None
-        or found.signature != made
-        or not np.array_equal(found.frame.planes, done.frame.planes)
-    ):
+    if found is None or found.signature != made or not np.array_equal(found.frame.planes, done.frame.planes):
         raise WatermarkError(f"frame {original.number}: its signature did not read back; not released")
     changes = np.abs(signed.samples - original.samples)
     receipt = replace(

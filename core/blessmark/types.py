@@ -1,7 +1,8 @@
 """The plain data that travels between the engine's steps.
 
-Arrays are int32 unless said otherwise: wide enough for every sample of 8 to 16 bits, signed or not. Frames and
-views hold their samples in 16 bits as well, or instead (`planes`), and make one of the other when first asked.
+Arrays are int32 unless said otherwise: wide enough for every sample of 8 to 16 bits, signed or not. Frames
+and views hold their samples in 16 bits as well, or instead (`planes`); one is made of the other when it is
+first asked for.
 """
 
 from __future__ import annotations
@@ -64,7 +65,8 @@ class Rectangle:
 class _Held:
     """Samples [channels, rows, cols] as int32, as planes of 16 bits, or both.
 
-    They are kept under the name by which they are asked for, and made from the other ones when there are none.
+    They are kept under the name by which they are asked for, and made of the other ones where there are none.
+    Who has asked for both must not write to either.
     """
 
     lo: int
@@ -149,9 +151,7 @@ class Frame(_Held):
         forced_roi: tuple[Rectangle, ...] = (),
     ) -> Frame:
         """A frame that holds `planes`, its samples less `planes.shift_of(lo, hi)`."""
-        return _made(
-            cls, planes=planes, lo=lo, hi=hi, padding=padding, number=number, forced_roi=forced_roi
-        )
+        return _made(cls, planes=planes, lo=lo, hi=hi, padding=padding, number=number, forced_roi=forced_roi)
 
     @property
     def channels(self) -> int:
@@ -227,7 +227,7 @@ def _made(kind: type[_H], **held: Any) -> _H:
     if held["planes"].ndim != 3 or held["planes"].dtype != np.int16:
         raise ValueError("planes must be int16 [channels, rows, cols]")
     made = object.__new__(kind)
-    made.__dict__.update(held)
+    made.__dict__.update(held, planes=np.ascontiguousarray(held["planes"]))
     return made
 
 

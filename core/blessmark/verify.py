@@ -214,7 +214,7 @@ def _judge_found(
         return _not_to_judge(frame, found, restored, sent.segmenter, altered_fields(sent, header))
     if exact:
         found = replace(found, foreign=frozenset())  # of an earlier watermark, and part of the original
-    altered = frozenset() if exact else _suspects(frame, found, sent)
+    altered = frozenset() if exact else _suspects(found, sent)
     fields = altered_fields(sent, header)
     evidence = _evidence(frame, found, restored, _states(frame, found, altered), fields)
     return Verdict(_finding(exact, fields), evidence, sent, restored, exact)
@@ -237,7 +237,7 @@ def _not_to_judge(
 def _closer(frame: Frame, found: Extraction, sent: Record) -> Extraction:
     """The same after closer looks at the tiles in doubt; every one that a look clears helps the next look."""
     for _ in range(_LOOKS):
-        again = read_again(frame, found, _suspects(frame, found, sent))
+        again = read_again(frame, found, _suspects(found, sent))
         if len(again.authentic) == len(found.authentic):
             return again
         found = again
@@ -345,7 +345,7 @@ def _needs_charset(value: bytes) -> bool:
     return not value.isascii() or _ESCAPE in value
 
 
-def _suspects(frame: Frame, found: Extraction, sent: Record) -> frozenset[TileAt]:
+def _suspects(found: Extraction, sent: Record) -> frozenset[TileAt]:
     """Tiles whose pixels are not the original ones.
 
     Two witnesses: a packet belongs to another image; a cell of the localisation grid does not match, or,

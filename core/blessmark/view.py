@@ -105,11 +105,11 @@ def _row(
 def _means(
     flat: PlaneArray, cols: int, start: int, first: int, kept: PlaneArray, target: PlaneArray, to: int
 ) -> None:
-    """The mean of the neighbours of every second pixel of the row that begins at `start`, the others as they are.
+    """The row that begins at `start`: means of the neighbours of every second pixel, the others as they are.
 
-    The four are divided by four before they are added up, and their rests apart: so 16 bits suffice. Means are
-    made everywhere, for then there are no steps of two; and a place without a sign is never one from the end,
-    nor is there a slice to be counted. So the compiler makes a loop of vectors out of it.
+    The four are divided by four before they are added up, and their rests apart: so 16 bits suffice. Means
+    are made everywhere, for then there are no steps of two; a place without a sign is never one from the
+    end, and no slice has to be counted. So the compiler makes a loop of vectors out of it.
     """
     wide, begin, out, odd = np.uint64(cols), np.uint64(start), np.uint64(to), np.uint64(first)
     for j in range(np.uint64(1), np.uint64(max(cols, 2) - 1)):

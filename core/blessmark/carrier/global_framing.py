@@ -120,7 +120,12 @@ def read(
 
 
 def _read_message(
-    frame: Frame, sites: Sites, lattice: Lattice, header: tuple[int, Bands, int], values: PlaneArray, start: int
+    frame: Frame,
+    sites: Sites,
+    lattice: Lattice,
+    header: tuple[int, Bands, int],
+    values: PlaneArray,
+    start: int,
 ) -> Reading | None:
     predictor, bands, length = header
     if length > sites.index.size:

@@ -72,9 +72,7 @@ def insert_all(
     `packets` is uint8 [windows, bytes], the highest bit first; `bands` are rows of `table_of`.
     """
     sites = table.every
-    _insert_all(
-        planes.reshape(-1), sites.index, sites.predicted, table.starts, *bounds, bands, packets, bits
-    )
+    _insert_all(planes.reshape(-1), sites.index, sites.predicted, table.starts, *bounds, bands, packets, bits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +133,12 @@ def cheapest(
 
 
 def insert(
-    values: PlaneArray, predicted: PlaneArray, bounds: tuple[int, int], bands: Bands, start: int, bits: BitArray
+    values: PlaneArray,
+    predicted: PlaneArray,
+    bounds: tuple[int, int],
+    bands: Bands,
+    start: int,
+    bits: BitArray,
 ) -> int:
     """Put `bits` on the sites from `start` on, changing `values` in place; returns the site after the last.
 

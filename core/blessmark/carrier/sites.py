@@ -263,11 +263,15 @@ def _tell(
 ) -> None:
     """Flat index and prediction of the sites with those keys, from `start` on.
 
-    Whole numbers without a sign all along (`_unfolded` and `_pixel` written out): so no place is one from the end.
+    `_unfolded` and `_pixel`, written out in numbers without a sign: so no place is one from the end.
     """
     lattice, stride, _, row_bits, col_bits, place_bits = layout
     place_mask, row_mask = np.uint64((1 << place_bits) - 1), np.uint64((1 << row_bits) - 1)
-    col_mask, row_at, channel_at = np.uint64((1 << col_bits) - 1), np.uint64(col_bits), np.uint64(row_bits + col_bits)
+    col_mask, row_at, channel_at = (
+        np.uint64((1 << col_bits) - 1),
+        np.uint64(col_bits),
+        np.uint64(row_bits + col_bits),
+    )
     rows, cols, first = np.uint64(shape[1]), np.uint64(shape[2]), np.uint64(start)
     corner = np.uint64((box[0] & ~1) * shape[2] + (box[1] & ~1) + 1)
     one, back = np.uint64(1), np.uint64(lattice)
@@ -276,7 +280,9 @@ def _tell(
         channel, row, col = place >> channel_at, (place >> row_at) & row_mask, place & col_mask
         at = (channel * rows + row) * cols + corner + col + col - (row & back)
         index[first + i] = np.int32(at)
-        value = expected[(channel + channel + (row & one)) * np.uint64(size) + (row >> one) * np.uint64(stride) + col]
+        value = expected[
+            (channel + channel + (row & one)) * np.uint64(size) + (row >> one) * np.uint64(stride) + col
+        ]
         predicted[first + i] = min(max(value, lo), hi)
 
 
@@ -595,7 +601,9 @@ def _untouched(
                 while inner and c < last:
                     stop = min(last, (c | 7) + 1)
                     if not roi[r >> 3, c >> 3]:
-                        for site in range(np.uint64(at + c - left), np.uint64(at + stop - left), np.uint64(2)):
+                        for site in range(
+                            np.uint64(at + c - left), np.uint64(at + stop - left), np.uint64(2)
+                        ):
                             result[site] = 0
                     c = stop + ((stop + odd) & 1)
                 at += right - left

@@ -692,9 +692,7 @@ class _Macs:
         tiles, counts = survey.tiles[places], np.diff(survey.table.starts)[places].tolist()
         wide, sides = self._grid.shape[1], (boxes[:, 2:] - boxes[:, :2]).tolist()
         return [
-            _PLACE.pack(
-                frame.number, tile // wide, tile % wide, high, across, frame.channels, lattice, count
-            )
+            _PLACE.pack(frame.number, tile // wide, tile % wide, high, across, frame.channels, lattice, count)
             for tile, (high, across), count in zip(tiles.tolist(), sides, counts, strict=True)
         ]
 

@@ -231,9 +231,7 @@ def _cell_widths(rows: int, cols: int) -> tuple[int, tuple[int, ...]]:
 
 
 @compiled
-def _cut_cells(
-    planes: PlaneArray, shift: int, top: int, side: int, words: npt.NDArray[np.uint16]
-) -> None:
+def _cut_cells(planes: PlaneArray, shift: int, top: int, side: int, words: npt.NDArray[np.uint16]) -> None:
     """The lowest 16 bits of the samples of a row of cells, cell after cell, in each channel after channel."""
     channels, rows, cols = planes.shape
     count, more = 0, np.uint16(shift & 0xFFFF)

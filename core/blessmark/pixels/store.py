@@ -25,13 +25,13 @@ from blessmark.types import Frame, IntArray
 def store(ds: Dataset, image: Image, frames: Iterable[IntArray | Frame], *, anew: bool = False) -> None:
     """Replace the pixels of `ds`, which `image` was loaded from, by `frames`.
 
-    `frames` are as many frames, or int32 [channels, rows, cols], as the image has, each sample in `lo..hi`;
-    they are taken one at a time. Uncompressed data change only in the bytes of changed samples. Compressed data
-    keep their lossless syntax where it has an encoder (RLE, JPEG-LS, JPEG 2000), and become JPEG-LS
-    lossless where it has none or was lossy; then the transfer syntax, the colour of decoded colour and,
-    if absent, the record of the earlier lossy compression (PS3.3 C.7.6.1.1.5) change with them. Where no
-    sample differs, they stay byte for byte as they are, unless they are to be encoded `anew`: a code stream
-    may hold more than samples.
+    `frames` are as many frames, or int32 [channels, rows, cols], as the image has, each sample in
+    `lo..hi`; they are taken one at a time. Uncompressed data change only in the bytes of changed
+    samples. Compressed data keep their lossless syntax where it has an encoder (RLE, JPEG-LS, JPEG
+    2000), and become JPEG-LS lossless where it has none or was lossy; then the transfer syntax, the
+    colour of decoded colour and, if absent, the record of the earlier lossy compression (PS3.3
+    C.7.6.1.1.5) change with them. Where no sample differs, they stay byte for byte as they are, unless
+    they are to be encoded `anew`: a code stream may hold more than samples.
 
     `ds` is changed only after the last frame was found equal to what was asked for.
 

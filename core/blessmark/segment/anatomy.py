@@ -153,10 +153,10 @@ def _air_blocks(plane: PlaneArray, view: View) -> BoolArray:
     air = _find_air(field, _border(field.used.shape), _AIR_PERCENT)
     if air is None:
         return _saturated_blocks(field)
-    blocks = field.high <= air.limit
-    if may_be_disc and air.level == air.limit and _fills_corners(plane, air.level + field.base, padding):
-        if _looks_like_disc(_solid(plane, air.level + field.base, padding)):
-            blocks |= _air_in_disc(plane, _filled_with(plane, air.level + field.base, padding))
+    blocks, level = field.high <= air.limit, air.level + field.base
+    filled = may_be_disc and air.level == air.limit and _fills_corners(plane, level, padding)
+    if filled and _looks_like_disc(_solid(plane, level, padding)):
+        blocks |= _air_in_disc(plane, _filled_with(plane, level, padding))
     return blocks
 
 

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from blessmark.planes import IntArray, PlaneArray, narrowed, shift_of, widened
+from blessmark.planes import PlaneArray, narrowed, shift_of, widened
 
+IntArray = npt.NDArray[np.int32]
 BoolArray = npt.NDArray[np.bool_]
 
 

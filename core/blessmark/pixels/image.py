@@ -25,7 +25,7 @@ from blessmark.types import Frame, Rectangle
 
 #: most bytes that one instance may decode to
 LIMIT_BYTES = 4 << 30
-#: most samples of one frame; as int32 planes they take four times as many bytes
+#: most samples of one frame; as planes of 16 bits they take twice as many bytes
 LIMIT_FRAME_SAMPLES = 1 << 28
 
 
@@ -33,7 +33,7 @@ LIMIT_FRAME_SAMPLES = 1 << 28
 class Image:
     """The pixels of one instance, every sample in `lo..hi`.
 
-    All frames are held in the narrow type of the pixel word; `frame` widens one of them.
+    All frames are held in the type of the pixel word; `frame` makes planes of one of them.
 
     Attributes
     ----------

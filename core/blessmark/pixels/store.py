@@ -75,7 +75,9 @@ def _words(frame: IntArray | Frame, word: np.dtype[Any]) -> Words:
     """The samples, which fit into them, in pixel words of that size and sign; maybe the planes themselves."""
     if isinstance(frame, Frame) and word.itemsize == 2:
         return low_words(frame.planes, frame.shift).view(f"{word.kind}2")
-    return (frame.samples if isinstance(frame, Frame) else frame).astype(word)
+    if isinstance(frame, Frame):
+        return (frame.samples if frame.shift else frame.planes).astype(word)
+    return frame.astype(word)
 
 
 def _patched(ds: Dataset, header: Header, wanted: Iterable[Words]) -> bytes:

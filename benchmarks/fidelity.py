@@ -106,10 +106,10 @@ def _global_rows(image: Fundus, maps: Mapping[str, BoolArray], method: str, mess
         if marked is None:
             yield _Row(image.name, method, name, 1 - roi_share(roi), None, False)
             continue
-        reading = global_framing.read(frame.with_samples(marked), roi, Lattice.QUARTER, keys)
+        reading = global_framing.read(marked, roi, Lattice.QUARTER, keys)
         exact = reading is not None and reading.message == message
-        exact = exact and reading is not None and np.array_equal(reading.restored, frame.samples)
-        yield _Row(image.name, method, name, 1 - roi_share(roi), psnr_db(frame, marked), exact)
+        exact = exact and reading is not None and np.array_equal(reading.restored.samples, frame.samples)
+        yield _Row(image.name, method, name, 1 - roi_share(roi), psnr_db(frame, marked.samples), exact)
 
 
 def _record_rows(image: Fundus, maps: Mapping[str, BoolArray]) -> Iterator[_Row]:

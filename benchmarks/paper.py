@@ -238,21 +238,21 @@ def _lattice_row(case: _Case, side: int, bits: dct.Bits) -> Row:
     for lattice in Lattice:
         roi = block_map(segmenter("vessels"), case.frame, lattice)
         plan = global_framing.plan(case.frame, roi, lattice, keys, allowed_change(case.frame, lattice))
-        samples = global_framing.embed(plan, keys, message)
-        if samples is not None:
+        marked = global_framing.embed(plan, keys, message)
+        if marked is not None:
             break
     embedded = time.process_time()
-    if samples is None:
+    if marked is None:
         nothing = Levels(math.nan, math.nan, math.nan)
         return Row(case.name, "lattice", side, 0.0, nothing, nothing, math.nan, 0.0, 0, True, 0.0, 0.0)
-    marked = case.frame.with_samples(samples)
+    samples = marked.samples
     again = block_map(segmenter("vessels"), marked, lattice)
     reading = global_framing.read(marked, again, lattice, keys)
     done = time.process_time()
     read_out = np.zeros(8 * len(message), np.uint8)
     back = samples
     if reading is not None:
-        read_out, back = np.unpackbits(np.frombuffer(reading.message, np.uint8)), reading.restored
+        read_out, back = np.unpackbits(np.frombuffer(reading.message, np.uint8)), reading.restored.samples
     return Row(
         case.name,
         "lattice",

@@ -38,7 +38,6 @@ from blessmark.types import (
     Embedded,
     Frame,
     Framing,
-    IntArray,
     KeyRing,
     Receipt,
     Segmenter,
@@ -321,15 +320,15 @@ def _about(ds: Dataset, site: Site, frames: int, time_s: int) -> About:
 
 def _embed_frames(
     image: pixels.Image, about: About, instance: Instance, site: Site, marks: list[FrameMark]
-) -> Iterator[IntArray]:
-    """The samples of every frame, marked where they have room; notes in `marks` what was done."""
+) -> Iterator[Frame]:
+    """Every frame, marked where they have room; notes in `marks` what was done."""
     together = site.batch_frames if site.carrier is Carrier.LATTICE else 1
     drawn = portraits.chosen(instance.frames)
     for frame, drawer in batch.drawn_ahead(image, site.segmenter, together):
         with stage("embed"):
             marked, mark = _embed_frame(frame, about, instance, replace(site, segmenter=drawer))
         marks.append(replace(mark, portrait=portrait(marked)) if frame.number in drawn else mark)
-        yield marked.samples
+        yield marked
 
 
 def _embed_frame(frame: Frame, about: About, instance: Instance, site: Site) -> tuple[Frame, FrameMark]:

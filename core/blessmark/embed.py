@@ -18,6 +18,7 @@ from blessmark.extract import read as read_back
 from blessmark.fidelity import psnr_of
 from blessmark.jit import compiled
 from blessmark.payload import crypto, record
+from blessmark.planes import PlaneArray, same
 from blessmark.roi import block_map, roi_share
 from blessmark.types import (
     About,
@@ -75,7 +76,7 @@ def embed(
             for letter in letters:
                 marked = rung.place(letter.message, resilient)
                 if marked is not None:
-                    return _release(frame.with_samples(marked), rung, key, letter)
+                    return _release(marked, rung, key, letter)
     raise CapacityError(
         f"frame {frame.number}: {sum(r.usable for r in rungs)} of {len(rungs)} framings have usable pixels "
         "outside the region of interest, none has room for the seal"
@@ -114,19 +115,20 @@ def allowed_change(frame: Frame, lattice: Lattice, view: View | None = None) -> 
 
     `view` is that of `frame`, where the caller has it.
     """
-    samples = (view or invariant_view(frame, lattice)).samples
-    if frame.padding is None:
-        least, greatest = int(samples.min()), int(samples.max())
+    planes = (view or invariant_view(frame, lattice)).planes
+    padding = frame.plane_padding
+    if padding is None:
+        least, greatest = int(planes.min()), int(planes.max())
     else:
-        least, greatest = _range(samples, *frame.padding)
+        least, greatest = _range(planes, *padding)
     return max(1, (greatest - least) // 100)
 
 
 @compiled
-def _range(samples: IntArray, low: int, high: int) -> tuple[int, int]:
+def _range(planes: PlaneArray, low: int, high: int) -> tuple[int, int]:
     """The least and the greatest sample that is not in `low..high`; 0 and 0 if there is none."""
     least, greatest = 1 << 32, -(1 << 32)
-    for sample in samples.flat:
+    for sample in planes.flat:
         if sample < low or sample > high:
             least, greatest = min(least, int(sample)), max(greatest, int(sample))
     return (least, greatest) if least <= greatest else (0, 0)
@@ -198,8 +200,8 @@ class _Rung:
         """That of its framing."""
         return self.tiles if self.framing is Framing.TILE else self.whole
 
-    def place(self, message: bytes, resilient: bool) -> IntArray | None:
-        """The marked samples, or None when `message` does not fit this rung.
+    def place(self, message: bytes, resilient: bool) -> Frame | None:
+        """The marked frame, or None when `message` does not fit this rung.
 
         `resilient` asks for room to lose a part of the image, which global framing never has.
         """
@@ -223,7 +225,7 @@ def _with_and_without_digests(full: Record) -> tuple[Record, ...]:
 def _release(marked: Frame, rung: _Rung, key: SiteKey, letter: _Letter) -> Embedded:
     """Read the marked frame back before anybody sees it, and write its receipt."""
     ground, sent = rung.ground, letter.sent
-    changes = _Changes(*_compared(ground.frame.samples, marked.samples, ground.roi, int(ground.lattice)))
+    changes = _Changes(*_compared(ground.frame.planes, marked.planes, ground.roi, int(ground.lattice)))
     _check_read_back(marked, rung, key, letter, changes)
     receipt = Receipt(
         tier=sent.tier,
@@ -256,7 +258,7 @@ def _check_read_back(marked: Frame, rung: _Rung, key: SiteKey, letter: _Letter, 
         found = read_back(
             marked, ground.roi, rung.framing, ground.lattice, ground.segmenter, key, of=rung.plan
         )
-        exact = found is not None and found.record == sent and _same(found.restored, frame.samples)
+        exact = found is not None and found.record == sent and same(found.restored.planes, frame.planes)
         # the ciphertext picks the tiles, so that it is not always the same ones
         same_sites = rung.plan.holds_in(marked, letter.message[-1])
     if not (exact and same_sites):
@@ -289,7 +291,7 @@ class _Changes(NamedTuple):
 
 @compiled
 def _compared(
-    before: IntArray, after: IntArray, roi: BoolArray, lattice: int
+    before: PlaneArray, after: PlaneArray, roi: BoolArray, lattice: int
 ) -> tuple[bool, bool, int, int, int, int]:
     """The fields of `_Changes`."""
     channels, rows, cols = before.shape
@@ -297,18 +299,19 @@ def _compared(
     change, least, most = np.empty(cols, np.int32), before[0, 0, 0], before[0, 0, 0]
     for channel in range(channels):
         for r in range(rows):
-            old, new, moved = before[channel, r], after[channel, r], np.int32(0)
+            old, new, moved = before[channel, r], after[channel, r], np.int16(0)
             for c in range(cols):
-                change[c] = new[c] - old[c]
-                moved |= change[c]
+                moved = np.int16(moved | np.int16(new[c] ^ old[c]))
             for c in range(cols):
-                least, most = min(least, old[c]), max(most, old[c])
+                least, most = np.int16(min(least, old[c])), np.int16(max(most, old[c]))
             if moved == 0:
                 continue
             differing = np.int32(0)
             for c in range(cols):
-                differing += np.int32(change[c] != 0)
-                greatest = max(greatest, abs(change[c]))
+                change[c] = np.int32(np.int32(new[c]) - np.int32(old[c]))
+                differing = np.int32(differing + np.int32(change[c] != 0))
+            for c in range(cols):
+                greatest = np.int32(max(greatest, np.int32(abs(change[c]))))
             for c in range(cols):
                 squares += int(change[c]) * int(change[c])
             count += int(differing)
@@ -343,18 +346,3 @@ def _roi_moved(change: IntArray, roi: BoolArray, row: int) -> bool:
     for c in range(8 * last, change.size):
         moved |= change[c]
     return bool(moved != 0)
-
-
-@compiled
-def _same(one: IntArray, other: IntArray) -> bool:
-    """`np.array_equal`, without an array in between."""
-    if one.shape != other.shape:
-        return False
-    for channel in range(one.shape[0]):
-        for r in range(one.shape[1]):
-            a, b, differing = one[channel, r], other[channel, r], np.int32(0)
-            for c in range(a.size):
-                differing |= a[c] ^ b[c]
-            if differing:
-                return False
-    return True

@@ -20,7 +20,6 @@ from blessmark.types import (
     BoolArray,
     Frame,
     Framing,
-    IntArray,
     KeyRing,
     Lattice,
     Record,
@@ -57,8 +56,8 @@ class Extraction:
 
     `record` is None when packets authenticate but too few survive to read the message. `authentic` are the
     tiles whose packets belong to the record, `foreign` those whose packets authenticate but belong to
-    another image or an earlier watermark. `restored` is int32 [channels, rows, cols] with everything readable
-    of the record's own taken off.
+    another image or an earlier watermark. `restored` is the frame with everything readable of the record's
+    own taken off.
     """
 
     key: SiteKey
@@ -67,7 +66,7 @@ class Extraction:
     segmenter: Segmenter
     roi: BoolArray
     record: Record | None
-    restored: IntArray
+    restored: Frame
     shards_needed: int = 0
     authentic: frozenset[TileAt] = frozenset()
     foreign: frozenset[TileAt] = frozenset()
@@ -272,7 +271,7 @@ def _opened(
     return replace(found, shards_needed=needed, authentic=everywhere)
 
 
-def put_back(frame: Frame, reader: tile_framing.Reader, foreign: frozenset[TileAt]) -> IntArray:
+def put_back(frame: Frame, reader: tile_framing.Reader, foreign: frozenset[TileAt]) -> Frame:
     """What `reader` restored of `frame`, without the tiles of other messages.
 
     Where a marked image was marked again, what the first message left in tiles that the second does not
@@ -280,12 +279,12 @@ def put_back(frame: Frame, reader: tile_framing.Reader, foreign: frozenset[TileA
     """
     if not foreign:
         return reader.restored
-    restored = reader.restored.copy()
+    planes = reader.restored.planes.copy()
     for row, col in foreign:
         window = reader.grid.window(row * reader.grid.shape[1] + col)
         place = np.s_[:, window.top : window.bottom, window.left : window.right]
-        restored[place] = frame.samples[place]
-    return restored
+        planes[place] = frame.planes[place]
+    return frame.with_planes(planes)
 
 
 def _read_global(
@@ -301,7 +300,7 @@ def _read_global(
     if reading is None:
         return None
     opened = _open(frame, keys, reading.message)
-    restored = reading.restored if opened is not None else frame.samples
+    restored = reading.restored if opened is not None else frame
     return Extraction(key, Framing.GLOBAL, lattice, segmenter, roi, opened, restored)
 
 

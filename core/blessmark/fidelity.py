@@ -24,7 +24,7 @@ def psnr_of(original: Frame, squares: int, used: int) -> float:
         return math.inf
     full = original.hi - original.lo
     peak = full if full <= 255 else max(used, 1)
-    return 10 * math.log10(peak * peak / (squares / original.samples.size))
+    return 10 * math.log10(peak * peak / (squares / math.prod(original.shape)))
 
 
 @compiled

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from blessmark.jit import compiled
+from blessmark.planes import PlaneArray
 from blessmark.types import Frame, IntArray
 
 #: cells in a row, and in a column
@@ -80,8 +81,9 @@ def portrait(frame: Frame) -> Portrait:
     across = _Cells.of(frame.rows, max(SIDE, frame.cols))
     down = _Cells.of(frame.cols, max(SIDE, frame.rows))
     if frame.channels == 1 and min(frame.rows, frame.cols) >= SIDE:
-        plane = np.ascontiguousarray(frame.samples[0])
+        plane = np.ascontiguousarray(frame.planes[0])
         levels, bends = _sums_across(plane, across.step, across.starts, across.stops, across.cuts)
+        levels += frame.shift * across.sizes
         bends_down = _bends_down(plane, down.step, down.starts, down.stops, down.cuts)
     else:
         levels, bends = _sums_of_lines(frame.samples, across)
@@ -123,7 +125,7 @@ class _Cells(NamedTuple):
 
 @compiled
 def _sums_across(
-    plane: IntArray,
+    plane: PlaneArray,
     step: int,
     starts: npt.NDArray[np.int64],
     stops: npt.NDArray[np.int64],
@@ -131,18 +133,18 @@ def _sums_across(
 ) -> tuple[Cells, Cells]:
     """Sums of every `step`-th row, and of |left - 2 x + right| along it, 0 at its ends, over 8 x 8 cells.
 
-    Columns add up apart, which vector units can do, and without rounding: a cell has 64 rows at most.
+    Columns add up apart, which vector units can do, and in 32 bits: a cell has 64 rows at most.
     """
     levels, bends = np.zeros((SIDE, SIDE)), np.zeros((SIDE, SIDE))
-    level, bend = np.zeros(plane.shape[1], np.float32), np.zeros(plane.shape[1], np.float32)
+    level, bend = np.zeros(plane.shape[1], np.int32), np.zeros(plane.shape[1], np.int32)
     for row in range(SIDE):
         for r in range(starts[row], stops[row]):
             line = plane[r * step]
             for c in range(len(line)):
-                level[c] += np.float32(line[c])
-            for c in range(1, len(line) - 1):
-                turn = np.float32(line[c - 1]) - _TWO * np.float32(line[c]) + np.float32(line[c + 1])
-                bend[c] += abs(turn)
+                level[c] = np.int32(level[c] + np.int32(line[c]))
+            before, after, inner = line[: len(line) - 2], line[2:], bend[1:]
+            for c in range(len(line) - 2):
+                inner[c] = np.int32(inner[c] + _turn(before[c], line[c + 1], after[c]))
         for col in range(SIDE):
             levels[row, col] = _folded(level, lefts[col], lefts[col + 1], 1)
             bends[row, col] = _folded(bend, lefts[col], lefts[col + 1], 1)
@@ -151,22 +153,21 @@ def _sums_across(
 
 @compiled
 def _bends_down(
-    plane: IntArray,
+    plane: PlaneArray,
     step: int,
     starts: npt.NDArray[np.int64],
     stops: npt.NDArray[np.int64],
     tops: npt.NDArray[np.int64],
 ) -> Cells:
     """The same bends along every `step`-th column, over the same cells."""
-    bends, bend = np.zeros((SIDE, SIDE)), np.zeros(plane.shape[1], np.float32)
+    bends, bend = np.zeros((SIDE, SIDE)), np.zeros(plane.shape[1], np.int32)
     for row in range(SIDE):
         first, last = max(tops[row], 1), min(tops[row + 1], plane.shape[0] - 1)
         for some in range(first, last, _ROWS):
             for r in range(some, min(some + _ROWS, last)):
                 above, here, below = plane[r - 1], plane[r], plane[r + 1]
                 for c in range(len(here)):
-                    turn = np.float32(above[c]) - _TWO * np.float32(here[c]) + np.float32(below[c])
-                    bend[c] += abs(turn)
+                    bend[c] = np.int32(bend[c] + _turn(above[c], here[c], below[c]))
             for col in range(SIDE):
                 bends[row, col] += _folded(bend, starts[col] * step, stops[col] * step, step)
             bend[:] = 0  # the columns between too
@@ -174,7 +175,14 @@ def _bends_down(
 
 
 @compiled
-def _folded(columns: npt.NDArray[np.float32], start: int, stop: int, step: int) -> float:
+def _turn(before: np.int16, here: np.int16, after: np.int16) -> np.int32:
+    """How far a sample is from a straight line, twice; in 18 bits."""
+    ends = np.int32(np.int32(before) + np.int32(after))
+    return np.int32(abs(np.int32(ends - np.int32(np.int32(2) * np.int32(here)))))
+
+
+@compiled
+def _folded(columns: IntArray, start: int, stop: int, step: int) -> float:
     """The sum of every `step`-th column, which are 0 from then on."""
     total = 0.0
     for c in range(start, min(stop, len(columns)), step):

@@ -6,8 +6,9 @@ import numpy as np
 
 from blessmark.errors import SegmenterError
 from blessmark.jit import compiled
+from blessmark.planes import PlaneArray
 from blessmark.profile import V1
-from blessmark.types import BoolArray, Frame, IntArray, Lattice, Rectangle, Segmenter, View
+from blessmark.types import BoolArray, Frame, Lattice, Rectangle, Segmenter, View
 from blessmark.view import invariant_view
 
 _BLOCK = V1.block_px
@@ -56,25 +57,26 @@ def pixel_mask(roi: BoolArray, rows: int, cols: int) -> BoolArray:
 
 
 def _padded_blocks(frame: Frame, lattice: Lattice) -> BoolArray:
-    if frame.padding is None:
+    padding = frame.plane_padding
+    if padding is None:
         return np.zeros((frame.rows // _BLOCK, frame.cols // _BLOCK), np.bool_)
-    return np.asarray(_holding(frame.samples, *frame.padding, int(lattice)))
+    return np.asarray(_holding(frame.planes, *padding, int(lattice)))
 
 
 @compiled
-def _holding(samples: IntArray, low: int, high: int, lattice: int) -> BoolArray:
+def _holding(planes: PlaneArray, low: int, high: int, lattice: int) -> BoolArray:
     """The blocks that hold a sample of `low..high` at a pixel that the carrier never changes.
 
     Even and odd rows of a block are brought together first, column by column, which vector units can do.
     """
-    channels, rows, cols = samples.shape
+    channels, rows, cols = planes.shape
     blocks = np.zeros((rows // _BLOCK, cols // _BLOCK), np.bool_)
     columns = np.zeros((2, cols), np.bool_)
     for row in range(blocks.shape[0]):
         columns[:] = False
         for channel in range(channels):
             for r in range(row * _BLOCK, (row + 1) * _BLOCK):
-                line, found = samples[channel, r], columns[r & 1]
+                line, found = planes[channel, r], columns[r & 1]
                 for c in range(cols):
                     found[c] |= (line[c] >= low) & (line[c] <= high)
         for c in range(blocks.shape[1] * _BLOCK):

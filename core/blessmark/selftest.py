@@ -102,7 +102,7 @@ def _check_the_rest() -> None:
 
 
 def _check_the_drawn() -> None:
-    """Run the loops that draw: portraits, and a body in a constant surround."""
+    """Run the loops that draw: portraits, and a body in a constant surround, square and around a disc."""
     seen = [portrait(Frame(np.ones((channels, 8, 8), np.int32), 0, 255)) for channels in (1, 3)]
     if not all((each.mean == 1).all() for each in seen):
         raise SelfTestError("portraits come out otherwise than they must")
@@ -111,6 +111,12 @@ def _check_the_drawn() -> None:
     body = segmenter("anatomy").roi_blocks(View(plane, Lattice.QUARTER, 0, 4095, None))
     if not body[2:6, 2:6].all() or body.sum() != 16:
         raise SelfTestError("a body in a constant surround is drawn otherwise than it must")
+    row, col = np.ogrid[-127:128:2, -127:128:2]
+    disc = np.where(row**2 + col**2 < 127**2, np.int32(-1000), np.int32(-2000))[None]
+    disc[0, 48:80, 48:80] = 0
+    body = segmenter("anatomy").roi_blocks(View(disc, Lattice.QUARTER, -2048, 2047, None))
+    if not body[5:11, 5:11].all() or body.sum() != 36:
+        raise SelfTestError("a body in a disc is drawn otherwise than it must")
 
 
 def load(path: Path) -> list[Vector]:
@@ -251,7 +257,7 @@ class Given:
 
     def roi_blocks(self, view: View) -> BoolArray:
         """The stated map, cut where the received plane was cut."""
-        _, rows, cols = view.samples.shape
+        _, rows, cols = view.shape
         return self._roi[: rows // V1.block_px, : cols // V1.block_px].copy()
 
 

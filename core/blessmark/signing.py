@@ -24,7 +24,6 @@ from blessmark.types import (
     Embedded,
     Frame,
     Framing,
-    IntArray,
     Lattice,
     Segmenter,
     SignatureEvidence,
@@ -92,23 +91,18 @@ def sign(
         the signed frame did not read back
     """
     made = signature.sign(done.frame, instance, time_s, key)
-    samples = _layer(original, done, segmenter, signature.seal(made, done.frame), max_change)
-    if samples is None:
+    signed = _layer(original, done, segmenter, signature.seal(made, done.frame), max_change)
+    if signed is None:
         return Signed(done, made, beside=True)
-    signed = done.frame.with_samples(samples)
     found = peel(signed, (segmenter,))
-    if (
-        found is None
-        or found.signature != made
-        or not np.array_equal(found.frame.samples, done.frame.samples)
-    ):
+    if found is None or found.signature != made or not np.array_equal(found.frame.planes, done.frame.planes):
         raise WatermarkError(f"frame {original.number}: its signature did not read back; not released")
-    changes = np.abs(samples - original.samples)
+    changes = np.abs(signed.samples - original.samples)
     receipt = replace(
         done.receipt,
         changed_samples=int(np.count_nonzero(changes)),
         max_change=int(changes.max()),
-        psnr_db=psnr_db(original, samples),
+        psnr_db=psnr_db(original, signed.samples),
     )
     return Signed(Embedded(signed, receipt), made, beside=False)
 
@@ -183,8 +177,8 @@ def _checked(made: Signature, below: Frame, release: Release, carried: str) -> S
 
 def _layer(
     original: Frame, done: Embedded, segmenter: Segmenter, message: bytes, max_change: int | None
-) -> IntArray | None:
-    """The samples with a layer on the lattice and in the framing of the record, None without room."""
+) -> Frame | None:
+    """The frame with a layer on the lattice and in the framing of the record, None without room."""
     lattice, framing = done.receipt.lattice, done.receipt.framing
     if lattice is None:
         return None
@@ -196,18 +190,18 @@ def _layer(
     if framing is Framing.TILE:
         plan = tile_framing.plan(done.frame, roi, lattice, _KEYS, spare)
         tries = (tile_framing.embed(plan, _KEYS, message, resilient=hard) for hard in (True, False))
-        samples = next((found for found in tries if found is not None), None)
+        signed = next((found for found in tries if found is not None), None)
     else:
-        samples = global_framing.embed(
+        signed = global_framing.embed(
             global_framing.plan(done.frame, roi, lattice, _KEYS, spare), _KEYS, message
         )
-    if samples is None:
+    if signed is None:
         return None
     outside = ~pixel_mask(roi, original.rows, original.cols)
-    touched = (samples != original.samples).any(axis=0)
-    if (touched & ~outside).any() or np.abs(samples - original.samples).max() > allowed:
+    changes = np.abs(signed.samples - original.samples)
+    if (changes.any(axis=0) & ~outside).any() or changes.max() > allowed:
         raise WatermarkError(f"frame {original.number}: its signature left the room it has; not released")
-    return samples
+    return signed
 
 
 def _opened(frame: Frame, reader: tile_framing.Reader, lattice: Lattice) -> Iterator[Peeled]:
@@ -219,10 +213,9 @@ def _opened(frame: Frame, reader: tile_framing.Reader, lattice: Lattice) -> Iter
         made = signature.unseal(message, frame)
         if made is not None:
             foreign = frozenset(divmod(tile, reader.grid.shape[1]) for tile in everywhere - tiles)
-            below = frame.with_samples(put_back(frame, reader, foreign))
-            yield Peeled(below, made, frame, reader, lattice)
+            yield Peeled(put_back(frame, reader, foreign), made, frame, reader, lattice)
             return
-    yield Peeled(frame.with_samples(reader.restored), None, frame, reader, lattice)
+    yield Peeled(reader.restored, None, frame, reader, lattice)
 
 
 def _packets(found: Peeled) -> int:
@@ -235,7 +228,7 @@ def _may_be_a_layer(reading: global_framing.Reading, frame: Frame) -> bool:
     The header of global framing names any T, and a stranger may write it: the image would come back bit for
     bit, and look like anything until then.
     """
-    furthest = np.abs(frame.samples - reading.restored).max()
+    furthest = np.abs(frame.samples - reading.restored.samples).max()
     return len(reading.message) == signature.SHARDS * V1.shard_bytes and furthest <= V1.expansions[-1]
 
 
@@ -245,5 +238,5 @@ def _peeled_whole(frame: Frame, segmenter: Segmenter, lattice: Lattice) -> Peele
     if reading is None or not _may_be_a_layer(reading, frame):
         return None
     made = signature.unseal(reading.message, frame)
-    restored = reading.restored if made is not None else frame.samples
-    return Peeled(frame.with_samples(restored), made, frame, None, lattice)
+    restored = reading.restored if made is not None else frame
+    return Peeled(restored, made, frame, None, lattice)

@@ -1,17 +1,22 @@
 """The plain data that travels between the engine's steps.
 
-Arrays are int32 unless said otherwise: wide enough for every sample of 8 to 16 bits, signed or not.
+Arrays are int32 unless said otherwise: wide enough for every sample of 8 to 16 bits, signed or not. Frames
+and views hold their samples in 16 bits as well, or instead (`planes`); one is made of the other when it is
+first asked for.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+from blessmark.planes import PlaneArray, narrowed, shift_of, widened
 
 IntArray = npt.NDArray[np.int32]
 BoolArray = npt.NDArray[np.bool_]
@@ -58,8 +63,60 @@ class Rectangle:
     right: int
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class _Held:
+    """Samples [channels, rows, cols] as int32, as planes of 16 bits, or both.
+
+    They are kept under the name by which they are asked for, and made of the other ones where there are none.
+    Who has asked for both must not write to either.
+    """
+
+    lo: int
+    hi: int
+    padding: tuple[int, int] | None
+
+    if not TYPE_CHECKING:  # or every name would be one to the type checker
+
+        def __getattr__(self, name: str) -> Any:
+            """The samples, of whatever came as planes; nothing else is missing."""
+            if name != "samples" or "planes" not in self.__dict__:
+                raise AttributeError(name)
+            self.__dict__["samples"] = widened(self.planes, self.shift)
+            return self.__dict__["samples"]
+
+    @cached_property
+    def planes(self) -> PlaneArray:
+        """int16 [channels, rows, cols]: the samples less `shift`.
+
+        Raises
+        ------
+        ValueError
+            samples are so far outside `lo..hi` that 16 bits do not hold them
+        """
+        samples: IntArray = self.__dict__["samples"]
+        return narrowed(samples, self.shift)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, rows, columns."""
+        held = self.__dict__
+        channels, rows, cols = (held["planes"] if "planes" in held else held["samples"]).shape
+        return channels, rows, cols
+
+    @property
+    def shift(self) -> int:
+        """By how much less than samples `planes` are."""
+        return shift_of(self.lo, self.hi)
+
+    @property
+    def plane_padding(self) -> tuple[int, int] | None:
+        """The padding values as they stand in `planes`."""
+        if self.padding is None:
+            return None
+        return self.padding[0] - self.shift, self.padding[1] - self.shift
+
+
+@dataclass(frozen=True)
+class Frame(_Held):
     """One frame of an image as integer planes.
 
     Attributes
@@ -84,17 +141,30 @@ class Frame:
         if self.lo >= self.hi:
             raise ValueError("lo must be below hi")
 
+    @classmethod
+    def of_planes(
+        cls,
+        planes: PlaneArray,
+        lo: int,
+        hi: int,
+        padding: tuple[int, int] | None = None,
+        number: int = 1,
+        forced_roi: tuple[Rectangle, ...] = (),
+    ) -> Frame:
+        """A frame that holds `planes`, its samples less `planes.shift_of(lo, hi)`."""
+        return _made(cls, planes=planes, lo=lo, hi=hi, padding=padding, number=number, forced_roi=forced_roi)
+
     @property
     def channels(self) -> int:
-        return int(self.samples.shape[0])
+        return self.shape[0]
 
     @property
     def rows(self) -> int:
-        return int(self.samples.shape[1])
+        return self.shape[1]
 
     @property
     def cols(self) -> int:
-        return int(self.samples.shape[2])
+        return self.shape[2]
 
     @property
     def bounds(self) -> tuple[int, int]:
@@ -110,15 +180,27 @@ class Frame:
             return max(self.lo, high + 1), self.hi
         return self.lo, min(self.hi, low - 1)
 
+    @property
+    def plane_bounds(self) -> tuple[int, int]:
+        """`bounds` as they stand in `planes`."""
+        lo, hi = self.bounds
+        return lo - self.shift, hi - self.shift
+
     def with_samples(self, samples: IntArray) -> Frame:
         """The same frame holding other samples of the same shape."""
-        if samples.shape != self.samples.shape:
+        if samples.shape != self.shape:
             raise ValueError("shape differs")
-        return replace(self, samples=samples)
+        return Frame(samples, self.lo, self.hi, self.padding, self.number, self.forced_roi)
+
+    def with_planes(self, planes: PlaneArray) -> Frame:
+        """The same frame holding other planes of the same shape."""
+        if planes.shape != self.shape:
+            raise ValueError("shape differs")
+        return Frame.of_planes(planes, self.lo, self.hi, self.padding, self.number, self.forced_roi)
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+@dataclass(frozen=True)
+class View(_Held):
     """What a segmenter may look at: samples that embedding provably cannot change.
 
     `samples` has the frame's shape; every lattice pixel holds the mean of its untouched neighbours.
@@ -129,6 +211,25 @@ class View:
     lo: int
     hi: int
     padding: tuple[int, int] | None
+
+    @classmethod
+    def of_planes(
+        cls, planes: PlaneArray, lattice: Lattice, lo: int, hi: int, padding: tuple[int, int] | None
+    ) -> View:
+        """A view that holds `planes`, its samples less `planes.shift_of(lo, hi)`."""
+        return _made(cls, planes=planes, lattice=lattice, lo=lo, hi=hi, padding=padding)
+
+
+_H = TypeVar("_H", bound=_Held)
+
+
+def _made(kind: type[_H], **held: Any) -> _H:
+    """A frame or a view with those attributes, without samples as yet."""
+    if held["planes"].ndim != 3 or held["planes"].dtype != np.int16:
+        raise ValueError("planes must be int16 [channels, rows, cols]")
+    made = object.__new__(kind)
+    made.__dict__.update(held, planes=np.ascontiguousarray(held["planes"]))
+    return made
 
 
 class Segmenter(Protocol):

@@ -198,7 +198,7 @@ def _judge_found(
     known: AbstractSet[str],
     unknown: Sequence[str],
 ) -> Verdict:
-    restored = frame.with_samples(found.restored)
+    restored = found.restored
     if found.record is None:
         if unknown:
             return _not_to_judge(frame, found, restored, ", ".join(unknown))
@@ -208,13 +208,13 @@ def _judge_found(
     exact = record.pixel_digest(restored) == sent.pixel_digest
     if not exact:
         found = _closer(frame, found, sent)
-        restored = frame.with_samples(found.restored)
+        restored = found.restored
         exact = record.pixel_digest(restored) == sent.pixel_digest
     if not exact and sent.segmenter and sent.segmenter not in known:
         return _not_to_judge(frame, found, restored, sent.segmenter, altered_fields(sent, header))
     if exact:
         found = replace(found, foreign=frozenset())  # of an earlier watermark, and part of the original
-    altered = frozenset() if exact else _suspects(frame, found, sent)
+    altered = frozenset() if exact else _suspects(found, sent)
     fields = altered_fields(sent, header)
     evidence = _evidence(frame, found, restored, _states(frame, found, altered), fields)
     return Verdict(_finding(exact, fields), evidence, sent, restored, exact)
@@ -237,7 +237,7 @@ def _not_to_judge(
 def _closer(frame: Frame, found: Extraction, sent: Record) -> Extraction:
     """The same after closer looks at the tiles in doubt; every one that a look clears helps the next look."""
     for _ in range(_LOOKS):
-        again = read_again(frame, found, _suspects(frame, found, sent))
+        again = read_again(frame, found, _suspects(found, sent))
         if len(again.authentic) == len(found.authentic):
             return again
         found = again
@@ -345,14 +345,14 @@ def _needs_charset(value: bytes) -> bool:
     return not value.isascii() or _ESCAPE in value
 
 
-def _suspects(frame: Frame, found: Extraction, sent: Record) -> frozenset[TileAt]:
+def _suspects(found: Extraction, sent: Record) -> frozenset[TileAt]:
     """Tiles whose pixels are not the original ones.
 
     Two witnesses: a packet belongs to another image; a cell of the localisation grid does not match, or,
     in a record without a grid, a tile that embedding would have used is silent. A packet of this image
     clears its own tile whatever the coarser grid says.
     """
-    keys, restored = crypto.derive(found.key), frame.with_samples(found.restored)
+    keys, restored = crypto.derive(found.key), found.restored
     if sent.digests or found.framing is Framing.GLOBAL:
         suspects = _tiles_of_cells(restored, _wrong_cells(keys, sent, restored))
     else:

@@ -34,19 +34,19 @@ def test_bits_come_out_and_every_sample_comes_back(data, frame, bands, lattice):
     window = Window(0, 0, frame.rows, frame.cols)
     sites = find_sites(frame, roi, window, lattice, 0, words)
     predicted = predict_again(frame, sites, lattice, predictor)
-    original = sites.values(frame.samples)
+    original = sites.values(frame.planes)
     start = data.draw(st.integers(0, max(0, original.size // 4)))
     need = data.draw(st.integers(1, max(1, original.size // 4)))
-    end, *_ = fits(original, predicted, frame.bounds, bands, start, need)
+    end, *_ = fits(original, predicted, frame.plane_bounds, bands, start, need)
     event(f"fits: {end >= 0}")
     if end < 0:
         return  # told before anything was touched
 
     bits = np.random.default_rng(2).integers(0, 2, need).astype(np.uint8)
     values = original.copy()
-    assert insert(values, predicted, frame.bounds, bands, start, bits) == end
-    marked = frame.samples.copy()
-    marked.reshape(-1)[sites.index] = values
+    assert insert(values, predicted, frame.plane_bounds, bands, start, bits) == end
+    received = frame.with_planes(sites.put(frame.planes, values))
+    marked = received.samples
 
     changed = marked != frame.samples
     assert not changed[:, ~lattice_mask(frame.rows, frame.cols, lattice)].any()
@@ -59,12 +59,11 @@ def test_bits_come_out_and_every_sample_comes_back(data, frame, bands, lattice):
         assert (was == now).all()
         assert not changed[was].any()
 
-    received = frame.with_samples(marked)
     again = find_sites(received, roi, window, lattice, 0, words)
     assert (again.index == sites.index).all()
-    taken = again.values(marked)
+    taken = again.values(received.planes)
     found, ends = remove(
-        taken, predict_again(received, again, lattice, predictor), received.bounds, bands, start, need
+        taken, predict_again(received, again, lattice, predictor), received.plane_bounds, bands, start, need
     )
     assert (found == bits).all()
     assert (taken == original).all()

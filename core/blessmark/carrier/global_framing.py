@@ -19,8 +19,9 @@ from blessmark.carrier.lattice import NO_DOWN, Bands, fits, insert, remove
 from blessmark.carrier.sites import Sites, Window, find_sites, predict_again
 from blessmark.carrier.tile_framing import band_candidates
 from blessmark.payload.crypto import DerivedKeys, header_mac, header_mask, order_words
+from blessmark.planes import PlaneArray
 from blessmark.profile import V1
-from blessmark.types import BoolArray, Frame, IntArray, Lattice
+from blessmark.types import BoolArray, Frame, Lattice
 
 #: predictor, up, down, T, Z up, Z down, message bits
 _HEADER = struct.Struct(">BbbHHHI")
@@ -52,11 +53,11 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The message of a frame whose header authenticates, and its samples without it."""
+    """The message of a frame whose header authenticates, and the frame without it."""
 
     lattice: Lattice
     message: bytes
-    restored: IntArray
+    restored: Frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,31 +72,29 @@ class _Choice:
 def plan(frame: Frame, roi: BoolArray, lattice: Lattice, keys: DerivedKeys, max_change: int) -> Plan:
     """Order the sites and find the cheapest header bands; no sample may move by more than `max_change`."""
     sites = _all_sites(frame, roi, lattice, keys)
-    values = sites.values(frame.samples)
+    values = sites.values(frame.planes)
     best: tuple[int, int, Bands] | None = None
     for bands in band_candidates(max_change):
-        end, cost, _, _ = fits(values, sites.predicted, frame.bounds, bands, 0, _HEADER_BITS)
+        end, cost, _, _ = fits(values, sites.predicted, frame.plane_bounds, bands, 0, _HEADER_BITS)
         if end >= 0 and (best is None or cost < best[0]):
             best = cost, end, bands
     _, end, header_bands = best if best is not None else (0, -1, None)
     return Plan(frame, roi, lattice, keys, sites, header_bands, end, max_change)
 
 
-def embed(plan: Plan, keys: DerivedKeys, message: bytes) -> IntArray | None:
-    """The marked samples, or None when the message does not fit; `plan.frame` is not touched."""
+def embed(plan: Plan, keys: DerivedKeys, message: bytes) -> Frame | None:
+    """The marked frame, or None when the message does not fit; `plan.frame` is not touched."""
     choice = _cheapest(plan, 8 * len(message))
     if choice is None or plan.header_bands is None:
         return None
     frame, sites = plan.frame, plan.sites
-    values = sites.values(frame.samples)
+    values = sites.values(frame.planes)
     header = _pack_header(plan, plan.header_bands, keys, choice, 8 * len(message))
-    insert(values, sites.predicted, frame.bounds, plan.header_bands, 0, np.unpackbits(header))
+    insert(values, sites.predicted, frame.plane_bounds, plan.header_bands, 0, np.unpackbits(header))
     predicted = predict_again(frame, sites, plan.lattice, choice.predictor)
     bits = np.unpackbits(np.frombuffer(message, np.uint8))
-    insert(values, predicted, frame.bounds, choice.bands, plan.header_end, bits)
-    marked = frame.samples.copy()
-    marked.reshape(-1)[sites.index] = values
-    return marked
+    insert(values, predicted, frame.plane_bounds, choice.bands, plan.header_end, bits)
+    return frame.with_planes(sites.put(frame.planes, values))
 
 
 def read(
@@ -108,10 +107,10 @@ def read(
     sites = _all_sites(frame, roi, lattice, keys) if of is None else of.sites
     if sites.index.size < _HEADER_BITS:
         return None
-    marked = sites.values(frame.samples)
+    marked = sites.values(frame.planes)
     for bands in band_candidates(V1.expansions[-1]):
         values = marked.copy()
-        bits, ends = remove(values, sites.predicted, frame.bounds, bands, 0, _HEADER_BITS)
+        bits, ends = remove(values, sites.predicted, frame.plane_bounds, bands, 0, _HEADER_BITS)
         if bits.size < _HEADER_BITS:
             continue
         header = _unpack_header(frame, lattice, bands, keys, np.packbits(bits))
@@ -121,17 +120,21 @@ def read(
 
 
 def _read_message(
-    frame: Frame, sites: Sites, lattice: Lattice, header: tuple[int, Bands, int], values: IntArray, start: int
+    frame: Frame,
+    sites: Sites,
+    lattice: Lattice,
+    header: tuple[int, Bands, int],
+    values: PlaneArray,
+    start: int,
 ) -> Reading | None:
     predictor, bands, length = header
     if length > sites.index.size:
         return None
     predicted = predict_again(frame, sites, lattice, predictor)
-    bits, _ = remove(values, predicted, frame.bounds, bands, start, length)
+    bits, _ = remove(values, predicted, frame.plane_bounds, bands, start, length)
     if bits.size < length:
         return None
-    restored = frame.samples.copy()
-    restored.reshape(-1)[sites.index] = values
+    restored = frame.with_planes(sites.put(frame.planes, values))
     return Reading(lattice, np.packbits(bits).tobytes(), restored)
 
 
@@ -158,17 +161,17 @@ def _cheapest(plan: Plan, bits: int) -> _Choice | None:
     return None
 
 
-def _fitting(plan: Plan, predictions: dict[int, IntArray], expansion: int, bits: int) -> Iterator[_Choice]:
-    values = plan.sites.values(plan.frame.samples)
+def _fitting(plan: Plan, predictions: dict[int, PlaneArray], expansion: int, bits: int) -> Iterator[_Choice]:
+    values = plan.sites.values(plan.frame.planes)
     for (predictor, predicted), (up, down) in itertools.product(predictions.items(), _CENTRES):
         bands = Bands(up, down, expansion, expansion, expansion)
-        found = _widen_until_empty(values, predicted, plan.frame.bounds, bands, plan.header_end, bits)
+        found = _widen_until_empty(values, predicted, plan.frame.plane_bounds, bands, plan.header_end, bits)
         if found is not None:
             yield _Choice(predictor, *found)
 
 
 def _widen_until_empty(
-    values: IntArray, predicted: IntArray, bounds: tuple[int, int], bands: Bands, start: int, bits: int
+    values: PlaneArray, predicted: PlaneArray, bounds: tuple[int, int], bands: Bands, start: int, bits: int
 ) -> tuple[Bands, int] | None:
     """Double Z on the side whose gap [Z, Z + T) is not empty until the message fits."""
     for _ in range(2 * _MOST_DOUBLINGS):

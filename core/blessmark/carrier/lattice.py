@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from blessmark.carrier.sites import IndexArray, SiteTable
+from blessmark.carrier.sites import IndexArray, PlaceArray, SiteTable
 from blessmark.jit import compiled
-from blessmark.types import IntArray
+from blessmark.planes import IntArray, PlaneArray
 
 BitArray = npt.NDArray[np.uint8]
 
@@ -48,7 +48,7 @@ class Bands:
 
 
 def fits(
-    values: IntArray, predicted: IntArray, bounds: tuple[int, int], bands: Bands, start: int, need: int
+    values: PlaneArray, predicted: PlaneArray, bounds: tuple[int, int], bands: Bands, start: int, need: int
 ) -> tuple[int, int, int, int]:
     """Walk from site `start` until `need` bits would ride.
 
@@ -60,21 +60,19 @@ def fits(
 
 
 def insert_all(
-    samples: IntArray,
+    planes: PlaneArray,
     table: SiteTable,
     bounds: tuple[int, int],
     bands: IndexArray,
     packets: BitArray,
     bits: IndexArray,
 ) -> None:
-    """`insert` in every window, changing `samples` in place: `bits[w]` bits of `packets[w]`, by `bands[w]`.
+    """`insert` in every window, changing `planes` in place: `bits[w]` bits of `packets[w]`, by `bands[w]`.
 
     `packets` is uint8 [windows, bytes], the highest bit first; `bands` are rows of `table_of`.
     """
     sites = table.every
-    _insert_all(
-        samples.reshape(-1), sites.index, sites.predicted, table.starts, *bounds, bands, packets, bits
-    )
+    _insert_all(planes.reshape(-1), sites.index, sites.predicted, table.starts, *bounds, bands, packets, bits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,21 +81,21 @@ class Taken:
 
     Attributes
     ----------
-    restored : int32, the values of their sites, as far as bits were taken; behind that, what they were
+    restored : int16, the values of their sites, as far as bits were taken; behind that, what they were
     starts : int64 [windows + 1], where each window begins in `restored`
     content : uint8 [windows, bytes], the bits, the highest first, zeros behind the last
     ends : int64 [windows, lengths], for each length the site after the one with its last bit; 0 where there
         are not that many
     """
 
-    restored: IntArray
+    restored: PlaneArray
     starts: IndexArray
     content: BitArray
     ends: IndexArray
 
 
 def take_all(
-    values: IntArray,
+    values: PlaneArray,
     table: SiteTable,
     windows: IndexArray,
     bounds: tuple[int, int],
@@ -113,7 +111,7 @@ def take_all(
 
 
 def fitting(
-    values: IntArray, table: SiteTable, bounds: tuple[int, int], bands: IndexArray, lengths: IndexArray
+    values: PlaneArray, table: SiteTable, bounds: tuple[int, int], bands: IndexArray, lengths: IndexArray
 ) -> IndexArray:
     """int64 [windows]: how many of the ascending `lengths` in bits fit under some row of `bands`.
 
@@ -124,7 +122,7 @@ def fitting(
 
 
 def cheapest(
-    values: IntArray, table: SiteTable, bounds: tuple[int, int], bands: IndexArray, bits: IndexArray
+    values: PlaneArray, table: SiteTable, bounds: tuple[int, int], bands: IndexArray, bits: IndexArray
 ) -> IndexArray:
     """int64 [windows]: the row of `bands` under which `bits[w]` bits cost least, -1 where they do not fit.
 
@@ -135,7 +133,12 @@ def cheapest(
 
 
 def insert(
-    values: IntArray, predicted: IntArray, bounds: tuple[int, int], bands: Bands, start: int, bits: BitArray
+    values: PlaneArray,
+    predicted: PlaneArray,
+    bounds: tuple[int, int],
+    bands: Bands,
+    start: int,
+    bits: BitArray,
 ) -> int:
     """Put `bits` on the sites from `start` on, changing `values` in place; returns the site after the last.
 
@@ -145,7 +148,7 @@ def insert(
 
 
 def remove(
-    values: IntArray, predicted: IntArray, bounds: tuple[int, int], bands: Bands, start: int, most: int
+    values: PlaneArray, predicted: PlaneArray, bounds: tuple[int, int], bands: Bands, start: int, most: int
 ) -> tuple[BitArray, IndexArray]:
     """Take up to `most` bits off the sites from `start` on, restoring `values` in place.
 
@@ -164,7 +167,7 @@ def table_of(candidates: Iterable[Bands]) -> IndexArray:
 
 
 def peek(
-    values: IntArray, table: SiteTable, bounds: tuple[int, int], bands: IndexArray, count: int
+    values: PlaneArray, table: SiteTable, bounds: tuple[int, int], bands: IndexArray, count: int
 ) -> IndexArray:
     """The first `count` (at most 62) bits of every window under each row of `bands` (from `table_of`).
 
@@ -206,8 +209,8 @@ def _side(
 
 @compiled
 def _fits(
-    values: IntArray,
-    predicted: IntArray,
+    values: PlaneArray,
+    predicted: PlaneArray,
     lo: int,
     hi: int,
     up: int,
@@ -237,13 +240,14 @@ def _fits(
 
 @compiled
 def _reach(
-    values: IntArray, predicted: IntArray, lo: int, hi: int, up: int, down: int
+    values: PlaneArray, predicted: PlaneArray, lo: int, hi: int, up: int, down: int
 ) -> tuple[IntArray, IntArray]:
     """k of every site, and the greatest Z + T with which it takes part (`_side`, solved for Z + T)."""
     steps, rooms = np.empty(values.size, np.int32), np.empty(values.size, np.int32)
     two_sided = down != NO_DOWN
     for i in range(values.size):
-        p, e = predicted[i], np.int32(values[i] - predicted[i])
+        p = np.int32(predicted[i])
+        e = np.int32(values[i]) - p
         above = e >= up
         steps[i] = e - up if above else down - e
         room = hi - p - up + 1 if above else p + down - lo + 1
@@ -297,8 +301,8 @@ def _cost(steps: IntArray, rooms: IntArray, expansion: int, z: int, need: int, l
 
 @compiled
 def _insert(
-    values: IntArray,
-    predicted: IntArray,
+    values: PlaneArray,
+    predicted: PlaneArray,
     lo: int,
     hi: int,
     up: int,
@@ -328,8 +332,8 @@ def _insert(
 
 @compiled
 def _remove(
-    values: IntArray,
-    predicted: IntArray,
+    values: PlaneArray,
+    predicted: PlaneArray,
     lo: int,
     hi: int,
     up: int,
@@ -360,8 +364,8 @@ def _remove(
 
 @compiled
 def _peek(
-    values: IntArray,
-    predicted: IntArray,
+    values: PlaneArray,
+    predicted: PlaneArray,
     starts: IndexArray,
     lo: int,
     hi: int,
@@ -386,8 +390,8 @@ def _peek(
 
 @compiled
 def _fitting(
-    values: IntArray,
-    predicted: IntArray,
+    values: PlaneArray,
+    predicted: PlaneArray,
     starts: IndexArray,
     lo: int,
     hi: int,
@@ -412,8 +416,8 @@ def _fitting(
 
 @compiled
 def _cheapest(
-    values: IntArray,
-    predicted: IntArray,
+    values: PlaneArray,
+    predicted: PlaneArray,
     starts: IndexArray,
     lo: int,
     hi: int,
@@ -438,9 +442,9 @@ def _cheapest(
 
 @compiled
 def _insert_all(
-    samples: IntArray,
-    index: IndexArray,
-    predicted: IntArray,
+    flat: PlaneArray,
+    index: PlaceArray,
+    predicted: PlaneArray,
     starts: IndexArray,
     lo: int,
     hi: int,
@@ -452,22 +456,22 @@ def _insert_all(
         if bits[w] == 0:
             continue
         here = index[starts[w] : starts[w + 1]]
-        values, content = np.empty(here.size, np.int32), np.empty(bits[w], np.uint8)
+        values, content = np.empty(here.size, np.int16), np.empty(bits[w], np.uint8)
         for i in range(here.size):
-            values[i] = samples[here[i]]
+            values[i] = flat[here[i]]
         for i in range(content.size):
             content[i] = (packets[w, i >> 3] >> (7 - (i & 7))) & 1
         up, down, expansion, z_up, z_down = bands[w]
         there = predicted[starts[w] : starts[w + 1]]
         end = _insert(values, there, lo, hi, up, down, expansion, z_up, z_down, 0, content)
         for i in range(end):
-            samples[here[i]] = values[i]
+            flat[here[i]] = values[i]
 
 
 @compiled
 def _take_all(
-    values: IntArray,
-    predicted: IntArray,
+    values: PlaneArray,
+    predicted: PlaneArray,
     starts: IndexArray,
     windows: IndexArray,
     lo: int,
@@ -478,11 +482,11 @@ def _take_all(
     z_up: int,
     z_down: int,
     lengths: IndexArray,
-) -> tuple[IntArray, IndexArray, BitArray, IndexArray]:
+) -> tuple[PlaneArray, IndexArray, BitArray, IndexArray]:
     own, most = np.zeros(len(windows) + 1, np.int64), lengths[-1]
     for n in range(len(windows)):
         own[n + 1] = own[n] + starts[windows[n] + 1] - starts[windows[n]]
-    restored, ends = np.empty(own[-1], np.int32), np.empty(most, np.int64)
+    restored, ends = np.empty(own[-1], np.int16), np.empty(most, np.int64)
     content, reached = (
         np.zeros((len(windows), (most + 7) // 8), np.uint8),
         np.zeros((len(windows), lengths.size), np.int64),

@@ -13,10 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from blessmark.jit import compiled
-from blessmark.types import BoolArray, Frame, IntArray, Lattice
+from blessmark.planes import IntArray, PlaneArray
+from blessmark.types import BoolArray, Frame, Lattice
 
 WordArray = npt.NDArray[np.uint32]
 IndexArray = npt.NDArray[np.int64]
+PlaceArray = npt.NDArray[np.int32]
 KeyArray = npt.NDArray[np.uint64]
 
 #: the predictor that comes with the scan, per lattice
@@ -45,15 +47,22 @@ class Window:
 class Sites:
     """The lattice pixels that may carry, in coding order.
 
-    `index` points into the frame's samples flattened, `predicted` is clipped to the frame's bounds.
+    `index`, int32, points into the frame's planes flattened; `predicted` is clipped to the frame's bounds.
     """
 
-    index: IndexArray
-    predicted: IntArray
+    index: PlaceArray
+    predicted: PlaneArray
 
-    def values(self, samples: IntArray) -> IntArray:
-        """The samples at the sites, in coding order."""
-        return samples.reshape(-1)[self.index]
+    def values(self, planes: PlaneArray) -> PlaneArray:
+        """What planes hold at the sites, in coding order."""
+        values: PlaneArray = _taken(planes.reshape(-1), self.index)
+        return values
+
+    def put(self, planes: PlaneArray, values: PlaneArray) -> PlaneArray:
+        """The same planes with those values at the sites; a copy."""
+        changed = planes.copy()
+        put_at(changed.reshape(-1), self.index, values)
+        return changed
 
     def same_as(self, other: Sites) -> bool:
         """Whether they are the same sites, in the same order, with the same predictions."""
@@ -80,6 +89,21 @@ class SiteTable:
         return int(self.starts[window + 1] - self.starts[window])
 
 
+@compiled
+def _taken(flat: PlaneArray, index: PlaceArray) -> PlaneArray:
+    values = np.empty(index.size, np.int16)
+    for i in range(index.size):
+        values[i] = flat[index[i]]
+    return values
+
+
+@compiled
+def put_at(flat: PlaneArray, index: PlaceArray, values: PlaneArray) -> None:
+    """Write values to places of planes that are flattened."""
+    for i in range(index.size):
+        flat[index[i]] = values[i]
+
+
 def find_sites(
     frame: Frame, roi: BoolArray, window: Window, lattice: Lattice, predictor: int, words: WordArray
 ) -> Sites:
@@ -100,7 +124,7 @@ def find_all_sites(
     words: WordArray,
 ) -> SiteTable:
     """`find_sites` for every window of `boxes`, int64 [windows, 4] of top, left, bottom, right."""
-    index, predicted, starts = _scan(frame.samples, roi, words, boxes, int(lattice), *frame.bounds)
+    index, predicted, starts = _scan(frame.planes, roi, words, boxes, int(lattice), *frame.plane_bounds)
     sites = Sites(index, predicted)
     if predictor != _SCANNED[lattice]:
         sites = replace(sites, predicted=predict_again(frame, sites, lattice, predictor))
@@ -114,18 +138,20 @@ def untouched(
 
     Within a window they stand as [channels, rows, cols].
     """
-    samples, starts = _untouched(frame.samples, roi, boxes, int(lattice))
+    samples, starts = _untouched(frame.planes, frame.shift, roi, boxes, int(lattice))
     return samples, starts
 
 
-def predict_again(frame: Frame, sites: Sites, lattice: Lattice, predictor: int) -> IntArray:
+def predict_again(frame: Frame, sites: Sites, lattice: Lattice, predictor: int) -> PlaneArray:
     """Predictions of the same sites, in the same order, by another predictor."""
-    lo, hi = frame.bounds
-    return np.clip(_predict_at(frame.samples, sites.index, int(lattice), predictor), lo, hi)
+    predicted: PlaneArray = _predict_at(
+        frame.planes, sites.index, int(lattice), predictor, *frame.plane_bounds
+    )
+    return predicted
 
 
 @compiled
-def _ring(plane: IntArray, r: int, c: int, lattice: int) -> tuple[int, int, int, int, int]:
+def _ring(plane: PlaneArray, r: int, c: int, lattice: int) -> tuple[int, int, int, int, int]:
     """N, E, S, W and the sum of the diagonals: 0 on the quincunx, where they are lattice pixels."""
     n, s = int(plane[r - 1, c]), int(plane[r + 1, c])
     w, e = int(plane[r, c - 1]), int(plane[r, c + 1])
@@ -155,14 +181,16 @@ def _predict(n: int, e: int, s: int, w: int, diagonals: int, predictor: int) -> 
 
 
 @compiled
-def _predict_at(samples: IntArray, index: IndexArray, lattice: int, predictor: int) -> IntArray:
-    _, rows, cols = samples.shape
-    result = np.empty(index.size, np.int32)
+def _predict_at(
+    planes: PlaneArray, index: PlaceArray, lattice: int, predictor: int, lo: int, hi: int
+) -> PlaneArray:
+    _, rows, cols = planes.shape
+    result = np.empty(index.size, np.int16)
     for i in range(index.size):
         c = index[i] % cols
         r = (index[i] // cols) % rows
-        n, e, s, w, diagonals = _ring(samples[index[i] // (rows * cols)], r, c, lattice)
-        result[i] = _predict(n, e, s, w, diagonals, predictor)
+        n, e, s, w, diagonals = _ring(planes[index[i] // (rows * cols)], r, c, lattice)
+        result[i] = min(max(_predict(n, e, s, w, diagonals, predictor), lo), hi)
     return result
 
 
@@ -189,10 +217,10 @@ def _layout(channels: int, boxes: IndexArray, lattice: int) -> Layout:
 
 @compiled
 def _scan(
-    samples: IntArray, roi: BoolArray, words: WordArray, boxes: IndexArray, lattice: int, lo: int, hi: int
-) -> tuple[IndexArray, IntArray, IndexArray]:
+    planes: PlaneArray, roi: BoolArray, words: WordArray, boxes: IndexArray, lattice: int, lo: int, hi: int
+) -> tuple[PlaceArray, PlaneArray, IndexArray]:
     """Flat index and prediction of every site in the windows, each in coding order, and where each begins."""
-    channels, room, most = samples.shape[0], 0, 0
+    channels, room, most = planes.shape[0], 0, 0
     for w in range(len(boxes)):
         rows, cols = boxes[w, 2] - boxes[w, 0], boxes[w, 3] - boxes[w, 1]
         needed = channels * (rows * cols // (4 - 2 * lattice) + rows + cols)
@@ -203,24 +231,59 @@ def _scan(
     expected, complexity = np.empty((channels, 2, size), np.int32), np.empty((2, size), np.int32)
     flat = expected.reshape(-1)
     keys, counts = np.empty((2, most), np.uint64), np.empty(257, np.int64)
-    index, predicted = np.empty(room, np.int64), np.empty(room, np.int32)
+    index, predicted = np.empty(room, np.int32), np.empty(room, np.int16)
     starts = np.zeros(len(boxes) + 1, np.int64)
     for w in range(len(boxes)):
-        count, start = 0, starts[w]
+        count = 0
         for channel in range(channels):
-            _part(samples[channel], boxes[w], layout, phases)
+            _part(planes[channel], boxes[w], layout, phases)
             _measure(phases, boxes[w], layout, active, expected[channel], complexity)
             count = _list(roi, words, boxes[w], layout, complexity, channel, keys[0], count)
         ordered = keys[_sort(keys, counts, count)]
         _settle(ordered, count, words, boxes[w], layout)
-        for i in range(count):
-            channel, row, col = _unfolded(ordered[i], layout)
-            r, c = _pixel(boxes[w], layout, row, col)
-            index[start + i] = (channel * samples.shape[1] + r) * samples.shape[2] + c
-            value = flat[(2 * channel + (row & 1)) * size + (row >> 1) * layout[1] + col]
-            predicted[start + i] = min(max(value, lo), hi)
-        starts[w + 1] = start + count
+        _tell(ordered, count, planes.shape, boxes[w], layout, flat, size, lo, hi, index, predicted, starts[w])
+        starts[w + 1] = starts[w] + count
     return index[: starts[-1]], predicted[: starts[-1]], starts
+
+
+@compiled
+def _tell(
+    keys: KeyArray,
+    count: int,
+    shape: tuple[int, int, int],
+    box: IndexArray,
+    layout: Layout,
+    expected: IntArray,
+    size: int,
+    lo: int,
+    hi: int,
+    index: PlaceArray,
+    predicted: PlaneArray,
+    start: int,
+) -> None:
+    """Flat index and prediction of the sites with those keys, from `start` on.
+
+    `_unfolded` and `_pixel`, written out in numbers without a sign: so no place is one from the end.
+    """
+    lattice, stride, _, row_bits, col_bits, place_bits = layout
+    place_mask, row_mask = np.uint64((1 << place_bits) - 1), np.uint64((1 << row_bits) - 1)
+    col_mask, row_at, channel_at = (
+        np.uint64((1 << col_bits) - 1),
+        np.uint64(col_bits),
+        np.uint64(row_bits + col_bits),
+    )
+    rows, cols, first = np.uint64(shape[1]), np.uint64(shape[2]), np.uint64(start)
+    corner = np.uint64((box[0] & ~1) * shape[2] + (box[1] & ~1) + 1)
+    one, back = np.uint64(1), np.uint64(lattice)
+    for i in range(np.uint64(count)):
+        place = keys[i] & place_mask
+        channel, row, col = place >> channel_at, (place >> row_at) & row_mask, place & col_mask
+        at = (channel * rows + row) * cols + corner + col + col - (row & back)
+        index[first + i] = np.int32(at)
+        value = expected[
+            (channel + channel + (row & one)) * np.uint64(size) + (row >> one) * np.uint64(stride) + col
+        ]
+        predicted[first + i] = min(max(value, lo), hi)
 
 
 @compiled
@@ -240,17 +303,18 @@ def _unfolded(key: np.uint64, layout: Layout) -> tuple[int, int, int]:
 
 
 @compiled
-def _part(plane: IntArray, box: IndexArray, layout: Layout, phases: IntArray) -> None:
+def _part(plane: PlaneArray, box: IndexArray, layout: Layout, phases: IntArray) -> None:
     """The four phases of a window: even or odd row (2), even or odd column (1)."""
     top, left, stride = box[0] & ~1, box[1] & ~1, layout[1]
-    width = box[3] - left
+    width, size, flat, target = box[3] - left, phases.shape[1], plane.reshape(-1), phases.reshape(-1)
     for r in range(top, box[2]):
-        row, at = plane[r, left : box[3]], stride + 1 + ((r - top) >> 1) * stride
-        even, odd = phases[2 * (r & 1), at : at + stride], phases[2 * (r & 1) + 1, at : at + stride]
-        for j in range(width >> 1):
-            even[j], odd[j] = row[2 * j], row[2 * j + 1]
+        at = 2 * (r & 1) * size + stride + 1 + ((r - top) >> 1) * stride
+        source, even, odd = np.uint64(r * plane.shape[1] + left), np.uint64(at), np.uint64(at + size)
+        for j in range(np.uint64(width >> 1)):
+            k = source + j + j
+            target[even + j], target[odd + j] = flat[k], flat[k + np.uint64(1)]
         if width & 1:
-            even[width >> 1] = row[width - 1]
+            target[at + (width >> 1)] = plane[r, left + width - 1]
 
 
 @compiled
@@ -406,34 +470,35 @@ def _list(
 ) -> int:
     """The sort key of every site of one channel, behind the first `count` of `keys`."""
     lattice, stride, _, row_bits, col_bits, place_bits = layout
-    top, left = box[0] & ~1, box[1] & ~1
+    top, left, measured, every = box[0] & ~1, box[1] & ~1, complexity.reshape(-1), words.reshape(-1)
+    cut, up = np.uint64(2 + place_bits - _PLACE_BITS), np.uint64(place_bits)
     for r in range(box[0] + 1, min(box[2] - 1, 8 * roi.shape[0])):
         if lattice == 0 and r & 1 == 0:
             continue
         odd = 1 if lattice == 0 else 1 - (r & 1)
         j, end = (box[1] + 2 - left - odd) >> 1, (min(box[3] - 1, 8 * roi.shape[1]) - left - odd + 1) >> 1
-        line = complexity[r & 1, ((r - top) >> 1) * stride :]
+        line = np.uint64((r & 1) * complexity.shape[1] + ((r - top) >> 1) * stride)
+        base = ((channel << row_bits) | (r - top)) << col_bits
         while j < end:
-            c = left + 2 * j + odd
-            if roi[r >> 3, c >> 3]:
-                j += 1
+            stop = _block_end(left + odd, j, end)
+            if roi[r >> 3, (left + 2 * j + odd) >> 3]:
+                j = stop
                 continue
-            stop = j + 1
             while stop < end and not roi[r >> 3, (left + 2 * stop + odd) >> 3]:
-                stop += 1
-            place = (((channel << row_bits) | (r - top)) << col_bits) | j
-            _fold(line[j:stop], words[r, c:], place, place_bits, keys[count:])
+                stop = _block_end(left + odd, stop, end)
+            word, place = np.uint64(r * words.shape[1] + left + 2 * j + odd), np.uint64(base + j)
+            for i in range(np.uint64(stop - j)):
+                high = np.uint64(np.uint32(measured[line + np.uint64(j) + i])) << np.uint64(_COMPLEXITY_AT)
+                low = np.uint64(every[word + i + i]) >> cut << up
+                keys[np.uint64(count) + i] = high | low | (place + i)
             count, j = count + stop - j, stop
     return count
 
 
 @compiled
-def _fold(complexity: IntArray, words: WordArray, place: int, place_bits: int, keys: KeyArray) -> None:
-    """The sort keys of neighbours in a row."""
-    cut, up = np.uint64(2 + place_bits - _PLACE_BITS), np.uint64(place_bits)
-    for i in range(complexity.size):
-        high = np.uint64(np.uint32(complexity[i])) << np.uint64(_COMPLEXITY_AT)
-        keys[i] = high | (np.uint64(words[2 * i]) >> cut << up) | np.uint64(place + i)
+def _block_end(first: int, j: int, end: int) -> int:
+    """The place behind the last one that lies in a block with place `j`; a row's places begin at `first`."""
+    return min(end, (((first + 2 * j) | 7) + 2 - first) >> 1)
 
 
 @compiled
@@ -514,25 +579,32 @@ def _word(key: np.uint64, words: WordArray, box: IndexArray, layout: Layout) -> 
 
 @compiled
 def _untouched(
-    samples: IntArray, roi: BoolArray, boxes: IndexArray, lattice: int
+    planes: PlaneArray, shift: int, roi: BoolArray, boxes: IndexArray, lattice: int
 ) -> tuple[npt.NDArray[np.uint16], IndexArray]:
     starts = np.zeros(len(boxes) + 1, np.int64)
     for w in range(len(boxes)):
         area = (boxes[w, 2] - boxes[w, 0]) * (boxes[w, 3] - boxes[w, 1])
-        starts[w + 1] = starts[w] + samples.shape[0] * area
-    result = np.empty(starts[-1], np.uint16)
+        starts[w + 1] = starts[w] + planes.shape[0] * area
+    result, more = np.empty(starts[-1], np.uint16), np.uint16(shift & 0xFFFF)
+    flat, rows, cols = planes.reshape(-1), planes.shape[1], planes.shape[2]
     for w in range(len(boxes)):
         top, left, bottom, right = boxes[w, 0], boxes[w, 1], boxes[w, 2], boxes[w, 3]
         at, last = starts[w], min(right - 1, 8 * roi.shape[1])
-        for channel in range(samples.shape[0]):
+        for channel in range(planes.shape[0]):
             for r in range(top, bottom):
-                line, row = result[at : at + right - left], samples[channel, r, left:right]
-                for c in range(line.size):
-                    line[c] = row[c] & 0xFFFF
-                at += line.size
+                target, source = np.uint64(at), np.uint64((channel * rows + r) * cols + left)
+                for c in range(np.uint64(right - left)):
+                    result[target + c] = np.uint16(np.uint16(flat[source + c]) + more)
                 inner = top < r < bottom - 1 and r < 8 * roi.shape[0] and (lattice == 1 or r & 1 == 1)
                 odd = 1 if lattice == 0 else 1 - (r & 1)
-                for c in range(left + 1 + ((left + 1 + odd) & 1), last if inner else 0, 2):
+                c = left + 1 + ((left + 1 + odd) & 1)
+                while inner and c < last:
+                    stop = min(last, (c | 7) + 1)
                     if not roi[r >> 3, c >> 3]:
-                        line[c - left] = 0
+                        for site in range(
+                            np.uint64(at + c - left), np.uint64(at + stop - left), np.uint64(2)
+                        ):
+                            result[site] = 0
+                    c = stop + ((stop + odd) & 1)
+                at += right - left
     return result, starts

@@ -12,7 +12,8 @@ import hashlib
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,10 +28,19 @@ from blessmark.carrier.lattice import (
     table_of,
     take_all,
 )
-from blessmark.carrier.sites import IndexArray, SiteTable, Window, find_all_sites, untouched
+from blessmark.carrier.sites import (
+    IndexArray,
+    PlaceArray,
+    SiteTable,
+    Window,
+    find_all_sites,
+    put_at,
+    untouched,
+)
 from blessmark.jit import compiled
 from blessmark.payload import erasure, packets
 from blessmark.payload.crypto import DerivedKeys, order_words, packet_masks, tile_mac
+from blessmark.planes import PlaneArray, little_endian, low_words
 from blessmark.profile import V1
 from blessmark.types import BoolArray, Frame, IntArray, Lattice
 from blessmark.view import invariant_view
@@ -54,8 +64,10 @@ _UP, _DOWN = 0, -1
 _PLACE = struct.Struct(">IHHHHBBH")
 #: The greatest k that a packet can claim.
 _MOST_CLAIMED = 255
-#: Of so many tiles at most the untouched pixels are cut out at once, and packets taken ahead of being asked.
+#: Of so many tiles at most packets are taken ahead of being asked.
 _AHEAD = 64
+#: Of so many tiles the untouched pixels are cut out at once: 64 kB where the frame has one channel.
+_CUT_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +128,7 @@ class Plan:
 
     Attributes
     ----------
-    values : int32, the samples at the sites of the survey
+    values : int16, what the frame's planes hold at the sites of the survey
     bands : int64 [n, 5], what may be used, the first rows of `_TRIAL_TABLE`
     fits : int64 [tiles of the survey], how many of the packet sizes fit each
     """
@@ -126,7 +138,7 @@ class Plan:
     lattice: Lattice
     grid: TileGrid
     survey: Survey
-    values: IntArray
+    values: PlaneArray
     bands: IndexArray
     fits: IndexArray
     macs: _Macs
@@ -172,8 +184,8 @@ def plan(frame: Frame, roi: BoolArray, lattice: Lattice, keys: DerivedKeys, max_
     grid = TileGrid(frame.rows, frame.cols)
     words = order_words(keys, frame.number, lattice, frame.rows, frame.cols)
     survey = _survey(frame, roi, grid, np.flatnonzero(grid.usable(roi)), lattice, words)
-    values, bands = survey.table.every.values(frame.samples), table_of(band_candidates(max_change))
-    fits = fitting(values, survey.table, frame.bounds, bands, _LENGTHS)
+    values, bands = survey.table.every.values(frame.planes), _bands_to(min(max_change, V1.expansions[-1]))
+    fits = fitting(values, survey.table, frame.plane_bounds, bands, _LENGTHS)
     macs = _Macs(frame, roi, grid, survey, lattice, keys)
     return Plan(frame, roi, lattice, grid, survey, values, bands, fits, macs, words)
 
@@ -190,8 +202,8 @@ def _survey(
     return Survey(tiles, table)
 
 
-def embed(plan: Plan, keys: DerivedKeys, message: bytes, *, resilient: bool) -> IntArray | None:
-    """The marked samples, or None when the message with its parity does not fit; `plan.frame` is not touched.
+def embed(plan: Plan, keys: DerivedKeys, message: bytes, *, resilient: bool) -> Frame | None:
+    """The marked frame, or None when the message with its parity does not fit; `plan.frame` is not touched.
 
     `resilient` asks for more: after the loss of any 4 x 4 tiles (every hit of up to 193 x 193 pixels) there
     must be twice the shards left that the message needs, for a hit also makes the map change around it.
@@ -200,7 +212,7 @@ def embed(plan: Plan, keys: DerivedKeys, message: bytes, *, resilient: bool) -> 
     sizes = _packet_sizes(plan, len(data), resilient)
     if sizes is None:
         return None
-    marked, table, bounds = plan.frame.samples.copy(), plan.survey.table, plan.frame.bounds
+    marked, table, bounds = plan.frame.planes.copy(), plan.survey.table, plan.frame.plane_bounds
     bits = _BITS[sizes]
     bands = _TRIAL_TABLE[cheapest(plan.values, table, bounds, plan.bands, bits)]
     content = _packets_of(plan, data, sizes)
@@ -208,7 +220,7 @@ def embed(plan: Plan, keys: DerivedKeys, message: bytes, *, resilient: bool) -> 
         plan.survey.tiles, : _SIZES[-1]
     ]
     insert_all(marked, table, bounds, bands, content, bits)
-    return marked
+    return plan.frame.with_planes(marked)
 
 
 def _packets_of(plan: Plan, data: npt.NDArray[np.uint16], sizes: IndexArray) -> BitArray:
@@ -226,7 +238,7 @@ def _packets_of(plan: Plan, data: npt.NDArray[np.uint16], sizes: IndexArray) -> 
 
 def _tags_of(plan: Plan, content: BitArray, places: IndexArray, ends: IndexArray) -> BitArray:
     """uint8 [places, 4]: the MACs of packets that end before `ends` and lie on the plan's own values."""
-    heads, own = content.reshape(-1).data, _little_endian(plan.values)
+    heads, own = content.reshape(-1).data, _bytes_of(plan.values, plan.frame)
     starts, tag = (2 * plan.survey.table.starts).tolist(), plan.macs.tag
     plan.macs.begin(places.tolist())
     tags = [
@@ -240,9 +252,9 @@ def _tags_of(plan: Plan, content: BitArray, places: IndexArray, ends: IndexArray
     return np.frombuffer(b"".join(tags), np.uint8).reshape(-1, V1.mac_bytes)
 
 
-def _little_endian(samples: npt.NDArray[np.integer[Any]]) -> memoryview:
-    """The lowest two bytes of each sample."""
-    return samples.astype("<u2", copy=False).view(np.uint8).data
+def _bytes_of(values: PlaneArray, frame: Frame) -> memoryview:
+    """The lowest two bytes of each sample, of what stands in the planes of a frame."""
+    return little_endian(low_words(values, frame.shift))
 
 
 @compiled
@@ -271,7 +283,7 @@ class Reader:
     Attributes
     ----------
     packets : tile number -> the packet that authenticates there
-    restored : int32 [channels, rows, cols], the frame with those tiles restored
+    restored : the frame with those tiles restored
     """
 
     def __init__(self, frame: Frame, lattice: Lattice, keys: DerivedKeys, *, of: Plan | None = None) -> None:
@@ -282,7 +294,7 @@ class Reader:
         """
         self.grid = TileGrid(frame.rows, frame.cols)
         self.packets: dict[int, Packet] = {}
-        self._restored, self._taken_off = frame.samples, list[tuple[IndexArray, IntArray]]()
+        self._restored, self._taken_off = frame, list[tuple[PlaceArray, PlaneArray]]()
         self._frame, self._lattice, self._keys, self._plan = frame, lattice, keys, of
         self._masks: npt.NDArray[np.uint8] | None = None
         self._words: npt.NDArray[np.uint32] | None = None
@@ -290,13 +302,13 @@ class Reader:
         self._order, self._sizes = list(range(len(_TRIALS))), list(range(len(_SIZES)))
 
     @property
-    def restored(self) -> IntArray:
-        """The samples of the frame; those of its packets' tiles restored."""
+    def restored(self) -> Frame:
+        """The frame; the tiles of its packets restored."""
         if self._taken_off:
-            if self._restored is self._frame.samples:
-                self._restored = self._restored.copy()
-            places, values = (np.concatenate(parts) for parts in zip(*self._taken_off, strict=True))
-            self._restored.reshape(-1)[places] = values
+            planes = self._restored.planes.copy()
+            for places, values in self._taken_off:
+                put_at(planes.reshape(-1), places, values)
+            self._restored = self._frame.with_planes(planes)
             self._taken_off.clear()
         return self._restored
 
@@ -307,7 +319,7 @@ class Reader:
         search after so many vain tries; by the map that was embedded with it must be None, or a few packets
         amid many tiles without one would be given up.
         """
-        opening = self._open(roi, range(len(self.grid)))
+        opening = self._open_all(roi)
         if opening is not None:
             claimed, tries, unread = opening.claimed(), 0, len(opening.places)
             for needed in _by_claims(claimed, self._known()):
@@ -361,6 +373,13 @@ class Reader:
         """The k of every message that has a packet, most frequent first."""
         return _by_frequency([packet.needed for packet in self.packets.values()])
 
+    def _open_all(self, roi: BoolArray) -> _Opening | None:
+        """`_open` for every tile; for the first time by the map of a plan, its survey is theirs."""
+        plan = self._plan
+        if plan is not None and plan.roi is roi and not self._tried and plan.survey.tiles.size:
+            return self._claims_of(plan.survey, plan.macs)
+        return self._open(roi, range(len(self.grid)))
+
     def _open(self, roi: BoolArray, tiles: Iterable[int]) -> _Opening | None:
         """What those of `tiles` that are usable and new under `roi` claim; None if there are none."""
         prints, usable = self.grid.prints(roi), self.grid.usable(roi).tolist()
@@ -376,21 +395,18 @@ class Reader:
         return self._claims_of(*self._surveyed(roi, new)) if new else None
 
     def _surveyed(self, roi: BoolArray, tiles: list[int]) -> tuple[Survey, _Macs]:
-        plan, frame = self._plan, self._frame
-        if plan is not None and plan.roi is roi and len(plan.survey.tiles) == len(tiles):
-            return plan.survey, plan.macs
-        numbers = np.array(tiles, np.int64)
+        frame, numbers = self._frame, np.array(tiles, np.int64)
         survey = _survey(frame, roi, self.grid, numbers, self._lattice, self._site_words())
         return survey, _Macs(frame, roi, self.grid, survey, self._lattice, self._keys)
 
     def _claims_of(self, survey: Survey, macs: _Macs) -> _Opening:
         """What the tiles of a survey claim; those with sites enough for a packet are its places."""
-        table, bounds = survey.table, self._frame.bounds
-        values, masks = table.every.values(self._frame.samples), self._tile_masks()[survey.tiles]
+        table, bounds = survey.table, self._frame.plane_bounds
+        values, masks = table.every.values(self._frame.planes), self._tile_masks()[survey.tiles]
         heads = peek(values, table, bounds, _TRIAL_TABLE, 8)
         claims = np.where(heads < 0, 0, heads ^ masks[:, :1])
         places = np.flatnonzero(np.diff(table.starts) >= _LENGTHS[0]).tolist()
-        ahead = _Ahead(values, table, bounds, masks, claims)
+        ahead = _Ahead(values, self._frame, table, masks, claims)
         tiles = survey.tiles.tolist()
         return _Opening(macs, table.every.index, tiles, claims, claims.tolist(), places, ahead)
 
@@ -458,7 +474,7 @@ class _Opening:
     """
 
     macs: _Macs
-    index: IndexArray
+    index: PlaceArray
     tiles: list[int]
     claims: IndexArray
     listed: list[list[int]]
@@ -480,13 +496,13 @@ class _Found(NamedTuple):
     ----------
     packet : the bytes, unmasked; as many as were asked for
     ends : for each packet size the site after the one with its last bit; 0 where there are not that many
-    restored : int32, the values of the sites before the last end
+    restored : int16, what planes hold at the sites before the last end
     before, after : the values of all sites, uint16, little-endian: restored, and as they are
     """
 
     packet: bytes
     ends: list[int]
-    restored: IntArray
+    restored: PlaneArray
     before: memoryview
     after: memoryview
 
@@ -499,10 +515,10 @@ class _Ahead:
     """
 
     def __init__(
-        self, values: IntArray, table: SiteTable, bounds: tuple[int, int], masks: BitArray, claims: IndexArray
+        self, values: PlaneArray, frame: Frame, table: SiteTable, masks: BitArray, claims: IndexArray
     ) -> None:
-        self._values, self._table, self._bounds, self._masks = values, table, bounds, masks
-        self._claims, self._after, self.starts = claims, _little_endian(values), table.starts.tolist()
+        self._values, self._frame, self._table, self._masks = values, frame, table, masks
+        self._claims, self._after, self.starts = claims, _bytes_of(values, frame), table.starts.tolist()
         self._foreseen: dict[int, tuple[int, int, _Found]] = {}
         self._width = 1
 
@@ -527,10 +543,11 @@ class _Ahead:
     def _taken(self, places: list[int], trial: int, size: int) -> Iterator[_Found]:
         windows = np.array(places, np.int64)
         lengths = _LENGTHS[: size + 1]
-        taken = take_all(self._values, self._table, windows, self._bounds, _TRIALS[trial], lengths)
+        bounds = self._frame.plane_bounds
+        taken = take_all(self._values, self._table, windows, bounds, _TRIALS[trial], lengths)
         width = taken.content.shape[1]
         content = (taken.content ^ self._masks[windows, :width]).tobytes()
-        before, own = _little_endian(taken.restored), taken.starts.tolist()
+        before, own = _bytes_of(taken.restored, self._frame), taken.starts.tolist()
         starts, ends = self.starts, taken.ends.tolist()
         for row, place in enumerate(places):
             start, end = own[row], own[row + 1]
@@ -566,6 +583,12 @@ def band_candidates(max_change: int) -> list[Bands]:
         if t <= max_change
         for doubling in range(V1.shift_doublings)
     ]
+
+
+@lru_cache(maxsize=16)
+def _bands_to(max_change: int) -> IndexArray:
+    """The rows of `_TRIAL_TABLE` that move no sample further; not to be written to."""
+    return table_of(band_candidates(max_change))
 
 
 #: What a reader tries.
@@ -649,24 +672,29 @@ class _Macs:
     def begin(self, places: list[int]) -> None:
         """Hash what no trial changes of those tiles, so many at a time that it stays in the cache."""
         missing = [place for place in places if place not in self._hashes]
-        for first in range(0, len(missing), _AHEAD):
-            part = missing[first : first + _AHEAD]
-            tiles, counts = self._survey.tiles[part], np.diff(self._survey.table.starts)[part].tolist()
-            boxes = self._grid.boxes(tiles)
-            samples, starts = untouched(self._frame, self._roi, boxes, self._lattice)
-            content, ends = _little_endian(samples), (2 * starts).tolist()
-            sides, wide = (boxes[:, 2:] - boxes[:, :2]).tolist(), self._grid.shape[1]
-            number, channels, lattice = self._frame.number, self._frame.channels, int(self._lattice)
-            start = 0
-            for place, tile, (high, across), count, end in zip(
-                part, tiles.tolist(), sides, counts, ends[1:], strict=True
-            ):
+        if not missing:
+            return
+        boxes = self._grid.boxes(self._survey.tiles[missing])
+        heads = self._heads_of(missing, boxes)
+        for first in range(0, len(missing), _CUT_AT_ONCE):
+            part = slice(first, first + _CUT_AT_ONCE)
+            samples, starts = untouched(self._frame, self._roi, boxes[part], self._lattice)
+            content, ends, start = little_endian(samples), (2 * starts).tolist(), 0
+            for place, head, end in zip(missing[part], heads[part], ends[1:], strict=True):
                 hash_ = self._fresh.copy()
-                hash_.update(
-                    _PLACE.pack(number, tile // wide, tile % wide, high, across, channels, lattice, count)
-                )
+                hash_.update(head)
                 hash_.update(content[start:end])
                 self._hashes[place], start = hash_, end
+
+    def _heads_of(self, places: list[int], boxes: IndexArray) -> list[bytes]:
+        """What the MACs of those tiles begin with: where they are, and how many sites they have."""
+        frame, survey, lattice = self._frame, self._survey, int(self._lattice)
+        tiles, counts = survey.tiles[places], np.diff(survey.table.starts)[places].tolist()
+        wide, sides = self._grid.shape[1], (boxes[:, 2:] - boxes[:, :2]).tolist()
+        return [
+            _PLACE.pack(frame.number, tile // wide, tile % wide, high, across, frame.channels, lattice, count)
+            for tile, (high, across), count in zip(tiles.tolist(), sides, counts, strict=True)
+        ]
 
 
 def _local_maps(view: IntArray, window: Window) -> Iterator[BoolArray]:

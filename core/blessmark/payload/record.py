@@ -28,8 +28,9 @@ from blessmark.errors import RecordError
 from blessmark.jit import compiled
 from blessmark.payload.crypto import TAG_BYTES, DerivedKeys, cell_mac
 from blessmark.payload.model import Decoder, Encoder
+from blessmark.planes import PlaneArray, little_endian, low_words
 from blessmark.profile import V1
-from blessmark.types import Frame, IntArray, Record, Rectangle, Tier
+from blessmark.types import Frame, Record, Rectangle, Tier
 
 PIXEL_DIGEST_BYTES = 16
 UID_DIGEST_BYTES = 8
@@ -154,25 +155,8 @@ def hashed_pixels(frame: Frame) -> hashlib._Hash:
     """SHA-256 over the shape, the range and every sample of a frame."""
     shape = struct.pack(">IIIii", frame.channels, frame.rows, frame.cols, frame.lo, frame.hi)
     digest = hashlib.sha256(b"blessmark pixels" + shape)
-    digest.update(_little_endian(_wrapped(frame.samples)))
+    digest.update(little_endian(low_words(frame.planes, frame.shift)))
     return digest
-
-
-@compiled
-def _wrapped(samples: IntArray) -> npt.NDArray[np.uint16]:
-    """uint16 [channels, rows, cols]: the lowest 16 bits of every sample."""
-    channels, rows, cols = samples.shape
-    wrapped = np.empty((channels, rows, cols), np.uint16)
-    for channel in range(channels):
-        for r in range(rows):
-            for c in range(cols):
-                wrapped[channel, r, c] = samples[channel, r, c]
-    return wrapped
-
-
-def _little_endian(words: npt.NDArray[np.uint16]) -> memoryview:
-    """The bytes of 16-bit words, the lower ones first; without a copy where the machine has them so."""
-    return words.astype("<u2", copy=False).reshape(-1).view(np.uint8).data
 
 
 def uid_digest(uid: str) -> bytes:
@@ -219,45 +203,46 @@ def _ceil_div(value: int, divisor: int) -> int:
 
 
 def cell_digests(keys: DerivedKeys, frame: Frame) -> bytes:
-    """One keyed byte for each cell of the frame's grid, in the order of `Grid.cells`."""
-    side, sizes = _cell_sizes(frame.rows, frame.cols)
-    content = _little_endian(_cell_by_cell(frame.samples, side))
-    fresh, start, digests = cell_mac(keys), 0, []
-    for index, size in enumerate(sizes):
-        end = start + 2 * frame.channels * size
-        digest = fresh.copy()
-        digest.update(struct.pack(">II", frame.number, index))
-        digest.update(content[start:end])
-        digests.append(digest.digest())
-        start = end
+    """One keyed byte for each cell of the frame's grid, in the order of `Grid.cells`.
+
+    The cells are cut out row by row, so that what is hashed is still in the cache.
+    """
+    side, widths = _cell_widths(frame.rows, frame.cols)
+    words = np.empty(frame.channels * min(side, frame.rows) * frame.cols, np.uint16)
+    fresh, index, digests = cell_mac(keys), 0, []
+    for top in range(0, frame.rows, side):
+        _cut_cells(frame.planes, frame.shift, top, side, words)
+        content, start, height = little_endian(words), 0, min(side, frame.rows - top)
+        for width in widths:
+            end = start + 2 * frame.channels * height * width
+            digest = fresh.copy()
+            digest.update(struct.pack(">II", frame.number, index))
+            digest.update(content[start:end])
+            digests.append(digest.digest())
+            start, index = end, index + 1
     return b"".join(digests)
 
 
 @lru_cache(maxsize=16)
-def _cell_sizes(rows: int, cols: int) -> tuple[int, tuple[int, ...]]:
-    """The side of a frame's cells, and how many pixels of the frame lie in each."""
-    grid = Grid.of(rows, cols)
-    pixels = (
-        (min(cell.bottom, rows) - cell.top) * (min(cell.right, cols) - cell.left) for cell in grid.cells
-    )
-    return grid.step * V1.tile_px, tuple(pixels)
+def _cell_widths(rows: int, cols: int) -> tuple[int, tuple[int, ...]]:
+    """The side of a frame's cells, and how wide those of a row are."""
+    side = Grid.of(rows, cols).step * V1.tile_px
+    return side, tuple(min(side, cols - left) for left in range(0, cols, side))
 
 
 @compiled
-def _cell_by_cell(samples: IntArray, side: int) -> npt.NDArray[np.uint16]:
-    """uint16 [samples]: what `_wrapped` makes of them, cell after cell, and in each channel after channel."""
-    channels, rows, cols = samples.shape
-    wrapped, count = np.empty(samples.size, np.uint16), 0
-    for top in range(0, rows, side):
-        for left in range(0, cols, side):
-            right = min(left + side, cols)
-            for channel in range(channels):
-                for r in range(top, min(top + side, rows)):
-                    line, source = wrapped[count : count + right - left], samples[channel, r, left:right]
-                    for c in range(len(line)):
-                        line[c] = source[c]
-                    count += len(line)
-    return wrapped
+def _cut_cells(planes: PlaneArray, shift: int, top: int, side: int, words: npt.NDArray[np.uint16]) -> None:
+    """The lowest 16 bits of the samples of a row of cells, cell after cell, in each channel after channel."""
+    channels, rows, cols = planes.shape
+    count, more = 0, np.uint16(shift & 0xFFFF)
+    for left in range(0, cols, side):
+        right = min(left + side, cols)
+        for channel in range(channels):
+            for r in range(top, min(top + side, rows)):
+                line, source = words[count : count + right - left], planes[channel, r, left:right]
+                for c in range(len(line)):
+                    line[c] = np.uint16(np.uint16(source[c]) + more)
+                count += len(line)
 
 
 def reduce(record: Record, tier: Tier) -> Record:

@@ -20,11 +20,12 @@ from blessmark.pixels.header import (
 )
 from blessmark.pixels.native import Words
 from blessmark.pixels.reason import Passthrough, Reason
+from blessmark.planes import of_words, shift_of
 from blessmark.types import Frame, Rectangle
 
 #: most bytes that one instance may decode to
 LIMIT_BYTES = 4 << 30
-#: most samples of one frame; as int32 planes they take four times as many bytes
+#: most samples of one frame; as planes of 16 bits they take twice as many bytes
 LIMIT_FRAME_SAMPLES = 1 << 28
 
 
@@ -32,7 +33,7 @@ LIMIT_FRAME_SAMPLES = 1 << 28
 class Image:
     """The pixels of one instance, every sample in `lo..hi`.
 
-    All frames are held in the narrow type of the pixel word; `frame` widens one of them.
+    All frames are held in the type of the pixel word; `frame` makes planes of one of them.
 
     Attributes
     ----------
@@ -80,11 +81,11 @@ class Image:
         return self.header.photometric
 
     def frame(self, number: int) -> Frame:
-        """Frame `number`, from 1 to `frames`, as int32 planes."""
+        """Frame `number`, from 1 to `frames`."""
         if not 1 <= number <= self.frames:
             raise ValueError(f"frame {number} of {self.frames}")
-        samples = np.ascontiguousarray(self.words[number - 1], dtype=np.int32)
-        return Frame(samples, self.lo, self.hi, self.padding, number, self.forced_roi)
+        planes = of_words(self.words[number - 1], shift_of(self.lo, self.hi))
+        return Frame.of_planes(planes, self.lo, self.hi, self.padding, number, self.forced_roi)
 
     def __iter__(self) -> Iterator[Frame]:
         return (self.frame(number) for number in range(1, self.frames + 1))

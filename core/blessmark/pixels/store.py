@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from pydicom import uid
@@ -15,20 +16,22 @@ from blessmark.errors import PixelError
 from blessmark.pixels import codec, elements, fragments, native
 from blessmark.pixels.header import Header, read_header
 from blessmark.pixels.image import Image
+from blessmark.pixels.native import Words
 from blessmark.pixels.syntax import ENCODABLE, LOSSY, written_as
-from blessmark.types import IntArray
+from blessmark.planes import low_words, same
+from blessmark.types import Frame, IntArray
 
 
-def store(ds: Dataset, image: Image, frames: Iterable[IntArray], *, anew: bool = False) -> None:
+def store(ds: Dataset, image: Image, frames: Iterable[IntArray | Frame], *, anew: bool = False) -> None:
     """Replace the pixels of `ds`, which `image` was loaded from, by `frames`.
 
-    `frames` are as many int32 [channels, rows, cols] as the image has, each sample in `lo..hi`; they are
-    taken one at a time. Uncompressed data change only in the bytes of changed samples. Compressed data
-    keep their lossless syntax where it has an encoder (RLE, JPEG-LS, JPEG 2000), and become JPEG-LS
-    lossless where it has none or was lossy; then the transfer syntax, the colour of decoded colour and,
-    if absent, the record of the earlier lossy compression (PS3.3 C.7.6.1.1.5) change with them. Where no
-    sample differs, they stay byte for byte as they are, unless they are to be encoded `anew`: a code stream
-    may hold more than samples.
+    `frames` are as many frames, or int32 [channels, rows, cols], as the image has, each sample in
+    `lo..hi`; they are taken one at a time. Uncompressed data change only in the bytes of changed
+    samples. Compressed data keep their lossless syntax where it has an encoder (RLE, JPEG-LS, JPEG
+    2000), and become JPEG-LS lossless where it has none or was lossy; then the transfer syntax, the
+    colour of decoded colour and, if absent, the record of the earlier lossy compression (PS3.3
+    C.7.6.1.1.5) change with them. Where no sample differs, they stay byte for byte as they are, unless
+    they are to be encoded `anew`: a code stream may hold more than samples.
 
     `ds` is changed only after the last frame was found equal to what was asked for.
 
@@ -51,22 +54,33 @@ def _geometry(header: Header) -> tuple[int, ...]:
     return header.frames, header.channels, header.rows, header.cols, header.bits_stored, header.lo
 
 
-def _checked(frames: Iterable[IntArray], image: Image) -> Iterator[IntArray]:
-    """The frames, each of the right shape and range, and exactly as many as there must be."""
+def _checked(frames: Iterable[IntArray | Frame], image: Image) -> Iterator[Words]:
+    """The frames as pixel words, each of the right shape and range, and exactly as many as there must be."""
     count = 0
-    for count, samples in enumerate(frames, start=1):
-        if samples.shape != (image.channels, image.rows, image.cols) or samples.dtype != np.int32:
+    for count, given in enumerate(frames, start=1):
+        held, shift = (given.planes, given.shift) if isinstance(given, Frame) else (given, 0)
+        typed = isinstance(given, Frame) or given.dtype == np.int32
+        if held.shape != (image.channels, image.rows, image.cols) or not typed:
             raise PixelError(f"frame {count} has another shape or type than its original")
-        if samples.min() < image.lo or samples.max() > image.hi:
+        if held.min() < image.lo - shift or held.max() > image.hi - shift:
             raise PixelError(f"frame {count} holds samples outside {image.lo}..{image.hi}")
         if count > image.frames:
             break
-        yield samples
+        yield _words(given, image.words.dtype)
     if count != image.frames:
         raise PixelError(f"{count} frames were given for the {image.frames} of the instance")
 
 
-def _patched(ds: Dataset, header: Header, wanted: Iterable[IntArray]) -> bytes:
+def _words(frame: IntArray | Frame, word: np.dtype[Any]) -> Words:
+    """The samples, which fit into them, in pixel words of that size and sign; maybe the planes themselves."""
+    if isinstance(frame, Frame) and word.itemsize == 2:
+        return low_words(frame.planes, frame.shift).view(f"{word.kind}2")
+    if isinstance(frame, Frame):
+        return (frame.samples if frame.shift else frame.planes).astype(word)
+    return frame.astype(word)
+
+
+def _patched(ds: Dataset, header: Header, wanted: Iterable[Words]) -> bytes:
     """The pixel data with the samples of `wanted`: one copy, for a gigabyte is a usual size.
 
     `BytesIO` copies when it is written into, and gives that copy away as it is.
@@ -78,11 +92,19 @@ def _patched(ds: Dataset, header: Header, wanted: Iterable[IntArray]) -> bytes:
     return native.in_sample_order(copy.getvalue(), ds, header)
 
 
-def _put_frames(words: native.Words, wanted: Iterable[IntArray]) -> None:
+def _put_frames(words: Words, wanted: Iterable[Words]) -> None:
     for index, samples in enumerate(wanted):
         words[index] = samples
-        if not np.array_equal(words[index], samples):
+        if not _reads_back(words[index], samples):
             raise PixelError(f"frame {index + 1} does not read back; nothing was changed")
+
+
+def _reads_back(words: Words, wanted: Words) -> bool:
+    """Whether words that were written are the wanted ones, without an array in between where they lie so."""
+    flags = words.flags
+    if words.dtype == wanted.dtype and words.itemsize == 2 and flags.aligned and flags.c_contiguous:
+        return bool(same(words.view(np.int16), wanted.view(np.int16)))
+    return np.array_equal(words, wanted)
 
 
 def _replace_value(ds: Dataset, patched: bytes) -> None:
@@ -95,7 +117,7 @@ def _replace_value(ds: Dataset, patched: bytes) -> None:
 
 
 def _replace_fragments(
-    ds: Dataset, source: Header, image: Image, wanted: Iterable[IntArray], *, anew: bool
+    ds: Dataset, source: Header, image: Image, wanted: Iterable[Words], *, anew: bool
 ) -> None:
     differing: list[bool] = []
     first = _target(image.header, source, written_as(source.syntax))
@@ -109,7 +131,7 @@ def _replace_fragments(
         record_loss(ds, source, before)
 
 
-def _compared(wanted: Iterable[IntArray], image: Image, differing: list[bool]) -> Iterator[IntArray]:
+def _compared(wanted: Iterable[Words], image: Image, differing: list[bool]) -> Iterator[Words]:
     """The frames, noting of each whether it differs from the image's own."""
     for samples, words in zip(wanted, image.words, strict=False):  # `wanted` itself tells a wrong number
         differing.append(not np.array_equal(samples, words))
@@ -125,7 +147,7 @@ def _target(decoded: Header, source: Header, syntax: str) -> Header:
     return replace(decoded, syntax=syntax, planar=0, photometric=photometric)
 
 
-def _encoded(wanted: Iterable[IntArray], target: Header, source: Header) -> tuple[list[bytes], Header]:
+def _encoded(wanted: Iterable[Words], target: Header, source: Header) -> tuple[list[bytes], Header]:
     """The frames in one syntax that takes them all: `target`'s, or after a refusal the next one."""
     encoded: list[bytes] = []
     for samples in wanted:

@@ -29,8 +29,9 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from blessmark.jit import compiled
+from blessmark.planes import IntArray, PlaneArray
 from blessmark.profile import V1
-from blessmark.types import BoolArray, IntArray, View
+from blessmark.types import BoolArray, View
 
 _BLOCK = V1.block_px
 _CELLS = _BLOCK // 2  #: cells along a block's side
@@ -71,9 +72,9 @@ class Anatomy:
 
     def roi_blocks(self, view: View) -> BoolArray:
         """bool [rows // 8, cols // 8]: False where every channel is certainly outside the patient."""
-        rows, cols = (side // _BLOCK for side in view.samples.shape[1:])
+        rows, cols = (side // _BLOCK for side in view.shape[1:])
         outside = np.full((rows, cols), rows * cols > 0)
-        for plane in view.samples:
+        for plane in view.planes:
             if not outside.any():
                 break
             inner = np.ascontiguousarray(plane[: rows * _BLOCK, : cols * _BLOCK])
@@ -91,7 +92,7 @@ class Anatomy:
         `hidden`, `wanted` and the maps are bool [rows // 8, cols // 8].
         """
         rows, cols = hidden.shape
-        inner = np.ascontiguousarray(view.samples[:, : rows * _BLOCK, : cols * _BLOCK])
+        inner = np.ascontiguousarray(view.planes[:, : rows * _BLOCK, : cols * _BLOCK])
         planes = [_guesses(plane, view, hidden) for plane in inner]
         if hidden.all() or not all(planes):
             return
@@ -142,32 +143,31 @@ class _Air:
     limit: int
 
 
-def _air_blocks(plane: IntArray, view: View) -> BoolArray:
+def _air_blocks(plane: PlaneArray, view: View) -> BoolArray:
     """bool [R, C]: blocks of one plane that hold nothing but air, fill or padding, wherever they lie."""
     padding = _padding(plane, view)
-    may_be_disc = len(view.samples) == 1 and view.hi - view.lo > 255  # a fundus or an endoscope is no CT
+    may_be_disc = view.shape[0] == 1 and view.hi - view.lo > 255  # a fundus or an endoscope is no CT
     if may_be_disc and _is_disc(padding):
         return _air_in_disc(plane, padding)
     field = _measure(plane, padding)
     air = _find_air(field, _border(field.used.shape), _AIR_PERCENT)
     if air is None:
         return _saturated_blocks(field)
-    blocks = field.high <= air.limit
-    if may_be_disc and air.level == air.limit and _fills_corners(plane, air.level + field.base, padding):
-        fill = _filled_with(plane, air.level + field.base, padding)
-        if _is_disc(fill):
-            blocks |= _air_in_disc(plane, fill)
+    blocks, level = field.high <= air.limit, air.level + field.base
+    filled = may_be_disc and air.level == air.limit and _fills_corners(plane, level, padding)
+    if filled and _looks_like_disc(_solid(plane, level, padding)):
+        blocks |= _air_in_disc(plane, _filled_with(plane, level, padding))
     return blocks
 
 
-def _fills_corners(plane: IntArray, level: int, padding: BoolArray) -> bool:
+def _fills_corners(plane: PlaneArray, level: int, padding: BoolArray) -> bool:
     """What `_filled_with` says of the corners, of which it mostly is untrue: a look at four pixels."""
     at = np.ix_([0, -1], [0, -1])
-    return bool(((4 * plane[at] == level) | padding[at]).all())
+    return bool(((4 * plane[at].astype(np.int32) == level) | padding[at]).all())
 
 
 @compiled
-def _filled_with(plane: IntArray, level: int, padding: BoolArray) -> BoolArray:
+def _filled_with(plane: PlaneArray, level: int, padding: BoolArray) -> BoolArray:
     """Where four times a pixel is `level`, or padding is."""
     fill = np.empty(plane.shape, np.bool_)
     for r in range(plane.shape[0]):
@@ -176,10 +176,29 @@ def _filled_with(plane: IntArray, level: int, padding: BoolArray) -> BoolArray:
     return fill
 
 
-def _guesses(plane: IntArray, view: View, hidden: BoolArray) -> list[BoolArray]:
+@compiled
+def _solid(plane: PlaneArray, level: int, padding: BoolArray) -> BoolArray:
+    """bool [R, C]: the blocks that `_filled_with` fills."""
+    solid = np.empty((plane.shape[0] // _BLOCK, plane.shape[1] // _BLOCK), np.bool_)
+    value, is_one, column = np.int16(level >> 2), level & 3 == 0, np.empty(plane.shape[1], np.bool_)
+    for row in range(solid.shape[0]):
+        column[:] = True
+        for r in range(row * _BLOCK, (row + 1) * _BLOCK):
+            line, padded = plane[r], padding[r]
+            for c in range(len(line)):
+                column[c] &= ((line[c] == value) & is_one) | padded[c]
+        for col in range(solid.shape[1]):
+            filled = True
+            for c in range(col * _BLOCK, (col + 1) * _BLOCK):
+                filled &= column[c]
+            solid[row, col] = filled
+    return solid
+
+
+def _guesses(plane: PlaneArray, view: View, hidden: BoolArray) -> list[BoolArray]:
     """What `_air_blocks` may have found before the blocks `hidden` changed, the likeliest first."""
     padding, seen = _padding(plane, view), ~hidden.repeat(_BLOCK, 0).repeat(_BLOCK, 1)
-    may_be_disc = len(view.samples) == 1 and view.hi - view.lo > 255
+    may_be_disc = view.shape[0] == 1 and view.hi - view.lo > 255
     if may_be_disc and _is_disc(padding, hidden):
         return _nested(_Shown.of(plane, padding, hidden), _beside(padding & seen), _AIR_PERCENT_BESIDE_FILL)
     shown = _Shown.of(plane, padding, hidden)
@@ -227,7 +246,7 @@ class _Shown:
     high: IntArray
 
     @classmethod
-    def of(cls, plane: IntArray, fill: BoolArray, hidden: BoolArray) -> _Shown:
+    def of(cls, plane: PlaneArray, fill: BoolArray, hidden: BoolArray) -> _Shown:
         """Measure a plane; `fill` is left out of everything."""
         whole = _measure(plane, fill)
         known = _measure(plane, fill | hidden.repeat(_BLOCK, 0).repeat(_BLOCK, 1))
@@ -285,7 +304,7 @@ def _any_per_tile(hidden: BoolArray) -> BoolArray:
     return _any_of(padded, side)
 
 
-def _air_in_disc(plane: IntArray, fill: BoolArray) -> BoolArray:
+def _air_in_disc(plane: PlaneArray, fill: BoolArray) -> BoolArray:
     """Blocks of air around a body in a circular field of view, and of the fill around that."""
     field = _measure(plane, fill)
     air = _find_air(field, _beside(fill), _AIR_PERCENT_BESIDE_FILL)
@@ -398,7 +417,7 @@ def _histogram(cells: IntArray, used: BoolArray, shift: int, size: int) -> npt.N
     return counts
 
 
-def _measure(plane: IntArray, fill: BoolArray) -> _Field:
+def _measure(plane: PlaneArray, fill: BoolArray) -> _Field:
     """Cells and block extremes of a plane, leaving out what `fill` marks and what it bleeds into.
 
     Lattice pixels of the view are means of their neighbours, so a cell beside a filled one may hold
@@ -413,13 +432,14 @@ def _measure(plane: IntArray, fill: BoolArray) -> _Field:
 
 
 @compiled
-def _cells(plane: IntArray) -> IntArray:
+def _cells(plane: PlaneArray) -> IntArray:
     """Sums over 2 x 2 pixels."""
     cells = np.empty((plane.shape[0] // 2, plane.shape[1] // 2), np.int32)
     for r in range(cells.shape[0]):
         upper, lower = plane[2 * r], plane[2 * r + 1]
         for c in range(cells.shape[1]):
-            cells[r, c] = upper[2 * c] + upper[2 * c + 1] + lower[2 * c] + lower[2 * c + 1]
+            left, right = np.int32(upper[2 * c]) + np.int32(lower[2 * c]), np.int32(upper[2 * c + 1])
+            cells[r, c] = left + right + np.int32(lower[2 * c + 1])
     return cells
 
 
@@ -452,10 +472,10 @@ def _count_from(base: int, cells: IntArray, low: IntArray, high: IntArray, top: 
             high[row, col] = -1 if empty else high[row, col] - base
 
 
-def _padding(plane: IntArray, view: View) -> BoolArray:
-    if view.padding is None:
+def _padding(plane: PlaneArray, view: View) -> BoolArray:
+    if view.plane_padding is None:
         return np.zeros(plane.shape, np.bool_)
-    low, high = view.padding
+    low, high = view.plane_padding
     return (plane >= low) & (plane <= high)
 
 
@@ -511,7 +531,11 @@ def _is_disc(fill: BoolArray, hidden: BoolArray | None = None) -> bool:
     """
     if hidden is None and not fill[[0, 0, -1, -1], [0, -1, 0, -1]].all():
         return False  # without a look at the rest
-    solid = ~_any_of(~fill, _BLOCK)
+    return _looks_like_disc(~_any_of(~fill, _BLOCK), hidden)
+
+
+def _looks_like_disc(solid: BoolArray, hidden: BoolArray | None = None) -> bool:
+    """`_is_disc`, told by the blocks that are filled all over."""
     shown = np.ones_like(solid) if hidden is None else ~hidden
     reaches, nearest, farthest = _around_middle(solid, shown)
     return bool(reaches) and math.isqrt(farthest) - math.isqrt(nearest) <= 2 * _DISC_TOLERANCE_BLOCKS

@@ -5,6 +5,7 @@ The maps are those that the segmenter draws one by one; how many views go togeth
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -75,11 +76,11 @@ def _groups(frames: Iterable[Frame], count: int) -> Iterator[list[Frame]]:
     group: list[Frame] = []
     samples = 0
     for frame in frames:
-        if group and (len(group) == count or samples + frame.samples.size > _SAMPLES):
+        if group and (len(group) == count or samples + math.prod(frame.shape) > _SAMPLES):
             yield group
             group, samples = [], 0
         group.append(frame)
-        samples += frame.samples.size
+        samples += math.prod(frame.shape)
     if group:
         yield group
 
@@ -88,5 +89,5 @@ def _same(one: View, other: View) -> bool:
     return (
         one.lattice is other.lattice
         and (one.lo, one.hi, one.padding) == (other.lo, other.hi, other.padding)
-        and np.array_equal(one.samples, other.samples)
+        and np.array_equal(one.planes, other.planes)
     )

@@ -19,5 +19,5 @@ class Whole:
 
     def roi_blocks(self, view: View) -> BoolArray:
         """bool [rows // 8, cols // 8], False everywhere."""
-        _, rows, cols = view.samples.shape
+        _, rows, cols = view.shape
         return np.zeros((rows // V1.block_px, cols // V1.block_px), np.bool_)

@@ -163,8 +163,8 @@ class TestReadBack:
         [pytest.param((0, 250, 250), id="roi"), pytest.param((0, 0, 0), id="view"), (0, 1, 1), (0, 65, 67)],
     )
     def test_one_wrong_sample_is_enough(self, monkeypatch, framing, place):
-        def spoil(marked: np.ndarray) -> None:
-            marked[place] += 1
+        def spoil(marked: Frame) -> None:
+            marked.planes[place] += 1
 
         original = frame()
         before = original.samples.copy()

@@ -41,7 +41,7 @@ def test_everything_that_was_embedded_is_read(segmenter):
     assert found.shards_needed <= sum(p.count for p in found.reader.packets.values())
     assert found.authentic
     assert not found.foreign
-    assert (found.restored == IMAGE.samples).all()
+    assert (found.restored.samples == IMAGE.samples).all()
 
 
 def test_global_framing_is_read():
@@ -52,7 +52,7 @@ def test_global_framing_is_read():
     assert found is not None
     assert found.record is not None
     assert found.framing is Framing.GLOBAL
-    assert (found.restored == IMAGE.samples).all()
+    assert (found.restored.samples == IMAGE.samples).all()
 
 
 def test_the_other_lattice_is_read():
@@ -67,7 +67,7 @@ def test_the_other_lattice_is_read():
 
     assert found is not None
     assert found.lattice is Lattice.QUINCUNX
-    assert (found.restored == image.samples).all()
+    assert (found.restored.samples == image.samples).all()
 
 
 @pytest.mark.parametrize("ring", [Ring(OTHER_KEY, KEY), Ring(KEY, OTHER_KEY)], ids=["last", "first"])
@@ -87,7 +87,7 @@ def test_the_segmenter_that_drew_the_map_is_found_among_others():
 
     assert found is not None
     assert found.segmenter is DRAWN
-    assert (found.restored == IMAGE.samples).all()
+    assert (found.restored.samples == IMAGE.samples).all()
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_too_few_packets_are_not_a_record_but_not_nothing():
     assert found.record is None
     assert found.authentic == {(0, 0), (0, 1)}
     assert found.shards_needed > 2
-    assert (found.restored[:, :64, :128] == IMAGE.samples[:, :64, :128]).all()
+    assert (found.restored.samples[:, :64, :128] == IMAGE.samples[:, :64, :128]).all()
 
 
 def test_a_record_is_read_though_the_segmenter_sees_all_as_body_now():

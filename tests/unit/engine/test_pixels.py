@@ -808,6 +808,47 @@ class TestRegions:
         assert image.frame(2).forced_roi == tuple(expected)
 
 
+class TestStoreOfFrames:
+    ENCODINGS = (
+        GREY_8,
+        COLOUR_8,
+        replace(COLOUR_8, planar=1),
+        SIGNED_16,
+        Encoding(),
+        Encoding(bits_stored=16),
+        Encoding(bits_stored=16, syntax=uid.ExplicitVRBigEndian),
+        replace(SIGNED_16, syntax=uid.ExplicitVRBigEndian),
+        Encoding(bits_stored=16, syntax=uid.JPEGLSLossless),
+        replace(SIGNED_16, syntax=uid.RLELossless),
+    )
+
+    @pytest.mark.parametrize("encoding", ENCODINGS, ids=str)
+    def test_are_what_their_samples_are(self, encoding):
+        channels = 3 if encoding.photometric == "RGB" else 1
+        ds = reread(dataset(noise(24, 31, encoding, frames=2, channels=channels), encoding))
+        image = image_of(ds)
+        turned = [frame.with_planes(np.ascontiguousarray(frame.planes[:, ::-1])) for frame in image]
+        by_arrays = reread(ds)
+        store(by_arrays, image, [frame.samples[:, ::-1] for frame in image])
+        store(ds, image, turned)
+        assert ds.PixelData == by_arrays.PixelData
+        assert (samples_of(image_of(ds)) == samples_of(image)[:, :, ::-1]).all()
+
+    def test_are_refused_beyond_the_range_of_the_image(self):
+        ds = mr()
+        image, beyond = image_of(ds), Frame(np.full((1, 64, 64), 40_000, np.int32), 0, 65535)
+        wide = Frame(np.full((1, image.rows, image.cols), 4096, np.int32), 0, 65535)
+        for frame, message in ((wide, "samples outside 0..4095"), (beyond, "outside|shape")):
+            with pytest.raises(PixelError, match=message):
+                store(ds, image, [frame])
+
+    def test_of_another_range_are_taken_as_long_as_they_fit(self):
+        ds = mr()
+        image = image_of(ds)
+        store(ds, image, [Frame(image.frame(1).samples[:, ::-1], 0, 65535)])
+        assert (samples_of(image_of(ds)) == samples_of(image)[:, :, ::-1]).all()
+
+
 class TestStoreRefuses:
     def test_frames_that_are_not_those_of_the_image(self):
         ds = mr()

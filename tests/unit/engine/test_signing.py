@@ -202,7 +202,7 @@ def test_a_broken_header_element_is_invalid() -> None:
 def test_a_reader_of_v1_alone_never_calls_it_authentic() -> None:
     """What it finds below a layer that it does not know is at most a record without its pixels."""
     found = extract(FRAME, Ring(KEY), [DRAWN])
-    assert found is None or not np.array_equal(found.restored, IMAGE.samples)
+    assert found is None or not np.array_equal(found.restored.samples, IMAGE.samples)
 
 
 def with_a_strangers_layer(image: Frame, drawer: Segmenter, made: Signature | None = None) -> Frame:
@@ -210,9 +210,9 @@ def with_a_strangers_layer(image: Frame, drawer: Segmenter, made: Signature | No
     content = signature.seal(made or Signature(bytes(8), TIME_S, bytes(64)), image)
     keys, roi = crypto.derive(LAYER_KEY), block_map(drawer, image, Lattice.QUARTER)
     plan = tile_framing.plan(image, roi, Lattice.QUARTER, keys, 4)
-    samples = tile_framing.embed(plan, keys, content, resilient=False)
-    assert samples is not None
-    return image.with_samples(samples)
+    layered = tile_framing.embed(plan, keys, content, resilient=False)
+    assert layered is not None
+    return layered
 
 
 @pytest.mark.parametrize("made", [None, SIGNED.signature])
@@ -247,14 +247,12 @@ def moved_far(image: Frame, padding: int, bands: Bands) -> Frame:
     message = crypto.seal_message(keys, made, crypto.context(image) + b"signature")
     choice = global_framing._Choice(0, bands, 0)
     header = global_framing._pack_header(plan, plan.header_bands, keys, choice, 8 * len(message))
-    values = plan.sites.values(image.samples)
-    insert(values, plan.sites.predicted, image.bounds, plan.header_bands, 0, np.unpackbits(header))
+    values, bounds = plan.sites.values(image.planes), image.plane_bounds
+    insert(values, plan.sites.predicted, bounds, plan.header_bands, 0, np.unpackbits(header))
     predicted = global_framing.predict_again(image, plan.sites, Lattice.QUINCUNX, 0)
     bits = np.unpackbits(np.frombuffer(message, np.uint8))
-    assert insert(values, predicted, image.bounds, bands, plan.header_end, bits) > 0
-    samples = image.samples.copy()
-    samples.reshape(-1)[plan.sites.index] = values
-    return image.with_samples(samples)
+    assert insert(values, predicted, bounds, bands, plan.header_end, bits) > 0
+    return image.with_planes(plan.sites.put(image.planes, values))
 
 
 FAR, NEAR = Bands(-20, NO_DOWN, 1000, 1000, 1000), Bands(0, NO_DOWN, 4, 2048, 2048)

@@ -31,18 +31,28 @@ def tag_of(keyword: str) -> int:
     tag = tag_for_keyword(keyword)
     if tag is None:
         raise KeyError(keyword)
-    return tag
+    return int(tag)
+
+
+#: pydicom's object for a tag. Of equal objects that are not the same one, it is asked in Python whether they
+#: are equal, which takes several times as long as to look up an element
+tag_object = functools.lru_cache(maxsize=1 << 13)(BaseTag)
+
+
+def has(ds: Dataset, tag: int) -> bool:
+    """Whether the element exists, empty or not."""
+    return tag_object(tag) in ds._dict
 
 
 def holds(ds: Dataset, keyword: str) -> bool:
-    """Whether the element exists, empty or not."""
-    return tag_of(keyword) in ds
+    """Whether the element of a keyword exists, empty or not."""
+    return has(ds, tag_of(keyword))
 
 
 def held(ds: Dataset, tag: int) -> DataElement | RawDataElement | None:
     """The element as it stands in the Dataset, None if absent."""
     # as `ds.get_item(tag, keep_deferred=True)`, which first makes a tag of a number that is one
-    return ds._dict.get(cast(BaseTag, tag))
+    return ds._dict.get(tag_object(tag) if type(tag) is int else cast(BaseTag, tag))
 
 
 def value(ds: Dataset, tag: int, what: str) -> Any:

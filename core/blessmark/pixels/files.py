@@ -43,7 +43,8 @@ def read(source: bytes | Path, *, limit_bytes: int = LIMIT_BYTES) -> Dataset:
     OSError : the file cannot be opened
     """
     name = source.name if isinstance(source, Path) else "the object"
-    with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as file:
+    # without a buffer: what is usual is read in two pieces
+    with source.open("rb", buffering=0) if isinstance(source, Path) else io.BytesIO(source) as file:
         try:
             return _parsed(file, limit_bytes)
         except InvalidDicomError:
@@ -126,6 +127,13 @@ def _deflated(parts: Iterable[bytes]) -> Iterator[bytes]:
 def _parsed(file: BinaryIO, limit_bytes: int) -> Dataset:
     if (usual := scan(file)) is not None:
         return usual
+    if not isinstance(file, io.FileIO):
+        return _parsed_by_pydicom(file, limit_bytes)
+    with io.BufferedReader(file) as buffered:
+        return _parsed_by_pydicom(buffered, limit_bytes)
+
+
+def _parsed_by_pydicom(file: BinaryIO, limit_bytes: int) -> Dataset:
     start, syntax = _after_meta(file)
     content, parsed = file, file
     if syntax in DEFLATED:

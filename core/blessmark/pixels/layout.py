@@ -16,7 +16,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import BinaryIO, cast
+from typing import BinaryIO, NamedTuple, cast
 
 from pydicom.charset import convert_encodings
 from pydicom.dataelem import DataElement, RawDataElement, convert_raw_data_element
@@ -37,8 +37,7 @@ _CHARACTER_SET = 0x00080005
 _DELIMITER_BYTES = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """One top-level element as it lay in the data set.
 
     `raw` is the whole element. Of Pixel Data it is what stands before the value, and `tail` what stands
@@ -46,9 +45,12 @@ class Piece:
     """
 
     tag: int
-    raw: bytes = field(repr=False)
-    tail: bytes = field(default=b"", repr=False)
-    item: Item | None = field(default=None, repr=False, compare=False)
+    raw: bytes
+    tail: bytes = b""
+    item: Item | None = None
+
+    def __repr__(self) -> str:
+        return f"Piece(tag={self.tag:#010x})"  # and no value of it
 
 
 @dataclass(frozen=True)
@@ -149,15 +151,21 @@ def compared(ds: Dataset) -> Compared:
     layout = layout_of(ds)
     # plain integers: every comparison of pydicom's tags runs Python code
     items = dict(zip(map(int, ds._dict), ds._dict.values(), strict=True))
-    pieces = tuple([(piece, _is_held(piece, items) or _fits(ds, piece, items)) for piece in layout.pieces])
+    now = [items.get(piece.tag) for piece in layout.pieces]
+    pieces = tuple(
+        [
+            # most were never touched, which is soon told
+            (
+                piece,
+                (item is piece.item and item is not None and piece.tag != PIXEL_DATA)
+                or _fits(ds, piece, items),
+            )
+            for piece, item in zip(layout.pieces, now, strict=True)
+        ]
+    )
     fresh = tuple(sorted(items.keys() - layout.known))
     stale = {tag >> 16 for tag in fresh} | {piece.tag >> 16 for piece, fits in pieces if not fits}
     return Compared(items, pieces, fresh, frozenset(stale))
-
-
-def _is_held(piece: Piece, items: Mapping[int, Item]) -> bool:
-    """Whether an element was never touched, which is true of most and soon told."""
-    return piece.tag != PIXEL_DATA and piece.item is not None and items.get(piece.tag) is piece.item
 
 
 def _unchanged(ds: Dataset, piece: Piece, items: Mapping[int, Item]) -> bool:

@@ -327,7 +327,8 @@ def _embed_frames(
     drawn = portraits.chosen(instance.frames)
     for frame, drawer in batch.drawn_ahead(image, site.segmenter, together):
         with stage("embed"):
-            marked, mark = _embed_frame(frame, about, instance, replace(site, segmenter=drawer))
+            by = site if drawer is site.segmenter else replace(site, segmenter=drawer)
+            marked, mark = _embed_frame(frame, about, instance, by)
         marks.append(replace(mark, portrait=portrait(marked)) if frame.number in drawn else mark)
         yield marked.samples
 

@@ -9,6 +9,8 @@
     digest                      SHA-256 of a Dataset as it would be written
     add, put, made              new elements of a Dataset, by keyword or by tag, and new items
     put_first                   the first of several words of a code string
+    Fixed                       an item that many data sets get, written once for all of them
+    has, tag_object             whether there is an element; pydicom's object for its tag, the same every time
 
     decompress                  Dataset -> the Dataset, its pixels uncompressed
 
@@ -23,8 +25,9 @@ Three rules hold for every image that `load` returns:
 This is the only part of the engine that knows DICOM.
 """
 
-from blessmark.pixels.content import Content, add, made, put, put_first
+from blessmark.pixels.content import Content, Fixed, add, made, put, put_first
 from blessmark.pixels.decompress import decompress
+from blessmark.pixels.elements import has, tag_object
 from blessmark.pixels.files import parts, read, write
 from blessmark.pixels.header import Header
 from blessmark.pixels.image import Image, load
@@ -36,6 +39,7 @@ from blessmark.pixels.undo import Changes, changes, original, undo
 __all__ = [
     "Changes",
     "Content",
+    "Fixed",
     "Header",
     "Image",
     "Passthrough",
@@ -44,6 +48,7 @@ __all__ = [
     "changes",
     "decompress",
     "digest",
+    "has",
     "load",
     "made",
     "original",
@@ -53,6 +58,7 @@ __all__ = [
     "read",
     "settle",
     "store",
+    "tag_object",
     "undo",
     "write",
 ]

@@ -60,7 +60,7 @@ class Layout:
     encoding: Encoding
     pieces: tuple[Piece, ...]
 
-    @property
+    @functools.cached_property
     def tags(self) -> tuple[int, ...]:
         """The tag of every piece, in their order."""
         return tuple(piece.tag for piece in self.pieces)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
 
+from blessmark import pixels
 from blessmark.cause import Claims
 from blessmark.payload import crypto
 from blessmark.payload.record import UID_DIGEST_BYTES, uid_digest
@@ -84,8 +85,7 @@ def claims(ds: Dataset, then: Portraits) -> Claims:
 
 def is_lossy(ds: Dataset) -> bool:
     """Whether the header says that the pixels were compressed with loss (PS3.3 C.7.6.1.1.5)."""
-    syntax = str(ds.file_meta.get("TransferSyntaxUID", "")) if hasattr(ds, "file_meta") else ""
-    return header.text(ds, _LOSSY) == "01" or syntax in _LOSSY_SYNTAXES
+    return header.text(ds, _LOSSY) == "01" or pixels.stated_syntax(ds) in _LOSSY_SYNTAXES
 
 
 def _names(ds: Dataset) -> Iterator[str]:

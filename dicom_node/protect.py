@@ -110,7 +110,8 @@ class Site:
         """The same site with the segmenter that its rules choose for `ds`."""
         if not self.rules:
             return self
-        return replace(self, segmenter=segmenters.chosen(ds, self.rules) or self.segmenter, rules=())
+        chosen = segmenters.chosen(ds, self.rules)
+        return self if chosen is None else replace(self, segmenter=chosen, rules=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +221,7 @@ class Protector:
             blob.name,
             work.arrival.sop_class_uid,
             header.text(ds, SOP_INSTANCE_UID),
-            str(ds.file_meta.TransferSyntaxUID),
+            pixels.stated_syntax(ds),
             self._route.destinations,
             blob.size,
         )
@@ -448,7 +449,8 @@ def _signature(ds: Dataset, site: Site) -> str:
 
 def _finish(ds: Dataset, site: Site, marks: list[FrameMark], before: bytes, about: About) -> None:
     """Rewrite and label the header, and seal what that replaced; `before` is the hash of the original."""
-    source = label.Source.of(ds)
+    derives = site.uids is Uids.DERIVE and site.deidentify is None
+    source = label.Source.of(ds) if derives else None
     if site.deidentify is not None:
         deidentify(ds, site.deidentify, site.ring)
     elif site.uids is Uids.DERIVE:
@@ -460,7 +462,7 @@ def _finish(ds: Dataset, site: Site, marks: list[FrameMark], before: bytes, abou
         _description(marks),
         pixels_changed=any(mark.receipt is not None for mark in marks),
         deidentified=site.deidentify is not None,
-        source=source if site.deidentify is None and site.uids is Uids.DERIVE else None,
+        source=source,
     )
     label.mark(ds, _mark(ds, site, marks), note)
     originals.seal(ds, site.ring, before, about.fields)

@@ -11,6 +11,7 @@
     put_first                   the first of several words of a code string
     Fixed                       an item that many data sets get, written once for all of them
     has, tag_object             whether there is an element; pydicom's object for its tag, the same every time
+    stated_syntax               the UID of the transfer syntax
 
     decompress                  Dataset -> the Dataset, its pixels uncompressed
 
@@ -27,7 +28,7 @@ This is the only part of the engine that knows DICOM.
 
 from blessmark.pixels.content import Content, Fixed, add, made, put, put_first
 from blessmark.pixels.decompress import decompress
-from blessmark.pixels.elements import has, tag_object
+from blessmark.pixels.elements import has, stated_syntax, tag_object
 from blessmark.pixels.files import parts, read, write
 from blessmark.pixels.header import Header
 from blessmark.pixels.image import Image, load
@@ -57,6 +58,7 @@ __all__ = [
     "put_first",
     "read",
     "settle",
+    "stated_syntax",
     "store",
     "tag_object",
     "undo",

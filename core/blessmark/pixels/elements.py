@@ -112,8 +112,11 @@ def required(ds: Dataset, keyword: str) -> int:
 def text(ds: Dataset, keyword: str) -> str:
     """Value of a one-string element, "" if absent or empty."""
     item = held(ds, tag_of(keyword))
-    if isinstance(item, RawDataElement) and (quick := _plain_text(item)) is not None:
-        return quick
+    if isinstance(item, RawDataElement):
+        if (quick := _plain_text(item)) is not None:
+            return quick
+    elif item is not None and isinstance(item.value, str):
+        return item.value.strip(" \0")
     found = value(ds, tag_of(keyword), keyword)
     return "" if found is None else str(found).strip(" \0")
 
@@ -153,10 +156,15 @@ def pixel_bytes(ds: Dataset) -> bytes:
     return bytes(content) if isinstance(content, (bytes, bytearray)) else b""
 
 
+def stated_syntax(ds: Dataset) -> str:
+    """The UID of the transfer syntax that the Dataset came in, "" where it is not stated."""
+    meta = ds.__dict__.get("file_meta")
+    return text(meta, "TransferSyntaxUID") if meta is not None else ""
+
+
 def transfer_syntax(ds: Dataset) -> str:
     """The UID of the transfer syntax that the Dataset came in."""
-    meta = getattr(ds, "file_meta", None)
-    found = text(meta, "TransferSyntaxUID") if meta is not None else ""
+    found = stated_syntax(ds)
     if not found:
         raise PixelError("the transfer syntax is not stated")
     return found

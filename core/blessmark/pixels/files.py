@@ -44,7 +44,7 @@ def read(source: bytes | Path, *, limit_bytes: int = LIMIT_BYTES) -> Dataset:
     """
     name = source.name if isinstance(source, Path) else "the object"
     # without a buffer: what is usual is read in two pieces
-    with source.open("rb", buffering=0) if isinstance(source, Path) else io.BytesIO(source) as file:
+    with io.FileIO(source) if isinstance(source, Path) else io.BytesIO(source) as file:
         try:
             return _parsed(file, limit_bytes)
         except InvalidDicomError:

@@ -14,7 +14,7 @@ import functools
 import io
 import struct
 from collections.abc import Iterator
-from typing import BinaryIO, NamedTuple, TypeVar, cast
+from typing import BinaryIO, TypeVar, cast
 
 from pydicom import uid
 from pydicom.charset import convert_encodings, default_encoding
@@ -58,13 +58,8 @@ class _Unusual(Exception):  # noqa: N818 - no error: pydicom reads the file
     """The file is not of the usual kind."""
 
 
-class _Head(NamedTuple):
-    """The head of an element: where its value starts, and what it says of it."""
-
-    tag: int
-    vr: str | None
-    value_at: int
-    length: int
+#: the head of an element: its tag and VR, where its value starts, and how long that is
+_Head = tuple[int, str | None, int, int]
 
 
 class _Window:
@@ -83,15 +78,15 @@ class _Window:
         try:
             if encoding.implicit:
                 group, number, length = _IMPLICIT.unpack_from(self._held, offset)
-                return _Head(group << 16 | number, None, at + 8, length)
+                return group << 16 | number, None, at + 8, length
             group, number, code, length = _EXPLICIT.unpack_from(self._held, offset)
             vr = _VRS[code]
             if vr not in _LONG:
-                return _Head(group << 16 | number, vr, at + 8, length)
+                return group << 16 | number, vr, at + 8, length
             (length,) = _LENGTH.unpack_from(self._held, offset + 8)
         except (struct.error, KeyError):
             raise _Unusual from None
-        return _Head(group << 16 | number, vr, at + 12, length)
+        return group << 16 | number, vr, at + 12, length
 
     def between(self, start: int, end: int) -> bytes:
         """The bytes `start..end-1` of the file."""
@@ -203,9 +198,9 @@ def _meta(window: _Window) -> tuple[FileMetaDataset, int]:
     items: dict[BaseTag, Item] = {}
     at = _START
     while window.between(at, at + 2) == _META_GROUP:
-        head = window.head(at, _META)
-        end = head.value_at + head.length
-        items[tag_object(head.tag)], at = _item(head, window.between(head.value_at, end), _META), end
+        tag, vr, value_at, length = window.head(at, _META)
+        at = value_at + length
+        items[tag_object(tag)] = _item(tag, vr, window.between(value_at, at), value_at, _META)
     meta = _like(_bare_meta(), items)
     first = tag_object(min(map(int, items)))  # pydicom tries the first, which is held decoded since
     raw = items[first]
@@ -239,14 +234,19 @@ def _pieces(window: _Window, at: int, encoding: Encoding) -> Iterator[Piece]:
         raise _Unusual
     names: tuple[str, ...] = ()
     while at < window.size:
-        head = window.head(at, encoding)
-        if head.tag >> 16 in _OTHER_GROUPS:
+        tag, vr, value_at, length = window.head(at, encoding)
+        end = value_at + length
+        if tag >> 16 in _OTHER_GROUPS:
             raise _Unusual
-        if head.length == _UNDEFINED:
-            piece, end = _delimited(window, at, head, encoding, list(names) or default_encoding)
+        if length == _UNDEFINED:
+            piece, end = _delimited(window, at, tag, value_at, encoding, list(names) or default_encoding)
+        elif tag == PIXEL_DATA:  # not to be copied
+            item = _item(tag, vr, window.between(value_at, end), value_at, encoding)
+            piece = Piece(tag, window.between(at, value_at), b"", item)
         else:
-            piece, end = _stated(window, at, head, encoding), head.value_at + head.length
-        if head.tag == _CHARACTER_SET and isinstance(piece.item, RawDataElement):
+            raw = window.between(at, end)
+            piece = Piece(tag, raw, b"", _item(tag, vr, raw[value_at - at :], value_at, encoding))
+        if tag == _CHARACTER_SET and isinstance(piece.item, RawDataElement):
             names = _names(piece.item.value or b"")
         yield piece
         at = end
@@ -263,38 +263,21 @@ def _looks_explicit(code: bytes) -> bool:
     return len(code) == 2 and all(0x40 < letter < 0x5B for letter in code)
 
 
-def _item(head: _Head, value: bytes, encoding: Encoding) -> RawDataElement:
-    return RawDataElement(
-        tag_object(head.tag),
-        head.vr,
-        head.length,
-        value if head.length else _EMPTY[head.vr],
-        head.value_at,
-        encoding.implicit,
-        encoding.little,
-    )
-
-
-def _stated(window: _Window, at: int, head: _Head, encoding: Encoding) -> Piece:
-    """An element that says how long it is."""
-    end = head.value_at + head.length
-    if head.tag == PIXEL_DATA:  # not to be copied
-        item = _item(head, window.between(head.value_at, end), encoding)
-        return Piece(head.tag, window.between(at, head.value_at), b"", item)
-    raw = window.between(at, end)
-    return Piece(head.tag, raw, b"", _item(head, raw[head.value_at - at :], encoding))
+def _item(tag: int, vr: str | None, value: bytes, value_at: int, encoding: Encoding) -> RawDataElement:
+    held = value or _EMPTY[vr]
+    return RawDataElement(tag_object(tag), vr, len(value), held, value_at, encoding.implicit, encoding.little)
 
 
 def _delimited(
-    window: _Window, at: int, head: _Head, encoding: Encoding, names: str | list[str]
+    window: _Window, at: int, tag: int, value_at: int, encoding: Encoding, names: str | list[str]
 ) -> tuple[Piece, int]:
     """An element that ends with a delimiter: fragments, or a sequence, as pydicom reads it; and its end."""
     window.file.seek(at)
     item = next(data_element_generator(window.file, encoding.implicit, encoding.little, encoding=names))
     end = window.file.tell()
-    if isinstance(item, RawDataElement) and end != head.value_at + len(item.value or b"") + _DELIMITER_BYTES:
+    if isinstance(item, RawDataElement) and end != value_at + len(item.value or b"") + _DELIMITER_BYTES:
         raise _Unusual  # pydicom does not mind that the file ends within the delimiter
-    if head.tag != PIXEL_DATA:
-        return Piece(head.tag, window.between(at, end), b"", item), end
+    if tag != PIXEL_DATA:
+        return Piece(tag, window.between(at, end), b"", item), end
     tail = window.between(end - _DELIMITER_BYTES, end)
-    return Piece(head.tag, window.between(at, head.value_at), tail, item), end
+    return Piece(tag, window.between(at, value_at), tail, item), end

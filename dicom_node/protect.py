@@ -324,7 +324,7 @@ def _embed_frames(
     image: pixels.Image, about: About, instance: Instance, site: Site, marks: list[FrameMark]
 ) -> Iterator[IntArray]:
     """The samples of every frame, marked where they have room; notes in `marks` what was done."""
-    together = site.batch_frames if site.carrier is Carrier.LATTICE else 1
+    together = min(site.batch_frames, image.frames) if site.carrier is Carrier.LATTICE else 1
     drawn = portraits.chosen(instance.frames)
     for frame, drawer in batch.drawn_ahead(image, site.segmenter, together):
         with stage("embed"):

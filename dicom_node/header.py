@@ -9,6 +9,8 @@ an instance that was re-coded on its way still agrees with its record.
 
 from __future__ import annotations
 
+import contextlib
+import struct
 from collections.abc import Iterable, Iterator, Mapping
 from typing import cast
 
@@ -21,6 +23,8 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
 from blessmark import pixels
+from blessmark.errors import WatermarkError
+from dicom_node.errors import InputError, NodeError
 
 SPECIFIC_CHARACTER_SET = 0x00080005
 
@@ -30,6 +34,19 @@ _WORD_BYTES = {
     **dict.fromkeys(("UL", "SL", "FL", "OL", "OF"), 4),
     **dict.fromkeys(("UV", "SV", "FD", "OV", "OD"), 8),
 }
+
+
+#: what pydicom raises where a value is not of its type
+_MISFITS = (
+    ValueError,
+    TypeError,
+    OSError,
+    NotImplementedError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    struct.error,
+)
 
 
 def value_bytes(ds: Dataset, tag: int) -> bytes | None:
@@ -94,6 +111,43 @@ def put_bytes(ds: Dataset, tag: int, vr: str, value: bytes) -> None:
     little = ds.original_encoding[1] is not False
     stored = value if little else _swapped(value, vr)
     ds[tag] = RawDataElement(Tag(tag), vr, len(stored), stored, 0, False, little)
+
+
+@contextlib.contextmanager
+def readable(ds: Dataset) -> Iterator[None]:
+    """Say what a sender can act on where pydicom finds an element that is not what its VR says.
+
+    Raises
+    ------
+    InputError : in place of what pydicom raises, which quotes values that a log must not repeat
+    """
+    try:
+        yield
+    except (NodeError, WatermarkError):
+        raise
+    except _MISFITS:
+        raise misfit(_misfit(ds)) from None
+
+
+def misfit(tag: int | None) -> InputError:
+    """The error of an element, None for one that cannot be told, whose bytes are no value of its type."""
+    which = "an element of the header" if tag is None else f"element ({tag >> 16:04X},{tag & 0xFFFF:04X})"
+    return InputError(
+        f"{which} holds bytes that are not a value of its type; correct or remove it at the source"
+    )
+
+
+def _misfit(ds: Dataset) -> int | None:
+    """The first element that pydicom can neither decode nor write."""
+    for holder in (ds, getattr(ds, "file_meta", None) or Dataset()):
+        for tag in sorted(map(int, holder._dict)):
+            try:
+                value_bytes(holder, tag)
+                holder[tag]
+                value_bytes(holder, tag)
+            except Exception:
+                return tag
+    return None
 
 
 def _use_charset(ds: Dataset, charset: bytes) -> None:

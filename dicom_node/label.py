@@ -370,10 +370,7 @@ def _read(ds: Dataset, tag: int) -> Any:
         return ds[tag].value if header.holds(ds, tag) else None
     except Exception:
         # "from None": pydicom quotes values, which a log must not repeat
-        raise InputError(
-            f"element ({tag >> 16:04X},{tag & 0xFFFF:04X}) holds bytes that are not a value of its type; "
-            "correct or remove it at the source"
-        ) from None
+        raise header.misfit(tag) from None
 
 
 def _values(value: Any) -> list[str]:

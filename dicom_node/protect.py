@@ -158,7 +158,7 @@ def protect(ds: Dataset, site: Site, time_s: int) -> Protection:
     PixelError, RecordError, WatermarkError
         the instance is broken, or marking it failed its read-back
     InputError
-        it has no SOP Instance UID
+        it has no SOP Instance UID, or an element that must be changed is not what its VR says
     """
     if site.cleans and (content := telling_content(ds)):
         return Protection("held", content)
@@ -449,6 +449,11 @@ def _signature(ds: Dataset, site: Site) -> str:
 
 def _finish(ds: Dataset, site: Site, marks: list[FrameMark], before: bytes, about: About) -> None:
     """Rewrite and label the header, and seal what that replaced; `before` is the hash of the original."""
+    with header.readable(ds):
+        _relabel(ds, site, marks, before, about)
+
+
+def _relabel(ds: Dataset, site: Site, marks: list[FrameMark], before: bytes, about: About) -> None:
     derives = site.uids is Uids.DERIVE and site.deidentify is None
     source = label.Source.of(ds) if derives else None
     if site.deidentify is not None:

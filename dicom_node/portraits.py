@@ -18,6 +18,7 @@ from pydicom.dataset import Dataset
 
 from blessmark import pixels
 from blessmark.cause import Claims
+from blessmark.deflate import deflated
 from blessmark.payload import crypto
 from blessmark.payload.record import UID_DIGEST_BYTES, uid_digest
 from blessmark.portrait import LENGTH, Portrait
@@ -62,7 +63,7 @@ def sealed(frames: Mapping[int, Portrait], uid: str, ring: KeyRing, *, lossy: bo
         return b""
     parts = [_NUMBER.pack(number) + each.to_bytes() for number, each in sorted(frames.items())]
     content = _HEAD.pack(_VERSION, lossy, uid_digest(uid)) + b"".join(parts)
-    return crypto.seal_element(crypto.derive(ring.current), zlib.compress(content, 9), _CONTEXT)
+    return crypto.seal_element(crypto.derive(ring.current), deflated(content), _CONTEXT)
 
 
 def unseal(ds: Dataset, mark: label.Mark | None, ring: KeyRing) -> Portraits:

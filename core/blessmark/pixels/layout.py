@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import BinaryIO, NamedTuple, cast
@@ -139,11 +139,12 @@ class Compared:
         Group lengths (PS3.5 7.2, retired) go where their group has changed, and so does what no element
         accounts for where anything has.
         """
-        if piece.tag == NO_TAG:
+        tag = piece.tag
+        if tag == NO_TAG:
             return bool(self.stale)
-        if piece.tag & 0xFFFF == 0 and piece.tag >> 16 in self.stale:
+        if tag & 0xFFFF == 0 and tag >> 16 in self.stale:
             return True
-        return piece.tag not in self.items
+        return tag not in self.items
 
 
 def compared(ds: Dataset) -> Compared:
@@ -200,35 +201,34 @@ def same_form(ds: Dataset) -> bool:
     return piece.item is not None and not _undefined(piece.item) and _fits(ds, piece, items)
 
 
-def parts(ds: Dataset, encoding: Encoding | None = None) -> Iterator[bytes]:
+def parts(ds: Dataset, encoding: Encoding | None = None) -> list[bytes]:
     """The bytes of the data set, in parts: untouched elements as they were, the others by pydicom.
 
     In another `encoding` than it was read in, every element is written anew.
     """
     layout = layout_of(ds)
     if encoding not in (None, layout.encoding):
-        yield from (encoded(ds, int(item.tag), encoding) for item in _items(ds) if item.tag.element)
-        return
-    yield from _parts(ds, compared(ds), layout.encoding)
+        return [encoded(ds, int(item.tag), encoding) for item in _items(ds) if item.tag.element]
+    return _parts(ds, compared(ds), layout.encoding)
 
 
-def _parts(ds: Dataset, now: Compared, encoding: Encoding) -> Iterator[bytes]:
-    fresh = list(now.fresh)
+def _parts(ds: Dataset, now: Compared, encoding: Encoding) -> list[bytes]:
+    found: list[bytes] = []
+    fresh = list(reversed(now.fresh))
     for piece, fits in now.pieces:
-        while fresh and piece.tag and fresh[0] < piece.tag:
-            yield encoded(ds, fresh.pop(0), encoding)
+        tag, raw, tail, _ = piece
+        while fresh and tag and fresh[-1] < tag:
+            found.append(written(ds, now.items[fresh.pop()], encoding))
         if now.is_lost(piece):
             continue
         if not fits:
-            yield encoded(ds, piece.tag, encoding)
-        elif piece.tag == PIXEL_DATA:
-            yield piece.raw
-            yield elements.pixel_bytes(ds)
-            yield piece.tail
+            found.append(written(ds, now.items[tag], encoding))
+        elif tag == PIXEL_DATA:
+            found += (raw, elements.pixel_bytes(ds), tail)
         else:
-            yield piece.raw
-    for tag in fresh:
-        yield encoded(ds, tag, encoding)
+            found.append(raw)
+    found += [written(ds, now.items[tag], encoding) for tag in reversed(fresh)]
+    return found
 
 
 def stale_groups(ds: Dataset) -> frozenset[int]:

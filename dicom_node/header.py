@@ -57,6 +57,8 @@ def value_bytes(ds: Dataset, tag: int) -> bytes | None:
     if isinstance(element, RawDataElement):
         value = bytes(element.value or b"")
         return value if element.is_little_endian else _swapped(value, value_representation(ds, tag))
+    if (plain := pixels.plain_value(element)) is not None:
+        return plain
     buffer = DicomBytesIO()
     buffer.is_little_endian, buffer.is_implicit_VR = True, False
     write_data_element(buffer, element, ds.get("SpecificCharacterSet") or None)

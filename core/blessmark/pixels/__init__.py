@@ -12,6 +12,7 @@
     Fixed                       an item that many data sets get, written once for all of them
     has, tag_object             whether there is an element; pydicom's object for its tag, the same every time
     stated_syntax               the UID of the transfer syntax
+    plain_value                 the value field of a decoded element that leaves no choice, soon written
 
     decompress                  Dataset -> the Dataset, its pixels uncompressed
 
@@ -33,6 +34,7 @@ from blessmark.pixels.files import parts, read, write
 from blessmark.pixels.header import Header
 from blessmark.pixels.image import Image, load
 from blessmark.pixels.layout import digest, settle
+from blessmark.pixels.plain import plain_value
 from blessmark.pixels.reason import Passthrough, Reason
 from blessmark.pixels.store import store
 from blessmark.pixels.undo import Changes, changes, original, undo
@@ -54,6 +56,7 @@ __all__ = [
     "made",
     "original",
     "parts",
+    "plain_value",
     "put",
     "put_first",
     "read",

@@ -219,7 +219,7 @@ def _parts(ds: Dataset, now: Compared, encoding: Encoding) -> list[bytes]:
         tag, raw, tail, _ = piece
         while fresh and tag and fresh[-1] < tag:
             found.append(written(ds, now.items[fresh.pop()], encoding))
-        if now.is_lost(piece):
+        if (tag not in now.items or not tag & 0xFFFF) and now.is_lost(piece):
             continue
         if not fits:
             found.append(written(ds, now.items[tag], encoding))

@@ -95,6 +95,12 @@ def plain(item: Item, encoding: Encoding) -> bytes | None:
     return encoding.element(int(item.tag), vr, value)
 
 
+def plain_value(item: DataElement) -> bytes | None:
+    """The value field of an element in explicit little endian, None as `plain`."""
+    value = _value(item, _META) if len(item.VR) == 2 else None
+    return None if value is None or (item.VR not in _LONG and len(value) > SHORT_BYTES) else value
+
+
 def plain_meta(meta: Dataset) -> bytes | None:
     """The File Meta Information (PS3.10 section 7.1) with its length as it is now; None as `plain`."""
     if meta.original_encoding not in ((False, True), (None, None)):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import io
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO, TypeVar, cast
 
 from pydicom import uid
@@ -52,6 +52,11 @@ _LONG = frozenset(str(vr) for vr in EXPLICIT_VR_LENGTH_32)
 
 
 _DS = TypeVar("_DS", bound=Dataset)
+
+
+#: the tuples that they are, without the functions in Python that name their parts: a header has a hundred
+_raw: Callable[[tuple[object, ...]], RawDataElement] = functools.partial(tuple.__new__, RawDataElement)
+_piece: Callable[[tuple[object, ...]], Piece] = functools.partial(tuple.__new__, Piece)
 
 
 class _Unusual(Exception):  # noqa: N818 - no error: pydicom reads the file
@@ -245,7 +250,7 @@ def _pieces(window: _Window, at: int, encoding: Encoding) -> Iterator[Piece]:
             piece = Piece(tag, window.between(at, value_at), b"", item)
         else:
             raw = window.between(at, end)
-            piece = Piece(tag, raw, b"", _item(tag, vr, raw[value_at - at :], value_at, encoding))
+            piece = _piece((tag, raw, b"", _item(tag, vr, raw[value_at - at :], value_at, encoding)))
         if tag == _CHARACTER_SET and isinstance(piece.item, RawDataElement):
             names = _names(piece.item.value or b"")
         yield piece
@@ -265,7 +270,8 @@ def _looks_explicit(code: bytes) -> bool:
 
 def _item(tag: int, vr: str | None, value: bytes, value_at: int, encoding: Encoding) -> RawDataElement:
     held = value or _EMPTY[vr]
-    return RawDataElement(tag_object(tag), vr, len(value), held, value_at, encoding.implicit, encoding.little)
+    implicit, little = encoding.implicit, encoding.little
+    return _raw((tag_object(tag), vr, len(value), held, value_at, implicit, little, True, False))
 
 
 def _delimited(

@@ -9,6 +9,8 @@ an instance that was re-coded on its way still agrees with its record.
 
 from __future__ import annotations
 
+import contextlib
+import struct
 from collections.abc import Iterable, Iterator, Mapping
 from typing import cast
 
@@ -20,6 +22,10 @@ from pydicom.filewriter import write_data_element
 from pydicom.tag import BaseTag, Tag
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
+from blessmark import pixels
+from blessmark.errors import WatermarkError
+from dicom_node.errors import InputError, NodeError
+
 SPECIFIC_CHARACTER_SET = 0x00080005
 
 #: bytes of one number of a VR; values of every other VR are the same in either byte order
@@ -30,6 +36,19 @@ _WORD_BYTES = {
 }
 
 
+#: what pydicom raises where a value is not of its type
+_MISFITS = (
+    ValueError,
+    TypeError,
+    OSError,
+    NotImplementedError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    struct.error,
+)
+
+
 def value_bytes(ds: Dataset, tag: int) -> bytes | None:
     """The value field of one element as it stands in the data set, None when it is absent."""
     element = _held(ds, tag)
@@ -38,11 +57,18 @@ def value_bytes(ds: Dataset, tag: int) -> bytes | None:
     if isinstance(element, RawDataElement):
         value = bytes(element.value or b"")
         return value if element.is_little_endian else _swapped(value, value_representation(ds, tag))
+    if (plain := pixels.plain_value(element)) is not None:
+        return plain
     buffer = DicomBytesIO()
     buffer.is_little_endian, buffer.is_implicit_VR = True, False
     write_data_element(buffer, element, ds.get("SpecificCharacterSet") or None)
     prefix = 12 if element.VR in EXPLICIT_VR_LENGTH_32 else 8
     return bytes(buffer.getvalue()[prefix:])
+
+
+def holds(ds: Dataset, tag: int) -> bool:
+    """Whether the data set has an element, empty or not; as `tag in ds`, at a fifth of its price."""
+    return pixels.has(ds, tag)
 
 
 def value_representation(ds: Dataset, tag: int) -> str:
@@ -89,6 +115,43 @@ def put_bytes(ds: Dataset, tag: int, vr: str, value: bytes) -> None:
     ds[tag] = RawDataElement(Tag(tag), vr, len(stored), stored, 0, False, little)
 
 
+@contextlib.contextmanager
+def readable(ds: Dataset) -> Iterator[None]:
+    """Say what a sender can act on where pydicom finds an element that is not what its VR says.
+
+    Raises
+    ------
+    InputError : in place of what pydicom raises, which quotes values that a log must not repeat
+    """
+    try:
+        yield
+    except (NodeError, WatermarkError):
+        raise
+    except _MISFITS:
+        raise misfit(_misfit(ds)) from None
+
+
+def misfit(tag: int | None) -> InputError:
+    """The error of an element, None for one that cannot be told, whose bytes are no value of its type."""
+    which = "an element of the header" if tag is None else f"element ({tag >> 16:04X},{tag & 0xFFFF:04X})"
+    return InputError(
+        f"{which} holds bytes that are not a value of its type; correct or remove it at the source"
+    )
+
+
+def _misfit(ds: Dataset) -> int | None:
+    """The first element that pydicom can neither decode nor write."""
+    for holder in (ds, getattr(ds, "file_meta", None) or Dataset()):
+        for tag in sorted(map(int, holder._dict)):
+            try:
+                value_bytes(holder, tag)
+                holder[tag]
+                value_bytes(holder, tag)
+            except Exception:
+                return tag
+    return None
+
+
 def _use_charset(ds: Dataset, charset: bytes) -> None:
     """Decode every text by the character set that `ds` claims now, and have it written in `charset`."""
     ds.decode()
@@ -99,8 +162,8 @@ def _use_charset(ds: Dataset, charset: bytes) -> None:
 
 
 def _held(ds: Dataset, tag: int) -> DataElement | RawDataElement | None:
-    """The element as it stands; as `ds.get_item` with `keep_deferred`, at a third of its price."""
-    return ds._dict.get(cast(BaseTag, tag))
+    """The element as it stands; as `ds.get_item` with `keep_deferred`, at a tenth of its price."""
+    return ds._dict.get(pixels.tag_object(tag) if type(tag) is int else cast(BaseTag, tag))
 
 
 def _stripped(value: bytes | None) -> bytes:

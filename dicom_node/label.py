@@ -13,9 +13,10 @@ in it is needed to read a watermark; it tells `wrong-key` and `unknown-segmenter
 from __future__ import annotations
 
 import copy
+import functools
 import re
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,7 +26,7 @@ from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence as DicomSequence
 
 from blessmark import pixels
-from blessmark.pixels import Content
+from blessmark.pixels import Content, Fixed
 from dicom_node import header
 from dicom_node.errors import InputError
 from dicom_node.rewrite import Element, Fate, as_sequence, rewrite, shallow
@@ -115,7 +116,12 @@ class Note:
     @property
     def when(self) -> str:
         """The time as a DT value."""
-        return datetime.fromtimestamp(self.time_s, UTC).strftime("%Y%m%d%H%M%S+0000")
+        return _moment(self.time_s)
+
+
+@functools.lru_cache(maxsize=8)
+def _moment(time_s: int) -> str:
+    return datetime.fromtimestamp(time_s, UTC).strftime("%Y%m%d%H%M%S+0000")
 
 
 def mark(ds: Dataset, mark: Mark, note: Note) -> None:
@@ -128,22 +134,21 @@ def mark(ds: Dataset, mark: Mark, note: Note) -> None:
         was not changed
     """
     contributors = _read(ds, 0x0018A001) or []
-    if _own_block(ds) is None:
-        _free_creator(ds)
+    creator = next(iter(_creators(ds)), None) or _free_creator(ds)
     if note.pixels_changed:
         _label_derived(ds, note)
     for tag in SIGNATURES:
-        if tag in ds:
+        if header.holds(ds, tag):
             del ds[tag]
     if not note.deidentified:  # the time of arrival tells when the examination was
         pixels.add(ds, {"InstanceCoercionDateTime": note.when})
     pixels.add(ds, {"ContributingEquipmentSequence": [*contributors, *_equipment(note)]})
-    _write_block(ds, mark)
+    _write_block(ds, mark, creator)
 
 
 def is_signed(ds: Dataset, *, deep: bool = False) -> bool:
     """Whether a data set holds digital signatures; with `deep`, whether it or an item below it does."""
-    if any(tag in ds for tag in SIGNATURES):
+    if any(header.holds(ds, tag) for tag in SIGNATURES):
         return True
     sequences = (as_sequence(ds, ds.get_item(tag, keep_deferred=True)) for tag in _tags(ds)) if deep else ()
     return any(is_signed(item, deep=True) for found in sequences if found is not None for item in found.value)
@@ -183,7 +188,7 @@ def _label_derived(ds: Dataset, note: Note) -> None:
     earlier = _read(ds, 0x00082111)
     codes, sources = _read(ds, 0x00089215) or [], _read(ds, 0x00082112) or []
     schemes = _read(ds, 0x00080110) or []
-    enhanced = _SHARED_GROUPS in ds or _FRAME_GROUPS in ds
+    enhanced = header.holds(ds, _SHARED_GROUPS) or header.holds(ds, _FRAME_GROUPS)
     _derive_image_type(ds)
     if enhanced:
         _label_groups(ds, note)
@@ -199,7 +204,7 @@ def _label_derived(ds: Dataset, note: Note) -> None:
     if coded and all(scheme.get("CodingSchemeDesignator") != CODING_SCHEME for scheme in schemes):
         pixels.add(ds, {"CodingSchemeIdentificationSequence": [*schemes, _SCHEME]})
     for tag in _STALE:
-        if tag in ds:
+        if header.holds(ds, tag):
             del ds[tag]
 
 
@@ -271,8 +276,8 @@ def _code(value: str, scheme: str, meaning: str) -> Content:
     return {"CodeValue": value, "CodingSchemeDesignator": scheme, "CodeMeaning": meaning}
 
 
-_DERIVED = _code("WATERMARK", CODING_SCHEME, "Reversible watermark")
-_SCHEME: Content = {"CodingSchemeDesignator": CODING_SCHEME, "CodingSchemeName": "dicom-node private codes"}
+_DERIVED = Fixed(_code("WATERMARK", CODING_SCHEME, "Reversible watermark"))
+_SCHEME = Fixed({"CodingSchemeDesignator": CODING_SCHEME, "CodingSchemeName": "dicom-node private codes"})
 
 
 def _reference(source: Source) -> Content:
@@ -362,13 +367,10 @@ def _corrections(before: Dataset, tags: Collection[int], note: Note) -> Dataset:
 def _read(ds: Dataset, tag: int) -> Any:
     """The decoded value of an element, None when it is absent."""
     try:
-        return ds[tag].value if tag in ds else None
+        return ds[tag].value if header.holds(ds, tag) else None
     except Exception:
         # "from None": pydicom quotes values, which a log must not repeat
-        raise InputError(
-            f"element ({tag >> 16:04X},{tag & 0xFFFF:04X}) holds bytes that are not a value of its type; "
-            "correct or remove it at the source"
-        ) from None
+        raise header.misfit(tag) from None
 
 
 def _values(value: Any) -> list[str]:
@@ -383,8 +385,15 @@ def _appended(text: str, addition: str) -> str:
     return (f"{text}; {addition}" if text else addition)[:1024]
 
 
-def _equipment(note: Note) -> list[Content]:
+def _equipment(note: Note) -> Sequence[Fixed]:
     """What this node did, as items for the earlier contributors (PS3.3 C.12.1.1.5, PS3.16 CID 7005)."""
+    # nothing of an instance is kept for the next
+    return _contributed(note if note.source is None else replace(note, source=None))
+
+
+@functools.lru_cache(maxsize=32)
+def _contributed(note: Note) -> tuple[Fixed, ...]:
+    """Images of a second that moved as far have theirs in common."""
     purposes = [_code("109103", "DCM", "Modifying Equipment")]
     if note.deidentified:
         purposes.append(_code("109104", "DCM", "De-identifying Equipment"))
@@ -396,16 +405,16 @@ def _equipment(note: Note) -> list[Content]:
     }
     if note.node and not note.deidentified:
         done = {**done, "StationName": note.node, "ContributionDateTime": note.when}
-    return [{**done, "PurposeOfReferenceCodeSequence": [purpose]} for purpose in purposes]
+    return tuple(Fixed({**done, "PurposeOfReferenceCodeSequence": [purpose]}) for purpose in purposes)
 
 
-def _write_block(ds: Dataset, mark: Mark) -> None:
-    block = _own_block(ds)
-    if block is None:
-        block = _claim_block(ds)
+def _write_block(ds: Dataset, mark: Mark, creator: int) -> None:
+    """Fill the block of a private creator, which is there already or stands where there is none."""
+    block = _block_of(creator)
+    if not header.holds(ds, creator):
+        pixels.put(ds, creator, "LO", _CREATOR)
     for tag in _block_tags(ds):
-        if tag & 0xFFFF >= 0x1000:
-            del ds[tag]
+        del ds[tag]
     pixels.put(ds, block | _FORMAT, "LO", FORMAT_NAME)
     pixels.put(ds, block | _KEYS, "OB", mark.fingerprint)
     if mark.segmenters:
@@ -432,17 +441,10 @@ def _own_block(ds: Dataset) -> int | None:
     return next((_block_of(creator) for creator in _creators(ds)), None)
 
 
-def _claim_block(ds: Dataset) -> int:
-    """First tag of a free block, now owned."""
-    creator = _free_creator(ds)
-    pixels.put(ds, creator, "LO", _CREATOR)
-    return _block_of(creator)
-
-
 def _free_creator(ds: Dataset) -> int:
     """Where a private creator of the group may stand; the first of 240 places (PS3.5 section 7.8.1)."""
     places = (_GROUP << 16 | slot for slot in range(0x10, 0x100))
-    free = next((tag for tag in places if tag not in ds), None)
+    free = next((tag for tag in places if not header.holds(ds, tag)), None)
     if free is None:
         raise InputError(
             f"all 240 private blocks of group {_GROUP:04X} are taken, and none is left for what the node "
@@ -456,11 +458,10 @@ def _block_of(creator: int) -> int:
 
 
 def _block_tags(ds: Dataset) -> list[int]:
-    """Every element of this program: private creators and what lies in their blocks."""
-    creators = _creators(ds)
-    blocks = {_block_of(creator) for creator in creators}
-    inside = [tag for tag in _tags(ds) if tag & 0xFFFFFF00 in blocks]
-    return [*creators, *inside]
+    """Every element of this program's blocks."""
+    inside = [tag for tag in _tags(ds) if tag >> 16 == _GROUP and tag & 0xFFFF >= 0x1000]
+    blocks = {_block_of(creator) for creator in _creators(ds)} if inside else ()
+    return [tag for tag in inside if tag & 0xFFFFFF00 in blocks]
 
 
 def _join(parts: tuple[tuple[int, bytes], ...]) -> bytes:

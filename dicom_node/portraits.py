@@ -16,7 +16,9 @@ from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
 
+from blessmark import pixels
 from blessmark.cause import Claims
+from blessmark.deflate import deflated
 from blessmark.payload import crypto
 from blessmark.payload.record import UID_DIGEST_BYTES, uid_digest
 from blessmark.portrait import LENGTH, Portrait
@@ -61,7 +63,7 @@ def sealed(frames: Mapping[int, Portrait], uid: str, ring: KeyRing, *, lossy: bo
         return b""
     parts = [_NUMBER.pack(number) + each.to_bytes() for number, each in sorted(frames.items())]
     content = _HEAD.pack(_VERSION, lossy, uid_digest(uid)) + b"".join(parts)
-    return crypto.seal_element(crypto.derive(ring.current), zlib.compress(content, 9), _CONTEXT)
+    return crypto.seal_element(crypto.derive(ring.current), deflated(content), _CONTEXT)
 
 
 def unseal(ds: Dataset, mark: label.Mark | None, ring: KeyRing) -> Portraits:
@@ -84,8 +86,7 @@ def claims(ds: Dataset, then: Portraits) -> Claims:
 
 def is_lossy(ds: Dataset) -> bool:
     """Whether the header says that the pixels were compressed with loss (PS3.3 C.7.6.1.1.5)."""
-    syntax = str(ds.file_meta.get("TransferSyntaxUID", "")) if hasattr(ds, "file_meta") else ""
-    return header.text(ds, _LOSSY) == "01" or syntax in _LOSSY_SYNTAXES
+    return header.text(ds, _LOSSY) == "01" or pixels.stated_syntax(ds) in _LOSSY_SYNTAXES
 
 
 def _names(ds: Dataset) -> Iterator[str]:

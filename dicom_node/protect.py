@@ -109,7 +109,8 @@ class Site:
         """The same site with the segmenter that its rules choose for `ds`."""
         if not self.rules:
             return self
-        return replace(self, segmenter=segmenters.chosen(ds, self.rules) or self.segmenter, rules=())
+        chosen = segmenters.chosen(ds, self.rules)
+        return self if chosen is None else replace(self, segmenter=chosen, rules=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +157,7 @@ def protect(ds: Dataset, site: Site, time_s: int) -> Protection:
     PixelError, RecordError, WatermarkError
         the instance is broken, or marking it failed its read-back
     InputError
-        it has no SOP Instance UID
+        it has no SOP Instance UID, or an element that must be changed is not what its VR says
     """
     if site.cleans and (content := telling_content(ds)):
         return Protection("held", content)
@@ -219,7 +220,7 @@ class Protector:
             blob.name,
             work.arrival.sop_class_uid,
             header.text(ds, SOP_INSTANCE_UID),
-            str(ds.file_meta.TransferSyntaxUID),
+            pixels.stated_syntax(ds),
             self._route.destinations,
             blob.size,
         )
@@ -322,11 +323,12 @@ def _embed_frames(
     image: pixels.Image, about: About, instance: Instance, site: Site, marks: list[FrameMark]
 ) -> Iterator[Frame]:
     """Every frame, marked where they have room; notes in `marks` what was done."""
-    together = site.batch_frames if site.carrier is Carrier.LATTICE else 1
+    together = min(site.batch_frames, image.frames) if site.carrier is Carrier.LATTICE else 1
     drawn = portraits.chosen(instance.frames)
     for frame, drawer in batch.drawn_ahead(image, site.segmenter, together):
         with stage("embed"):
-            marked, mark = _embed_frame(frame, about, instance, replace(site, segmenter=drawer))
+            by = site if drawer is site.segmenter else replace(site, segmenter=drawer)
+            marked, mark = _embed_frame(frame, about, instance, by)
         marks.append(replace(mark, portrait=portrait(marked)) if frame.number in drawn else mark)
         yield marked
 
@@ -446,7 +448,13 @@ def _signature(ds: Dataset, site: Site) -> str:
 
 def _finish(ds: Dataset, site: Site, marks: list[FrameMark], before: bytes, about: About) -> None:
     """Rewrite and label the header, and seal what that replaced; `before` is the hash of the original."""
-    source = label.Source.of(ds)
+    with header.readable(ds):
+        _relabel(ds, site, marks, before, about)
+
+
+def _relabel(ds: Dataset, site: Site, marks: list[FrameMark], before: bytes, about: About) -> None:
+    derives = site.uids is Uids.DERIVE and site.deidentify is None
+    source = label.Source.of(ds) if derives else None
     if site.deidentify is not None:
         deidentify(ds, site.deidentify, site.ring)
     elif site.uids is Uids.DERIVE:
@@ -458,7 +466,7 @@ def _finish(ds: Dataset, site: Site, marks: list[FrameMark], before: bytes, abou
         _description(marks),
         pixels_changed=any(mark.receipt is not None for mark in marks),
         deidentified=site.deidentify is not None,
-        source=source if site.deidentify is None and site.uids is Uids.DERIVE else None,
+        source=source,
     )
     label.mark(ds, _mark(ds, site, marks), note)
     originals.seal(ds, site.ring, before, about.fields)

@@ -27,6 +27,9 @@ _LOG = logging.getLogger(__name__)
 
 #: Modality, SOP Class UID, Body Part Examined
 _CHOSEN_BY = (0x00080060, 0x00080016, 0x00180015)
+_SAMPLES = 0x00280002
+#: as a number, and as the text that a careless writer makes of it
+_THREE = (b"\3", b"3")
 
 #: is told of every network that a process starts to evaluate
 Tell = Callable[[NetworkRun], None]
@@ -44,7 +47,8 @@ def rules_of(watermark: Watermark, draw: Draw = segmenter) -> Rules:
 def chosen(ds: Dataset, rules: Rules) -> Segmenter | None:
     """The segmenter of the first rule that fits an instance, None if none does."""
     words = [header.text(ds, tag) for tag in _CHOSEN_BY]
-    colour = ds.get("SamplesPerPixel") == 3
+    # its bytes, for an element that was decoded once is decoded again by whoever compares
+    colour = (header.value_bytes(ds, _SAMPLES) or b"").strip(b" \0") in _THREE
     return next((drawer for rule, drawer in rules if rule.fits(*words, colour=colour)), None)
 
 

@@ -84,6 +84,8 @@ Processor = Callable[[Work], Outcome]
 #: is told of every network that a process starts to evaluate
 Tell = Callable[[NetworkRun], None]
 Factory = Callable[[Config, Tell], Processor]
+#: records ends of work, all or none; those whose lease has gone, by their ids
+_Finish = Callable[[Sequence[Ended]], Mapping[int, StaleLease]]
 
 
 def build_processor(config: Config, tell: Tell) -> Processor:
@@ -204,6 +206,8 @@ class Worker:
         self._bells = bells
         self._process = process
         self._heart = Heart(ledger)
+        #: what was claimed with the last record, to be worked on next
+        self._claimed: list[Work] = []
         self._abreast = ThreadPoolExecutor(abreast, "abreast") if abreast > 1 else None
 
     def stop(self) -> None:
@@ -213,7 +217,7 @@ class Worker:
 
     def run(self) -> None:
         """Work until told to stop; a ledger that refuses is asked again later."""
-        while not self.stopping.is_set():
+        while self._claimed or not self.stopping.is_set():
             try:
                 if not self.turn():
                     self._bells.rest_work(POLL_S)
@@ -223,7 +227,8 @@ class Worker:
 
     def turn(self) -> int:
         """Claim a batch and bring every instance of it to an end; returns how many there were."""
-        works = self._ledger.claim_work(self.name, BATCH, self._lease_s)
+        works, self._claimed = self._claimed, []
+        works = works or self._ledger.claim_work(self.name, BATCH, self._lease_s)
         self._heart.take(works, self._lease_s)
         ended: list[_Handled] = []
         try:
@@ -232,6 +237,8 @@ class Worker:
                 if ended and _is_due(ended, work):
                     self._conclude(ended)
                 ended += next(done)
+            if len(works) == BATCH and not self.stopping.is_set():  # more is likely to wait
+                self._conclude(ended, self._finish_and_claim)
         finally:
             self._conclude(ended)
             self._heart.let_go(works)
@@ -279,13 +286,13 @@ class Worker:
             retry_in_s=wait_s,
         )
 
-    def _conclude(self, handled: list[_Handled]) -> None:
+    def _conclude(self, handled: list[_Handled], finish: _Finish | None = None) -> None:
         """Record what became of instances, in one transaction, tell of it, and empty the list."""
         done, handled[:] = handled[:], []
         if not done:
             return
         try:
-            self._record(done)
+            self._record(done, finish or self._ledger.finish_all)
         except LedgerError as error:
             if len(done) == 1 or isinstance(error, LedgerUnavailable):
                 raise
@@ -294,16 +301,21 @@ class Worker:
 
     def _record_alone(self, handled: _Handled) -> None:
         try:
-            self._record([handled])
+            self._record([handled], self._ledger.finish_all)
         except LedgerUnavailable:
             raise
         except LedgerError as error:  # its lease runs out, and it is tried again
             log.event(_LOG, "worker-fault", level=logging.ERROR, error=error, worker=self.name)
 
-    def _record(self, done: list[_Handled]) -> None:
+    def _finish_and_claim(self, ended: Sequence[Ended]) -> Mapping[int, StaleLease]:
+        """Record, and take what comes next in the same commit."""
+        lost, self._claimed = self._ledger.finish_and_claim(ended, self.name, BATCH, self._lease_s)
+        return lost
+
+    def _record(self, done: list[_Handled], finish: _Finish) -> None:
         lost: dict[int, StaleLease] = {}
         ended = [each.end for each in done]
-        insist(lambda: lost.update(self._ledger.finish_all(ended)), self.stopping)
+        insist(lambda: lost.update(finish(ended)), self.stopping)
         for each in done:
             if each.end.work.id in lost:
                 self._lost(lost[each.end.work.id], each.end.work)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -274,16 +275,19 @@ class Instances(Deliveries):
             if found[0][0]:
                 return [_leased(row[1:]) for row in found if row[1] is not None]
         with self._writing() as connection:
-            now = self._now(connection)
-            [(overdue,)] = _OVERDUE.run(connection, {"now": now})
-            if overdue:
-                self._take_back_work(connection, _i.lease_until <= now, Loss.LEASE)
-                now = self._now(connection)  # what was taken back is due since a moment ago
-            found = _WAITING.run(connection, {"now": now, "limit": limit})
-            rows = _without_company([_Waits(*row) for row in found])
-            lease = {"holder": self._named(worker), "until": now + lease_s}
-            _LEASED.run_many(connection, [{"of_id": row.id, **lease} for row in rows])
-            return [_work(row) for row in rows]
+            return self._claim_work(connection, worker, limit, lease_s)
+
+    def _claim_work(self, connection: sa.Connection, worker: str, limit: int, lease_s: float) -> list[Work]:
+        now = self._now(connection)
+        [(overdue,)] = _OVERDUE.run(connection, {"now": now})
+        if overdue:
+            self._take_back_work(connection, _i.lease_until <= now, Loss.LEASE)
+            now = self._now(connection)  # what was taken back is due since a moment ago
+        found = _WAITING.run(connection, {"now": now, "limit": limit})
+        rows = _without_company([_Waits(*row) for row in found])
+        lease = {"holder": self._named(worker), "until": now + lease_s}
+        _LEASED.run_many(connection, [{"of_id": row.id, **lease} for row in rows])
+        return [_work(row) for row in rows]
 
     @repeated
     def beat(self, work: Work, lease_s: float) -> None:
@@ -314,15 +318,42 @@ class Instances(Deliveries):
         """
         for end in ended:
             _check_end(end)
-        stale: dict[int, StaleLease] = {}
         if self._dialect.shared and self._finish_at_once(ended):
-            return stale
+            return {}
         with self._writing() as connection:
-            for end in ended:
-                try:
-                    self._finish(connection, end)
-                except StaleLease as error:  # it is raised before anything of the instance is written
-                    stale[end.work.id] = error
+            return self._finish_each(connection, ended)
+
+    def finish_and_claim(
+        self, ended: Sequence[Ended], worker: str, limit: int, lease_s: float
+    ) -> tuple[dict[int, StaleLease], list[Work]]:
+        """As `finish_all`, then `claim_work`; in a file in one commit, which both would wait for.
+
+        Nothing may have been claimed although something waits, and then all was recorded nonetheless.
+        """
+        if not self._dialect.shared:
+            return self._finish_and_claim(ended, worker, limit, lease_s)
+        stale, works = self.finish_all(ended), list[Work]()
+        with contextlib.suppress(LedgerError):  # whoever claims next meets it
+            works = self.claim_work(worker, limit, lease_s)
+        return stale, works
+
+    @repeated
+    def _finish_and_claim(
+        self, ended: Sequence[Ended], worker: str, limit: int, lease_s: float
+    ) -> tuple[dict[int, StaleLease], list[Work]]:
+        for end in ended:
+            _check_end(end)
+        with self._writing() as connection:
+            stale = self._finish_each(connection, ended)
+            return stale, self._claim_work(connection, worker, limit, lease_s)
+
+    def _finish_each(self, connection: sa.Connection, ended: Sequence[Ended]) -> dict[int, StaleLease]:
+        stale: dict[int, StaleLease] = {}
+        for end in ended:
+            try:
+                self._finish(connection, end)
+            except StaleLease as error:  # it is raised before anything of the instance is written
+                stale[end.work.id] = error
         return stale
 
     def _finish_at_once(self, ended: Sequence[Ended]) -> bool:

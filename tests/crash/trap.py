@@ -53,6 +53,8 @@ FILE_POINTS = ("bytes written, not synced", "bytes synced, not named", "named, f
 
 #: what destinations took is recorded by itself, or with the next claim, which may have nothing to record
 _RECORDS = {"take_receipts": ("take_receipts", "claim_sends")}
+#: in a file, what a full batch came to is recorded with the claim of the next
+_ALSO = {"finish_all": ("finish_all", "_finish_and_claim")}
 
 
 def _trapped(
@@ -121,7 +123,7 @@ def _set(point: str, number: int) -> None:
     if point in LEDGER_POINTS:
         method, when, applies = LEDGER_POINTS[point]
         passes, records = itertools.count(1), method in _RECORDS
-        for each in _RECORDS.get(method, (method,)):
+        for each in (_RECORDS | _ALSO).get(method, (method,)):
             trapped = _trapped(getattr(Ledger, each), when, applies, number, passes, records=records)
             setattr(Ledger, each, trapped)
     elif point == FILE_POINTS[2]:

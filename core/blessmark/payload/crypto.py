@@ -122,16 +122,20 @@ def open_element(keys: DerivedKeys, message: bytes, context: bytes) -> bytes | N
 
 
 def _seal(key: bytes, plaintext: bytes, context: bytes) -> bytes:
-    return AESSIV(key).encrypt(plaintext, [context])
+    return _cipher(key).encrypt(plaintext, [context])
 
 
 def _open(key: bytes, message: bytes, context: bytes) -> bytes | None:
     if len(message) <= TAG_BYTES:
         return None
     try:
-        return AESSIV(key).decrypt(message, [context])
+        return _cipher(key).decrypt(message, [context])
     except InvalidTag:
         return None
+
+
+#: of the keys that `derive` keeps, with what the cipher makes of them
+_cipher = lru_cache(maxsize=128)(AESSIV)
 
 
 def stand_in(keys: DerivedKeys, purpose: bytes, value: bytes) -> bytes:

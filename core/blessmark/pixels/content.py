@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import TypeAlias
 
@@ -20,16 +21,29 @@ from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
-from pydicom.tag import BaseTag
 
 from blessmark.pixels import elements, layout
 from blessmark.pixels.plain import SHORT_BYTES, TEXT_PADDING, Encoding, ascii_text
 
 #: keyword -> text, or the items of a sequence, of which some may be there already
-Content: TypeAlias = "Mapping[str, str | Sequence[Content | Dataset]]"
+Content: TypeAlias = "Mapping[str, str | Sequence[Content | Fixed | Dataset]]"
 
 #: the first of several words, and the others; a blank may only fill an odd length
 _PLAIN_WORDS = re.compile(rb"([A-Z0-9_]+)((?:\\[A-Z0-9_]+)+) ?")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fixed:
+    """An item that many data sets get: it is written once for each encoding. Its content is not changed."""
+
+    content: Content
+    _written: dict[Encoding, bytes | None] = field(default_factory=dict)
+
+    def written(self, encoding: Encoding) -> bytes | None:
+        """The item, None where pydicom must write it."""
+        if encoding not in self._written:
+            self._written[encoding] = _item(self.content, encoding)
+        return self._written[encoding]
 
 
 def add(ds: Dataset, content: Content) -> None:
@@ -71,12 +85,12 @@ def put_first(ds: Dataset, tag: int, word: str) -> bool:
     return True
 
 
-def made(content: Content | Dataset) -> Dataset:
+def made(content: Content | Fixed | Dataset) -> Dataset:
     """An item of a sequence."""
     if isinstance(content, Dataset):
         return content
     item = Dataset()
-    add(item, content)
+    add(item, content.content if isinstance(content, Fixed) else content)
     return item
 
 
@@ -95,11 +109,13 @@ def _encoding_of_new(ds: Dataset, tag: int) -> Encoding | None:
 
 def _hold(ds: Dataset, tag: int, vr: str, value: bytes, encoding: Encoding) -> None:
     """Let `ds` hold an element as if it had been read; pydicom would look into a private one first."""
-    raw = RawDataElement(BaseTag(tag), vr, len(value), value, 0, encoding.implicit, encoding.little)
+    raw = RawDataElement(
+        elements.tag_object(tag), vr, len(value), value, 0, encoding.implicit, encoding.little
+    )
     ds._dict[raw.tag] = raw
 
 
-def _value(vr: str, value: str | Sequence[Content | Dataset], encoding: Encoding) -> bytes | None:
+def _value(vr: str, value: str | Sequence[Content | Fixed | Dataset], encoding: Encoding) -> bytes | None:
     """The value field of an element, None where pydicom must write it."""
     if not isinstance(value, str):
         return _sequence(value, encoding)
@@ -107,9 +123,15 @@ def _value(vr: str, value: str | Sequence[Content | Dataset], encoding: Encoding
     return written if written is not None and len(written) <= SHORT_BYTES else None
 
 
-def _sequence(contents: Sequence[Content | Dataset], encoding: Encoding) -> bytes | None:
-    written = [None if isinstance(each, Dataset) else _item(each, encoding) for each in contents]
+def _sequence(contents: Sequence[Content | Fixed | Dataset], encoding: Encoding) -> bytes | None:
+    written = [_element_of_sequence(each, encoding) for each in contents]
     return None if None in written else b"".join(filter(None, written))
+
+
+def _element_of_sequence(content: Content | Fixed | Dataset, encoding: Encoding) -> bytes | None:
+    if isinstance(content, Fixed):
+        return content.written(encoding)
+    return None if isinstance(content, Dataset) else _item(content, encoding)
 
 
 def _item(content: Content, encoding: Encoding) -> bytes | None:

@@ -31,18 +31,28 @@ def tag_of(keyword: str) -> int:
     tag = tag_for_keyword(keyword)
     if tag is None:
         raise KeyError(keyword)
-    return tag
+    return int(tag)
+
+
+#: pydicom's object for a tag. Of equal objects that are not the same one, it is asked in Python whether they
+#: are equal, which takes several times as long as to look up an element
+tag_object = functools.lru_cache(maxsize=1 << 13)(BaseTag)
+
+
+def has(ds: Dataset, tag: int) -> bool:
+    """Whether the element exists, empty or not."""
+    return tag_object(tag) in ds._dict
 
 
 def holds(ds: Dataset, keyword: str) -> bool:
-    """Whether the element exists, empty or not."""
-    return tag_of(keyword) in ds
+    """Whether the element of a keyword exists, empty or not."""
+    return has(ds, tag_of(keyword))
 
 
 def held(ds: Dataset, tag: int) -> DataElement | RawDataElement | None:
     """The element as it stands in the Dataset, None if absent."""
     # as `ds.get_item(tag, keep_deferred=True)`, which first makes a tag of a number that is one
-    return ds._dict.get(cast(BaseTag, tag))
+    return ds._dict.get(tag_object(tag) if type(tag) is int else cast(BaseTag, tag))
 
 
 def value(ds: Dataset, tag: int, what: str) -> Any:
@@ -102,8 +112,11 @@ def required(ds: Dataset, keyword: str) -> int:
 def text(ds: Dataset, keyword: str) -> str:
     """Value of a one-string element, "" if absent or empty."""
     item = held(ds, tag_of(keyword))
-    if isinstance(item, RawDataElement) and (quick := _plain_text(item)) is not None:
-        return quick
+    if isinstance(item, RawDataElement):
+        if (quick := _plain_text(item)) is not None:
+            return quick
+    elif item is not None and isinstance(item.value, str):
+        return item.value.strip(" \0")
     found = value(ds, tag_of(keyword), keyword)
     return "" if found is None else str(found).strip(" \0")
 
@@ -143,10 +156,15 @@ def pixel_bytes(ds: Dataset) -> bytes:
     return bytes(content) if isinstance(content, (bytes, bytearray)) else b""
 
 
+def stated_syntax(ds: Dataset) -> str:
+    """The UID of the transfer syntax that the Dataset came in, "" where it is not stated."""
+    meta = ds.__dict__.get("file_meta")
+    return text(meta, "TransferSyntaxUID") if meta is not None else ""
+
+
 def transfer_syntax(ds: Dataset) -> str:
     """The UID of the transfer syntax that the Dataset came in."""
-    meta = getattr(ds, "file_meta", None)
-    found = text(meta, "TransferSyntaxUID") if meta is not None else ""
+    found = stated_syntax(ds)
     if not found:
         raise PixelError("the transfer syntax is not stated")
     return found

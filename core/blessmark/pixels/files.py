@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -43,7 +44,8 @@ def read(source: bytes | Path, *, limit_bytes: int = LIMIT_BYTES) -> Dataset:
     OSError : the file cannot be opened
     """
     name = source.name if isinstance(source, Path) else "the object"
-    with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as file:
+    # without a buffer: what is usual is read in two pieces
+    with io.FileIO(source) if isinstance(source, Path) else io.BytesIO(source) as file:
         try:
             return _parsed(file, limit_bytes)
         except InvalidDicomError:
@@ -79,13 +81,12 @@ def parts(ds: Dataset) -> Iterator[bytes]:
             raise PixelError(f"the data set cannot be written ({type(error).__name__})") from None
 
 
-def _parts(ds: Dataset) -> Iterator[bytes]:
+def _parts(ds: Dataset) -> Iterable[bytes]:
     syntax = elements.transfer_syntax(ds)
-    if getattr(ds, "preamble", None):
-        yield ds.preamble + b"DICM"
-    yield _meta(ds)
+    preamble = ds.__dict__.get("preamble")
+    head = [preamble + b"DICM", _meta(ds)] if preamble else [_meta(ds)]
     body = layout.parts(ds, Encoding.of_syntax(syntax))
-    yield from _deflated(body) if syntax in DEFLATED else body
+    return itertools.chain(head, _deflated(body)) if syntax in DEFLATED else head + body
 
 
 def _gathered(parts: Iterable[bytes]) -> Iterator[bytes]:
@@ -93,15 +94,16 @@ def _gathered(parts: Iterable[bytes]) -> Iterator[bytes]:
     small: list[bytes] = []
     size = 0
     for part in parts:
-        if len(part) < _SMALL:
+        length = len(part)
+        if length < _SMALL:
             small.append(part)
-            size += len(part)
-        if small and (size >= _CHUNK or len(part) >= _SMALL):
+            size += length
+        if size >= _CHUNK or (size and length >= _SMALL):
             yield b"".join(small)
             small, size = [], 0
-        if len(part) >= _SMALL:
+        if length >= _SMALL:
             yield part
-    if small:
+    if size:
         yield b"".join(small)
 
 
@@ -126,6 +128,13 @@ def _deflated(parts: Iterable[bytes]) -> Iterator[bytes]:
 def _parsed(file: BinaryIO, limit_bytes: int) -> Dataset:
     if (usual := scan(file)) is not None:
         return usual
+    if not isinstance(file, io.FileIO):
+        return _parsed_by_pydicom(file, limit_bytes)
+    with io.BufferedReader(file) as buffered:
+        return _parsed_by_pydicom(buffered, limit_bytes)
+
+
+def _parsed_by_pydicom(file: BinaryIO, limit_bytes: int) -> Dataset:
     start, syntax = _after_meta(file)
     content, parsed = file, file
     if syntax in DEFLATED:

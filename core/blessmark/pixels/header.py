@@ -251,7 +251,8 @@ def _overlay_in_words(ds: Dataset) -> bool:
 
     Its bit position is not zero, or its geometry is declared and its own data are not there.
     """
-    overlays = {int(tag) >> 16 for tag in ds.keys() if 0x60000000 <= tag < 0x61000000}  # noqa: SIM118
+    # plain integers: every comparison of pydicom's tags runs Python code
+    overlays = {tag >> 16 for tag in map(int, ds._dict) if 0x60000000 <= tag < 0x61000000}
     for group in sorted(group for group in overlays if group % 2 == 0):
         base = group << 16
         if base | 0x0102 in ds and elements.number_at(ds, base | 0x0102, "Overlay Bit Position"):

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import operator
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import BinaryIO, cast
+from typing import BinaryIO, NamedTuple, cast
 
 from pydicom.charset import convert_encodings
 from pydicom.dataelem import DataElement, RawDataElement, convert_raw_data_element
@@ -35,10 +36,11 @@ NO_TAG = 0
 _UNDEFINED = 0xFFFFFFFF
 _CHARACTER_SET = 0x00080005
 _DELIMITER_BYTES = 8
+#: what is hashed together with others, bytes
+_SMALL = 1 << 12
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """One top-level element as it lay in the data set.
 
     `raw` is the whole element. Of Pixel Data it is what stands before the value, and `tail` what stands
@@ -46,9 +48,12 @@ class Piece:
     """
 
     tag: int
-    raw: bytes = field(repr=False)
-    tail: bytes = field(default=b"", repr=False)
-    item: Item | None = field(default=None, repr=False, compare=False)
+    raw: bytes
+    tail: bytes = b""
+    item: Item | None = None
+
+    def __repr__(self) -> str:
+        return f"Piece(tag={self.tag:#010x})"  # and no value of it
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ class Layout:
     encoding: Encoding
     pieces: tuple[Piece, ...]
 
-    @property
+    @functools.cached_property
     def tags(self) -> tuple[int, ...]:
         """The tag of every piece, in their order."""
         return tuple(piece.tag for piece in self.pieces)
@@ -104,7 +109,10 @@ def layout_of(ds: Dataset) -> Layout:
 
 def settle(ds: Dataset) -> bytes:
     """Let `ds` as it is now be what it is compared with from here on; returns its `digest`."""
-    layout, now = layout_of(ds), compared(ds)
+    layout = layout_of(ds)
+    if _is_untouched(ds, layout):
+        return _hash(_as_read(ds, layout))
+    now = compared(ds)
     if not now.stale:
         return _digest(ds, now)
     lying = [(piece, fits) for piece, fits in now.pieces if not now.is_lost(piece)]
@@ -112,6 +120,22 @@ def settle(ds: Dataset) -> bytes:
     fresh = [_made(ds, now.items[tag], layout.encoding) for tag in now.fresh]
     attach(ds, Layout(layout.encoding, tuple(sorted([*pieces, *fresh], key=lambda p: p.tag))))
     return digest(ds)
+
+
+def _is_untouched(ds: Dataset, layout: Layout) -> bool:
+    """Whether every piece stands for the very element that was read, one by one."""
+    held = ds._dict.values()
+    return len(held) == len(layout.pieces) and all(
+        map(operator.is_, held, [piece.item for piece in layout.pieces])
+    )
+
+
+def _as_read(ds: Dataset, layout: Layout) -> Iterator[bytes]:
+    for piece in layout.pieces:
+        yield piece.raw
+        if piece.tag == PIXEL_DATA:
+            yield elements.pixel_bytes(ds)
+            yield piece.tail
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +161,12 @@ class Compared:
         Group lengths (PS3.5 7.2, retired) go where their group has changed, and so does what no element
         accounts for where anything has.
         """
-        if piece.tag == NO_TAG:
+        tag = piece.tag
+        if tag == NO_TAG:
             return bool(self.stale)
-        if piece.tag & 0xFFFF == 0 and piece.tag >> 16 in self.stale:
+        if tag & 0xFFFF == 0 and tag >> 16 in self.stale:
             return True
-        return piece.tag not in self.items
+        return tag not in self.items
 
 
 def compared(ds: Dataset) -> Compared:
@@ -149,15 +174,21 @@ def compared(ds: Dataset) -> Compared:
     layout = layout_of(ds)
     # plain integers: every comparison of pydicom's tags runs Python code
     items = dict(zip(map(int, ds._dict), ds._dict.values(), strict=True))
-    pieces = tuple([(piece, _is_held(piece, items) or _fits(ds, piece, items)) for piece in layout.pieces])
+    now = [items.get(piece.tag) for piece in layout.pieces]
+    pieces = tuple(
+        [
+            # most were never touched, which is soon told
+            (
+                piece,
+                (item is piece.item and item is not None and piece.tag != PIXEL_DATA)
+                or _fits(ds, piece, items),
+            )
+            for piece, item in zip(layout.pieces, now, strict=True)
+        ]
+    )
     fresh = tuple(sorted(items.keys() - layout.known))
     stale = {tag >> 16 for tag in fresh} | {piece.tag >> 16 for piece, fits in pieces if not fits}
     return Compared(items, pieces, fresh, frozenset(stale))
-
-
-def _is_held(piece: Piece, items: Mapping[int, Item]) -> bool:
-    """Whether an element was never touched, which is true of most and soon told."""
-    return piece.tag != PIXEL_DATA and piece.item is not None and items.get(piece.tag) is piece.item
 
 
 def _unchanged(ds: Dataset, piece: Piece, items: Mapping[int, Item]) -> bool:
@@ -192,35 +223,34 @@ def same_form(ds: Dataset) -> bool:
     return piece.item is not None and not _undefined(piece.item) and _fits(ds, piece, items)
 
 
-def parts(ds: Dataset, encoding: Encoding | None = None) -> Iterator[bytes]:
+def parts(ds: Dataset, encoding: Encoding | None = None) -> list[bytes]:
     """The bytes of the data set, in parts: untouched elements as they were, the others by pydicom.
 
     In another `encoding` than it was read in, every element is written anew.
     """
     layout = layout_of(ds)
     if encoding not in (None, layout.encoding):
-        yield from (encoded(ds, int(item.tag), encoding) for item in _items(ds) if item.tag.element)
-        return
-    yield from _parts(ds, compared(ds), layout.encoding)
+        return [encoded(ds, int(item.tag), encoding) for item in _items(ds) if item.tag.element]
+    return _parts(ds, compared(ds), layout.encoding)
 
 
-def _parts(ds: Dataset, now: Compared, encoding: Encoding) -> Iterator[bytes]:
-    fresh = list(now.fresh)
+def _parts(ds: Dataset, now: Compared, encoding: Encoding) -> list[bytes]:
+    found: list[bytes] = []
+    fresh = list(reversed(now.fresh))
     for piece, fits in now.pieces:
-        while fresh and piece.tag and fresh[0] < piece.tag:
-            yield encoded(ds, fresh.pop(0), encoding)
-        if now.is_lost(piece):
+        tag, raw, tail, _ = piece
+        while fresh and tag and fresh[-1] < tag:
+            found.append(written(ds, now.items[fresh.pop()], encoding))
+        if (tag not in now.items or not tag & 0xFFFF) and now.is_lost(piece):
             continue
         if not fits:
-            yield encoded(ds, piece.tag, encoding)
-        elif piece.tag == PIXEL_DATA:
-            yield piece.raw
-            yield elements.pixel_bytes(ds)
-            yield piece.tail
+            found.append(written(ds, now.items[tag], encoding))
+        elif tag == PIXEL_DATA:
+            found += (raw, elements.pixel_bytes(ds), tail)
         else:
-            yield piece.raw
-    for tag in fresh:
-        yield encoded(ds, tag, encoding)
+            found.append(raw)
+    found += [written(ds, now.items[tag], encoding) for tag in reversed(fresh)]
+    return found
 
 
 def stale_groups(ds: Dataset) -> frozenset[int]:
@@ -234,9 +264,20 @@ def digest(ds: Dataset) -> bytes:
 
 
 def _digest(ds: Dataset, now: Compared) -> bytes:
-    found = hashlib.sha256()
-    for part in _parts(ds, now, layout_of(ds).encoding):
-        found.update(part)
+    return _hash(_parts(ds, now, layout_of(ds).encoding))
+
+
+def _hash(parts: Iterable[bytes]) -> bytes:
+    """SHA-256 of all of them, small ones together: each step costs as much as to hash half a kilobyte."""
+    found, small = hashlib.sha256(), list[bytes]()
+    for part in parts:
+        if len(part) < _SMALL:
+            small.append(part)
+        else:
+            found.update(b"".join(small))
+            found.update(part)
+            small.clear()
+    found.update(b"".join(small))
     return found.digest()
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pydicom.dataelem import DataElement, RawDataElement, convert_raw_data_element
 from pydicom.dataset import Dataset
@@ -52,7 +52,7 @@ def _written_in(ds: Dataset, piece: Piece, encoding: Encoding, style: Style) -> 
     element = None if piece.item is None else styled(ds, piece.item, style)
     if element is None:
         return piece
-    return replace(piece, raw=layout.written(ds, element, encoding))
+    return piece._replace(raw=layout.written(ds, element, encoding))
 
 
 def styled(holder: Dataset, item: Item, style: Style) -> DataElement | None:

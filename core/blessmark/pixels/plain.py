@@ -14,6 +14,7 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from operator import itemgetter
+from typing import NamedTuple
 
 from pydicom import uid
 from pydicom.dataelem import DataElement, RawDataElement
@@ -35,6 +36,19 @@ _ITEM = 0xFFFEE000
 _UNDEFINED = 0xFFFFFFFF
 
 
+class _Heads(NamedTuple):
+    """Tag, VR and length in one byte order."""
+
+    implicit: struct.Struct
+    short: struct.Struct
+    long: struct.Struct
+
+
+_LITTLE, _BIG = (
+    _Heads(*(struct.Struct(order + form) for form in ("HHI", "HH2sH", "HH2s2xI"))) for order in "<>"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Encoding:
     """How the elements of a data set are written."""
@@ -49,18 +63,17 @@ class Encoding:
 
     def element(self, tag: int, vr: str, value: bytes) -> bytes:
         """An element of defined length; `value` is its value field, in this encoding already."""
-        order = "<" if self.little else ">"
+        heads = _LITTLE if self.little else _BIG
         group, number = tag >> 16, tag & 0xFFFF
         if self.implicit:
-            return struct.pack(f"{order}HHI", group, number, len(value)) + value
-        if vr in _LONG:
-            return struct.pack(f"{order}HH2s2xI", group, number, vr.encode(), len(value)) + value
-        return struct.pack(f"{order}HH2sH", group, number, vr.encode(), len(value)) + value
+            return heads.implicit.pack(group, number, len(value)) + value
+        head = heads.long if vr in _LONG else heads.short
+        return head.pack(group, number, vr.encode(), len(value)) + value
 
     def item(self, content: bytes) -> bytes:
         """An item of a sequence, of defined length, around its elements."""
-        order = "<" if self.little else ">"
-        return struct.pack(f"{order}HHI", _ITEM >> 16, _ITEM & 0xFFFF, len(content)) + content
+        heads = _LITTLE if self.little else _BIG
+        return heads.implicit.pack(_ITEM >> 16, _ITEM & 0xFFFF, len(content)) + content
 
     def wrote(self, raw: RawDataElement) -> bool:
         """Whether the value of a raw element can stand in this encoding as it is."""
@@ -80,6 +93,12 @@ def plain(item: Item, encoding: Encoding) -> bytes | None:
     if not encoding.implicit and (len(vr) != 2 or (vr not in _LONG and len(value) > SHORT_BYTES)):
         return None
     return encoding.element(int(item.tag), vr, value)
+
+
+def plain_value(item: DataElement) -> bytes | None:
+    """The value field of an element in explicit little endian, None as `plain`."""
+    value = _value(item, _META) if len(item.VR) == 2 else None
+    return None if value is None or (item.VR not in _LONG and len(value) > SHORT_BYTES) else value
 
 
 def plain_meta(meta: Dataset) -> bytes | None:

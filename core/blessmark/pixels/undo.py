@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 
+from blessmark.deflate import deflated
 from blessmark.errors import PixelError
 from blessmark.pixels import elements, layout, lengths
 from blessmark.pixels.header import PIXEL_DESCRIPTION
@@ -68,7 +69,7 @@ class Changes:
         content = head + self.digest + tags + kept
         if len(content) > _LIMIT_BYTES:
             raise PixelError(f"what was changed is over {_LIMIT_BYTES} bytes, more than can be given back")
-        return bytes((_VERSION,)) + zlib.compress(content, 9)
+        return bytes((_VERSION,)) + deflated(content)
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Changes:

@@ -57,7 +57,7 @@ def drawn_ahead(
 
     Only the maps of the quarter lattice are: embedding and reading begin there, and rarely go on.
     """
-    if not isinstance(segmenter, DrawsTogether) or count <= 1:
+    if count <= 1 or not isinstance(segmenter, DrawsTogether):  # the question takes longer than the answer
         yield from ((frame, segmenter) for frame in frames)
         return
     for group in _groups(frames, count):

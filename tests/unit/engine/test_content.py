@@ -10,7 +10,7 @@ from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 
 from blessmark import pixels
-from blessmark.pixels import Content
+from blessmark.pixels import Content, Fixed
 from tests.builders import Encoding, ct, dataset, file_bytes, phantom
 
 TEXT = st.text(
@@ -153,3 +153,32 @@ def test_a_first_word_is_not_put_into_what_was_looked_at_or_made_in_memory() -> 
     assert not pixels.put_first(looked_at, 0x00080008, "DERIVED")
     assert not pixels.put_first(made, 0x00080008, "DERIVED")
     assert not pixels.put_first(arrived(), 0x00080009, "DERIVED")
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_a_fixed_item_is_the_same_in_every_data_set(syntax: str) -> None:
+    code = {"CodeValue": "1", "CodingSchemeDesignator": "99X", "CodeMeaning": "one"}
+    fixed = Fixed({**code, "EquivalentCodeSequence": [Fixed(code)]})
+    plain = {**code, "EquivalentCodeSequence": [code]}
+    for _ in range(2):
+        first, second = arrived(syntax), arrived(syntax)
+        pixels.add(first, {"DerivationCodeSequence": [fixed, code]})
+        pixels.add(second, {"DerivationCodeSequence": [plain, code]})
+        assert written(first) == written(second)
+        first.DerivationCodeSequence[0].CodeMeaning = "another"  # is nobody else's
+
+
+def test_a_fixed_item_that_pydicom_must_write_is_written_by_it_each_time() -> None:
+    fixed = Fixed({"CodeMeaning": "prüfen"})
+    for _ in range(2):
+        ds = arrived()
+        pixels.add(ds, {"DerivationCodeSequence": [fixed]})
+        assert pixels.read(written(ds)).DerivationCodeSequence[0].CodeMeaning == "prüfen"
+    assert pixels.made(fixed) is not pixels.made(fixed)
+
+
+def test_whether_there_is_an_element() -> None:
+    ds = arrived()
+    assert pixels.has(ds, 0x00080018)
+    assert not pixels.has(ds, 0x00080019)
+    assert pixels.tag_object(0x00080018) is pixels.tag_object(0x00080018)

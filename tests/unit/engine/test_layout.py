@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import zlib
 
@@ -136,6 +137,23 @@ def test_settling_takes_what_is_for_what_was():
     assert layout.stale_groups(ds) == frozenset()
     assert layout.digest(ds) == digest
     assert layout.digest(pixels.read(written(ds))) == digest
+
+
+@pytest.mark.parametrize("kind", [*ODD, "large elements", "fragments"])
+def test_the_hash_of_what_nobody_touched_is_that_of_its_bytes(kind):
+    if kind == "fragments":
+        content = file_bytes(dataset(phantom(64, 64), Encoding(syntax=uid.RLELossless)))
+    elif kind == "large elements":
+        made = dataset(phantom(64, 64), ImageComments="x" * 9000)
+        made.add_new(0x00091001, "OB", bytes(20_000))
+        made.add_new(0xFFFCFFFC, "OB", bytes(20_000))
+        content = file_bytes(made)
+    else:
+        content = file_with(ODD[kind])
+    ds = pixels.read(content)
+    expected = hashlib.sha256(body_of(content)).digest()
+    assert pixels.settle(ds) == expected
+    assert layout.digest(ds) == expected
 
 
 def test_another_encoding_writes_every_element_anew():

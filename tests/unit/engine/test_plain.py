@@ -18,7 +18,7 @@ from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag
 
 from blessmark import pixels
-from blessmark.pixels.plain import Encoding, plain, plain_meta
+from blessmark.pixels.plain import Encoding, plain, plain_meta, plain_value
 from tests.builders import ct, reread
 
 ENCODINGS = (Encoding(True, True), Encoding(False, True), Encoding(False, False))
@@ -108,6 +108,20 @@ def test_ascii_is_the_same_in_every_character_set(name):
 )
 def test_everything_else_is_left_to_pydicom(element):
     assert plain(element, ENCODINGS[1]) is None
+
+
+@pytest.mark.parametrize(("vr", "head"), [("LO", 8), ("UI", 8), ("UT", 12), ("OB", 12), ("SQ", 12)])
+def test_the_value_alone_is_what_stands_behind_the_head(vr, head):
+    item = Dataset()
+    item.CodeValue = "1"
+    value = {"UI": "1.2.3", "OB": b"odd", "SQ": Sequence([item])}.get(vr, "text")
+    element = DataElement(0x00091001, vr, value)
+    assert plain_value(element) == by_pydicom(element, Encoding(implicit=False, little=True))[head:]
+
+
+@pytest.mark.parametrize(("vr", "value"), [("US", 1), ("PN", "A^B"), ("LO", "x" * 70_000), ("US or SS", 1)])
+def test_a_value_that_leaves_a_choice_is_left_to_pydicom(vr, value):
+    assert plain_value(DataElement(0x00091001, vr, value)) is None
 
 
 def test_lengths_that_are_undefined_are_left_to_pydicom():

@@ -62,6 +62,44 @@ def test_real_files(path):
         assert everything(found) == everything(by_pydicom(content))
 
 
+@pytest.mark.parametrize("path", FILES[::5], ids=lambda path: path.name)
+def test_a_file_on_disk_is_read_as_its_bytes_are(path):
+    def of(source: Path | bytes) -> object:
+        try:
+            return everything(read(source))
+        except PixelError:
+            return None
+
+    assert of(path) == of(path.read_bytes())
+
+
+def test_what_a_data_set_is_made_like_is_not_shared():
+    content = file_bytes(ct(8, 8, SpecificCharacterSet="ISO_IR 100"))
+    first, second = scan(io.BytesIO(content)), scan(io.BytesIO(content))
+    assert first is not None
+    assert second is not None
+    for holders in ((first, second), (first.file_meta, second.file_meta)):
+        one, other = (vars(holder) for holder in holders)
+        assert not [name for name in one if isinstance(one[name], dict | list) and one[name] is other[name]]
+    first.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian
+    first.SpecificCharacterSet = "ISO_IR 192"
+    assert everything(second) == everything(by_pydicom(content))
+
+
+class Stingy(io.BytesIO):
+    """A file that gives less than it is asked for."""
+
+    def read(self, count: int | None = -1, /) -> bytes:
+        return super().read(min(count, 1000) if count and count > 0 else count)
+
+
+def test_a_file_that_gives_less_than_it_is_asked_for():
+    content = file_bytes(ct(64, 64))
+    found = scan(Stingy(content))
+    assert found is not None
+    assert everything(found) == everything(by_pydicom(content))
+
+
 def test_most_real_files_are_usual():
     usual = sum(scan(io.BytesIO(path.read_bytes())) is not None for path in FILES)
     assert usual > 0.7 * len(FILES)

@@ -8,6 +8,9 @@ import pytest
 from pydicom import uid
 from pydicom.dataset import Dataset
 
+from blessmark.errors import PixelError
+from dicom_node import header
+from dicom_node.errors import InputError
 from dicom_node.header import (
     SPECIFIC_CHARACTER_SET,
     HeaderFields,
@@ -158,3 +161,26 @@ def test_header_fields_is_a_mapping_on_demand():
     assert len(fields) == len(ds)
     with pytest.raises(KeyError):
         fields[DESCRIPTION]
+
+
+def test_an_element_that_is_not_what_its_vr_says_is_named_without_its_value():
+    ds = stored(PatientName="Phantom^Test")
+    ds[NAME].VR = "US"
+    with pytest.raises(InputError) as caught, header.readable(ds):
+        value_bytes(ds, NAME)
+    assert str(caught.value).startswith("element (0010,0010) holds bytes that are not a value of its type;")
+    assert "Phantom" not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+def test_one_that_cannot_be_told_has_no_number():
+    with pytest.raises(InputError, match="an element of the header holds"), header.readable(stored()):
+        raise OSError("for data_element: somebody")
+
+
+@pytest.mark.parametrize(
+    "error", [PixelError("broken"), InputError("ours"), AssertionError("a mistake of ours")]
+)
+def test_errors_that_are_not_about_values_stay_what_they_are(error):
+    with pytest.raises(type(error), match=str(error)), header.readable(stored()):
+        raise error

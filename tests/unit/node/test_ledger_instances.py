@@ -275,6 +275,21 @@ def test_several_ends_are_recorded_at_once_and_a_lost_lease_costs_only_its_own(b
     assert [each.job for each in sends] == [works[2].id, works[0].id]
 
 
+def test_what_comes_next_is_claimed_with_the_record_of_what_is_done(book: Ledger) -> None:
+    for uid in ("1.1", "1.2", "1.3", "1.4"):
+        book.add(arrival(uid), blob(uid), 1)
+    works = book.claim_work("w", 2, 100.0)
+    book.release(works[1], 1e12, "taken-away")
+    stale, following = book.finish_and_claim(
+        [Ended(each, outcome("archive")) for each in works], "w", 4, 100.0
+    )
+    assert list(stale) == [works[1].id]
+    assert [each.arrival.sop_instance_uid for each in following] == ["1.3", "1.4"]
+    assert [each.job for each in book.claim_sends("archive", 10, 100.0)] == [works[0].id]
+    assert book.claim_work("w", 4, 100.0) == []
+    assert book.finish_and_claim([Ended(each, outcome()) for each in following], "w", 4, 100.0) == ({}, [])
+
+
 def test_an_end_that_is_none_is_refused_before_anything_is_recorded(book: Ledger) -> None:
     for uid in ("1.1", "1.2"):
         book.add(arrival(uid), blob(uid), 1)

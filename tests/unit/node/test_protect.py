@@ -425,6 +425,17 @@ class TestRewriting:
 
 
 class TestErrors:
+    @pytest.mark.parametrize("vr", [b"US", b"FD", b"DS", b"IS", b"AT"])
+    @pytest.mark.parametrize("tag", [b"\x10\0\x10\0", b"\x10\0\x20\0"], ids=["name", "id"])
+    def test_a_patient_in_an_element_of_numbers(self, tag, vr):
+        """Its stand-in cannot be written there; what pydicom says of that quotes it."""
+        content = file_bytes(builders.ct(64, 64, **{**PATIENT, "PatientName": "Phantom^Test.^.^"}))
+        at = content.index(tag)
+        ds = pixels.read(content[: at + 4] + vr + content[at + 6 :])
+        with pytest.raises(InputError, match="not a value of its type; correct or remove it") as caught:
+            protect(ds, site(deidentify=Deidentify(profile=Profile.BASIC)), TIME_S)
+        assert "Phantom" not in str(caught.value)
+
     def test_without_a_sop_instance_uid(self):
         ds = reread(dataset(phantom(64, 64)))
         del ds.SOPInstanceUID

@@ -9,6 +9,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from pydicom import uid
 
 from blessmark.segment import segmenter
 from blessmark.segment.engine import Deferred
@@ -32,6 +33,26 @@ def test_by_default_colour_photographs_of_the_eye_get_vessels_and_all_else_what_
     assert chosen(photograph, rules) is segmenter("vessels")
     for other in (builders.ct(64, 64, Modality="OP"), builders.ct(64, 64, Modality="XA"), builders.us()):
         assert chosen(other, rules) is None
+
+
+@pytest.mark.parametrize(
+    "syntax", [uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian]
+)
+def test_choosing_leaves_the_data_set_as_it_was_read(syntax):
+    """What is decoded to be looked at is decoded again by whoever compares it with the file."""
+    for channels in (1, 3):
+        encoding = builders.Encoding(
+            syntax=syntax,
+            bits_allocated=8,
+            bits_stored=8,
+            photometric="RGB" if channels == 3 else "MONOCHROME2",
+        )
+        ds = builders.reread(
+            builders.dataset(builders.phantom(16, 16, channels=channels, hi=255), encoding, Modality="OP")
+        )
+        held = dict(ds._dict)
+        assert (chosen(ds, rules_of(Watermark())) is not None) == (channels == 3)
+        assert all(ds._dict[tag] is item for tag, item in held.items())
 
 
 def test_the_first_rule_that_fits_decides():

@@ -325,10 +325,47 @@ def test_what_is_quickly_done_is_recorded_together(
     monkeypatch.setattr(
         site.ledger, "finish_all", lambda ended: (together.append(len(ended)), finish(ended))[1]
     )
-    site.arrive(4)
+    site.arrive(3)
+    assert site.worker.turn() == 3
+    assert together == [3]
+    assert site.states() == {("ready", "passed", ""): 3}
+
+
+def test_behind_a_full_batch_the_next_is_claimed_with_its_record(made: Callable[..., Site]) -> None:
+    site = made()
+    site.arrive(6)
     assert site.worker.turn() == 4
-    assert together == [4]
-    assert site.states() == {("ready", "passed", ""): 4}
+    assert site.states() == {("ready", "passed", ""): 4, ("working", "", ""): 2}
+    assert site.worker.turn() == 2
+    assert site.worker.turn() == 0
+    assert site.states() == {("ready", "passed", ""): 6}
+
+
+def test_what_was_claimed_before_it_was_told_to_stop_is_given_back(made: Callable[..., Site]) -> None:
+    site = made()
+    site.arrive(6)
+    assert site.worker.turn() == 4
+    site.worker.stop()
+    site.worker.run()
+    assert site.states() == {("ready", "passed", ""): 4, ("received", "", "stopping"): 2}
+    assert len(site.ledger.claim_work("another", 4, 60.0)) == 2
+
+
+def test_nothing_is_claimed_by_one_that_was_told_to_stop(made: Callable[..., Site]) -> None:
+    site = made()
+
+    def last(work: Work) -> Outcome:
+        site.worker.stop()
+        return passed(work, site.config.routes[0], "passed")
+
+    site.worker._process = last
+    site.arrive(6)
+    site.worker.run()
+    assert site.states() == {
+        ("ready", "passed", ""): 1,
+        ("received", "", "stopping"): 3,
+        ("received", "", ""): 2,
+    }
 
 
 def test_what_is_done_does_not_wait_for_what_takes_long(

@@ -33,6 +33,8 @@ answers garbage after an abort with more aborts         drops it
 leaves a socket open that the peer has reset            closes it
 ends every association when the clock is put forward,   has timers that nobody sets
   and no idle one for as long as it was put back
+takes a timer that ran out just before it was stopped    has only timers run out that run: whose request came
+  for one that runs out, again and again                   in the same moment is let in
 takes what TLS says to itself for data, and waits for    asks whether there is data
   the data (session tickets after a handshake)
 loses a thread to a malformed request and keeps the     ends the association
@@ -788,8 +790,13 @@ class _Steady:
     time = staticmethod(time.monotonic)
 
 
+def _stop(self: Any) -> None:
+    self._start_time = self._end_time = None
+
+
 _REPAIRS: tuple[tuple[Any, str, Any], ...] = (
     (timer, "time", _Steady),
+    (timer.Timer, "stop", _stop),
     (DIMSEMessage, "decode_msg", _decode_msg),
     (DIMSEServiceProvider, "receive_primitive", _receive_primitive),
     (DIMSEServiceProvider, "send_msg", _send_msg),

@@ -104,8 +104,11 @@ def test_two_hundred_associations_at_once(roomy_site: Site, record_property: Tel
     """Every one stores an object, and no answer is lost or given to another."""
     before = resident_mb()
     with contextlib.ExitStack() as held:
-        wires = [held.enter_context(Wire(roomy_site.port, timeout=60)) for _ in range(200)]
-        assert [one.associate() for one in wires] == [wire.ACCEPTED] * 200
+        wires = []
+        for _ in range(200):
+            # asked for at once: on a busy machine the last would have been silent for longer than it may
+            wires.append(held.enter_context(Wire(roomy_site.port, timeout=60)))
+            assert wires[-1].associate() == wire.ACCEPTED
         record_property("rss_grown_mb", round(resident_mb() - before, 1))
         for number, one in enumerate(wires, start=1):
             one.begin_store(CT, f"1.2.{number}")

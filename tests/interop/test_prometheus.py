@@ -36,6 +36,9 @@ _MAY_BE_EMPTY = (
     "dicom_node_certificate_",
     "dicom_node_commitment",
     "dicom_node_network_workers",
+    # of machines in a cluster only
+    "dicom_node_broker_connected",
+    "dicom_node_leading",
     "dicom_node_unprotected",
     "dicom_node_instances",
     'status!="0000"',
@@ -68,7 +71,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     archive = Archive(free_port()).start()
     # nobody listens there, so there is a trail that waits
     audit = {"audit": {"host": "127.0.0.1", "port": free_port(), "transport": "tcp"}}
-    setup = Setup({"archive": Peer(archive.port)}, "protect", workers=1, sections=audit)
+    setup = Setup({"archive": Peer(archive.port)}, "protect", workers=1, receivers=2, sections=audit)
     node = Node(folder / "node", setup).start()
     config = {
         "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},

@@ -128,6 +128,18 @@ def wrapper(connection: socket.socket, patience: float | None) -> Any:
     return made
 
 
+def test_a_timer_that_is_stopped_has_not_run_out_and_starts_anew() -> None:
+    """It may have, a moment ago: what it was to wait for came first."""
+    patches.apply()
+    late = Timer(-1.0)
+    late.start()
+    assert late.expired
+    late.stop()
+    assert not late.expired
+    late.start()
+    assert late.expired
+
+
 def test_a_clock_that_is_set_ends_no_association(monkeypatch: pytest.MonkeyPatch) -> None:
     patches.apply()
     idle, ended = Timer(60.0), Timer(-1.0)

@@ -230,6 +230,8 @@ _COMPACTED_PAGES = 1000
 _COMPACTING_MS = 200
 #: the size to which the write-ahead log shrinks whenever it begins anew, bytes
 _LOG_BYTES = 64_000_000
+#: where a pooled connection notes how long SQLite waits, milliseconds
+_WAITS = "dicom_node_waits"
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
 
@@ -375,11 +377,8 @@ class SQLite(Dialect):
         """Empty the write-ahead log."""
         with contextlib.closing(engine.raw_connection()) as raw:
             # a reader may be in the way for long; the next time is soon enough
-            raw.execute(f"PRAGMA busy_timeout = {_COMPACTING_MS}")
-            try:
-                raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            finally:
-                raw.execute(f"PRAGMA busy_timeout = {int(_BUSY_TIMEOUT_S * 1000)}")
+            _wait_in_sqlite(raw, _COMPACTING_MS)
+            raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
 def _said_by_sqlite(error: Exception) -> object:
@@ -396,11 +395,21 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
+    pooled = connection.connection
     if connection.get_execution_options().get(READS, False):
+        _wait_in_sqlite(pooled, int(_BUSY_TIMEOUT_S * 1000))
         connection.exec_driver_sql("BEGIN")
     else:
-        raw: Any = connection.connection.dbapi_connection
+        _wait_in_sqlite(pooled, 0)
+        raw: Any = pooled.dbapi_connection
         turns.begin(raw, _BUSY_TIMEOUT_S)
+
+
+def _wait_in_sqlite(pooled: Any, longest_ms: int) -> None:
+    """How long SQLite itself waits for another connection; asked for again only when it changes."""
+    if pooled.info.get(_WAITS) != longest_ms:
+        pooled.dbapi_connection.execute(f"PRAGMA busy_timeout = {longest_ms}")
+        pooled.info[_WAITS] = longest_ms
 
 
 # ---- PostgreSQL ----

@@ -11,13 +11,15 @@ Rules that bind here:
    delivery is leased by one lane at a time, so the change-over sends nothing twice that one alone would not.
 6. What the destination answered is recorded while it works on the next object, or with the next claim,
    several answers in one commit. A lane holds back at most `HELD_BACK` of them, as a rule for at most
-   `HELD_BACK_S`: so many, and the one in hand, a crash may repeat.
+   `HELD_BACK_S`: so many, and the one in hand, a crash may repeat. An answer is held back until its record
+   is on disk, which is as a rule an arrival's doing: a claim itself does not wait for the disk.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import random
 import threading
 import time
@@ -55,7 +57,8 @@ _LOG = logging.getLogger(__name__)
 
 BATCH = 16
 LEASE_S = 300.0
-#: answers that a lane holds back at most, to record them together, and for how long as a rule, seconds
+#: answers that a lane holds back at most, recorded but perhaps not on disk included, and for how long as a
+#: rule, seconds
 HELD_BACK, HELD_BACK_S = 4, 0.02
 #: before an object of more bytes goes out, nothing is held back: it may take minutes
 _QUICK_BYTES = 1 << 20
@@ -282,6 +285,16 @@ class _Taken:
     total_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Unsure:
+    """Answers whose records a power cut may undo: how many, and since when by the steady clock."""
+
+    count: int
+    since: float
+    #: the ledger's: see `Ledger.is_on_disk`
+    mark: int
+
+
 class _Lane(threading.Thread):
     """One association to one destination, and the thread that keeps it busy."""
 
@@ -319,6 +332,8 @@ class _Lane(threading.Thread):
         self._more = False
         #: answered and still to be recorded, in order
         self._taken: list[_Taken] = []
+        #: answered, recorded, and perhaps not on disk
+        self._unsure: _Unsure | None = None
         #: the delivery whose object was read ahead
         self._prepared: int | None = None
 
@@ -330,6 +345,8 @@ class _Lane(threading.Thread):
             except Exception as error:
                 log.event(_LOG, "forwarder-fault", level=logging.ERROR, error=error, destination=self.name)
                 self.stopping.wait(_FAULT_PAUSE_S)
+        with contextlib.suppress(LedgerError):
+            self._settle()
         self.sender.close()
 
     def _turn(self) -> None:
@@ -364,7 +381,8 @@ class _Lane(threading.Thread):
     def _end_turn(self) -> None:
         """Leave nothing in hand: left leased, it would wait for the lease to run out."""
         try:
-            insist(self._settle, self.stopping)
+            if self._taken:
+                insist(self._settle, self.stopping)
         finally:
             while self._claimed:
                 self._give_back(self._claimed.popleft().send)
@@ -387,12 +405,13 @@ class _Lane(threading.Thread):
         self._turns += 1
         first = self._turns % len(names)
         for name in names[first:] + names[:first]:
-            at, taken = time.monotonic(), tuple(self._taken)
+            at, taken, on_disk = time.monotonic(), tuple(self._taken), self._is_overdue()
             receipts = [each.receipt for each in taken]
             sends = self._ledger.claim_sends(
-                name, limit, LEASE_S, via=self.destination_name, receipts=receipts
+                name, limit, LEASE_S, via=self.destination_name, receipts=receipts, awaits_disk=on_disk
             )
-            self._recorded(len(taken))
+            if taken:
+                self._recorded(len(taken), on_disk=on_disk)
             self._claimed.extend(_Claimed(send, at) for send in sends)
             self._more = len(sends) == limit
             if sends:
@@ -401,12 +420,15 @@ class _Lane(threading.Thread):
     def _idle(self) -> None:
         idle_s = time.monotonic() - self._last_used
         self._site.transcoder.rest()
-        if self.sender.connected and idle_s < IDLE_CLOSE_S and self.sender.is_quiet():
-            # the connection stays in hand: the library would look at it a thousand times a second
-            self._rest(self.destination_name, _LISTEN_S)
-            return
-        self.sender.close()
-        self._rest(self.destination_name, POLL_S)
+        rest_s = _LISTEN_S
+        # the connection stays in hand: the library would look at it a thousand times a second
+        if not (self.sender.connected and idle_s < IDLE_CLOSE_S and self.sender.is_quiet()):
+            self.sender.close()
+            rest_s = POLL_S
+        if self._is_overdue():
+            insist(self._settle, self.stopping)
+        # if anything is held back, it may be on disk by the end of its time
+        self._rest(self.destination_name, max(min(rest_s, self._left_s()), 0.0))
 
     def _deliver(self, send: Send, claimed_at: float) -> None:
         """Send one object; what came of it is recorded now or, if it was taken, together with others."""
@@ -445,7 +467,7 @@ class _Lane(threading.Thread):
         receipt = Receipt(send, decision.status, via, self._destination.commitment, took)
         total_s = self._clock() - send.received_at
         self._taken.append(_Taken(receipt, decision, self._last_used, send_s, total_s))
-        if len(self._taken) > HELD_BACK:  # the ledger refuses, or they would have been recorded meanwhile
+        if self._held_back() > HELD_BACK:  # the ledger refuses, or they would have been recorded meanwhile
             insist(self._settle, self.stopping)
 
     def _meanwhile(self) -> float | None:
@@ -453,23 +475,23 @@ class _Lane(threading.Thread):
 
         Returns after how many seconds there is something to do again.
         """
-        held_s = time.monotonic() - self._taken[0].at if self._taken else 0.0
         try:
             if not self._claimed and self._goes_on() and self._expects_more():
                 self._claim(BATCH)
-            elif len(self._taken) >= HELD_BACK or held_s >= HELD_BACK_S:
+            if self._is_overdue():
                 self._settle()
         except LedgerError as error:  # whoever insists, or claims, hears it again
             log.event(_LOG, "ledger-refuses", level=logging.ERROR, error=error)
             return None
         self._read_ahead()
-        return max(HELD_BACK_S - held_s, 0.0) if self._taken else None
+        left_s = self._left_s()
+        return None if left_s == math.inf else max(left_s, 0.0)
 
     def _linger(self) -> None:
         """Record what was taken together with the next claim, if there is something to send soon."""
         if not (self._taken and self._goes_on()):
             return
-        left_s = self._taken[0].at + HELD_BACK_S - time.monotonic()
+        left_s = self._left_s()
         if left_s > 0 and not self._more:
             self._rest(self.destination_name, left_s)
             if not self._goes_on():  # what is claimed now would only be given back, one by one
@@ -493,11 +515,31 @@ class _Lane(threading.Thread):
             with contextlib.suppress(NodeError):  # told when it is sent
                 self.sender.prepare(following, self._spool.path(following.blob))
 
+    def _held_back(self) -> int:
+        """How many answers a crash of the machine would have us forget."""
+        if self._unsure is not None and self._ledger.is_on_disk(self._unsure.mark):
+            self._unsure = None
+        return len(self._taken) + (0 if self._unsure is None else self._unsure.count)
+
+    def _left_s(self) -> float:
+        """How long the first of them may still wait for its record, or that for the disk; infinite if none does."""
+        if not self._held_back():
+            return math.inf
+        since = [each.at for each in self._taken[:1]] + ([] if self._unsure is None else [self._unsure.since])
+        return min(since) + HELD_BACK_S - time.monotonic()
+
+    def _is_overdue(self) -> bool:
+        """Whether what is held back is to be on disk now."""
+        return self._held_back() >= HELD_BACK or self._left_s() <= 0.0
+
     def _settle(self) -> None:
-        """Record what was taken."""
-        count = len(self._taken)
-        if not count:
+        """Record what was taken, and have all of it on disk."""
+        if not self._taken:
+            if self._held_back():
+                self._ledger.sync()
+                self._unsure = None
             return
+        count = len(self._taken)
         try:
             self._ledger.take_receipts([each.receipt for each in self._taken])
         except StaleLease:
@@ -516,9 +558,14 @@ class _Lane(threading.Thread):
             else:
                 self._recorded(1)
 
-    def _recorded(self, count: int) -> None:
-        """The first `count` are on disk; say so."""
+    def _recorded(self, count: int, *, on_disk: bool = True) -> None:
+        """The first `count` are recorded; say so."""
         done, self._taken = self._taken[:count], self._taken[count:]
+        if on_disk:
+            self._unsure = None
+        else:
+            before = self._unsure or _Unsure(0, time.monotonic(), 0)
+            self._unsure = replace(before, count=before.count + count, mark=self._ledger.mark())
         for each in done:
             self._report(each.receipt.send, each.decision, each.receipt.status, each.send_s, each.total_s)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -44,12 +44,14 @@ class Deliveries(Commitments):
         via: str = "",
         worker: str = "forwarder",
         receipts: Sequence[Receipt] = (),
+        awaits_disk: bool = True,
     ) -> list[Send]:
         """Lease up to `limit` due deliveries of a destination: by priority, then next_at, then id.
 
         Takes back expired leases first. A paused destination gets nothing, nor does `via` in its stead if
         that is paused. `worker` is who sends them, for `worker_died`. `receipts` are recorded, too, in the
-        same transaction: see `take_receipts`.
+        same transaction: see `take_receipts`. Unless `awaits_disk`, a power cut may undo all of it; see
+        `is_on_disk`.
         """
 
         if self._dialect.shared and not any(each.to_commit for each in receipts):
@@ -61,7 +63,13 @@ class Deliveries(Commitments):
             lease = {"holder": self._named(worker), "until": self._now(connection) + lease_s}
             return self._claim_sends(connection, destination, limit, lease, via)
 
-        return self._together(step)
+        return self._together(step) if awaits_disk else self._write_soon(step)
+
+    @repeated
+    def _write_soon(self, step: Callable[[sa.Connection], list[Send]]) -> list[Send]:
+        """What does not wait for the disk has no sync to share with others, and so no reason to wait for them."""
+        with self._writing(awaits_disk=False) as connection:
+            return step(connection)
 
     def _take_and_claim(
         self, destination: str, limit: int, lease_s: float, via: str, worker: str, receipts: Sequence[Receipt]

@@ -72,6 +72,12 @@ class Dialect(abc.ABC):
     def begin(self, engine: sa.Engine) -> contextlib.AbstractContextManager[sa.Connection]:
         """A transaction, committed at the end of the block."""
 
+    def await_disk(self, connection: sa.Connection, wanted: bool) -> None:  # noqa: B027 - a server always does
+        """Whether the commits of a connection that follow wait until they are on disk; not in a transaction."""
+
+    def sync(self) -> None:  # noqa: B027 - a server always has
+        """Have what was committed without waiting for the disk on it; raises OSError."""
+
     @abc.abstractmethod
     def session(self, engine: sa.Engine) -> contextlib.AbstractContextManager[Any]:
         """A connection of the driver, alive and without a transaction; only where `shared`."""
@@ -230,8 +236,8 @@ _COMPACTED_PAGES = 1000
 _COMPACTING_MS = 200
 #: the size to which the write-ahead log shrinks whenever it begins anew, bytes
 _LOG_BYTES = 64_000_000
-#: where a pooled connection notes how long SQLite waits, milliseconds
-_WAITS = "dicom_node_waits"
+#: where a pooled connection notes how long SQLite waits, milliseconds, and whether for the disk
+_WAITS, _SYNCS = "dicom_node_waits", "dicom_node_syncs"
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
 
@@ -286,6 +292,22 @@ class SQLite(Dialect):
 
     def begin(self, engine: sa.Engine) -> contextlib.AbstractContextManager[sa.Connection]:
         return engine.begin()
+
+    def await_disk(self, connection: sa.Connection, wanted: bool) -> None:
+        pooled: Any = connection.connection
+        if pooled.info.get(_SYNCS, True) != wanted:
+            pooled.dbapi_connection.execute(f"PRAGMA synchronous = {'FULL' if wanted else 'NORMAL'}")
+            pooled.info[_SYNCS] = wanted
+
+    def sync(self) -> None:
+        try:
+            log = os.open(f"{self._path}-wal", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:  # whoever took it away has put what it held into the file
+            return
+        try:
+            os.fdatasync(log)
+        finally:
+            os.close(log)
 
     def session(self, _engine: sa.Engine) -> contextlib.AbstractContextManager[Any]:
         raise NotImplementedError("a file is written in turns")

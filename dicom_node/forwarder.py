@@ -59,7 +59,7 @@ BATCH = 16
 LEASE_S = 300.0
 #: answers that a lane holds back at most, recorded but perhaps not on disk included, and for how long as a
 #: rule, seconds
-HELD_BACK, HELD_BACK_S = 4, 0.02
+HELD_BACK, HELD_BACK_S = 4, 0.05
 #: before an object of more bytes goes out, nothing is held back: it may take minutes
 _QUICK_BYTES = 1 << 20
 #: a lane without work looks this often whether its peer has said something, seconds
@@ -73,7 +73,7 @@ _FAULT_PAUSE_S = 5.0
 
 _SEND = "send"
 
-Rest = Callable[[str, float], object]
+Rest = Callable[[str, float], bool | None]
 Rung = Callable[[str], bool]
 Clock = Callable[[], float]
 
@@ -94,7 +94,7 @@ class Forwarder:
     ----------
     config : the destinations
     spool, ledger : what to deliver
-    rest : waits until somebody rings for a destination, at most so many seconds
+    rest : waits until somebody rings for a destination, at most so many seconds; false if it is certain that nobody did
     rung : whether somebody has, since a lane of it last rested
     wake : ends every `rest` for a destination at once
     clock : now, in seconds since 1970-01-01 UTC
@@ -328,8 +328,8 @@ class _Lane(threading.Thread):
         self._last_used = time.monotonic()
         #: leased and still to be sent, in order
         self._claimed: deque[_Claimed] = deque()
-        #: whether the last claim may have left something that is due
-        self._more = False
+        #: whether something may be due: the last claim left some, or somebody has rung since; and when that was
+        self._more, self._looked_at = True, -math.inf
         #: answered and still to be recorded, in order
         self._taken: list[_Taken] = []
         #: answered, recorded, and perhaps not on disk
@@ -364,6 +364,9 @@ class _Lane(threading.Thread):
     def _work(self) -> None:
         # whoever does not answer holds up one object, not many
         probing = self._watch.reach.down
+        if not (probing or self._expects_more() or time.monotonic() >= self._looked_at + POLL_S):
+            self._idle()
+            return
         self._claim(BATCH if self.sender.connected and not probing else 1)
         if not self._claimed:
             self._idle()
@@ -388,6 +391,7 @@ class _Lane(threading.Thread):
                 self._give_back(self._claimed.popleft().send)
 
     def _give_back(self, send: Send) -> None:
+        self._more = True
         insist(lambda: self._ledger.put_back(send), self.stopping)
 
     def _claim(self, limit: int) -> None:
@@ -403,6 +407,7 @@ class _Lane(threading.Thread):
             if other.stands_aside(now) and not other.watch.asks_next()
         ]
         self._turns += 1
+        self._more, self._looked_at = True, time.monotonic()
         first = self._turns % len(names)
         for name in names[first:] + names[:first]:
             at, taken, on_disk = time.monotonic(), tuple(self._taken), self._is_overdue()
@@ -428,7 +433,12 @@ class _Lane(threading.Thread):
         if self._is_overdue():
             insist(self._settle, self.stopping)
         # if anything is held back, it may be on disk by the end of its time
-        self._rest(self.destination_name, max(min(rest_s, self._left_s()), 0.0))
+        self._listen(max(min(rest_s, self._left_s()), 0.0))
+
+    def _listen(self, seconds: float) -> None:
+        """Wait until somebody rings."""
+        if self._rest(self.destination_name, seconds) is not False:
+            self._more = True
 
     def _deliver(self, send: Send, claimed_at: float) -> None:
         """Send one object; what came of it is recorded now or, if it was taken, together with others."""
@@ -493,16 +503,18 @@ class _Lane(threading.Thread):
             return
         left_s = self._left_s()
         if left_s > 0 and not self._more:
-            self._rest(self.destination_name, left_s)
+            self._listen(left_s)
             if not self._goes_on():  # what is claimed now would only be given back, one by one
                 return
+        if not self._expects_more():  # the end of the turn records it
+            return
         try:
             self._claim(BATCH)
         except LedgerError as error:  # the end of the turn insists
             log.event(_LOG, "ledger-refuses", level=logging.ERROR, error=error)
 
     def _expects_more(self) -> bool:
-        """Whether a claim is likely to find something."""
+        """Whether a claim is likely to find something; what falls due by itself is looked for by the way."""
         return self._more or bool(self._stands_in_for) or self._rung(self.destination_name)
 
     def _goes_on(self) -> bool:
@@ -564,8 +576,10 @@ class _Lane(threading.Thread):
         if on_disk:
             self._unsure = None
         else:
-            before = self._unsure or _Unsure(0, time.monotonic(), 0)
-            self._unsure = replace(before, count=before.count + count, mark=self._ledger.mark())
+            before = self._unsure
+            since = time.monotonic() if before is None else before.since
+            more = 0 if before is None else before.count
+            self._unsure = _Unsure(more + count, since, self._ledger.mark())
         for each in done:
             self._report(each.receipt.send, each.decision, each.receipt.status, each.send_s, each.total_s)
 

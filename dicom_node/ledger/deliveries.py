@@ -128,6 +128,7 @@ class Deliveries(Commitments):
             self._take_back_sends(connection, expired, Loss.LEASE)
             asked["now"] = self._now(connection)  # what was taken back is due since a moment ago
             found = _look(connection, asked, via)
+        self._others_synced(found.newest or 0)
         if found.paused or found.level is None:
             return []
         rows = _due(connection, asked, (found.lowest, found.level), limit, _DUE)
@@ -384,6 +385,7 @@ class _Looked(NamedTuple):
     paused: bool
     level: int | None
     lowest: int | None
+    newest: int | None
 
 
 def _look(connection: sa.Connection, asked: Mapping[str, object], via: str) -> _Looked:
@@ -415,7 +417,8 @@ _LOWEST = sa.select(sa.func.min(_d.priority)).where(QUEUED, _OF_DESTINATION)
 _LEVELS = sa.select(
     _LOWEST.scalar_subquery().label("lowest"), _HIGHEST.scalar_subquery().label("highest")
 )
-#: whether leases have run out, whether it is paused, and the highest and the lowest priority of what waits
+#: whether leases have run out, whether it is paused, the highest and the lowest priority of what waits, and the
+#: delivery that was queued last of all
 _LOOK = Statement(
     sa.select(
         sa.exists().where(SENDING, _OF_DESTINATION, _d.lease_until <= sa.bindparam("now")).label("expired"),
@@ -424,6 +427,7 @@ _LOOK = Statement(
         .label("paused"),
         _HIGHEST.scalar_subquery().label("level"),
         _LOWEST.scalar_subquery().label("lowest"),
+        sa.select(sa.func.max(_d.id)).scalar_subquery().label("newest"),
     )
 )
 _NEXT_LEVEL = Statement(_HIGHEST.where(_d.priority < sa.bindparam("level")))

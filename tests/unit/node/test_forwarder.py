@@ -1013,7 +1013,11 @@ def test_what_is_recorded_with_a_claim_is_held_back_until_it_is_on_disk(
     assert synced == [1]
 
 
-def test_a_lane_at_rest_has_what_it_recorded_on_disk_in_time(made: Callable[..., Site]) -> None:
+def test_a_lane_at_rest_has_what_it_recorded_on_disk_in_time(
+    made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forwarder, "HELD_BACK_S", 60.0)
+    monkeypatch.setattr(forwarder, "POLL_S", 100.0)
     site, rested = made(a={}), list[float]()
     lane = site.forwarder._lanes[0]
     lane._rest = lambda _name, seconds: rested.append(seconds)

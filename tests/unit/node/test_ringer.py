@@ -117,7 +117,8 @@ def test_of_very_many_rings_only_so_many_wait() -> None:
     gate.set()
     ringer.stop(30.0)
     sent = _messages(app, "t.many")
-    assert WAITING // COVERS <= len(sent) <= WAITING // COVERS + 1
+    # what had been rung when the thread began goes out first
+    assert WAITING // COVERS <= len(sent) <= 2 * WAITING // COVERS
     assert sent[-1] == 10 * WAITING - COVERS, "the oldest are left out"
 
 

@@ -32,7 +32,7 @@ class Bells:
             self._sends[destination].release()
 
     def rest_sends(self, destination: str, seconds: float) -> bool:
-        """Wait until somebody rings for a destination, at most `seconds`; false if it is certain that nobody did."""
+        """Wait until somebody rings for a destination, at most `seconds`; false if nobody did."""
         return _rest(self._sends[destination], seconds)
 
     def rung_sends(self, destination: str) -> bool:

@@ -24,8 +24,8 @@ from pynetdicom.dsutils import split_dataset
 
 from dicom_node.errors import SpoolError
 
-#: an image of 512 x 512 samples of two bytes, the most common there is, goes out as one batch: in the longest PDUs
-#: it takes five, with their headers
+#: an image of 512 x 512 samples of two bytes, the most common there is, goes out as one batch: in the longest
+#: PDUs it takes five, with their headers
 BATCH_BYTES = (5 << 17) + (1 << 10)
 #: the memory of a batch begins with so many bytes for the command, which goes out together with the first
 _LEAD_BYTES = 1 << 9

@@ -86,7 +86,7 @@ class Carillon(Bells):
         self._work_bell.rest(seconds)
 
     def rest_sends(self, destination: str, seconds: float) -> bool:
-        """Wait until somebody rings for a destination, at most `seconds`; a ring may have gone to another machine."""
+        """Wait until somebody rings for a destination, at most `seconds`; he may have done so elsewhere."""
         self._send_bells[destination].rest(seconds)
         return True
 

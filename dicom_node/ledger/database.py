@@ -89,7 +89,7 @@ class Database:
         self._together: Alone | Grouped = Alone(self) if self._dialect.shared else Grouped(self)
         #: the connection of whoever has the turn
         self._writer: sa.Connection | None = None
-        #: how often what had been committed was then on disk; and the delivery that was the newest by the last write
+        #: how often what had been committed was then on disk; the newest delivery when that was last looked at
         self._syncs = self._newest = 0
         self._soon = tallies.Soon()
         self._scripts = scripts(type(self._dialect))
@@ -154,7 +154,7 @@ class Database:
         """Whether what was committed before `mark` would outlast a power cut.
 
         It would as soon as anything has been committed that waits for the disk, since a file takes what comes
-        in its order. Not every such write is known here; so it may be on disk although this says that it is not.
+        in its order. Not every such write is known here: it may be on disk although this says that it is not.
         """
         return self._dialect.shared or self._syncs > mark
 
@@ -170,7 +170,7 @@ class Database:
             self._syncs += 1
 
     def _others_synced(self, newest: int) -> None:
-        """Within a write: the newest delivery. Whoever queued one waited for the disk before it could be seen."""
+        """Within a write: the newest delivery. Who queued it waited for the disk before it could be seen."""
         self._syncs += newest > self._newest
         self._newest = newest
 

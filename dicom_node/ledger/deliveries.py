@@ -67,7 +67,7 @@ class Deliveries(Commitments):
 
     @repeated
     def _write_soon(self, step: Callable[[sa.Connection], list[Send]]) -> list[Send]:
-        """What does not wait for the disk has no sync to share with others, and so no reason to wait for them."""
+        """What does not wait for the disk has no sync to share, and so no reason to wait for others."""
         with self._writing(awaits_disk=False) as connection:
             return step(connection)
 
@@ -414,11 +414,9 @@ def _send(row: _Due) -> Send:
 _OF_DESTINATION = _d.destination == sa.bindparam("destination")
 _HIGHEST = sa.select(sa.func.max(_d.priority)).where(QUEUED, _OF_DESTINATION)
 _LOWEST = sa.select(sa.func.min(_d.priority)).where(QUEUED, _OF_DESTINATION)
-_LEVELS = sa.select(
-    _LOWEST.scalar_subquery().label("lowest"), _HIGHEST.scalar_subquery().label("highest")
-)
-#: whether leases have run out, whether it is paused, the highest and the lowest priority of what waits, and the
-#: delivery that was queued last of all
+_LEVELS = sa.select(_LOWEST.scalar_subquery().label("lowest"), _HIGHEST.scalar_subquery().label("highest"))
+#: whether leases have run out, whether it is paused, the highest and the lowest priority of what waits, and
+#: the delivery that was queued last of all
 _LOOK = Statement(
     sa.select(
         sa.exists().where(SENDING, _OF_DESTINATION, _d.lease_until <= sa.bindparam("now")).label("expired"),

@@ -73,7 +73,7 @@ class Dialect(abc.ABC):
         """A transaction, committed at the end of the block."""
 
     def await_disk(self, connection: sa.Connection, wanted: bool) -> None:  # noqa: B027 - a server always does
-        """Whether the commits of a connection that follow wait until they are on disk; not in a transaction."""
+        """Whether the next commits of a connection wait until they are on disk; not in a transaction."""
 
     def sync(self) -> None:  # noqa: B027 - a server always has
         """Have what was committed without waiting for the disk on it; raises OSError."""

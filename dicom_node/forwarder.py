@@ -94,7 +94,7 @@ class Forwarder:
     ----------
     config : the destinations
     spool, ledger : what to deliver
-    rest : waits until somebody rings for a destination, at most so many seconds; false if nobody can have rung
+    rest : waits until somebody rings for a destination, at most so many seconds; false if nobody did
     rung : whether somebody has, since a lane of it last rested
     wake : ends every `rest` for a destination at once
     clock : now, in seconds since 1970-01-01 UTC
@@ -534,7 +534,7 @@ class _Lane(threading.Thread):
         return len(self._taken) + (0 if self._unsure is None else self._unsure.count)
 
     def _left_s(self) -> float:
-        """How long the first of them may still wait, for its record or for the disk; infinite if none does."""
+        """How long the first of them may still wait, for its record or the disk; infinite if none does."""
         if not self._held_back():
             return math.inf
         since = [each.at for each in self._taken[:1]] + ([] if self._unsure is None else [self._unsure.since])

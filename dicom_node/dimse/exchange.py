@@ -36,8 +36,8 @@ _READ_BYTES = 1 << 12
 _SHORTEST_S = 0.001
 _P_DATA = 0x04
 _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
-#: bytes that wait in the system for a peer that answers within `_NEAR_US`. The system would take a whole image,
-#: which has left the processor's cache when the peer reads it
+#: bytes that wait in the system for a peer that answers within `_NEAR_US`. It would take a whole image, which
+#: has left the processor's cache when the peer reads it
 _NEAR_BYTES, _NEAR_US = 1 << 17, 500
 _TCP_INFO: int | None = getattr(socket, "TCP_INFO", None)
 #: where Linux tells the shortest time that the peer took to answer, microseconds (linux/tcp.h, tcp_info)

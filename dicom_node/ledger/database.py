@@ -89,7 +89,7 @@ class Database:
         self._together: Alone | Grouped = Alone(self) if self._dialect.shared else Grouped(self)
         #: the connection of whoever has the turn
         self._writer: sa.Connection | None = None
-        #: how often what had been committed was then on disk; the newest delivery when that was last looked at
+        #: how often what had been committed was then on disk; the newest delivery when last looked at
         self._syncs = self._newest = 0
         self._soon = tallies.Soon()
         self._scripts = scripts(type(self._dialect))

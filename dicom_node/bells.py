@@ -31,9 +31,9 @@ class Bells:
         if destination in self._sends:
             self._sends[destination].release()
 
-    def rest_sends(self, destination: str, seconds: float) -> None:
-        """Wait until somebody rings for a destination, at most `seconds`."""
-        _rest(self._sends[destination], seconds)
+    def rest_sends(self, destination: str, seconds: float) -> bool:
+        """Wait until somebody rings for a destination, at most `seconds`; false if nobody did."""
+        return _rest(self._sends[destination], seconds)
 
     def rung_sends(self, destination: str) -> bool:
         """Whether somebody has rung for a destination since a lane of it last rested."""
@@ -65,7 +65,9 @@ class Bells:
         """Called by a process that will neither ring nor rest any more; here there is nothing to end."""
 
 
-def _rest(bell: Semaphore, seconds: float) -> None:
-    if bell.acquire(timeout=seconds):
-        while bell.acquire(block=False):  # rung for each of a batch that one claim takes
-            pass
+def _rest(bell: Semaphore, seconds: float) -> bool:
+    if not bell.acquire(timeout=seconds):
+        return False
+    while bell.acquire(block=False):  # rung for each of a batch that one claim takes
+        pass
+    return True

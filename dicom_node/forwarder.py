@@ -11,7 +11,8 @@ Rules that bind here:
    delivery is leased by one lane at a time, so the change-over sends nothing twice that one alone would not.
 6. What the destination answered is recorded while it works on the next object, or with the next claim,
    several answers in one commit. A lane holds back at most `HELD_BACK` of them, as a rule for at most
-   `HELD_BACK_S`: so many, and the one in hand, a crash may repeat.
+   `HELD_BACK_S`: so many, and the one in hand, a crash may repeat. An answer is held back until its record
+   is on disk, which is as a rule an arrival's doing: a claim itself does not wait for the disk.
 """
 
 from __future__ import annotations
@@ -56,8 +57,9 @@ _LOG = logging.getLogger(__name__)
 
 BATCH = 16
 LEASE_S = 300.0
-#: answers that a lane holds back at most, to record them together, and for how long as a rule, seconds
-HELD_BACK, HELD_BACK_S = 4, 0.02
+#: answers that a lane holds back at most, recorded but perhaps not on disk included, and for how long as a
+#: rule, seconds
+HELD_BACK, HELD_BACK_S = 4, 0.05
 #: before an object of more bytes goes out, nothing is held back: it may take minutes
 _QUICK_BYTES = 1 << 20
 #: a lane without work looks this often whether its peer has said something, seconds
@@ -71,7 +73,7 @@ _FAULT_PAUSE_S = 5.0
 
 _SEND = "send"
 
-Rest = Callable[[str, float], object]
+Rest = Callable[[str, float], bool | None]
 Rung = Callable[[str], bool]
 Clock = Callable[[], float]
 
@@ -92,7 +94,7 @@ class Forwarder:
     ----------
     config : the destinations
     spool, ledger : what to deliver
-    rest : waits until somebody rings for a destination, at most so many seconds
+    rest : waits until somebody rings for a destination, at most so many seconds; false if nobody did
     rung : whether somebody has, since a lane of it last rested
     wake : ends every `rest` for a destination at once
     clock : now, in seconds since 1970-01-01 UTC
@@ -291,6 +293,16 @@ class _Taken:
     total_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Unsure:
+    """Answers whose records a power cut may undo: how many, and since when by the steady clock."""
+
+    count: int
+    since: float
+    #: the ledger's: see `Ledger.is_on_disk`
+    mark: int
+
+
 class _Lane(threading.Thread):
     """One association to one destination, and the thread that keeps it busy."""
 
@@ -324,10 +336,12 @@ class _Lane(threading.Thread):
         self._last_used = time.monotonic()
         #: leased and still to be sent, in order
         self._claimed: deque[_Claimed] = deque()
-        #: whether the last claim may have left something that is due
-        self._more = False
+        #: whether something may be due: the last claim left some, or somebody has rung since
+        self._more, self._looked_at = True, -math.inf
         #: answered and still to be recorded, in order
         self._taken: list[_Taken] = []
+        #: answered, recorded, and perhaps not on disk
+        self._unsure: _Unsure | None = None
         #: the delivery whose object was read ahead
         self._prepared: int | None = None
 
@@ -339,6 +353,8 @@ class _Lane(threading.Thread):
             except Exception as error:
                 log.event(_LOG, "forwarder-fault", level=logging.ERROR, error=error, destination=self.name)
                 self.stopping.wait(_FAULT_PAUSE_S)
+        with contextlib.suppress(LedgerError):
+            self._settle()
         self.sender.close()
 
     def _turn(self) -> None:
@@ -356,6 +372,9 @@ class _Lane(threading.Thread):
     def _work(self) -> None:
         # whoever does not answer holds up one object, not many
         probing = self._watch.reach.down
+        if not (probing or self._expects_more() or time.monotonic() >= self._looked_at + POLL_S):
+            self._idle()
+            return
         self._claim(BATCH if self.sender.connected and not probing else 1)
         if not self._claimed:
             self._idle()
@@ -373,12 +392,14 @@ class _Lane(threading.Thread):
     def _end_turn(self) -> None:
         """Leave nothing in hand: left leased, it would wait for the lease to run out."""
         try:
-            insist(self._settle, self.stopping)
+            if self._taken:
+                insist(self._settle, self.stopping)
         finally:
             while self._claimed:
                 self._give_back(self._claimed.popleft().send)
 
     def _give_back(self, send: Send) -> None:
+        self._more = True
         insist(lambda: self._ledger.put_back(send), self.stopping)
 
     def _claim(self, limit: int) -> None:
@@ -394,14 +415,16 @@ class _Lane(threading.Thread):
             if other.stands_aside(now) and not other.watch.asks_next()
         ]
         self._turns += 1
+        self._more, self._looked_at = True, time.monotonic()
         first = self._turns % len(names)
         for name in names[first:] + names[:first]:
-            at, taken = time.monotonic(), tuple(self._taken)
+            at, taken, on_disk = time.monotonic(), tuple(self._taken), self._is_overdue()
             receipts = [each.receipt for each in taken]
             sends = self._ledger.claim_sends(
-                name, limit, LEASE_S, via=self.destination_name, receipts=receipts
+                name, limit, LEASE_S, via=self.destination_name, receipts=receipts, awaits_disk=on_disk
             )
-            self._recorded(len(taken))
+            if taken:
+                self._recorded(len(taken), on_disk=on_disk)
             self._claimed.extend(_Claimed(send, at) for send in sends)
             self._more = len(sends) == limit
             if sends:
@@ -410,17 +433,25 @@ class _Lane(threading.Thread):
     def _idle(self) -> None:
         idle_s = time.monotonic() - self._last_used
         self._site.transcoder.rest()
-        if self.sender.connected and idle_s < IDLE_CLOSE_S and self.sender.is_quiet():
-            # the connection stays in hand: the library would look at it a thousand times a second
-            self._rest(self.destination_name, _LISTEN_S)
-            return
-        self.sender.close()
+        rest_s = _LISTEN_S
+        # the connection stays in hand: the library would look at it a thousand times a second
+        if not (self.sender.connected and idle_s < IDLE_CLOSE_S and self.sender.is_quiet()):
+            self.sender.close()
+            rest_s = POLL_S
+        if self._is_overdue():
+            insist(self._settle, self.stopping)
+        # if anything is held back, it may be on disk by the end of its time
+        seconds = max(min(rest_s, self._left_s()), 0.0)
         if self._watch.is_paused():
             # every arrival rings, and none of that is for a destination that is paused
-            self.stopping.wait(POLL_S)
-            self._rest(self.destination_name, 0.0)
-        else:
-            self._rest(self.destination_name, POLL_S)
+            self.stopping.wait(seconds)
+            seconds = 0.0
+        self._listen(seconds)
+
+    def _listen(self, seconds: float) -> None:
+        """Wait until somebody rings."""
+        if self._rest(self.destination_name, seconds) is not False:
+            self._more = True
 
     def _deliver(self, send: Send, claimed_at: float) -> None:
         """Send one object; what came of it is recorded now or, if it was taken, together with others."""
@@ -459,7 +490,7 @@ class _Lane(threading.Thread):
         receipt = Receipt(send, decision.status, via, self._destination.commitment, took)
         total_s = self._clock() - send.received_at
         self._taken.append(_Taken(receipt, decision, self._last_used, send_s, total_s))
-        if len(self._taken) > HELD_BACK:  # the ledger refuses, or they would have been recorded meanwhile
+        if self._held_back() > HELD_BACK:  # the ledger refuses, or they would have been recorded meanwhile
             insist(self._settle, self.stopping)
 
     def _meanwhile(self) -> float | None:
@@ -467,34 +498,36 @@ class _Lane(threading.Thread):
 
         Returns after how many seconds there is something to do again.
         """
-        held_s = time.monotonic() - self._taken[0].at if self._taken else 0.0
         try:
             if not self._claimed and self._goes_on() and self._expects_more():
                 self._claim(BATCH)
-            elif len(self._taken) >= HELD_BACK or held_s >= HELD_BACK_S:
+            if self._is_overdue():
                 self._settle()
         except LedgerError as error:  # whoever insists, or claims, hears it again
             log.event(_LOG, "ledger-refuses", level=logging.ERROR, error=error)
             return None
         self._read_ahead()
-        return max(HELD_BACK_S - held_s, 0.0) if self._taken else None
+        left_s = self._left_s()
+        return None if left_s == math.inf else max(left_s, 0.0)
 
     def _linger(self) -> None:
         """Record what was taken together with the next claim, if there is something to send soon."""
         if not (self._taken and self._goes_on()):
             return
-        left_s = self._taken[0].at + HELD_BACK_S - time.monotonic()
+        left_s = self._left_s()
         if left_s > 0 and not self._more:
-            self._rest(self.destination_name, left_s)
+            self._listen(left_s)
             if not self._goes_on():  # what is claimed now would only be given back, one by one
                 return
+        if not self._expects_more():  # the end of the turn records it
+            return
         try:
             self._claim(BATCH)
         except LedgerError as error:  # the end of the turn insists
             log.event(_LOG, "ledger-refuses", level=logging.ERROR, error=error)
 
     def _expects_more(self) -> bool:
-        """Whether a claim is likely to find something."""
+        """Whether a claim is likely to find something; what falls due by itself is looked for by the way."""
         return self._more or bool(self._stands_in_for) or self._rung(self.destination_name)
 
     def _goes_on(self) -> bool:
@@ -507,11 +540,31 @@ class _Lane(threading.Thread):
             with contextlib.suppress(NodeError):  # told when it is sent
                 self.sender.prepare(following, self._spool.path(following.blob))
 
+    def _held_back(self) -> int:
+        """How many answers a crash of the machine would have us forget."""
+        if self._unsure is not None and self._ledger.is_on_disk(self._unsure.mark):
+            self._unsure = None
+        return len(self._taken) + (0 if self._unsure is None else self._unsure.count)
+
+    def _left_s(self) -> float:
+        """How long the first of them may still wait, for its record or the disk; infinite if none does."""
+        if not self._held_back():
+            return math.inf
+        since = [each.at for each in self._taken[:1]] + ([] if self._unsure is None else [self._unsure.since])
+        return min(since) + HELD_BACK_S - time.monotonic()
+
+    def _is_overdue(self) -> bool:
+        """Whether what is held back is to be on disk now."""
+        return self._held_back() >= HELD_BACK or self._left_s() <= 0.0
+
     def _settle(self) -> None:
-        """Record what was taken."""
-        count = len(self._taken)
-        if not count:
+        """Record what was taken, and have all of it on disk."""
+        if not self._taken:
+            if self._held_back():
+                self._ledger.sync()
+                self._unsure = None
             return
+        count = len(self._taken)
         try:
             self._ledger.take_receipts([each.receipt for each in self._taken])
         except StaleLease:
@@ -530,9 +583,16 @@ class _Lane(threading.Thread):
             else:
                 self._recorded(1)
 
-    def _recorded(self, count: int) -> None:
-        """The first `count` are on disk; say so."""
+    def _recorded(self, count: int, *, on_disk: bool = True) -> None:
+        """The first `count` are recorded; say so."""
         done, self._taken = self._taken[:count], self._taken[count:]
+        if on_disk:
+            self._unsure = None
+        else:
+            before = self._unsure
+            since = time.monotonic() if before is None else before.since
+            more = 0 if before is None else before.count
+            self._unsure = _Unsure(more + count, since, self._ledger.mark())
         for each in done:
             self._report(each.receipt.send, each.decision, each.receipt.status, each.send_s, each.total_s)
 

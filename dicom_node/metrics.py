@@ -452,7 +452,7 @@ RINGS_LOST = Declaration(
     Kind.COUNTER,
     "",
     (),
-    "Messages to other machines of a cluster that its broker did not take. Nothing is lost by it: who would "
+    "Rings for other machines of a cluster that its broker did not take. Nothing is lost by it: who would "
     "have been woken looks into the ledger within a second.",
 )
 BROKER = Declaration(

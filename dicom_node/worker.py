@@ -316,13 +316,15 @@ class Worker:
         lost: dict[int, StaleLease] = {}
         ended = [each.end for each in done]
         insist(lambda: lost.update(finish(ended)), self.stopping)
+        queued: dict[str, None] = {}
         for each in done:
             if each.end.work.id in lost:
                 self._lost(lost[each.end.work.id], each.end.work)
                 continue
-            for destination in each.end.outcome.destinations:
-                self._bells.ring_sends(destination)
+            queued |= dict.fromkeys(each.end.outcome.destinations)
             self._report(each)
+        for destination in queued:  # one claim takes all of them
+            self._bells.ring_sends(destination)
 
     def _lost(self, stale: StaleLease, work: Work) -> None:
         log.event(_LOG, "lease-lost", level=logging.WARNING, error=stale, job=work.id, worker=self.name)

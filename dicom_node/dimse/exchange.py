@@ -17,6 +17,8 @@ import contextlib
 import itertools
 import select
 import socket
+import struct
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -34,6 +36,12 @@ _READ_BYTES = 1 << 12
 _SHORTEST_S = 0.001
 _P_DATA = 0x04
 _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
+#: bytes that wait in the system for a peer that answers within `_NEAR_US`. It would take a whole image, which
+#: has left the processor's cache when the peer reads it
+_NEAR_BYTES, _NEAR_US = 1 << 17, 500
+_TCP_INFO: int | None = getattr(socket, "TCP_INFO", None)
+#: where Linux tells the shortest time that the peer took to answer, microseconds (linux/tcp.h, tcp_info)
+_MIN_RTT = struct.Struct("148xI")
 
 #: called once the request is out, and again after as many seconds as it returns, until the answer comes
 Meanwhile = Callable[[], float | None]
@@ -73,6 +81,8 @@ class Exchange:
         except BaseException:
             patches.give_connection_back(association)
             raise
+        if _is_near(self._connection):
+            self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _NEAR_BYTES)
         self._fragment = stream.fragment_size(association.dimse.maximum_pdu_size)
         self._answers = Answers(patches.largest_pdu(association, _P_DATA))
         self._buffer = bytearray(_READ_BYTES)
@@ -114,7 +124,8 @@ class Exchange:
         SpoolError : the file cannot be read; the message on the wire is then incomplete
         """
         command = stream.command(request, loaded.context_id, self._fragment)
-        for batch in itertools.chain((command, loaded.first), loaded.rest):
+        first = stream.led(command, loaded.first, loaded.memory)
+        for batch in itertools.chain(first, loaded.rest):
             self._connection.settimeout(timeout_s + len(batch) / SLOWEST_BYTES_S)
             self._connection.sendall(batch)
         return self._answer(request, timeout_s + loaded.out.data.size / SLOWEST_ANSWER_BYTES_S, meanwhile)
@@ -175,3 +186,14 @@ class Exchange:
         except ValueError:  # closed by another thread
             return True
         return bool(poll.poll(0))
+
+
+def _is_near(connection: socket.socket) -> bool:
+    """Whether the peer is on this machine or in this building; False where the system does not say."""
+    if _TCP_INFO is None or sys.platform != "linux":
+        return False
+    try:
+        known = connection.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _MIN_RTT.size)
+    except OSError:  # no TCP in between
+        return False
+    return len(known) == _MIN_RTT.size and _MIN_RTT.unpack(known)[0] < _NEAR_US

@@ -24,8 +24,11 @@ from pynetdicom.dsutils import split_dataset
 
 from dicom_node.errors import SpoolError
 
-#: an image of 512 x 512 samples of two bytes, the most common there is, goes out as one batch
-BATCH_BYTES = 5 << 17
+#: an image of 512 x 512 samples of two bytes, the most common there is, goes out as one batch: in the longest
+#: PDUs it takes five, with their headers
+BATCH_BYTES = (5 << 17) + (1 << 10)
+#: the memory of a batch begins with so many bytes for the command, which goes out together with the first
+_LEAD_BYTES = 1 << 9
 
 # P-DATA-TF with one presentation data value (PS3.8 section 9.3.5, annex E.2):
 # type, reserved, length of the PDU; length of the item, context id, message control header
@@ -46,6 +49,8 @@ _HEAD_BYTES = 2048
 _MOST_PDUS = 512
 
 _C_STORE_RQ, _MEDIUM, _WITH_DATA_SET = 0x0001, 0x0000, 0x0001
+#: an element of a command set: its tag and length, and its value if that is one number of 16 bits
+_COMMAND_ELEMENT, _COMMAND_NUMBER = struct.Struct("<HHI"), struct.Struct("<HHIH")
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,31 +190,29 @@ def command(request: Request, context_id: int, fragment: int) -> bytes:
 
 
 def _command(request: Request, context_id: int, fragment: int) -> Iterator[bytes]:
-    elements = b"".join(
-        _element(number, value)
-        for number, value in (
-            (0x0002, _value(request.sop_class_uid)),
-            (0x0100, struct.pack("<H", _C_STORE_RQ)),
-            (0x0110, struct.pack("<H", request.message_id)),
-            (0x0700, struct.pack("<H", _MEDIUM)),
-            (0x0800, struct.pack("<H", _WITH_DATA_SET)),
-            (0x1000, _value(request.sop_instance_uid)),
-        )
+    elements = (
+        _uid(0x0002, request.sop_class_uid)
+        + _number(0x0100, _C_STORE_RQ)
+        + _number(0x0110, request.message_id)
+        + _number(0x0700, _MEDIUM)
+        + _number(0x0800, _WITH_DATA_SET)
+        + _uid(0x1000, request.sop_instance_uid)
     )
-    command = _element(0x0000, struct.pack("<I", len(elements))) + elements
+    command = _COMMAND_ELEMENT.pack(0x0000, 0x0000, 4) + _LONG.pack(len(elements)) + elements
     for start in range(0, len(command), fragment):
         part = command[start : start + fragment]
         control = _COMMAND_LAST if start + fragment >= len(command) else 0x01
         yield _header(len(part), context_id, control) + part
 
 
-def _element(number: int, value: bytes) -> bytes:
-    return struct.pack("<HHI", 0x0000, number, len(value)) + value
+def _number(element: int, value: int) -> bytes:
+    return _COMMAND_NUMBER.pack(0x0000, element, 2, value)
 
 
-def _value(uid: str) -> bytes:
+def _uid(element: int, uid: str) -> bytes:
     value = uid.encode("ascii", "replace")
-    return value + b"\0" * (len(value) % 2)
+    value += b"\0" * (len(value) % 2)
+    return _COMMAND_ELEMENT.pack(0x0000, element, len(value)) + value
 
 
 def _header(size: int, context_id: int, control: int) -> bytes:
@@ -217,9 +220,20 @@ def _header(size: int, context_id: int, control: int) -> bytes:
 
 
 def room(fragment: int) -> bytearray:
-    """Memory for one batch of PDUs; `batches` fills it again and again."""
+    """Memory for one batch of PDUs behind a command; `batches` fills it again and again."""
     stride = _HEADER.size + fragment
-    return bytearray(max(min(BATCH_BYTES // stride, _MOST_PDUS), 1) * stride)
+    return bytearray(_LEAD_BYTES + max(min(BATCH_BYTES // stride, _MOST_PDUS), 1) * stride)
+
+
+def led(command: bytes, first: memoryview, memory: bytearray) -> Iterator[bytes | memoryview]:
+    """A command and the first batch, which lies in `memory`: one piece, unless the command is very long."""
+    start = _LEAD_BYTES - len(command)
+    if start < 0:
+        yield command
+        yield first
+        return
+    memory[start:_LEAD_BYTES] = command
+    yield memoryview(memory)[start : _LEAD_BYTES + len(first)]
 
 
 def batches(out: Outgoing, context_id: int, fragment: int, memory: bytearray) -> Iterator[memoryview]:
@@ -227,7 +241,7 @@ def batches(out: Outgoing, context_id: int, fragment: int, memory: bytearray) ->
 
     Raises SpoolError when it cannot be read to its end.
     """
-    view, left = memoryview(memory), out.data.size
+    view, left = memoryview(memory)[_LEAD_BYTES:], out.data.size
     try:
         while left:
             at, end, places = out.data.size - left, 0, []

@@ -85,9 +85,10 @@ class Carillon(Bells):
         """Wait until somebody rings for work, at most `seconds`."""
         self._work_bell.rest(seconds)
 
-    def rest_sends(self, destination: str, seconds: float) -> None:
-        """Wait until somebody rings for a destination, at most `seconds`."""
+    def rest_sends(self, destination: str, seconds: float) -> bool:
+        """Wait until somebody rings for a destination, at most `seconds`; he may have done so elsewhere."""
         self._send_bells[destination].rest(seconds)
+        return True
 
     def rung_sends(self, destination: str) -> bool:  # noqa: ARG002 - a ring may have gone to another machine
         """Whether there may be something to send; whoever asks the ledger knows."""

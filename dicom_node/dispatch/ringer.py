@@ -101,23 +101,22 @@ class Ringer:
 
     def _run(self) -> None:
         line: _Line | None = None
-        while (rings := self._next()) is not None:
+        while (waited := self._next()) is not None:
             try:
-                line = self._publish(line, rings)
+                line = self._publish(line, [ring for rings in waited for ring in rings[::COVERS]])
                 self._note(connected=True)
             except Exception as error:  # whatever a broker does, it costs nobody but this thread
                 line = None
-                self._give_up(len(rings), error)
+                self._give_up(sum(map(len, waited)), error)
         if line is not None:
             line.close()
 
-    def _next(self) -> list[Ring] | None:
-        """Rings of each queue whose turn it is; None at the end."""
+    def _next(self) -> list[list[Ring]] | None:
+        """All rings that wait, for each queue whose turn it is; None at the end."""
         with self._changed:
             while not (queues := self._whose_turn()) and not (self._stopping and not self._waiting):
                 self._changed.wait(self._patience_s())
-            rings = [ring for name in queues for ring in self._taken(name)]
-        return rings or None
+            return [self._taken(name) for name in queues] or None
 
     def _whose_turn(self) -> list[str]:
         now = time.monotonic()
@@ -129,9 +128,9 @@ class Ringer:
         return None if soonest is None else max(0.0, soonest - time.monotonic())
 
     def _taken(self, name: str) -> list[Ring]:
-        """What goes to a queue now: of all that waits for it, one of every so many."""
+        """What waits for a queue; one message goes for every so many."""
         self._due[name] = time.monotonic() + SPACING_S
-        return list(self._waiting.pop(name))[::COVERS]
+        return list(self._waiting.pop(name))
 
     def _publish(self, line: _Line | None, rings: list[Ring]) -> _Line:
         """Send; over a new connection if the present one has died since it was last used."""

@@ -16,7 +16,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from dicom_node.errors import LedgerCollision, LedgerError
+from dicom_node.errors import LedgerCollision, LedgerError, LedgerUnavailable
 from dicom_node.ledger import tallies, trips
 from dicom_node.ledger.dialects import READS, Lead, Place, dialect_of, scripts
 from dicom_node.ledger.schema import events, homes, migrate, require_present
@@ -89,6 +89,8 @@ class Database:
         self._together: Alone | Grouped = Alone(self) if self._dialect.shared else Grouped(self)
         #: the connection of whoever has the turn
         self._writer: sa.Connection | None = None
+        #: how often what had been committed was then on disk; the newest delivery when last looked at
+        self._syncs = self._newest = 0
         self._soon = tallies.Soon()
         self._scripts = scripts(type(self._dialect))
         self._engine = self._dialect.engine()
@@ -143,6 +145,34 @@ class Database:
         if self._soon:
             with self._writing():
                 pass
+
+    def mark(self) -> int:
+        """A moment, for `is_on_disk`."""
+        return self._syncs
+
+    def is_on_disk(self, mark: int) -> bool:
+        """Whether what was committed before `mark` would outlast a power cut.
+
+        It would as soon as anything has been committed that waits for the disk, since a file takes what comes
+        in its order. Not every such write is known here: it may be on disk although this says that it is not.
+        """
+        return self._dialect.shared or self._syncs > mark
+
+    def sync(self) -> None:
+        """Have everything that was committed on disk; raises LedgerUnavailable."""
+        with self._turn:
+            try:
+                self._dialect.sync()
+            except OSError as error:
+                raise LedgerUnavailable(
+                    f"the ledger {self._dialect} refuses: {error.strerror}; check its disk"
+                ) from error
+            self._syncs += 1
+
+    def _others_synced(self, newest: int) -> None:
+        """Within a write: the newest delivery. Who queued it waited for the disk before it could be seen."""
+        self._syncs += newest > self._newest
+        self._newest = newest
 
     def _migrate(self) -> None:
         with self._refusals(), self._dialect.begin(self._engine) as connection:
@@ -207,18 +237,22 @@ class Database:
         return f"{self._holder}/{worker}" if self._dialect.shared else worker
 
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[sa.Connection]:
-        """A write of several statements; who uses it is `repeated`."""
+    def _writing(self, *, awaits_disk: bool = True) -> Iterator[sa.Connection]:
+        """A write of several statements; who uses it is `repeated`.
+
+        One that does not wait for the disk outlasts the end of every process, but not that of the machine. It
+        is on disk when `sync` or any write that waits has returned; see `is_on_disk`. A server always waits.
+        """
         turn = contextlib.nullcontext() if self._dialect.shared else self._turn
-        with turn, self._transaction() as connection:
+        with turn, self._transaction(awaits_disk=awaits_disk) as connection:
             yield connection
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sa.Connection]:
+    def _transaction(self, *, awaits_disk: bool = True) -> Iterator[sa.Connection]:
         """A write of whoever has the turn, and of what was counted since the last."""
         soon = self._soon.take()
         try:
-            with self._refusals(), self._begun() as connection:
+            with self._refusals(), self._begun(awaits_disk) as connection:
                 tallies.begin(connection)
                 yield connection
                 tallies.write(connection, soon)
@@ -250,7 +284,7 @@ class Database:
         return rows
 
     @contextlib.contextmanager
-    def _begun(self) -> Iterator[sa.Connection]:
+    def _begun(self, awaits_disk: bool) -> Iterator[sa.Connection]:
         """A transaction; in a file on a connection that is kept: one from the pool takes longer than this."""
         if self._dialect.shared:
             with self._dialect.begin(self._engine) as connection:
@@ -259,9 +293,14 @@ class Database:
         if self._writer is None:
             self._writer = self._dialect.writer(self._engine)
         try:
+            self._dialect.await_disk(self._writer, awaits_disk)
+            raw: Any = self._writer.connection.dbapi_connection
+            changes = raw.total_changes
             self._dialect.start(self._writer)
             yield self._writer
             self._dialect.commit(self._writer)
+            # a commit of nothing leaves the disk alone
+            self._syncs += awaits_disk and raw.total_changes != changes
         except BaseException:
             self._forget_writer()
             raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -44,12 +44,14 @@ class Deliveries(Commitments):
         via: str = "",
         worker: str = "forwarder",
         receipts: Sequence[Receipt] = (),
+        awaits_disk: bool = True,
     ) -> list[Send]:
         """Lease up to `limit` due deliveries of a destination: by priority, then next_at, then id.
 
         Takes back expired leases first. A paused destination gets nothing, nor does `via` in its stead if
         that is paused. `worker` is who sends them, for `worker_died`. `receipts` are recorded, too, in the
-        same transaction: see `take_receipts`.
+        same transaction: see `take_receipts`. Unless `awaits_disk`, a power cut may undo all of it; see
+        `is_on_disk`.
         """
 
         if self._dialect.shared and not any(each.to_commit for each in receipts):
@@ -61,7 +63,13 @@ class Deliveries(Commitments):
             lease = {"holder": self._named(worker), "until": self._now(connection) + lease_s}
             return self._claim_sends(connection, destination, limit, lease, via)
 
-        return self._together(step)
+        return self._together(step) if awaits_disk else self._write_soon(step)
+
+    @repeated
+    def _write_soon(self, step: Callable[[sa.Connection], list[Send]]) -> list[Send]:
+        """What does not wait for the disk has no sync to share, and so no reason to wait for others."""
+        with self._writing(awaits_disk=False) as connection:
+            return step(connection)
 
     def _take_and_claim(
         self, destination: str, limit: int, lease_s: float, via: str, worker: str, receipts: Sequence[Receipt]
@@ -120,9 +128,11 @@ class Deliveries(Commitments):
             self._take_back_sends(connection, expired, Loss.LEASE)
             asked["now"] = self._now(connection)  # what was taken back is due since a moment ago
             found = _look(connection, asked, via)
+        self._others_synced(found.newest or 0)
         if found.paused or found.level is None:
             return []
-        sends = [_send(_Due(*row)) for row in _due(connection, asked, found.level, limit, _DUE)]
+        rows = _due(connection, asked, (found.lowest, found.level), limit, _DUE)
+        sends = [_send(_Due(*row)) for row in rows]
         _LEASED.run_many(connection, [{"of_id": send.id, **lease} for send in sends])
         return sends
 
@@ -169,7 +179,9 @@ class Deliveries(Commitments):
             count(connection, _counted(each, now))
             if each.to_commit:
                 self._want_commitment(connection, each.send.id, each.via or each.send.destination)
-        self._waive(connection, [each.send.id for each in receipts if not each.to_commit])
+        # what was leased for the first time nobody has had before who could have been asked
+        again = [each.send.id for each in receipts if not each.to_commit and each.send.token > 1]
+        self._waive(connection, again)
 
     def retry(
         self, send: Send, at: float, reason: str, *, result: str = "", refused: bool = False, via: str = ""
@@ -257,8 +269,8 @@ class Deliveries(Commitments):
                 left = limit - len(found)
                 lost = sa.select(_d.id).where(SENDING, _d.destination == name, _d.lease_until <= now)
                 asked = {"destination": name, "now": now}
-                highest = connection.execute(_HIGHEST, asked).scalar()
-                rows = _due(connection, asked, highest, left, _DUE_NUMBERS)
+                levels = connection.execute(_LEVELS, asked).one()
+                rows = _due(connection, asked, (levels.lowest, levels.highest), left, _DUE_NUMBERS)
                 numbers = [row[0] for row in rows] or connection.execute(lost.limit(left)).scalars()
                 found += [(number, name) for number in numbers]
         return found
@@ -311,17 +323,21 @@ _NUMBERS: sa.Select[*tuple[Any, ...]] = sa.select(_d.id)
 
 
 def _due(
-    connection: sa.Connection, asked: Mapping[str, object], highest: int | None, limit: int, what: Statement
+    connection: sa.Connection,
+    asked: Mapping[str, object],
+    levels: tuple[int | None, int | None],
+    limit: int,
+    what: Statement,
 ) -> list[tuple[Any, ...]]:
-    """What may be sent now, one priority after the other; `what` of each.
+    """What may be sent now, one priority after the other, from the lowest and the highest; `what` of each.
 
     In one query, the index would be walked through all that waits for a later time in a higher priority.
     """
     rows: list[tuple[Any, ...]] = []
-    level = highest
+    lowest, level = levels
     while level is not None:
         rows += what.run(connection, {**asked, "level": level, "limit": limit - len(rows)})
-        if len(rows) == limit:
+        if len(rows) == limit or level == lowest:
             break
         [(level,)] = _NEXT_LEVEL.run(connection, {"destination": asked["destination"], "level": level})
     return rows
@@ -368,6 +384,8 @@ class _Looked(NamedTuple):
     expired: bool
     paused: bool
     level: int | None
+    lowest: int | None
+    newest: int | None
 
 
 def _look(connection: sa.Connection, asked: Mapping[str, object], via: str) -> _Looked:
@@ -395,7 +413,10 @@ def _send(row: _Due) -> Send:
 # what lanes run again and again is made once: SQLAlchemy then knows it, and does not compile it anew
 _OF_DESTINATION = _d.destination == sa.bindparam("destination")
 _HIGHEST = sa.select(sa.func.max(_d.priority)).where(QUEUED, _OF_DESTINATION)
-#: whether leases have run out, whether it is paused, and the highest priority of what waits
+_LOWEST = sa.select(sa.func.min(_d.priority)).where(QUEUED, _OF_DESTINATION)
+_LEVELS = sa.select(_LOWEST.scalar_subquery().label("lowest"), _HIGHEST.scalar_subquery().label("highest"))
+#: whether leases have run out, whether it is paused, the highest and the lowest priority of what waits, and
+#: the delivery that was queued last of all
 _LOOK = Statement(
     sa.select(
         sa.exists().where(SENDING, _OF_DESTINATION, _d.lease_until <= sa.bindparam("now")).label("expired"),
@@ -403,6 +424,8 @@ _LOOK = Statement(
         .where(_p.destination.in_((sa.bindparam("destination"), sa.bindparam("via"))))
         .label("paused"),
         _HIGHEST.scalar_subquery().label("level"),
+        _LOWEST.scalar_subquery().label("lowest"),
+        sa.select(sa.func.max(_d.id)).scalar_subquery().label("newest"),
     )
 )
 _NEXT_LEVEL = Statement(_HIGHEST.where(_d.priority < sa.bindparam("level")))

@@ -74,6 +74,12 @@ class Dialect(abc.ABC):
     def begin(self, engine: sa.Engine) -> contextlib.AbstractContextManager[sa.Connection]:
         """A transaction, committed at the end of the block."""
 
+    def await_disk(self, connection: sa.Connection, wanted: bool) -> None:  # noqa: B027 - a server always does
+        """Whether the next commits of a connection wait until they are on disk; not in a transaction."""
+
+    def sync(self) -> None:  # noqa: B027 - a server always has
+        """Have what was committed without waiting for the disk on it; raises OSError."""
+
     @abc.abstractmethod
     def writer(self, engine: sa.Engine) -> sa.Connection:
         """A connection for many writes, one after another, by `start` and `commit`; not where `shared`.
@@ -87,7 +93,7 @@ class Dialect(abc.ABC):
 
     @abc.abstractmethod
     def commit(self, writer: sa.Connection) -> None:
-        """Commit it; on return it is on disk."""
+        """Commit it; on return it is on disk, if `await_disk` said so."""
 
     @abc.abstractmethod
     def session(self, engine: sa.Engine) -> contextlib.AbstractContextManager[Any]:
@@ -247,6 +253,8 @@ _COMPACTED_PAGES = 1000
 _COMPACTING_MS = 200
 #: the size to which the write-ahead log shrinks whenever it begins anew, bytes
 _LOG_BYTES = 64_000_000
+#: where a pooled connection notes how long SQLite waits, milliseconds, and whether for the disk
+_WAITS, _SYNCS = "dicom_node_waits", "dicom_node_syncs"
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
 
@@ -315,6 +323,22 @@ class SQLite(Dialect):
     def commit(self, writer: sa.Connection) -> None:
         writer.dispatch.commit(writer)
         writer.connection.commit()
+
+    def await_disk(self, connection: sa.Connection, wanted: bool) -> None:
+        pooled: Any = connection.connection
+        if pooled.info.get(_SYNCS, True) != wanted:
+            pooled.dbapi_connection.execute(f"PRAGMA synchronous = {'FULL' if wanted else 'NORMAL'}")
+            pooled.info[_SYNCS] = wanted
+
+    def sync(self) -> None:
+        try:
+            log = os.open(f"{self._path}-wal", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:  # whoever took it away has put what it held into the file
+            return
+        try:
+            os.fdatasync(log)
+        finally:
+            os.close(log)
 
     def session(self, _engine: sa.Engine) -> contextlib.AbstractContextManager[Any]:
         raise NotImplementedError("a file is written in turns")
@@ -406,11 +430,8 @@ class SQLite(Dialect):
         """Empty the write-ahead log."""
         with contextlib.closing(engine.raw_connection()) as raw:
             # a reader may be in the way for long; the next time is soon enough
-            raw.execute(f"PRAGMA busy_timeout = {_COMPACTING_MS}")
-            try:
-                raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            finally:
-                raw.execute(f"PRAGMA busy_timeout = {int(_BUSY_TIMEOUT_S * 1000)}")
+            _wait_in_sqlite(raw, _COMPACTING_MS)
+            raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
 def _said_by_sqlite(error: Exception) -> object:
@@ -427,12 +448,21 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
-    options = connection.get_execution_options()
+    options, pooled = connection.get_execution_options(), connection.connection
     if options.get(READS, False):
+        _wait_in_sqlite(pooled, int(_BUSY_TIMEOUT_S * 1000))
         connection.exec_driver_sql("BEGIN")
     elif not options.get(_NOT_YET, False):
-        raw: Any = connection.connection.dbapi_connection
+        _wait_in_sqlite(pooled, 0)
+        raw: Any = pooled.dbapi_connection
         turns.begin(raw, _BUSY_TIMEOUT_S)
+
+
+def _wait_in_sqlite(pooled: Any, longest_ms: int) -> None:
+    """How long SQLite itself waits for another connection; asked for again only when it changes."""
+    if pooled.info.get(_WAITS) != longest_ms:
+        pooled.dbapi_connection.execute(f"PRAGMA busy_timeout = {longest_ms}")
+        pooled.info[_WAITS] = longest_ms
 
 
 # ---- PostgreSQL ----

@@ -15,15 +15,13 @@ LOOK_S = 0.001
 
 
 def begin(raw: sqlite3.Connection, limit_s: float) -> None:
-    """Begin to write; sqlite3.OperationalError (SQLITE_BUSY) when somebody else does for so long."""
-    (before,) = raw.execute("PRAGMA busy_timeout").fetchone()
-    raw.execute("PRAGMA busy_timeout = 0")
+    """Begin to write; sqlite3.OperationalError (SQLITE_BUSY) when somebody else does for so long.
+
+    SQLite must not wait by itself: the connection has a `busy_timeout` of 0.
+    """
     deadline = time.monotonic() + limit_s
-    try:
-        while not _begun(raw, deadline):
-            time.sleep(LOOK_S)
-    finally:
-        raw.execute(f"PRAGMA busy_timeout = {before}")
+    while not _begun(raw, deadline):
+        time.sleep(LOOK_S)
 
 
 def _begun(raw: sqlite3.Connection, deadline: float) -> bool:

@@ -55,3 +55,10 @@ def test_a_ring_is_heard_in_another_process() -> None:
         assert _rested_s(bells.rest_work, 60.0) < 60.0
     finally:
         ringer.join()
+
+
+def test_who_rested_knows_whether_somebody_rang() -> None:
+    bells = Bells({"a": 1})
+    assert bells.rest_sends("a", 0.01) is False
+    bells.ring_sends("a")
+    assert bells.rest_sends("a", 60.0) is True

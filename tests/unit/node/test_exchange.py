@@ -270,3 +270,22 @@ def test_whoever_gives_the_connection_back_leaves_no_idle_time_behind(line: Line
     before = line.restarted
     own.close()
     assert line.restarted > before
+
+
+def test_little_waits_in_the_system_for_a_peer_that_is_near(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        near = socket.create_connection(server.getsockname())
+        far, _ = server.accept()
+        with near, far:
+            asked = near.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 152)
+            assert exchange._is_near(near) == (struct.unpack("148xI", asked)[0] < 500)
+            monkeypatch.setattr(exchange, "_NEAR_US", 0)
+            assert not exchange._is_near(near)
+            monkeypatch.setattr(exchange, "_TCP_INFO", None)
+            assert not exchange._is_near(near)
+
+
+def test_what_is_no_tcp_is_left_alone() -> None:
+    near, far = socket.socketpair()
+    with near, far:
+        assert not exchange._is_near(near)

@@ -967,6 +967,96 @@ def test_while_the_destination_works_a_lane_claims_only_what_is_likely_to_be_the
     assert pacs.taken == [1, 2]
 
 
+def test_while_its_bell_is_silent_a_lane_asks_the_ledger_for_nothing(
+    made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    site, pacs = made(clock=clock, pacs={}), Peer("pacs", clock)
+    lane, claims, rang = site.forwarder._lanes[0], list[int](), [False]
+    claim = site.ledger.claim_sends
+    monkeypatch.setattr(
+        site.ledger, "claim_sends", lambda *asked, **more: claims.append(1) or claim(*asked, **more)
+    )
+    lane._rest, lane._rung = lambda _name, _seconds: rang[0], lambda _name: False
+    for _ in range(5):
+        lane._turn()
+    assert len(claims) == 1, "nobody can have rung before it first looked"
+    rang[0] = True
+    lane._turn()
+    lane._turn()
+    assert len(claims) == 2
+    rang[0] = False
+    lane._turn()
+    site.queue(1)
+    claims.clear()
+    lane._turn()
+    assert claims == []
+    lane._looked_at -= forwarder.POLL_S
+    lane._turn()
+    assert pacs.taken == [1], "what falls due by itself is found all the same"
+
+
+def test_a_lane_that_gave_back_looks_again(made: Callable[..., Site]) -> None:
+    site = made(a={})
+    lane = site.forwarder._lanes[0]
+    lane._rest, lane._rung = lambda _name, _seconds: False, lambda _name: False
+    site.queue(1)
+    lane._claim(16)
+    assert not lane._expects_more()
+    lane._end_turn()
+    assert lane._expects_more()
+
+
+def test_what_is_recorded_with_a_claim_is_held_back_until_it_is_on_disk(
+    made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forwarder, "HELD_BACK_S", 60.0)
+    site, synced = made(a={}), list[int]()
+    lane = site.forwarder._lanes[0]
+    sync = site.ledger.sync
+    monkeypatch.setattr(site.ledger, "sync", lambda: synced.append(1) or sync())
+    site.queue(6)
+    lane._claim(6)
+    sends = [claimed.send for claimed in lane._claimed]
+    for number, send in enumerate(sends[:3]):
+        lane._decide(send, 0x0000, 0.1)
+        lane._claim(1)
+        assert lane._held_back() == number + 1
+    assert lane._is_overdue() is False
+    lane._settle()
+    assert (synced, lane._held_back()) == ([1], 0)
+    lane._decide(sends[3], 0x0000, 0.1)
+    lane._claim(1)
+    assert lane._held_back() == 1
+    site.queue(1)  # somebody else waits for the disk
+    assert lane._held_back() == 0
+    monkeypatch.setattr(forwarder, "HELD_BACK", 1)
+    lane._decide(sends[4], 0x0000, 0.1)
+    lane._claim(1)
+    assert lane._held_back() == 0, "that many do not wait for others"
+    assert synced == [1]
+
+
+def test_a_lane_at_rest_has_what_it_recorded_on_disk_in_time(
+    made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forwarder, "HELD_BACK_S", 60.0)
+    monkeypatch.setattr(forwarder, "POLL_S", 100.0)
+    site, rested = made(a={}), list[float]()
+    lane = site.forwarder._lanes[0]
+    lane._rest = lambda _name, seconds: rested.append(seconds)
+    site.queue(2)
+    lane._claim(1)
+    lane._decide(lane._claimed.popleft().send, 0x0000, 0.1)
+    lane._claim(0)
+    lane._idle()
+    assert 0.0 <= rested[0] <= forwarder.HELD_BACK_S
+    assert lane._unsure is not None
+    lane._unsure = replace(lane._unsure, since=time.monotonic() - forwarder.HELD_BACK_S)
+    lane._idle()
+    assert lane._unsure is None
+
+
 def test_who_is_told_to_stop_while_it_waits_for_more_claims_nothing(
     made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -89,9 +89,9 @@ _LARGE = "instances|deliveries|events|commitments|asks|ask_items|promises|promis
         (
             lambda book: book.claim_sends("pacs", 16, 10.0),
             [
-                f"SEARCH deliveries USING INDEX {_WAITING} (destination=?)",
+                f"SEARCH deliveries USING INDEX {_WAITING} (destination=?)",  # the highest priority
+                f"SEARCH deliveries USING INDEX {_WAITING} (destination=?)",  # the lowest
                 f"SEARCH deliveries USING INDEX {_WAITING} (destination=? AND priority=? AND next_at<?)",
-                f"SEARCH deliveries USING INDEX {_WAITING} (destination=? AND priority<?)",
             ],
         ),
     ],

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from dicom_node.errors import LedgerError, LedgerUnavailable
-from dicom_node.ledger import Ledger
+from dicom_node.ledger import Ledger, dialects
 from dicom_node.ledger.database import Grouped
 from tests.ledgers import arrival, blob
 
@@ -161,3 +164,64 @@ def test_a_refusal_below_sqlalchemy_is_one_all_the_same(book: Ledger) -> None:
     """Giving space back goes by the driver itself; its error would end the thread that keeps house."""
     with pytest.raises(LedgerUnavailable, match="no such table"), book._writing() as connection:
         connection.connection.cursor().execute("DELETE FROM nowhere")
+
+
+def queue(book: Ledger, uid: str) -> None:
+    book.add(arrival(uid), blob(uid), 1, straight_to=("pacs",))
+
+
+def test_what_does_not_wait_for_the_disk_is_there_with_what_does(book: Ledger) -> None:
+    queue(book, "1.1")
+    mark = book.mark()
+    assert not book.is_on_disk(mark)
+    book.claim_sends("pacs", 1, 10.0, awaits_disk=False)
+    assert not book.is_on_disk(book.mark())
+    mark = book.mark()
+    book.claim_sends("pacs", 1, 10.0)
+    assert not book.is_on_disk(mark), "a commit of nothing leaves the disk alone"
+    queue(book, "1.2")
+    assert book.is_on_disk(mark)
+    mark = book.mark()
+    book.sync()
+    assert book.is_on_disk(mark)
+
+
+def test_what_another_process_queued_tells_that_all_before_it_is_on_disk(scratch: Path, book: Ledger) -> None:
+    queue(book, "1.1")
+    book.claim_sends("pacs", 1, 10.0, awaits_disk=False)
+    mark = book.mark()
+    with contextlib.closing(Ledger(scratch / "ledger.sqlite")) as other:
+        queue(other, "1.2")
+    assert not book.is_on_disk(mark), "it has not been seen yet"
+    book.claim_sends("pacs", 1, 10.0, awaits_disk=False)
+    assert book.is_on_disk(mark)
+    assert not book.is_on_disk(book.mark())
+
+
+def test_commits_wait_for_the_disk_unless_they_say_that_they_do_not(book: Ledger) -> None:
+    def synchronous() -> int:
+        assert book._writer is not None
+        raw: Any = book._writer.connection.dbapi_connection
+        return int(raw.execute("PRAGMA synchronous").fetchone()[0])
+
+    queue(book, "1.1")
+    assert synchronous() == 2
+    (send,) = book.claim_sends("pacs", 1, 10.0, awaits_disk=False)
+    assert synchronous() == 1
+    book.delivered(send, 0)
+    assert synchronous() == 2
+
+
+def test_a_disk_that_does_not_sync_is_told(book: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_handle: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    mark = book.mark()
+    monkeypatch.setattr(os, "fdatasync", fails)
+    with pytest.raises(LedgerUnavailable, match="check its disk"):
+        book.sync()
+    assert not book.is_on_disk(mark)
+
+
+def test_a_log_that_is_gone_holds_nothing_back(tmp_path: Path) -> None:
+    dialects.dialect_of(tmp_path / "none.sqlite", 1).sync()

@@ -16,7 +16,7 @@ from tests.ledgers import arrival, blob
 
 
 def opened(path: Path) -> contextlib.closing[sqlite3.Connection]:
-    connection = sqlite3.connect(path, isolation_level=None, timeout=7.0, check_same_thread=False)
+    connection = sqlite3.connect(path, isolation_level=None, timeout=0.0, check_same_thread=False)
     connection.execute("PRAGMA journal_mode = WAL")
     return contextlib.closing(connection)
 
@@ -35,7 +35,6 @@ def test_who_waits_looks_every_millisecond(tmp_path: Path, monkeypatch: pytest.M
         turns.begin(two, 30.0)
         two.execute("COMMIT")
         assert slept == [turns.LOOK_S] * 50
-        assert two.execute("PRAGMA busy_timeout").fetchone() == (7000,)
 
 
 def test_who_finds_somebody_at_the_log_of_a_dead_process_waits_too() -> None:
@@ -53,9 +52,6 @@ def test_who_finds_somebody_at_the_log_of_a_dead_process_waits_too() -> None:
                     raise error
             return self
 
-        def fetchone(self) -> tuple[int]:
-            return (0,)
-
     connection = Mending()
     turns.begin(connection, 30.0)  # type: ignore[arg-type]
     assert connection.begun == 2
@@ -67,7 +63,6 @@ def test_there_is_an_end_to_waiting(tmp_path: Path) -> None:
         with pytest.raises(sqlite3.OperationalError) as caught:
             turns.begin(two, 0.05)
         assert caught.value.sqlite_errorcode == sqlite3.SQLITE_BUSY
-        assert two.execute("PRAGMA busy_timeout").fetchone() == (7000,)
         one.execute("COMMIT")
         turns.begin(two, 0.05)
 

@@ -16,7 +16,7 @@ from pynetdicom.dsutils import split_dataset
 
 from dicom_node.dimse import stream
 from dicom_node.dimse.reception import part10_head
-from dicom_node.dimse.stream import DataSet, Outgoing, Request, batches, command, data_set_of, room
+from dicom_node.dimse.stream import DataSet, Outgoing, Request, batches, command, data_set_of, led, room
 from dicom_node.errors import SpoolError
 from dicom_node.jobs import Arrival
 
@@ -119,6 +119,36 @@ def test_the_command_names_the_object_in_one_pdu_or_several() -> None:
     parts = fragments(command(REQUEST, 3, 20))
     assert b"".join(part for *_, part in parts) == whole
     assert [control for _, control, _ in parts] == [0x01] * (len(parts) - 1) + [0x03]
+
+
+@pytest.mark.parametrize("uid", ["1.2.3", "1" * 64])
+def test_the_command_goes_out_with_the_first_batch(tmp_path: Path, uid: str) -> None:
+    path, memory = tmp_path / "object", room(90)
+    path.write_bytes(HEAD + bytes(range(100)))
+    asked = command(Request(7, CTImageStorage, uid), 3, 90)
+    for _ in range(2):  # the second finds what the first has left
+        with Outgoing(path) as out:
+            parts = batches(out, 3, 90, memory)
+            (piece,) = led(asked, next(parts), memory)
+            assert bytes(piece) == asked + b"".join(bytes(part) for part in sent(path, 3, 90))
+            assert list(parts) == []
+
+
+def test_a_long_command_goes_out_by_itself(tmp_path: Path) -> None:
+    path, memory = tmp_path / "object", room(4)
+    path.write_bytes(HEAD + bytes(range(100)))
+    asked = command(REQUEST, 3, 2)
+    with Outgoing(path) as out:
+        first = next(batches(out, 3, 4, memory))
+        assert list(led(asked, first, memory)) == [asked, first]
+
+
+def test_the_most_common_image_is_one_batch_in_the_longest_pdus(tmp_path: Path) -> None:
+    path, fragment = tmp_path / "object", stream.fragment_size(0)
+    with path.open("wb") as file:
+        file.write(HEAD)
+        file.truncate(len(HEAD) + 2 * 512 * 512 + 4096)
+    assert len(list(sent(path, 1, fragment))) == 1
 
 
 @pytest.mark.parametrize(("largest", "size"), [(0, (1 << 17) - 6), (16384, 16378), (16383, 16376), (4, 2)])

@@ -26,6 +26,7 @@ from typing import Any
 
 from dicom_node.dimse import patches, stream
 from dicom_node.dimse.answers import Answers
+from dicom_node.dimse.tls_socket import TlsSocket
 
 #: a peer that takes less than this many bytes per second is given up
 SLOWEST_BYTES_S = 1 << 16
@@ -188,7 +189,7 @@ class Exchange:
         return bool(poll.poll(0))
 
 
-def _is_near(connection: socket.socket) -> bool:
+def _is_near(connection: socket.socket | TlsSocket) -> bool:
     """Whether the peer is on this machine or in this building; False where the system does not say."""
     if _TCP_INFO is None or sys.platform != "linux":
         return False

@@ -308,9 +308,9 @@ class TlsSocket:
         """As of the TCP socket."""
         self._raw.setsockopt(level, option, value)
 
-    def getsockopt(self, level: int, option: int) -> int:
-        """As of the TCP socket."""
-        return self._raw.getsockopt(level, option)
+    def getsockopt(self, level: int, option: int, count: int = 0) -> Any:
+        """As of the TCP socket: a number, or, where a count is given, so many bytes at most."""
+        return self._raw.getsockopt(level, option, count) if count else self._raw.getsockopt(level, option)
 
     def getsockname(self) -> Any:
         """As of the TCP socket."""

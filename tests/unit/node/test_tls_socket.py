@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import pytest
 
 from dicom_node.config import Tls, TlsClients
-from dicom_node.dimse import secure
+from dicom_node.dimse import exchange, secure
 from dicom_node.dimse.tls_socket import TlsSocket
 from tests.certificates import Authority
 from tests.waiting import wait_until
@@ -238,3 +238,13 @@ def test_it_is_no_connection_before_it_is_connected(settings: Tls) -> None:
             client.sendall(b"x")
         with pytest.raises(ConnectionError):
             client.version()
+
+
+def test_options_are_those_of_the_tcp_socket(settings: Tls) -> None:
+    """A sender asks how far away its peer is: without an answer nothing would go out over TLS."""
+    with connected(settings) as pair:
+        for each in pair:
+            each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            assert each.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+            assert len(each.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 152)) == 152
+            assert exchange._is_near(each) in (True, False)

@@ -116,6 +116,8 @@ class DirectoryStore(SharedStore):
         final = self._final(name)
         with self._failures(f"object {name}"):
             try:
+                # the last write, by which it was dated, is long ago where a mount did not answer for long
+                os.utime(part)
                 os.link(part, final)
             except FileExistsError:
                 return False

@@ -2,9 +2,10 @@
 
 Rules that bind here:
 1. An object is laid under its name only if nothing is there (`_lay`), so whoever puts it knows whether it was
-   there before. What was laid now is young, and what is young is never removed.
-2. What was there and is old is pinned in the ledger before `put` returns. Whoever removes dooms in the ledger
-   first, asks then what is needed, and lets go of what is pinned. A name is one row there: pinned or doomed.
+   there before. What was laid now is young, and what is young is never removed. What took long to lay may
+   be old already: an object that goes in parts is dated by the first of them.
+2. What is old is pinned in the ledger before `put` returns. Whoever removes dooms in the ledger first, asks
+   then what is needed, and lets go of what is pinned. A name is one row there: pinned or doomed.
 3. Nothing is taken to be missing, and nothing is removed, unless the store shows the id that the ledger
    knows: the empty folder below a mount that is not there, or another bucket, is no empty store.
 """
@@ -54,7 +55,7 @@ class SharedStore(abc.ABC):
     ----------
     guard : what remembers pins and removals, as a rule the ledger; asked for when it is needed
     keep_s : seconds for which an object stays at least after it was put
-    young_s : an object that was there before and is younger than half of this needs no pin
+    young_s : an object that is younger than half of this needs no pin; with 0 each is pinned
     """
 
     def __init__(self, guard: Callable[[], Guard], keep_s: float, *, young_s: float = YOUNG_S) -> None:
@@ -87,7 +88,10 @@ class SharedStore(abc.ABC):
 
     @abc.abstractmethod
     def _lay(self, part: Path, name: str) -> bool:
-        """Put the file under a name that is free; False if the name is taken."""
+        """Put the file under a name that is free; False if the name is taken.
+
+        What is laid is dated by the beginning of this call or later.
+        """
 
     @abc.abstractmethod
     def _replace(self, part: Path, name: str) -> None:
@@ -228,15 +232,20 @@ class SharedStore(abc.ABC):
 
     def _publish(self, part: Path, name: str) -> None:
         """Have the store hold the file under its name for at least `keep_s`, and whole."""
-        if not self._lay(part, name):
-            seen = self.look(name)
-            young = seen is not None and self._now() - seen.put_at < self._young_s / 2
-            if not young:
-                self._pin(name)
-            laid = not young and self._lay(part, name)
-            if not laid and not self.holds(name, part.stat().st_size):
-                self._replace(part, name)
+        began = boottime()
+        laid = self._lay(part, name)
+        young = boottime() - began < self._young_s / 2 if laid else self._is_young(name)
+        if not young:
+            self._pin(name)
+            # it may have been removed before, if it was laid now as well
+            laid = self._lay(part, name) or laid
+        if not laid and not self.holds(name, part.stat().st_size):
+            self._replace(part, name)
         self._laid(part, name)
+
+    def _is_young(self, name: str) -> bool:
+        seen = self.look(name)
+        return seen is not None and self._now() - seen.put_at < self._young_s / 2
 
     def _pin(self, name: str) -> None:
         """Wait for whoever removes the object, then keep everybody from it."""

@@ -32,7 +32,7 @@ MARKER = "store-id"
 YOUNG_S = 600.0
 #: a removal has ended after this many seconds, whatever became of it: more than any request can take
 _DOOM_S = 900.0
-#: of those, seconds in which one may still begin
+#: of those, seconds in which each object's removal must have begun
 _REMOVING_S = 60.0
 #: how long one that puts waits for one that removes
 _PIN_WAIT_S = 30.0
@@ -110,8 +110,11 @@ class SharedStore(abc.ABC):
         """All objects, or the next part of a large store, in steps of bounded size."""
 
     @abc.abstractmethod
-    def _drop(self, names: Iterable[str], limit_s: float) -> int:
-        """Remove those that are still older than that; returns how many."""
+    def _drop(self, names: Iterable[str], limit_s: float, until: float) -> int:
+        """Remove those that are still older than that; returns how many.
+
+        No removal begins when `boottime` is past `until`: by then others may put what is removed.
+        """
 
     @abc.abstractmethod
     def _now(self) -> float:
@@ -265,16 +268,16 @@ class SharedStore(abc.ABC):
         free = set(names) - needed(names)
         if not free:
             return 0
-        guard, began = self._guard(), boottime()
+        guard, until = self._guard(), boottime() + _REMOVING_S
         doomed = guard.doom(sorted(free), _DOOM_S)
         spared = doomed
         try:
             # asked again: a row that was written before the announcement is seen now, and a later one pins
             gone = doomed - needed(sorted(doomed))
-            if not gone or boottime() - began > _REMOVING_S:
+            if not gone:
                 return 0
             spared = doomed - gone
-            removed = self._drop(sorted(gone), limit_s)
+            removed = self._drop(sorted(gone), limit_s, until)
             spared = doomed
             return removed
         finally:

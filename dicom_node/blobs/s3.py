@@ -31,7 +31,7 @@ from dicom_node.blobs.bench import Bench
 from dicom_node.blobs.cache import Cache
 from dicom_node.blobs.port import Guard
 from dicom_node.blobs.shared import MARKER, YOUNG_S, SharedStore, boottime, checked
-from dicom_node.errors import SpoolError, SpoolFull
+from dicom_node.errors import BlobsUnavailable, SpoolError, SpoolFull
 from dicom_node.spool import Seen
 
 #: larger objects go in parts of this size
@@ -199,7 +199,13 @@ class S3Store(SharedStore):
         size = part.stat().st_size
         with part.open("rb") as file:
             if size > self._part_bytes:
-                self._send_parts(file, name, condition)
+                try:
+                    self._send_parts(file, name, condition)
+                except Absent:
+                    # asked to end twice, because the first answer was lost; or somebody gave it up
+                    raise BlobsUnavailable(
+                        f"an upload to {self} has ended already; send object {name} again"
+                    ) from None
                 return
             checksum = base64.b64encode(bytes.fromhex(name)).decode()
             self._ask(

@@ -479,8 +479,9 @@ def test_arrivals_and_removals_at_once_lose_nothing(
         while sum(removed) < 12 and time.monotonic() < until:
             turn, began = next(turns), time.monotonic()
             blob = store.put([contents[turn % 8]])
-            # the leader goes on meanwhile; all eight take as long as one is pinned, so removals meet arrivals
-            time.sleep(0.12)
+            # the leader goes on meanwhile; all eight take about as long as one is pinned or young, so that
+            # removals meet arrivals
+            time.sleep(0.1 + turn % 5 / 100)
             book.add(arrival(uid=f"1.2.{turn}"), blob.name, blob.size)
             seen = store.look(blob.name)
             # whoever takes longer than it is kept for to write its row was promised nothing
@@ -605,6 +606,28 @@ def test_a_large_object_goes_in_parts(make: Callable[..., Made], book: Ledger) -
     assert how.bucket is not None
     left = asking.client(how.bucket).list_multipart_uploads(Bucket=how.bucket.name)
     assert left.get("Uploads", []) == []
+
+
+@pytest.mark.slow
+def test_an_upload_that_has_ended_is_tried_again_by_the_sender(
+    make: Callable[..., Made], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer to its end was lost, and of the second request the server knows no upload any more."""
+    store = make("s3", part_bytes=5 << 20).open()
+    assert isinstance(store, S3Store)
+    ask, content = store._ask, os.urandom((5 << 20) + 1)
+
+    def lost(operation: str, *names: Any, **more: Any) -> Any:
+        answer = ask(operation, *names, **more)
+        if operation == "complete_multipart_upload":
+            raise asking.Absent
+        return answer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "_ask", lost)
+        with pytest.raises(BlobsUnavailable, match="has ended already"):
+            store.put([content])
+    store.verify(store.put([content]).name)
 
 
 @pytest.mark.slow

@@ -21,7 +21,8 @@ _CONNECT_S, _READ_S = 5.0, 20.0
 _TRIES = 3
 _CONNECTIONS = 32
 _ABSENT = frozenset({"404", "NoSuchKey", "NotFound"})
-_TAKEN = frozenset({"PreconditionFailed", "412"})
+#: the last is Amazon's word for a removal that came between: what is there now is to be looked at
+_TAKEN = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict"})
 _REFUSED = frozenset(
     {
         *("403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"),
@@ -46,7 +47,7 @@ class Absent(Exception):  # noqa: N818 - an answer, not an error
 
 
 class Taken(Exception):  # noqa: N818 - an answer, not an error
-    """There is something under this key already."""
+    """There is something under this key already, or was a moment ago."""
 
 
 def client(bucket: Bucket, *, tries: int = _TRIES) -> Any:

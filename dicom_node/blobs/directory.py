@@ -23,7 +23,7 @@ from pathlib import Path
 
 from dicom_node.blobs.bench import Bench
 from dicom_node.blobs.port import Guard
-from dicom_node.blobs.shared import MARKER, YOUNG_S, SharedStore, checked
+from dicom_node.blobs.shared import MARKER, YOUNG_S, SharedStore, boottime, checked
 from dicom_node.errors import BlobsUnavailable, SpoolError, SpoolFull
 from dicom_node.spool import NO_ROOM, Seen, sync_folder
 
@@ -116,6 +116,8 @@ class DirectoryStore(SharedStore):
         final = self._final(name)
         with self._failures(f"object {name}"):
             try:
+                # the last write, by which it was dated, is long ago where a mount did not answer for long
+                os.utime(part)
                 os.link(part, final)
             except FileExistsError:
                 return False
@@ -143,11 +145,11 @@ class DirectoryStore(SharedStore):
             with self._failures():
                 yield self._in(folder)
 
-    def _drop(self, names: Iterable[str], limit_s: float) -> int:
+    def _drop(self, names: Iterable[str], limit_s: float, until: float) -> int:
         removed, now = 0, self._now()
         for name in names:
             seen = self.look(name)
-            if seen is None or now - seen.put_at < limit_s:
+            if seen is None or now - seen.put_at < limit_s or boottime() > until:
                 continue
             with self._failures(f"object {name}"), contextlib.suppress(FileNotFoundError):
                 self._final(name).unlink()

@@ -30,8 +30,8 @@ from dicom_node.blobs.asking import Absent, Bucket, Taken
 from dicom_node.blobs.bench import Bench
 from dicom_node.blobs.cache import Cache
 from dicom_node.blobs.port import Guard
-from dicom_node.blobs.shared import MARKER, YOUNG_S, SharedStore, checked
-from dicom_node.errors import SpoolError, SpoolFull
+from dicom_node.blobs.shared import MARKER, YOUNG_S, SharedStore, boottime, checked
+from dicom_node.errors import BlobsUnavailable, SpoolError, SpoolFull
 from dicom_node.spool import Seen
 
 #: larger objects go in parts of this size
@@ -199,7 +199,13 @@ class S3Store(SharedStore):
         size = part.stat().st_size
         with part.open("rb") as file:
             if size > self._part_bytes:
-                self._send_parts(file, name, condition)
+                try:
+                    self._send_parts(file, name, condition)
+                except Absent:
+                    # asked to end twice, because the first answer was lost; or somebody gave it up
+                    raise BlobsUnavailable(
+                        f"an upload to {self} has ended already; send object {name} again"
+                    ) from None
                 return
             checksum = base64.b64encode(bytes.fromhex(name)).decode()
             self._ask(
@@ -312,18 +318,20 @@ class S3Store(SharedStore):
                 found[name] = Seen(int(each["Size"]), _stamp(each["LastModified"]))
         return found, bool(answer["IsTruncated"]) and bool(found)
 
-    def _drop(self, names: Iterable[str], limit_s: float) -> int:
+    def _drop(self, names: Iterable[str], limit_s: float, until: float) -> int:
         """Looks at their ages once more, which is one request for all, and removes them by another."""
         wanted = sorted(names)
         listed, _ = self._page(wanted[0][:-1])
         old = [name for name in wanted if name in listed and self._now() - listed[name].put_at >= limit_s]
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            list(pool.map(self._delete, old))
-        return len(old)
+            return sum(pool.map(lambda name: self._delete(name, until), old))
 
-    def _delete(self, name: str) -> None:
+    def _delete(self, name: str, until: float) -> bool:
+        if boottime() > until:
+            return False
         self._ask("delete_object", self._key(name), via=self._once)
         self._cache.forget(name)
+        return True
 
     def _end_forgotten_uploads(self) -> None:
         with asking.told_apart(self._bucket):

@@ -2,9 +2,10 @@
 
 Rules that bind here:
 1. An object is laid under its name only if nothing is there (`_lay`), so whoever puts it knows whether it was
-   there before. What was laid now is young, and what is young is never removed.
-2. What was there and is old is pinned in the ledger before `put` returns. Whoever removes dooms in the ledger
-   first, asks then what is needed, and lets go of what is pinned. A name is one row there: pinned or doomed.
+   there before. What was laid now is young, and what is young is never removed. What took long to lay may
+   be old already: an object that goes in parts is dated by the first of them.
+2. What is old is pinned in the ledger before `put` returns. Whoever removes dooms in the ledger first, asks
+   then what is needed, and lets go of what is pinned. A name is one row there: pinned or doomed.
 3. Nothing is taken to be missing, and nothing is removed, unless the store shows the id that the ledger
    knows: the empty folder below a mount that is not there, or another bucket, is no empty store.
 """
@@ -31,7 +32,7 @@ MARKER = "store-id"
 YOUNG_S = 600.0
 #: a removal has ended after this many seconds, whatever became of it: more than any request can take
 _DOOM_S = 900.0
-#: of those, seconds in which one may still begin
+#: of those, seconds in which each object's removal must have begun
 _REMOVING_S = 60.0
 #: how long one that puts waits for one that removes
 _PIN_WAIT_S = 30.0
@@ -54,7 +55,7 @@ class SharedStore(abc.ABC):
     ----------
     guard : what remembers pins and removals, as a rule the ledger; asked for when it is needed
     keep_s : seconds for which an object stays at least after it was put
-    young_s : an object that was there before and is younger than half of this needs no pin
+    young_s : an object that is younger than half of this needs no pin; with 0 each is pinned
     """
 
     def __init__(self, guard: Callable[[], Guard], keep_s: float, *, young_s: float = YOUNG_S) -> None:
@@ -87,7 +88,10 @@ class SharedStore(abc.ABC):
 
     @abc.abstractmethod
     def _lay(self, part: Path, name: str) -> bool:
-        """Put the file under a name that is free; False if the name is taken."""
+        """Put the file under a name that is free; False if the name is taken.
+
+        What is laid is dated by the beginning of this call or later.
+        """
 
     @abc.abstractmethod
     def _replace(self, part: Path, name: str) -> None:
@@ -106,8 +110,11 @@ class SharedStore(abc.ABC):
         """All objects, or the next part of a large store, in steps of bounded size."""
 
     @abc.abstractmethod
-    def _drop(self, names: Iterable[str], limit_s: float) -> int:
-        """Remove those that are still older than that; returns how many."""
+    def _drop(self, names: Iterable[str], limit_s: float, until: float) -> int:
+        """Remove those that are still older than that; returns how many.
+
+        No removal begins when `boottime` is past `until`: by then others may put what is removed.
+        """
 
     @abc.abstractmethod
     def _now(self) -> float:
@@ -228,15 +235,20 @@ class SharedStore(abc.ABC):
 
     def _publish(self, part: Path, name: str) -> None:
         """Have the store hold the file under its name for at least `keep_s`, and whole."""
-        if not self._lay(part, name):
-            seen = self.look(name)
-            young = seen is not None and self._now() - seen.put_at < self._young_s / 2
-            if not young:
-                self._pin(name)
-            laid = not young and self._lay(part, name)
-            if not laid and not self.holds(name, part.stat().st_size):
-                self._replace(part, name)
+        began = boottime()
+        laid = self._lay(part, name)
+        young = boottime() - began < self._young_s / 2 if laid else self._is_young(name)
+        if not young:
+            self._pin(name)
+            # it may have been removed before, if it was laid now as well
+            laid = self._lay(part, name) or laid
+        if not laid and not self.holds(name, part.stat().st_size):
+            self._replace(part, name)
         self._laid(part, name)
+
+    def _is_young(self, name: str) -> bool:
+        seen = self.look(name)
+        return seen is not None and self._now() - seen.put_at < self._young_s / 2
 
     def _pin(self, name: str) -> None:
         """Wait for whoever removes the object, then keep everybody from it."""
@@ -256,16 +268,16 @@ class SharedStore(abc.ABC):
         free = set(names) - needed(names)
         if not free:
             return 0
-        guard, began = self._guard(), boottime()
+        guard, until = self._guard(), boottime() + _REMOVING_S
         doomed = guard.doom(sorted(free), _DOOM_S)
         spared = doomed
         try:
             # asked again: a row that was written before the announcement is seen now, and a later one pins
             gone = doomed - needed(sorted(doomed))
-            if not gone or boottime() - began > _REMOVING_S:
+            if not gone:
                 return 0
             spared = doomed - gone
-            removed = self._drop(sorted(gone), limit_s)
+            removed = self._drop(sorted(gone), limit_s, until)
             spared = doomed
             return removed
         finally:

@@ -41,12 +41,14 @@ class Guests:
         self._free = threading.Condition()
         #: oldest first
         self._here: dict[int, _Guest] = {}
+        #: those among them that were sent away; whose thread does not end yet keeps its place
+        self._going: set[int] = set()
 
     def admit(self, connection: socket.socket, address: str) -> bool:
         """Give it a place, another's if need be; False when none became free in time."""
         with self._free:
             if len(self._here) >= self._most:
-                _send_away(_next_to_go([*self._here.values()]))
+                self._send_one_away()
                 if not self._free.wait_for(lambda: len(self._here) < self._most, self._patience_s):
                     return False
             self._here[id(connection)] = _Guest(connection, address, self._clock())
@@ -55,6 +57,7 @@ class Guests:
     def leave(self, connection: socket.socket) -> None:
         """Its place is free; call this before it is closed. No matter if it has none."""
         with self._free:
+            self._going.discard(id(connection))
             if self._here.pop(id(connection), None) is not None:
                 self._free.notify()
 
@@ -64,6 +67,14 @@ class Guests:
             for guest in self._here.values():
                 if self._clock() - guest.since > self._longest_s:
                     _send_away(guest)
+
+    def _send_one_away(self) -> None:
+        """Another for each newcomer, for the thread of the last may be busy with something else for long."""
+        staying = [guest for key, guest in self._here.items() if key not in self._going]
+        if staying:
+            guest = _next_to_go(staying)
+            self._going.add(id(guest.connection))
+            _send_away(guest)
 
 
 def _next_to_go(guests: list[_Guest]) -> _Guest:

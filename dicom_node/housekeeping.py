@@ -75,9 +75,9 @@ def reconcile(
     Sizes are compared always. Contents are compared if the machine fell during the last run, for the objects
     that were written shortly before: a disk that had promised too much loses those.
     """
+    last_at = ledger.last_event_at()  # by the clock as it was, as the ages of objects are
     _follow(ledger, ledger.behind_s())
-    fell = ledger.begin_run(boot)
-    suspect_after = ledger.last_event_at() - _SUSPECT_S if fell else float("inf")
+    suspect_after = last_at - _SUSPECT_S if ledger.begin_run(boot) else float("inf")
     checked = lost = remade = 0
     for claim in ledger.claims():
         checked += 1

@@ -38,6 +38,8 @@ from dicom_node.ledger.schema import (
 
 _PAGE = 1000
 _i, _d = instances.c, deliveries.c
+#: longer than a lease lasts; and of the state of an instance, that the times of what follows are another clock's
+_LONGEST_LEASE_S, _SET_BACK = 3600.0, "clock-set-back"
 #: times that something waits for, of which rows, and whether one within the time that was set back may be new
 _TIMES: tuple[tuple[sa.Column[float], sa.ColumnElement[bool], bool], ...] = (
     (_i.next_at, RECEIVED, False),
@@ -137,16 +139,27 @@ class Recovery(Instances):
         """The clock was set back by so many seconds; how many rows follow it.
 
         What was due, or was to be, by the clock as it was, is so by the clock as it is: else everything that
-        waits would wait so much longer. A lease that was taken since then is left alone.
+        waits would wait so much longer. Leases, which whoever holds them renews, follow only from an hour on:
+        one that was taken since then looks like an old one else, and would end under its holder.
         """
         count = 0
         with self._writing() as connection:
             now = self._now(connection)
             for column, which, after in _TIMES:
+                if column.name == "lease_until" and by_s < _LONGEST_LEASE_S:
+                    continue
                 later = sa.and_(which, column > now + (by_s if after else 0.0))
                 values = {column.name: column - by_s}
                 count += connection.execute(sa.update(column.table).where(later).values(values)).rowcount
+            self._note_set_back(connection, now)
         return count
+
+    def _note_set_back(self, connection: sa.Connection, now: float) -> None:
+        """Have the last event one of the clock as it is, or the next start would find it set back again."""
+        query = sa.select(events.c.instance_id, events.c.at).order_by(events.c.id.desc()).limit(1)
+        last = connection.execute(query).one_or_none()
+        if last is not None and last.at > now:
+            self._note(connection, last.instance_id, _SET_BACK)
 
     def recover(self) -> int:
         """Take back every lease of this node; call once at start, while none of it works. Returns how many.

@@ -60,6 +60,26 @@ def test_of_the_address_with_most_the_oldest_goes(peers: Peers) -> None:
     assert peers.gone() == [1]
 
 
+def test_who_was_sent_away_and_stays_costs_its_own_place_only(peers: Peers) -> None:
+    """A thread that waits for the ledger does not hear that its peer is gone."""
+    guests = Guests(3, 30, 0)
+    made = [peers.one() for _ in range(3)]
+    for connection in made:
+        guests.admit(connection, "a")
+    assert not guests.admit(peers.one(), "b")
+    assert not guests.admit(peers.one(), "b")
+    assert peers.gone() == [0, 1]
+    guests.leave(made[1])
+    assert guests.admit(peers.one(), "b")
+
+
+def test_when_all_were_sent_away_newcomers_wait(peers: Peers) -> None:
+    guests = Guests(1, 30, 0)
+    guests.admit(peers.one(), "a")
+    assert not guests.admit(peers.one(), "b")
+    assert not guests.admit(peers.one(), "b")
+
+
 def test_of_addresses_alike_the_oldest_goes(peers: Peers) -> None:
     guests = Guests(2, 30, 0)
     for address in ("a", "b", "a"):

@@ -420,6 +420,7 @@ def test_a_start_after_the_clock_was_set_back_finds_what_waits(
     arrive(spool, book, b"came")
     clock.now -= 3600.0
     reconcile(spool, book, "boot")
+    assert book.behind_s() == 0.0
     assert len(book.claim_work("w", 8, 10.0)) == 1
 
 

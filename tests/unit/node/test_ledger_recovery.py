@@ -204,6 +204,28 @@ def test_a_lease_that_was_taken_since_the_clock_was_set_back_stays(book: Ledger,
     book.finish(mine, outcome())
 
 
+def test_a_lease_of_whichever_clock_does_not_end_under_its_holder(book: Ledger, clock: Clock) -> None:
+    """Set back by less than a lease lasts, nobody can tell when a lease was taken; it is renewed as before."""
+    clock.now -= 250.0
+    book.add(arrival(), blob("a"), 1)
+    (mine,) = book.claim_work("w", 1, 300.0)
+    assert book.set_back(250.0) == 0
+    clock.now += 100.0
+    assert book.claim_work("v", 8, 300.0) == []
+    book.beat(mine, 300.0)
+
+
+def test_a_clock_that_is_set_back_is_followed_once(book: Ledger, clock: Clock) -> None:
+    """By whoever notices; the next start, or the tenth, finds nothing more to do, and the story tells."""
+    book.add(arrival(), blob("a"), 1)
+    clock.now -= HOUR
+    assert book.set_back(HOUR) == 1
+    clock.now += 600.0
+    assert book.behind_s() == 0.0
+    assert book.set_back(HOUR) == 0
+    assert [step.what for step in book.steps(0, 9)].count("clock-set-back") == 1
+
+
 def test_a_clock_that_is_put_forward_ends_leases_and_nothing_comes_twice(book: Ledger, clock: Clock) -> None:
     """By a day: who holds what is overtaken by another, and refused."""
     delivery = send(book)

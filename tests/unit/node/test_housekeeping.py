@@ -429,12 +429,14 @@ def test_a_clock_that_is_set_back_while_the_node_runs_is_followed(
     """Once, by as much as it was; and a clock that is put forward, or a little back, by nothing."""
     ahead_s = 1_000_000.0
     monkeypatch.setattr(housekeeping, "_ahead_s", lambda: ahead_s)
-    keeper = Housekeeper(spool, book, 1e9)
+    roused: list[int] = []
+    keeper = Housekeeper(spool, book, 1e9, rouse=lambda: roused.append(1))
     arrive(spool, book, b"came")
     for step, found in [(0.0, 0), (7200.0, 0), (-0.5, 0), (-3600.0, 1), (0.0, 1)]:
         ahead_s += step
         clock.now += min(step, -0.0)
         keeper.look()
         assert [line["event"] for line in lines].count("clock-set-back") == found
+        assert len(roused) == found, "who rests does so until a time of day"
     clock.now += 1.0
     assert len(book.claim_work("w", 8, 10.0)) == 1

@@ -271,11 +271,17 @@ class Housekeeper(threading.Thread):
         names = frozenset(blobs)
         if self._stopping.is_set():  # a million objects take minutes, and a stop waits for this thread
             return names
-        return names - self._ledger.known(names) | self._ledger.needed(names)
+        return self._surely(names, names - self._ledger.known(names) | self._ledger.needed(names))
 
     def _must_stay(self, strangers: _Strangers, blobs: Iterable[str]) -> frozenset[str]:
         names = frozenset(blobs)
-        return names if self._stopping.is_set() else strangers.must_stay(names)
+        return names if self._stopping.is_set() else self._surely(names, strangers.must_stay(names))
+
+    def _surely(self, names: frozenset[str], staying: frozenset[str]) -> frozenset[str]:
+        """Those that stay; that the others may go is on disk, or a power cut would have them needed again."""
+        if names - staying:
+            self._ledger.sync()
+        return staying
 
     def _purge(self, before: float) -> int:
         purged, after = 0, 0

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import time
 from collections.abc import Callable, Mapping
 from multiprocessing.synchronize import Semaphore
+
+#: between two rings that are to wake two, seconds
+_BETWEEN_S = 0.01
 
 
 class Bells:
@@ -46,6 +50,18 @@ class Bells:
     def rouse_sends(self, destination: str) -> None:
         """End the rest of one lane of this node: it is to stop."""
         self._sends[destination].release()
+
+    def rouse_all(self, workers: int, lanes: Mapping[str, int]) -> None:
+        """End every rest, of so many workers and of so many lanes of each destination.
+
+        A semaphore is waited for until a time of day: whoever rests while the clock is set back by an hour
+        would rest for an hour, unless somebody rings. In between there is time to take the ring: whoever is
+        woken first takes all there are.
+        """
+        for bell, count in [(self._work, workers), *((self._sends[name], lanes[name]) for name in lanes)]:
+            for _ in range(count):
+                bell.release()
+                time.sleep(_BETWEEN_S)
 
     def hear_work(self) -> None:
         """Called by a process whose thread will rest for work; here there is nothing to prepare."""

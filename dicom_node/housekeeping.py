@@ -99,11 +99,13 @@ def reconcile(
     return Found(checked, lost, remade)
 
 
-def _follow(ledger: Ledger, by_s: float) -> None:
-    """Have what waits follow a clock that was set back; a little is what clocks do."""
-    if by_s > _SET_BACK_S:
-        count = ledger.set_back(by_s)
-        log.event(_LOG, "clock-set-back", level=logging.WARNING, count=count)
+def _follow(ledger: Ledger, by_s: float) -> bool:
+    """Have what waits follow a clock that was set back, and whether it was; a little is what clocks do."""
+    if by_s <= _SET_BACK_S:
+        return False
+    count = ledger.set_back(by_s)
+    log.event(_LOG, "clock-set-back", level=logging.WARNING, count=count)
+    return True
 
 
 def _ahead_s() -> float:
@@ -156,10 +158,19 @@ class Housekeeper(threading.Thread):
     ----------
     spool, ledger : what is kept
     history_s : seconds for which an instance is remembered after the last thing that happened to it
+    rouse : called when the clock was set back; ends the rests that are reckoned by it
     """
 
-    def __init__(self, spool: BlobStore, ledger: Ledger, history_s: float) -> None:
+    def __init__(
+        self,
+        spool: BlobStore,
+        ledger: Ledger,
+        history_s: float,
+        *,
+        rouse: Callable[[], object] = lambda: None,
+    ) -> None:
         super().__init__(name="housekeeper", daemon=True)
+        self._rouse = rouse
         self._spool = spool
         self._ledger = ledger
         self._history_s = history_s
@@ -193,8 +204,8 @@ class Housekeeper(threading.Thread):
     def _follow_the_clock(self) -> None:
         """Notice that the clock was set back since the last look; forward nothing need be done."""
         ahead_s = _ahead_s()
-        if self._ledger.by_this_clock:
-            _follow(self._ledger, self._ahead_s - ahead_s)
+        if self._ledger.by_this_clock and _follow(self._ledger, self._ahead_s - ahead_s):
+            self._rouse()
         self._ahead_s = ahead_s
 
     def weigh(self) -> None:
@@ -260,11 +271,17 @@ class Housekeeper(threading.Thread):
         names = frozenset(blobs)
         if self._stopping.is_set():  # a million objects take minutes, and a stop waits for this thread
             return names
-        return names - self._ledger.known(names) | self._ledger.needed(names)
+        return self._surely(names, names - self._ledger.known(names) | self._ledger.needed(names))
 
     def _must_stay(self, strangers: _Strangers, blobs: Iterable[str]) -> frozenset[str]:
         names = frozenset(blobs)
-        return names if self._stopping.is_set() else strangers.must_stay(names)
+        return names if self._stopping.is_set() else self._surely(names, strangers.must_stay(names))
+
+    def _surely(self, names: frozenset[str], staying: frozenset[str]) -> frozenset[str]:
+        """Those that stay; that the others may go is on disk, or a power cut would have them needed again."""
+        if names - staying:
+            self._ledger.sync()
+        return staying
 
     def _purge(self, before: float) -> int:
         purged, after = 0, 0

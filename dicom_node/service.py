@@ -246,8 +246,14 @@ class Service:
         self._bells.hear_sends()
 
     def _start_housekeeper(self, undo: contextlib.ExitStack) -> None:
-        self.housekeeper = Housekeeper(self.spool, self.ledger, housekeeping.history_s(self._config))
+        kept_s = housekeeping.history_s(self._config)
+        self.housekeeper = Housekeeper(self.spool, self.ledger, kept_s, rouse=self._rouse)
         _run(self.housekeeper, undo)
+
+    def _rouse(self) -> None:
+        """End the rests of all workers and lanes here."""
+        lanes = {name: each.associations for name, each in self._config.destinations.items()}
+        self._bells.rouse_all(self.worker_count, lanes)
 
     def _start_committer(self) -> None:
         """When all the rest runs: it lets go of what no destination is asked for any more, for good."""

@@ -163,7 +163,12 @@ class Clerk(threading.Thread):
         self._read_to = steps[-1].id
 
     def _tell(self) -> None:
-        """Write the window, then note it; a kill between the two tells it again."""
+        """Write the window, then note it; a kill between the two tells it again.
+
+        A power cut must undo no step that is told: others would get their numbers, and never be told.
+        """
+        if self._read_to > self._told_to:
+            self._ledger.sync()
         self._begun = {key: at for key, at in self._begun.items() if time.monotonic() - at < _PAUSE_S}
         fresh = [event for event in self._window if _beginning(event) not in self._begun]
         if fresh:

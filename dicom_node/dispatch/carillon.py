@@ -102,6 +102,9 @@ class Carillon(Bells):
         """End the rest of this process's lanes of a destination: they are to stop."""
         self._send_bells[destination].rouse()
 
+    def rouse_all(self, workers: int, lanes: Mapping[str, int]) -> None:
+        """Nothing to do: here nobody rests by a clock that can be set."""
+
     def close(self) -> None:
         """Hear nothing more, and send what waits if that is quick."""
         for bell in (self._work_bell, *self._send_bells.values()):

@@ -61,7 +61,7 @@ class Deliveries(Commitments):
             if receipts:
                 self._take_receipts(connection, receipts)
             lease = {"holder": self._named(worker), "until": self._now(connection) + lease_s}
-            return self._claim_sends(connection, destination, limit, lease, via)
+            return self._claim_sends(connection, destination, limit, lease, via, alone=not awaits_disk)
 
         return self._together(step) if awaits_disk else self._write_soon(step)
 
@@ -119,6 +119,8 @@ class Deliveries(Commitments):
         limit: int,
         lease: Mapping[str, object],
         via: str,
+        *,
+        alone: bool,
     ) -> list[Send]:
         now = self._now(connection)
         asked = {"destination": destination, "now": now}
@@ -128,7 +130,8 @@ class Deliveries(Commitments):
             self._take_back_sends(connection, expired, Loss.LEASE)
             asked["now"] = self._now(connection)  # what was taken back is due since a moment ago
             found = _look(connection, asked, via)
-        self._others_synced(found.newest or 0)
+        if alone:  # else what is newest may be of this very transaction, and on no disk yet
+            self._others_synced(found.newest or 0)
         if found.paused or found.level is None:
             return []
         rows = _due(connection, asked, (found.lowest, found.level), limit, _DUE)

@@ -14,6 +14,8 @@ from dicom_node.audit.message import Origin
 from dicom_node.audit.store import Store
 from dicom_node.audit.syslog import Label
 from dicom_node.config import Role
+from dicom_node.errors import LedgerUnavailable
+from dicom_node.jobs import Receipt
 from dicom_node.ledger import Ledger
 from tests.audit_trails import Told, received
 from tests.ledgers import Clock, arrival, blob, outcome, send
@@ -247,3 +249,28 @@ def test_a_node_alone_leaves_the_ledger_out_of_it(book: Ledger, scratch: Path, c
     made.turn(last=True)
     assert book.told_to() == -1
     assert made._auditor.store.state().told_to == book.last_step()
+
+
+def test_what_is_told_no_power_cut_undoes(
+    book: Ledger, scratch: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the next steps would have numbers that count as told."""
+    made = clerk(book, scratch, clock)
+    made.turn()
+    arrive(book, clock, 1)
+    taken = Receipt(send(book), 0)
+    book.claim_sends("pacs", 1, 10.0, receipts=[taken], awaits_disk=False)
+    clock.now += 1.0
+    mark = book.mark()
+
+    def refuses() -> None:
+        raise LedgerUnavailable("the ledger refuses")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(book, "sync", refuses)
+        with pytest.raises(LedgerUnavailable):
+            made.turn()
+    assert told(made) == []
+    made.turn()
+    assert book.is_on_disk(mark)
+    assert told(made)

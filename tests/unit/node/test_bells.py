@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import threading
 import time
 
 from dicom_node.bells import Bells
@@ -62,3 +63,18 @@ def test_who_rested_knows_whether_somebody_rang() -> None:
     assert bells.rest_sends("a", 0.01) is False
     bells.ring_sends("a")
     assert bells.rest_sends("a", 60.0) is True
+
+
+def test_everybody_who_rests_is_roused() -> None:
+    """A clock that is set back would keep them, and no ring may come for hours."""
+    bells = Bells({"a": 1, "b": 1})
+    threads = [threading.Thread(target=bells.rest_work, args=(60.0,)) for _ in range(2)]
+    threads += [threading.Thread(target=bells.rest_sends, args=(name, 60.0)) for name in "aaab"]
+    started = time.monotonic()
+    for thread in threads:
+        thread.start()
+    time.sleep(0.1)
+    bells.rouse_all(2, {"a": 3, "b": 1})
+    for thread in threads:
+        thread.join(60.0)
+    assert time.monotonic() - started < 50.0

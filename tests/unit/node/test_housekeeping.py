@@ -15,9 +15,9 @@ import pytest
 
 from dicom_node import housekeeping, log
 from dicom_node.config import Config
-from dicom_node.errors import LedgerError, SpoolError
+from dicom_node.errors import LedgerError, LedgerUnavailable, SpoolError
 from dicom_node.housekeeping import Found, Housekeeper, reconcile
-from dicom_node.jobs import DeliveryState, InstanceState, Outcome
+from dicom_node.jobs import DeliveryState, InstanceState, Outcome, Receipt
 from dicom_node.ledger import Ledger
 from dicom_node.metrics import STORES, Reading
 from dicom_node.spool import Blob, Spool
@@ -219,6 +219,28 @@ def test_what_was_delivered_goes_with_its_bytes_and_the_audit_counts_it(
     (line,) = [line for line in lines if line["event"] == "purged"]
     assert (line["level"], line["count"]) == ("info", 1)
     assert not {"uid", "job", "delivery"} & set(line)
+
+
+def test_bytes_go_when_no_power_cut_can_have_them_needed_again(
+    spool: Spool, book: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave(spool, book, b"came", b"leaves")
+    keeper = Housekeeper(spool, book, 1e9)
+    taken = Receipt(book.claim_sends("pacs", 1, 10.0)[0], 0)
+    book.claim_sends("pacs", 1, 10.0, receipts=[taken], awaits_disk=False)
+    mark = book.mark()
+
+    def refuses() -> None:
+        raise LedgerUnavailable("the ledger refuses")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(book, "sync", refuses)
+        with pytest.raises(LedgerUnavailable):
+            keeper.clean()
+    assert spool.used_bytes()
+    keeper.clean()
+    assert book.is_on_disk(mark)
+    assert spool.used_bytes() == 0
 
 
 def test_history_is_kept_as_long_as_configured(spool: Spool, book: Ledger, clock: Clock) -> None:
@@ -430,12 +452,14 @@ def test_a_clock_that_is_set_back_while_the_node_runs_is_followed(
     """Once, by as much as it was; and a clock that is put forward, or a little back, by nothing."""
     ahead_s = 1_000_000.0
     monkeypatch.setattr(housekeeping, "_ahead_s", lambda: ahead_s)
-    keeper = Housekeeper(spool, book, 1e9)
+    roused: list[int] = []
+    keeper = Housekeeper(spool, book, 1e9, rouse=lambda: roused.append(1))
     arrive(spool, book, b"came")
     for step, found in [(0.0, 0), (7200.0, 0), (-0.5, 0), (-3600.0, 1), (0.0, 1)]:
         ahead_s += step
         clock.now += min(step, -0.0)
         keeper.look()
         assert [line["event"] for line in lines].count("clock-set-back") == found
+        assert len(roused) == found, "who rests does so until a time of day"
     clock.now += 1.0
     assert len(book.claim_work("w", 8, 10.0)) == 1

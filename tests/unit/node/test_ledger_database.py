@@ -13,6 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from dicom_node.errors import LedgerError, LedgerUnavailable
+from dicom_node.jobs import Send
 from dicom_node.ledger import Ledger, dialects
 from dicom_node.ledger.database import Grouped
 from tests.ledgers import arrival, blob
@@ -196,6 +197,25 @@ def test_what_another_process_queued_tells_that_all_before_it_is_on_disk(scratch
     book.claim_sends("pacs", 1, 10.0, awaits_disk=False)
     assert book.is_on_disk(mark)
     assert not book.is_on_disk(book.mark())
+
+
+def test_what_is_queued_with_a_claim_and_taken_back_tells_nothing(book: Ledger) -> None:
+    """Several threads share a transaction; one that fails has synced nothing of what was before it."""
+    queue(book, "1.1")
+    book.claim_sends("pacs", 1, 10.0, awaits_disk=False)
+    mark = book.mark()
+    step = book._claim_sends
+
+    def fails(connection: sa.Connection, *asked: Any, **more: Any) -> list[Send]:
+        book._add(connection, arrival("1.2"), blob("1.2"), 1, ("pacs",), 0)
+        step(connection, *asked, **more)
+        raise LedgerUnavailable("the disk is full")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(book, "_claim_sends", fails)
+        with pytest.raises(LedgerUnavailable):
+            book.claim_sends("pacs", 1, 10.0)
+    assert not book.is_on_disk(mark)
 
 
 def test_commits_wait_for_the_disk_unless_they_say_that_they_do_not(book: Ledger) -> None:

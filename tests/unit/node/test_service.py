@@ -161,6 +161,25 @@ def _end(node: Service, part: str) -> None:
             node.housekeeper._stopping.set()
 
 
+def test_a_clock_that_is_set_back_keeps_nobody_at_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service.Workers, "start", lambda _self: None)
+    monkeypatch.setattr(service.Workers, "stop", lambda _self: None)
+    monkeypatch.setattr(service.Service, "worker_count", 3)
+    node = Service(config(tmp_path, http={"port": None}))
+    node.start()
+    try:
+        roused: list[tuple[int, dict[str, int]]] = []
+        monkeypatch.setattr(node._bells, "rouse_all", lambda *whom: roused.append(whom))
+        node.housekeeper._ahead_s += 3600.0
+        node.housekeeper.look()
+        lanes = {name: each.associations for name, each in node._config.destinations.items()}
+        assert roused == [(3, lanes)]
+    finally:
+        node.stop()
+
+
 def test_what_was_only_counted_is_written_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service.Workers, "start", lambda _self: None)
     monkeypatch.setattr(service.Workers, "stop", lambda _self: None)

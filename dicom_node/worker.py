@@ -64,9 +64,9 @@ POLL_S = 1.0
 PATIENCE = 8
 #: longest wait before an instance is tried again, seconds
 _LONGEST_WAIT_S = 60.0
-#: longest work on an instance, seconds, and for each byte of it more: a gigabyte of well compressed tiles
-#: takes the better part of an hour on a slow machine, and a decoder that hangs takes for ever
-_LONGEST_WORK_S, _LONGEST_BYTE_S = 3600.0, 5e-6
+#: longest work on an instance, seconds, and for each byte of it more: to judge a gigabyte of well compressed
+#: colour tiles takes hours, and a decoder that hangs takes for ever
+_LONGEST_WORK_S, _LONGEST_BYTE_S = 3600.0, 1e-4
 #: what is done is recorded with what is done within so many seconds, and before anything of so many bytes
 _RECORDED_WITHIN_S = 0.05
 _LARGE_BYTES = 4_000_000

@@ -136,15 +136,20 @@ class Pool(Generic[Task, Answer]):
         if idle is None:
             return False
         place = queue.popleft()
-        idle.place, idle.late_at = place, time.monotonic() + self._limit_s(run.tasks[place])
+        idle.place, idle.left_s = place, self._limit_s(run.tasks[place])
         run.under_way.add(place)
         with contextlib.suppress(OSError):  # it has died: listening to it will tell
             idle.pipe.send(run.tasks[place])
         return True
 
     def _listen(self, run: _Run[Task, Answer]) -> None:
-        """Wait for a word of a process, or for its end; then end those that are late."""
+        """Wait for a word of a process, or for its end; then end those that are late.
+
+        What counts is how long they were listened to: all of a command may be stopped for a night (Ctrl-Z).
+        """
+        began = time.monotonic()
         spoke = wait([worker.pipe for worker in self._workers], _LONG_S)
+        listened_s = min(2 * _LONG_S, time.monotonic() - began)
         run.slow = not spoke
         for worker in [each for each in self._workers if each.pipe in spoke]:
             try:
@@ -159,7 +164,8 @@ class Pool(Generic[Task, Answer]):
                 run.note(worker.place, content)
                 worker.place = None
         for worker in [each for each in self._workers if each.place is not None]:
-            if time.monotonic() >= worker.late_at:
+            worker.left_s -= listened_s
+            if worker.left_s <= 0:
                 self._end(worker, run)
 
     def _end(self, worker: _Worker, run: _Run[Task, Answer]) -> None:
@@ -205,13 +211,13 @@ class Pool(Generic[Task, Answer]):
 
 @dataclass(slots=True)
 class _Worker:
-    """A process, the place of the task that it works on, and when that takes too long."""
+    """A process, the place of the task that it works on, and how much longer that may take."""
 
     process: BaseProcess
     pipe: Connection
     ready: bool = False
     place: int | None = None
-    late_at: float = math.inf
+    left_s: float = math.inf
 
 
 @dataclass(slots=True)

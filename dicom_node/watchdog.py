@@ -7,43 +7,44 @@ other death.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 import time
-from types import TracebackType
+from collections.abc import Iterator
 
 
 class Watchdog:
-    """A context manager around each piece of work; several threads may be in it at once. One for a process.
+    """Watches pieces of work, which several threads may do at once. One for a process."""
 
-    Parameters
-    ----------
-    limit_s : how long a piece of work may take, seconds
-    """
-
-    def __init__(self, limit_s: float) -> None:
-        self._limit_s = limit_s
+    def __init__(self) -> None:
         self._lock = threading.Lock()
-        #: when each piece in hand began, the oldest first
-        self._since: dict[int, float] = {}
+        #: thread -> until when its piece of work may take
+        self._until: dict[int, float] = {}
 
-    def __enter__(self) -> None:
+    @contextlib.contextmanager
+    def over(self, limit_s: float) -> Iterator[None]:
+        """Around a piece of work, which may take so many seconds."""
+        thread = threading.get_ident()
         with self._lock:
-            self._since[threading.get_ident()] = time.monotonic()
-            if len(self._since) == 1:
-                signal.setitimer(signal.ITIMER_REAL, self._limit_s)
+            self._until[thread] = time.monotonic() + limit_s
+            self._wind()
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._until[thread]
+                self._wind()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with self._lock:
-            del self._since[threading.get_ident()]
-            oldest = next(iter(self._since.values()), None)
-            # of 0 seconds is none at all
-            left_s = 0.0 if oldest is None else max(1e-3, oldest + self._limit_s - time.monotonic())
-            signal.setitimer(signal.ITIMER_REAL, left_s)
+    def _wind(self) -> None:
+        first = min(self._until.values(), default=None)
+        # of 0 seconds is none at all
+        left_s = 0.0 if first is None else max(1e-3, first - time.monotonic())
+        signal.setitimer(signal.ITIMER_REAL, left_s)
 
 
 def bites() -> None:
-    """Let the signal end this process, whatever the one that started it does about it."""
+    """Let the signal end this process, whatever the one that started it does about it; in the main thread."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    # what is blocked there stays blocked in every process from there on
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})

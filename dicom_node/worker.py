@@ -64,8 +64,9 @@ POLL_S = 1.0
 PATIENCE = 8
 #: longest wait before an instance is tried again, seconds
 _LONGEST_WAIT_S = 60.0
-#: longest work on an instance, seconds; gigabytes take minutes, and a decoder that hangs takes for ever
-_LONGEST_WORK_S = 3600.0
+#: longest work on an instance, seconds, and for each byte of it more: to judge a gigabyte of well compressed
+#: colour tiles takes hours, and a decoder that hangs takes for ever
+_LONGEST_WORK_S, _LONGEST_BYTE_S = 3600.0, 1e-4
 #: what is done is recorded with what is done within so many seconds, and before anything of so many bytes
 _RECORDED_WITHIN_S = 0.05
 _LARGE_BYTES = 4_000_000
@@ -79,6 +80,8 @@ _PROVEN_S = 60.0
 #: results of an instance whose record travels with it; and the reason of one that had its own when it came
 _PROTECTED = frozenset({"protected", "protected-header", "protected-whole-image"})
 _PROTECTED_BEFORE = "already-protected"
+
+_UNWATCHED = contextlib.nullcontext()
 
 Processor = Callable[[Work], Outcome]
 #: is told of every network that a process starts to evaluate
@@ -183,7 +186,7 @@ class Worker:
     ledger, bells : shared with the other processes
     process : what to do with an instance
     abreast : instances of a batch that are worked on at a time, where they mostly wait for a batcher
-    watched : is entered around the work on each instance
+    watched : gives what is entered around the work on an instance
     """
 
     def __init__(
@@ -195,10 +198,10 @@ class Worker:
         process: Processor,
         *,
         abreast: int = 1,
-        watched: contextlib.AbstractContextManager[None] | None = None,
+        watched: Callable[[Work], contextlib.AbstractContextManager[None]] = lambda _: _UNWATCHED,
     ) -> None:
         self.name = name
-        self._watched = watched or contextlib.nullcontext()
+        self._watched = watched
         self.stopping = threading.Event()
         self._config = config
         self._lease_s = config.workers.lease_s
@@ -257,7 +260,7 @@ class Worker:
         route = self._config.route(work.arrival.route)
         with measured() as seen:
             try:
-                with self._watched:
+                with self._watched(work):
                     outcome = self._process(work)
             except Exception as caught:
                 error = caught
@@ -494,12 +497,18 @@ def _work(order: Order, lifeline: Connection) -> None:
     order.bells.tell_lost(lambda count: ledger.count_soon(Reading(RINGS_LOST, (), count)))
     order.bells.hear_work()
     abreast = BATCH if batches.is_wanted(order.config.networks) else 1
-    watched = watchdog.Watchdog(_LONGEST_WORK_S)
-    worker = Worker(order.name, order.config, ledger, order.bells, process, abreast=abreast, watched=watched)
+    worker = Worker(
+        order.name, order.config, ledger, order.bells, process, abreast=abreast, watched=_watched_by_a_dog()
+    )
     threading.Thread(target=_listen, args=(lifeline, worker), name="lifeline", daemon=True).start()
     worker.run()
     order.bells.close()
     ledger.close()
+
+
+def _watched_by_a_dog() -> Callable[[Work], contextlib.AbstractContextManager[None]]:
+    dog = watchdog.Watchdog()
+    return lambda work: dog.over(_LONGEST_WORK_S + work.size * _LONGEST_BYTE_S)
 
 
 def _listen(lifeline: Connection, worker: Worker) -> None:

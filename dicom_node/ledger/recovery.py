@@ -38,8 +38,10 @@ from dicom_node.ledger.schema import (
 
 _PAGE = 1000
 _i, _d = instances.c, deliveries.c
-#: longer than a lease lasts; and of the state of an instance, that the times of what follows are another clock's
-_LONGEST_LEASE_S, _SET_BACK = 3600.0, "clock-set-back"
+#: longer than a lease lasts, seconds
+_LONGEST_LEASE_S = 3600.0
+#: what the story of an instance says where the times of what follows are another clock's
+_SET_BACK = "clock-set-back"
 #: times that something waits for, of which rows, and whether one within the time that was set back may be new
 _TIMES: tuple[tuple[sa.Column[float], sa.ColumnElement[bool], bool], ...] = (
     (_i.next_at, RECEIVED, False),

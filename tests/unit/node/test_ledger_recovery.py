@@ -205,7 +205,7 @@ def test_a_lease_that_was_taken_since_the_clock_was_set_back_stays(book: Ledger,
 
 
 def test_a_lease_of_whichever_clock_does_not_end_under_its_holder(book: Ledger, clock: Clock) -> None:
-    """Set back by less than a lease lasts, nobody can tell when a lease was taken; it is renewed as before."""
+    """Set back by less than a lease lasts, nobody can tell by which clock one was taken: it is renewed."""
     clock.now -= 250.0
     book.add(arrival(), blob("a"), 1)
     (mine,) = book.claim_work("w", 1, 300.0)

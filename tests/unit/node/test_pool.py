@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from functools import partial
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
+from dicom_node import pool as pool_module
 from dicom_node.errors import NodeError
 from dicom_node.pool import Pool, cores
 from tests import pool_tasks
@@ -55,6 +57,22 @@ def test_a_task_that_hangs_is_given_up_and_those_behind_it_are_done() -> None:
             "lost y None",
             "0.3",
         ]
+
+
+def test_a_command_that_was_stopped_for_hours_gives_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With all of its processes, by Ctrl-Z: the clock went on, and nobody worked."""
+    clock, listen, stopped_s = time.monotonic, pool_module.wait, 0.0
+
+    def wait(pipes: list[Any], _timeout_s: float) -> list[Any]:
+        nonlocal stopped_s
+        spoke = listen(pipes, 0.05)
+        stopped_s += 0.0 if spoke else 3600.0
+        return spoke
+
+    monkeypatch.setattr(pool_module, "wait", wait)
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + stopped_s)
+    with Pool(prepared, lost, 1, lambda _task: 600.0) as pool:
+        assert [answer for _, answer in pool.answers([("sleep", "0.3")])] == ["0.3"]
 
 
 def test_tasks_are_pulled_as_they_are_wanted() -> None:

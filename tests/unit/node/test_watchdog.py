@@ -12,26 +12,29 @@ from tests.architecture.repository import ROOT
 
 HEAD = "import threading, time\nfrom dicom_node.watchdog import Watchdog, bites\nbites()\n"
 #: a regular expression holds the interpreter for as long as it looks: for years
-HELD = "import re\ndog = Watchdog(0.3)\nwith dog:\n    re.match('(a+)+$', 'a' * 64 + 'b')\n"
-ASLEEP = "dog = Watchdog(0.3)\nwith dog:\n    time.sleep(600)\n"
+HELD = "import re\ndog = Watchdog()\nwith dog.over(0.3):\n    re.match('(a+)+$', 'a' * 64 + 'b')\n"
+ASLEEP = "dog = Watchdog()\nwith dog.over(0.3):\n    time.sleep(600)\n"
 #: another thread ends its work again and again
 BESIDE = """
-dog = Watchdog(0.5)
+dog = Watchdog()
 def hang():
-    with dog:
+    with dog.over(0.5):
         time.sleep(600)
 threading.Thread(target=hang, daemon=True).start()
 while True:
-    with dog:
+    with dog.over(0.5):
         time.sleep(0.01)
 """
+#: another thread begins with what may take long
+LONGER = BESIDE.partition("while")[0] + "with dog.over(60):\n    time.sleep(60)\n"
+BLOCKED = "import signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})\n"
 QUICK = """
-dog = Watchdog(0.5)
+dog = Watchdog()
 for _ in range(20):
-    with dog:
+    with dog.over(0.5):
         time.sleep(0.05)
 try:
-    with dog:
+    with dog.over(0.5):
         raise ValueError
 except ValueError:
     time.sleep(1.0)
@@ -40,10 +43,20 @@ except ValueError:
 
 @pytest.mark.parametrize(
     ("work", "code"),
-    [(HELD, -signal.SIGALRM), (ASLEEP, -signal.SIGALRM), (BESIDE, -signal.SIGALRM)],
+    [
+        (HELD, -signal.SIGALRM),
+        (ASLEEP, -signal.SIGALRM),
+        (BESIDE, -signal.SIGALRM),
+        (LONGER, -signal.SIGALRM),
+    ],
 )
 def test_what_hangs_ends_its_process(work: str, code: int) -> None:
     assert ended(work) == code
+
+
+def test_it_bites_where_whoever_started_the_process_blocks_the_signal() -> None:
+    """Blocked signals stay so in whatever a process starts."""
+    assert ended(ASLEEP, before=BLOCKED) == -signal.SIGALRM
 
 
 def test_what_ends_does_not() -> None:
@@ -51,6 +64,6 @@ def test_what_ends_does_not() -> None:
     assert ended(QUICK.replace("0.5", "60")) == 0
 
 
-def ended(work: str) -> int:
-    command = [sys.executable, "-c", HEAD + work]
+def ended(work: str, before: str = "") -> int:
+    command = [sys.executable, "-c", before + HEAD + work]
     return subprocess.run(command, cwd=ROOT, check=False, timeout=120).returncode

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -36,6 +37,7 @@ from dicom_node.ledger import Ended, Ledger
 from dicom_node.measuring import Measured, stage, tell_modality
 from dicom_node.metrics import LOST, PROCESSED, STAGE_SECONDS, UNPROTECTED, NetworkRun, Reading
 from dicom_node.spool import Spool
+from dicom_node.watchdog import Watchdog
 from dicom_node.worker import (
     PATIENCE,
     Heart,
@@ -568,6 +570,23 @@ def test_a_worker_that_hangs_is_replaced_and_what_it_hung_on_quarantined(
         wait_until(lambda: site.states() == expected)
     finally:
         workers.stop()
+
+
+def test_what_is_large_may_take_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole-slide image of 4 GB takes days where everything is slow, and does not hang."""
+    limits: list[float] = []
+
+    def over(_dog: Watchdog, limit_s: float) -> contextlib.AbstractContextManager[None]:
+        limits.append(limit_s)
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr(Watchdog, "over", over)
+    watched = worker._watched_by_a_dog()
+    for size in (500_000, 4_000_000_000):
+        arrival = Arrival("1.2", "1.2.3", "1.2.3", "A", "B", "all")
+        with watched(Work(1, 1, 0, arrival, "blob", size=size)):
+            pass
+    assert limits == [3650.0, 403600.0]
 
 
 def tells_of_networks(made: Config, tell: Tell) -> Processor:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from blessmark.jit import compiled
-from blessmark.planes import PlaneArray
+from blessmark.planes import PlaneArray, widened
 from blessmark.types import Frame, IntArray
 
 #: cells in a row, and in a column
@@ -86,8 +86,9 @@ def portrait(frame: Frame) -> Portrait:
         levels += frame.shift * across.sizes
         bends_down = _bends_down(plane, down.step, down.starts, down.stops, down.cuts)
     else:
-        levels, bends = _sums_of_lines(frame.samples, across)
-        bends_down = _sums_of_lines(frame.samples.transpose(0, 2, 1), down)[1].T
+        samples = widened(frame.planes, frame.shift)
+        levels, bends = _sums_of_lines(samples, across)
+        bends_down = _sums_of_lines(samples.transpose(0, 2, 1), down)[1].T
     rough = np.asarray(bends / across.sizes + bends_down / down.sizes.T)
     mean = np.asarray(levels / across.sizes)
     return Portrait(frame.rows, frame.cols, frame.channels, frame.lo, frame.hi, mean, rough)

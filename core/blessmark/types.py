@@ -70,6 +70,9 @@ class _Held:
     Who has asked for both must not write to either.
     """
 
+    #: whether planes are made again once samples were asked for, since those may be written to
+    _made_again = False
+
     lo: int
     hi: int
     padding: tuple[int, int] | None
@@ -78,10 +81,15 @@ class _Held:
 
         def __getattr__(self, name: str) -> Any:
             """The samples, of whatever came as planes; nothing else is missing."""
-            if name != "samples" or "planes" not in self.__dict__:
+            held = self.__dict__
+            planes = held.get("planes") if name == "samples" else None
+            if planes is not None:
+                held["samples"] = widened(planes, self.shift)
+                if self._made_again:
+                    held.pop("planes", None)
+            if name != "samples" or name not in held:  # it may have come in another thread
                 raise AttributeError(name)
-            self.__dict__["samples"] = widened(self.planes, self.shift)
-            return self.__dict__["samples"]
+            return held["samples"]
 
     @cached_property
     def planes(self) -> PlaneArray:
@@ -98,8 +106,8 @@ class _Held:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Channels, rows, columns."""
-        held = self.__dict__
-        channels, rows, cols = (held["planes"] if "planes" in held else held["samples"]).shape
+        held = self.__dict__.get("planes")
+        channels, rows, cols = (self.__dict__["samples"] if held is None else held).shape
         return channels, rows, cols
 
     @property
@@ -121,12 +129,15 @@ class Frame(_Held):
 
     Attributes
     ----------
-    samples : int32 [channels, rows, cols], each sample in `lo..hi`
+    samples : int32 [channels, rows, cols], each sample in `lo..hi`; not to be written to once the frame was
+        embedded into, read, stored or drawn, which keep planes of them
     lo, hi : the range that BitsStored and PixelRepresentation allow, inclusive
     padding : inclusive range of PixelPaddingValue(/RangeLimit), or None (PS3.3 C.7.5.1.1.2)
     number : frame number, from 1 (PS3.3 C.7.6.6)
     forced_roi : regions that are ROI whatever the segmenter says (PS3.3 C.8.5.5 ultrasound regions)
     """
+
+    _made_again = True
 
     samples: IntArray
     lo: int

@@ -18,7 +18,7 @@ from blessmark.pixels.header import Header, read_header
 from blessmark.pixels.image import Image
 from blessmark.pixels.native import Words
 from blessmark.pixels.syntax import ENCODABLE, LOSSY, written_as
-from blessmark.planes import low_words, same
+from blessmark.planes import low_words, same, widened
 from blessmark.types import Frame, IntArray
 
 
@@ -76,7 +76,7 @@ def _words(frame: IntArray | Frame, word: np.dtype[Any]) -> Words:
     if isinstance(frame, Frame) and word.itemsize == 2:
         return low_words(frame.planes, frame.shift).view(f"{word.kind}2")
     if isinstance(frame, Frame):
-        return (frame.samples if frame.shift else frame.planes).astype(word)
+        return (widened(frame.planes, frame.shift) if frame.shift else frame.planes).astype(word)
     return frame.astype(word)
 
 

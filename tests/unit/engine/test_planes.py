@@ -103,6 +103,22 @@ class TestFrames:
         view = View.of_planes(held.planes, Lattice.QUARTER, 0, 255, None)
         assert (replace(view, samples=view.samples + 1).planes == 2).all()
 
+    def test_show_what_was_written_to_samples_before_they_are_used(self):
+        """As into an array of one's own: what somebody blacks out must not be embedded into and stored."""
+        found = Frame.of_planes(np.ones((1, 4, 4), np.int16), 0, 65535)
+        assert found.planes[0, 0, 0] == 1
+        found.samples[0, 0] = 7
+        assert (found.planes[0, 0] == 7 - 32768).all()
+        assert (found.samples[0, 1:] == 32769).all()
+        assert found.samples is found.samples
+        found.planes  # noqa: B018 - and asked for again
+        assert found.shape == (1, 4, 4)
+
+    def test_view_keeps_its_planes_whatever_a_segmenter_writes(self):
+        view = View.of_planes(np.ones((1, 4, 4), np.int16), Lattice.QUARTER, 0, 255, None)
+        view.samples[:] = 0
+        assert (view.planes == 1).all()
+
     def test_are_planes_of_16_bits(self):
         with pytest.raises(ValueError, match="int16"):
             Frame.of_planes(np.ones((1, 2, 2), np.int32), 0, 255)

@@ -18,8 +18,8 @@ __all__ = ["How", "Item", "Judges", "Report", "limit_s", "lost"]
 
 Report = InstanceReport | Unreadable
 
-#: how long an instance may take: any, and for each byte of it. As a rule it is 20 ms a megabyte, but 1.3 s where
-#: colour frames are not marked, and as much for 50 kB that are compressed
+#: how long an instance may take: any, and for each byte of it. As a rule it is 20 ms a megabyte, but 1.3 s
+#: for one of colour frames that are not marked, which may be 50 kB as they are compressed
 _FILE_S, _BYTE_S = 600.0, 1e-4
 
 

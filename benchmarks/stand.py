@@ -61,25 +61,34 @@ def listens(port: int) -> bool:
     return False
 
 
-def objects(folder: Path, count: int, *, edge: int = 64, seed: int = 0) -> list[Path]:
-    """Synthetic CT images of `edge` x `edge` pixels, all different: a textured disc on a flat background."""
+def objects(folder: Path, count: int, *, edge: int = 64, seed: int = 0, patient: str = "") -> list[Path]:
+    """Synthetic CT images of `edge` x `edge` pixels, all different: a textured disc on a flat background.
+
+    Each is of a patient of its own, unless `patient` is the PatientID of all.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     y, x = np.ogrid[-1 : 1 : edge * 1j, -1 : 1 : edge * 1j]
     disc = 1200.0 * ((y / 0.6) ** 2 + (x / 0.7) ** 2 < 1)
     return [
-        _written(folder / f"{number:06d}.dcm", number, seed, disc * (1 + rng.normal(0, 0.02, disc.shape)))
+        _written(
+            folder / f"{number:06d}.dcm",
+            number,
+            seed,
+            patient or f"{number:06d}",
+            disc * (1 + rng.normal(0, 0.02, disc.shape)),
+        )
         for number in range(count)
     ]
 
 
-def _written(path: Path, number: int, seed: int, image: np.ndarray) -> Path:
+def _written(path: Path, number: int, seed: int, patient: str, image: np.ndarray) -> Path:
     ds = Dataset()
     ds.file_meta = FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     ds.SOPClassUID, ds.SOPInstanceUID = CT, f"1.2.826.0.1.3680043.10.999.{seed}.{number + 1}"
     ds.StudyInstanceUID = ds.SeriesInstanceUID = f"1.2.826.0.1.3680043.10.999.{seed}"
-    ds.PatientName, ds.PatientID, ds.Modality = "Synthetic^Object", f"{number:06d}", "CT"
+    ds.PatientName, ds.PatientID, ds.Modality = "Synthetic^Object", patient, "CT"
     ds.InstanceNumber, ds.SamplesPerPixel, ds.PhotometricInterpretation = number, 1, "MONOCHROME2"
     ds.Rows, ds.Columns = image.shape
     ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 12, 11, 0

@@ -28,7 +28,8 @@ def test_what_was_acknowledged_is_told_though_the_node_is_killed(
     paths = [
         path
         for study in range(_STUDIES)
-        for path in objects(tmp_path / f"in-{study}", _IMAGES, edge=256, seed=study)
+        # of one patient, or those recorded together would be messages with the same text: counted as one here
+        for path in objects(tmp_path / f"in-{study}", _IMAGES, edge=256, seed=study, patient=f"{study:06d}")
     ]
     sender = Modality(node.port, paths)
     sender.start()

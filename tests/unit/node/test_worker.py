@@ -506,6 +506,17 @@ def test_a_worker_that_needs_the_engine_has_it_loaded_before_it_is_ready(
     assert len(rehearsed) == rehearsals
 
 
+#: what becomes of them, the poison among three others
+_ONLY_POISON_HELD = {("ready", "passed", ""): 3, ("quarantined", "quarantined", "killed-its-worker"): 1}
+
+
+def arrive_with_poison(site: Site) -> None:
+    """One instance from `POISON`, and three others."""
+    blob = site.spool.put([b"poison"])
+    site.ledger.add(Arrival("1.2", "1.2.3", "1.2.3", "POISON", "B", "all"), blob.name, blob.size)
+    site.arrive(3)
+
+
 def dies_of_poison(made: Config, tell: Tell) -> Processor:
     """A processor that is killed by every instance from `POISON`, and passes on the others."""
     process = build_processor(made, tell)
@@ -523,14 +534,11 @@ def test_a_killed_worker_is_replaced_and_its_killer_quarantined(
 ) -> None:
     monkeypatch.setattr("dicom_node.worker.restart_delay_s", lambda _failures: 0.0)
     site = made()
-    blob = site.spool.put([b"poison"])
-    site.ledger.add(Arrival("1.2", "1.2.3", "1.2.3", "POISON", "B", "all"), blob.name, blob.size)
-    site.arrive(3)
+    arrive_with_poison(site)
     workers = Workers(site.config, site.ledger, site.bells, factory=dies_of_poison)
     workers.start()
     try:
-        expected = {("ready", "passed", ""): 3, ("quarantined", "quarantined", "killed-its-worker"): 1}
-        wait_until(lambda: site.states() == expected)
+        wait_until(lambda: site.states() == _ONLY_POISON_HELD)
         wait_until(lambda: workers.alive == 1)
         (before,) = workers.pids
         os.kill(before, signal.SIGKILL)
@@ -560,14 +568,11 @@ def test_a_worker_that_hangs_is_replaced_and_what_it_hung_on_quarantined(
 ) -> None:
     monkeypatch.setattr("dicom_node.worker.restart_delay_s", lambda _failures: 0.0)
     site = made()
-    blob = site.spool.put([b"poison"])
-    site.ledger.add(Arrival("1.2", "1.2.3", "1.2.3", "POISON", "B", "all"), blob.name, blob.size)
-    site.arrive(3)
+    arrive_with_poison(site)
     workers = Workers(site.config, site.ledger, site.bells, factory=hangs_on_poison)
     workers.start()
     try:
-        expected = {("ready", "passed", ""): 3, ("quarantined", "quarantined", "killed-its-worker"): 1}
-        wait_until(lambda: site.states() == expected)
+        wait_until(lambda: site.states() == _ONLY_POISON_HELD)
     finally:
         workers.stop()
 

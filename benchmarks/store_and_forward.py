@@ -25,6 +25,7 @@ from benchmarks.traffic import STORESCP, Senders, Sink, Usage
 
 _ORTHANC, _STORESCP, _MINIMAL = "Orthanc, tuned", "storescp, receives only", "minimal forwarder"
 _PASS, _PROTECT = "dicom-node pass", "dicom-node protect"
+_PASS_BY_TWO = "dicom-node pass, 2 receivers"
 _ASSOCIATIONS = (1, 2, 4)
 _LIMIT_S = 300.0
 #: associations of the node to its destination
@@ -80,10 +81,16 @@ class MinimalForwarder(Program):
         return self
 
 
-def _node(role: str) -> Callable[[Path, int], Program]:
+def _node(role: str, receivers: int = 1) -> Callable[[Path, int], Program]:
     def started(folder: Path, sink: int) -> Program:
-        peers = {"sink": Peer(sink, associations=_TO_SINK)}
-        node = Node(folder, Setup(peers, role=role, workers=_WORKERS, sections=_SECTIONS)).start()
+        setup = Setup(
+            {"sink": Peer(sink, associations=_TO_SINK)},
+            role=role,
+            workers=_WORKERS,
+            receivers=receivers,
+            sections=_SECTIONS,
+        )
+        node = Node(folder, setup).start()
         # what starts once in weeks is no part of an image
         wait_until(lambda: node.metric("dicom_node_workers", state="ready") >= _WORKERS, 60.0, "workers")
         return node
@@ -102,6 +109,7 @@ PEERS: dict[str, Callable[[Path, int], Program]] = {
     _STORESCP: lambda folder, sink: Storescp(folder, free_port()).start(sink),
     _MINIMAL: lambda folder, sink: MinimalForwarder(folder, free_port()).start(sink),
     _PASS: _node("pass"),
+    _PASS_BY_TWO: _node("pass", receivers=2),
     _PROTECT: _node("protect"),
 }
 
@@ -263,7 +271,7 @@ def _ratios(found: Found) -> Table:
             / statistics.median(one.received_s for one in found[_STORESCP, associations]),
         )
         for associations in _ASSOCIATIONS
-        for peer in (_PASS, _PROTECT, _MINIMAL)
+        for peer in (_PASS, _PASS_BY_TWO, _PROTECT, _MINIMAL)
     )
     return Table(
         "Against Orthanc and storescp in the same run",

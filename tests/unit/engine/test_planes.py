@@ -9,7 +9,7 @@ import pytest
 
 from blessmark import planes, types
 from blessmark.embed import embed
-from blessmark.planes import little_endian, low_words, narrowed, of_words, same, shift_of, widened
+from blessmark.planes import cut_out, little_endian, low_words, narrowed, of_words, same, shift_of, widened
 from blessmark.portrait import portrait
 from blessmark.segment import segmenter
 from blessmark.types import About, Frame, Lattice, View
@@ -53,6 +53,17 @@ class TestPlanes:
         assert (held == narrowed(samples(lo, hi), shift_of(lo, hi))).all()
         assert held.flags.c_contiguous
         assert not np.shares_memory(held, words)
+
+    @pytest.mark.parametrize(("lo", "hi"), RANGES)
+    def test_are_cut_into_rows(self, lo, hi):
+        boxes, shift = np.array([(0, 0, 9, 13), (2, 5, 8, 6), (8, 0, 9, 4)]), shift_of(lo, hi)
+        rows = np.full((3, 2 + 2 * 9 * 13 + 3), 7, np.uint16)
+        cut_out(narrowed(samples(lo, hi), shift), shift, boxes, 2, rows)
+        assert (rows[:, :2] == 7).all()
+        for row, (top, left, bottom, right) in zip(rows[:, 2:], boxes.tolist(), strict=True):
+            own = (samples(lo, hi)[:, top:bottom, left:right] & 0xFFFF).reshape(-1)
+            assert (row[: own.size] == own).all()
+            assert not row[own.size :].any()
 
     def test_are_contiguous_whatever_they_are_made_of(self):
         interleaved = np.moveaxis(np.arange(60, dtype=np.uint8).reshape(4, 5, 3), 2, 0)

@@ -101,6 +101,16 @@ def _narrowed(samples: IntArray, shift: int) -> tuple[PlaneArray, bool]:
 
 
 @compiled
+def extremes(planes: PlaneArray) -> tuple[int, int]:
+    """The least and the greatest of some planes, contiguous and not empty."""
+    flat = planes.reshape(-1)
+    least, greatest = flat[0], flat[0]
+    for i in range(np.uint64(flat.size)):
+        least, greatest = np.int16(min(least, flat[i])), np.int16(max(greatest, flat[i]))
+    return int(least), int(greatest)
+
+
+@compiled
 def same(one: PlaneArray, other: PlaneArray) -> bool:
     """`np.array_equal`, without an array in between; both contiguous."""
     if one.shape != other.shape:

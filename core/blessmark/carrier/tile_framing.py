@@ -88,9 +88,16 @@ class TileGrid:
 
     def boxes(self, tiles: IndexArray) -> IndexArray:
         """int64 [n, 4]: top, left, bottom, right of each of `tiles`."""
-        top, left = (V1.tile_px * part for part in np.divmod(tiles, self.shape[1]))
-        bottom = np.minimum(top + V1.tile_px, self.rows)
-        return np.stack([top, left, bottom, np.minimum(left + V1.tile_px, self.cols)], axis=1)
+        boxes = np.empty((len(tiles), 4), np.int64)
+        np.multiply(self.places(tiles), V1.tile_px, out=boxes[:, :2])
+        np.minimum(boxes[:, :2] + V1.tile_px, (self.rows, self.cols), out=boxes[:, 2:])
+        return boxes
+
+    def places(self, tiles: IndexArray) -> IndexArray:
+        """int64 [n, 2]: row and column in the grid of each of `tiles`."""
+        places = np.empty((len(tiles), 2), np.int64)
+        np.divmod(tiles, self.shape[1], out=(places[:, 0], places[:, 1]))
+        return places
 
     def prints(self, roi: BoolArray) -> BoolArray:
         """bool [tiles, 64]: the blocks of every tile; ROI where an edge leaves none."""
@@ -188,7 +195,7 @@ def plan(frame: Frame, roi: BoolArray, lattice: Lattice, keys: DerivedKeys, max_
 def _macs_of(
     frame: Frame, roi: BoolArray, grid: TileGrid, survey: Survey, lattice: Lattice, keys: DerivedKeys
 ) -> Macs:
-    at = np.stack(np.divmod(survey.tiles, grid.shape[1]), axis=1)
+    at = grid.places(survey.tiles)
     return Macs(
         frame, roi, lattice, keys, Windows(at, grid.boxes(survey.tiles), np.diff(survey.table.starts))
     )
@@ -579,10 +586,9 @@ def _to_front(order: list[int], found: int) -> None:
 
 def _by_claims(claimed: BoolArray, known: list[int]) -> list[int]:
     """Every k that a tile claims, those of `known` first, then those that most tiles claim."""
-    counts = claimed.sum(axis=0).tolist()
-    ranked = sorted(
-        (needed for needed in range(1, len(counts)) if counts[needed]), key=lambda needed: -counts[needed]
-    )
+    counts = np.count_nonzero(claimed, axis=0)
+    counts[0] = 0  # no packet
+    ranked = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)].tolist()
     return known + [needed for needed in ranked if needed not in known]
 
 

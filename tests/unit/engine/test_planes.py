@@ -9,7 +9,17 @@ import pytest
 
 from blessmark import planes, types
 from blessmark.embed import embed
-from blessmark.planes import cut_out, little_endian, low_words, narrowed, of_words, same, shift_of, widened
+from blessmark.planes import (
+    cut_out,
+    extremes,
+    little_endian,
+    low_words,
+    narrowed,
+    of_words,
+    same,
+    shift_of,
+    widened,
+)
 from blessmark.portrait import portrait
 from blessmark.segment import segmenter
 from blessmark.types import About, Frame, Lattice, View
@@ -53,6 +63,12 @@ class TestPlanes:
         assert (held == narrowed(samples(lo, hi), shift_of(lo, hi))).all()
         assert held.flags.c_contiguous
         assert not np.shares_memory(held, words)
+
+    @pytest.mark.parametrize(("lo", "hi"), RANGES)
+    def test_have_extremes(self, lo, hi):
+        held = narrowed(samples(lo, hi), shift_of(lo, hi))
+        assert extremes(held) == (held.min(), held.max())
+        assert extremes(held[1:, 3:, :1].copy()) == (held[1:, 3:, :1].min(), held[1:, 3:, :1].max())
 
     @pytest.mark.parametrize(("lo", "hi"), RANGES)
     def test_are_cut_into_rows(self, lo, hi):

@@ -102,8 +102,10 @@ def _narrowed(samples: IntArray, shift: int) -> tuple[PlaneArray, bool]:
 
 @compiled
 def extremes(planes: PlaneArray) -> tuple[int, int]:
-    """The least and the greatest of some planes, contiguous and not empty."""
+    """The least and the greatest of some planes, which are contiguous; 0 and 0 of none."""
     flat = planes.reshape(-1)
+    if flat.size == 0:
+        return 0, 0
     least, greatest = flat[0], flat[0]
     for i in range(np.uint64(flat.size)):
         least, greatest = np.int16(min(least, flat[i])), np.int16(max(greatest, flat[i]))

@@ -62,7 +62,7 @@ def _checked(frames: Iterable[IntArray | Frame], image: Image) -> Iterator[Words
         typed = isinstance(given, Frame) or given.dtype == np.int32
         if held.shape != (image.channels, image.rows, image.cols) or not typed:
             raise PixelError(f"frame {count} has another shape or type than its original")
-        least, greatest = extremes(held) if isinstance(given, Frame) else (held.min(), held.max())
+        least, greatest = extremes(given.planes) if isinstance(given, Frame) else (held.min(), held.max())
         if least < image.lo - shift or greatest > image.hi - shift:
             raise PixelError(f"frame {count} holds samples outside {image.lo}..{image.hi}")
         if count > image.frames:

@@ -68,6 +68,7 @@ class TestPlanes:
     def test_have_extremes(self, lo, hi):
         held = narrowed(samples(lo, hi), shift_of(lo, hi))
         assert extremes(held) == (held.min(), held.max())
+        assert extremes(held[:, :0].copy()) == (0, 0)
         assert extremes(held[1:, 3:, :1].copy()) == (held[1:, 3:, :1].min(), held[1:, 3:, :1].max())
 
     @pytest.mark.parametrize(("lo", "hi"), RANGES)

@@ -18,7 +18,7 @@ from blessmark.extract import read as read_back
 from blessmark.fidelity import psnr_of
 from blessmark.jit import compiled
 from blessmark.payload import crypto, record
-from blessmark.planes import PlaneArray, same
+from blessmark.planes import PlaneArray, extremes, same
 from blessmark.roi import block_map, roi_share
 from blessmark.types import (
     About,
@@ -118,7 +118,7 @@ def allowed_change(frame: Frame, lattice: Lattice, view: View | None = None) -> 
     planes = (view or invariant_view(frame, lattice)).planes
     padding = frame.plane_padding
     if padding is None:
-        least, greatest = int(planes.min()), int(planes.max())
+        least, greatest = extremes(planes)
     else:
         least, greatest = _range(planes, *padding)
     return max(1, (greatest - least) // 100)

@@ -16,6 +16,7 @@ from blessmark.jit import compiled
 IntArray = npt.NDArray[np.int32]
 PlaneArray = npt.NDArray[np.int16]
 WordArray = npt.NDArray[np.uint16]
+BoxArray = npt.NDArray[np.int64]
 
 LEAST, GREATEST = -(1 << 15), (1 << 15) - 1
 
@@ -67,6 +68,28 @@ def little_endian(words: WordArray) -> memoryview:
 
 
 @compiled
+def cut_out(planes: PlaneArray, shift: int, boxes: BoxArray, first: int, rows: WordArray) -> None:
+    """Write the lowest 16 bits of every sample of a box into a row of `rows`, from place `first` on.
+
+    `boxes` are int64 [n, 4] of top, left, bottom, right, inside the planes; in a row their samples stand as
+    [channels, rows, cols], and zeros behind them.
+    """
+    flat, high, wide, target = planes.reshape(-1), planes.shape[1], planes.shape[2], rows.reshape(-1)
+    more = np.uint16(shift & 0xFFFF)
+    for n in range(len(boxes)):
+        top, left, bottom, right = boxes[n, 0], boxes[n, 1], boxes[n, 2], boxes[n, 3]
+        at = n * rows.shape[1] + first
+        for channel in range(planes.shape[0]):
+            for r in range(top, bottom):
+                start, source = np.uint64(at), np.uint64((channel * high + r) * wide + left)
+                for c in range(np.uint64(right - left)):
+                    target[start + c] = np.uint16(np.uint16(flat[source + c]) + more)
+                at += right - left
+        for i in range(np.uint64(at), np.uint64((n + 1) * rows.shape[1])):
+            target[i] = np.uint16(0)
+
+
+@compiled
 def _narrowed(samples: IntArray, shift: int) -> tuple[PlaneArray, bool]:
     planes, beyond = np.empty(samples.shape, np.int16), np.uint32(0)
     flat, target = samples.reshape(-1), planes.reshape(-1)
@@ -75,6 +98,18 @@ def _narrowed(samples: IntArray, shift: int) -> tuple[PlaneArray, bool]:
         beyond |= np.uint32(np.int32(flat[i] - low)) >> np.uint32(16)
         target[i] = np.int16(np.int32(flat[i] - np.int32(shift)))
     return planes, beyond != 0
+
+
+@compiled
+def extremes(planes: PlaneArray) -> tuple[int, int]:
+    """The least and the greatest of some planes, which are contiguous; 0 and 0 of none."""
+    flat = planes.reshape(-1)
+    if flat.size == 0:
+        return 0, 0
+    least, greatest = flat[0], flat[0]
+    for i in range(np.uint64(flat.size)):
+        least, greatest = np.int16(min(least, flat[i])), np.int16(max(greatest, flat[i]))
+    return int(least), int(greatest)
 
 
 @compiled

@@ -45,7 +45,7 @@ def fixed_blocks(frame: Frame, lattice: Lattice) -> BoolArray:
 
 def roi_share(roi: BoolArray) -> float:
     """Share of a map's blocks that are region of interest, 0..1; 1 for a map without blocks."""
-    return float(roi.mean()) if roi.size else 1.0
+    return int(np.count_nonzero(roi)) / roi.size if roi.size else 1.0
 
 
 def pixel_mask(roi: BoolArray, rows: int, cols: int) -> BoolArray:

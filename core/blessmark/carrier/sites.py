@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from blessmark.jit import compiled
-from blessmark.planes import IntArray, PlaneArray
+from blessmark.planes import IntArray, PlaneArray, cut_out
 from blessmark.types import BoolArray, Frame, Lattice
 
 WordArray = npt.NDArray[np.uint32]
@@ -84,6 +84,13 @@ class SiteTable:
         part = slice(self.starts[window], self.starts[window + 1])
         return Sites(self.every.index[part], self.every.predicted[part])
 
+    def agrees_with(self, other: SiteTable, windows: IndexArray) -> bool:
+        """Whether they are the sites of those windows of another one, in the same order, predicted alike."""
+        one, two = self.every, other.every
+        return bool(
+            _agrees(one.index, one.predicted, self.starts, two.index, two.predicted, other.starts, windows)
+        )
+
     def size(self, window: int) -> int:
         """How many there are in one window."""
         return int(self.starts[window + 1] - self.starts[window])
@@ -102,6 +109,30 @@ def put_at(flat: PlaneArray, index: PlaceArray, values: PlaneArray) -> None:
     """Write values to places of planes that are flattened."""
     for i in range(index.size):
         flat[index[i]] = values[i]
+
+
+@compiled
+def _agrees(
+    index: PlaceArray,
+    predicted: PlaneArray,
+    starts: IndexArray,
+    whole_index: PlaceArray,
+    whole_predicted: PlaneArray,
+    whole_starts: IndexArray,
+    windows: IndexArray,
+) -> bool:
+    if len(starts) != len(windows) + 1:
+        return False
+    for n in range(len(windows)):
+        first, count = whole_starts[windows[n]], whole_starts[windows[n] + 1] - whole_starts[windows[n]]
+        if starts[n + 1] - starts[n] != count:
+            return False
+        for i in range(count):
+            if index[starts[n] + i] != whole_index[first + i]:
+                return False
+            if predicted[starts[n] + i] != whole_predicted[first + i]:
+                return False
+    return True
 
 
 def find_sites(
@@ -132,14 +163,19 @@ def find_all_sites(
 
 
 def untouched(
-    frame: Frame, roi: BoolArray, boxes: IndexArray, lattice: Lattice
-) -> tuple[npt.NDArray[np.uint16], IndexArray]:
-    """The samples of every window, one window after the other, with 0 at its sites; and where each begins.
+    frame: Frame,
+    roi: BoolArray,
+    boxes: IndexArray,
+    lattice: Lattice,
+    first: int,
+    rows: npt.NDArray[np.uint16],
+) -> None:
+    """Write the samples of every window into a row of `rows`, from place `first` on, with 0 at its sites.
 
-    Within a window they stand as [channels, rows, cols].
+    As `planes.cut_out` does; `boxes` are those of `find_all_sites`.
     """
-    samples, starts = _untouched(frame.planes, frame.shift, roi, boxes, int(lattice))
-    return samples, starts
+    cut_out(frame.planes, frame.shift, boxes, first, rows)
+    _blank(rows, frame.channels, roi, boxes, int(lattice), first)
 
 
 def predict_again(frame: Frame, sites: Sites, lattice: Lattice, predictor: int) -> PlaneArray:
@@ -578,23 +614,16 @@ def _word(key: np.uint64, words: WordArray, box: IndexArray, layout: Layout) -> 
 
 
 @compiled
-def _untouched(
-    planes: PlaneArray, shift: int, roi: BoolArray, boxes: IndexArray, lattice: int
-) -> tuple[npt.NDArray[np.uint16], IndexArray]:
-    starts = np.zeros(len(boxes) + 1, np.int64)
-    for w in range(len(boxes)):
-        area = (boxes[w, 2] - boxes[w, 0]) * (boxes[w, 3] - boxes[w, 1])
-        starts[w + 1] = starts[w] + planes.shape[0] * area
-    result, more = np.empty(starts[-1], np.uint16), np.uint16(shift & 0xFFFF)
-    flat, rows, cols = planes.reshape(-1), planes.shape[1], planes.shape[2]
+def _blank(
+    rows: npt.NDArray[np.uint16], channels: int, roi: BoolArray, boxes: IndexArray, lattice: int, first: int
+) -> None:
+    """Write 0 to the sites of windows that were cut out."""
+    flat = rows.reshape(-1)
     for w in range(len(boxes)):
         top, left, bottom, right = boxes[w, 0], boxes[w, 1], boxes[w, 2], boxes[w, 3]
-        at, last = starts[w], min(right - 1, 8 * roi.shape[1])
-        for channel in range(planes.shape[0]):
+        at, last = w * rows.shape[1] + first, min(right - 1, 8 * roi.shape[1])
+        for _ in range(channels):
             for r in range(top, bottom):
-                target, source = np.uint64(at), np.uint64((channel * rows + r) * cols + left)
-                for c in range(np.uint64(right - left)):
-                    result[target + c] = np.uint16(np.uint16(flat[source + c]) + more)
                 inner = top < r < bottom - 1 and r < 8 * roi.shape[0] and (lattice == 1 or r & 1 == 1)
                 odd = 1 if lattice == 0 else 1 - (r & 1)
                 c = left + 1 + ((left + 1 + odd) & 1)
@@ -604,7 +633,6 @@ def _untouched(
                         for site in range(
                             np.uint64(at + c - left), np.uint64(at + stop - left), np.uint64(2)
                         ):
-                            result[site] = 0
+                            flat[site] = 0
                     c = stop + ((stop + odd) & 1)
                 at += right - left
-    return result, starts

@@ -8,12 +8,9 @@ finds (T, Z, length) by trial and the MAC decides (docs/format/v1.md section 5).
 
 from __future__ import annotations
 
-import hashlib
-import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +18,7 @@ import numpy.typing as npt
 from blessmark.carrier.lattice import (
     Bands,
     BitArray,
+    Taken,
     cheapest,
     fitting,
     insert_all,
@@ -34,13 +32,12 @@ from blessmark.carrier.sites import (
     SiteTable,
     Window,
     find_all_sites,
-    put_at,
-    untouched,
 )
+from blessmark.carrier.tile_macs import Macs, Windows
 from blessmark.jit import compiled
 from blessmark.payload import erasure, packets
-from blessmark.payload.crypto import DerivedKeys, order_words, packet_masks, tile_mac
-from blessmark.planes import PlaneArray, little_endian, low_words
+from blessmark.payload.crypto import DerivedKeys, order_words, packet_masks
+from blessmark.planes import PlaneArray
 from blessmark.profile import V1
 from blessmark.types import BoolArray, Frame, IntArray, Lattice
 from blessmark.view import invariant_view
@@ -59,15 +56,13 @@ _LENGTHS: IndexArray = np.array([V1.packet_bits(j) for j in V1.shards_per_packet
 _SHARDS: IndexArray = np.array((*V1.shards_per_packet, 0), np.int64)
 _BITS: IndexArray = np.append(_LENGTHS, 0)
 _SIZES = [int(bits) // 8 for bits in _LENGTHS]
+#: where the MACs of packets begin
+_ENDS: IndexArray = _LENGTHS // 8 - V1.mac_bytes
 _UP, _DOWN = 0, -1
-#: frame number, tile row, tile column, window rows, window columns, channels, lattice, sites
-_PLACE = struct.Struct(">IHHHHBBH")
 #: The greatest k that a packet can claim.
 _MOST_CLAIMED = 255
-#: Of so many tiles at most packets are taken ahead of being asked.
-_AHEAD = 64
-#: Of so many tiles the untouched pixels are cut out at once: 64 kB where the frame has one channel.
-_CUT_AT_ONCE = 8
+#: Of so many tiles at most packets are taken off together.
+_TOGETHER, _FEW = 64, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +88,16 @@ class TileGrid:
 
     def boxes(self, tiles: IndexArray) -> IndexArray:
         """int64 [n, 4]: top, left, bottom, right of each of `tiles`."""
-        top, left = (V1.tile_px * part for part in np.divmod(tiles, self.shape[1]))
-        bottom = np.minimum(top + V1.tile_px, self.rows)
-        return np.stack([top, left, bottom, np.minimum(left + V1.tile_px, self.cols)], axis=1)
+        boxes = np.empty((len(tiles), 4), np.int64)
+        np.multiply(self.places(tiles), V1.tile_px, out=boxes[:, :2])
+        np.minimum(boxes[:, :2] + V1.tile_px, (self.rows, self.cols), out=boxes[:, 2:])
+        return boxes
+
+    def places(self, tiles: IndexArray) -> IndexArray:
+        """int64 [n, 2]: row and column in the grid of each of `tiles`."""
+        places = np.empty((len(tiles), 2), np.int64)
+        np.divmod(tiles, self.shape[1], out=(places[:, 0], places[:, 1]))
+        return places
 
     def prints(self, roi: BoolArray) -> BoolArray:
         """bool [tiles, 64]: the blocks of every tile; ROI where an edge leaves none."""
@@ -141,7 +143,7 @@ class Plan:
     values: PlaneArray
     bands: IndexArray
     fits: IndexArray
-    macs: _Macs
+    macs: Macs
     words: npt.NDArray[np.uint32]
 
     def holds_in(self, marked: Frame, turn: int) -> bool:
@@ -153,7 +155,7 @@ class Plan:
         step = min(_LOOKED_AT, len(survey.tiles))
         places = np.arange(turn % step, len(survey.tiles), step)
         again = _survey(marked, self.roi, self.grid, survey.tiles[places], self.lattice, self.words).table
-        return all(again.of(n).same_as(survey.table.of(place)) for n, place in enumerate(places.tolist()))
+        return again.agrees_with(survey.table, places)
 
     @property
     def tiles(self) -> list[int]:
@@ -186,8 +188,17 @@ def plan(frame: Frame, roi: BoolArray, lattice: Lattice, keys: DerivedKeys, max_
     survey = _survey(frame, roi, grid, np.flatnonzero(grid.usable(roi)), lattice, words)
     values, bands = survey.table.every.values(frame.planes), _bands_to(min(max_change, V1.expansions[-1]))
     fits = fitting(values, survey.table, frame.plane_bounds, bands, _LENGTHS)
-    macs = _Macs(frame, roi, grid, survey, lattice, keys)
+    macs = _macs_of(frame, roi, grid, survey, lattice, keys)
     return Plan(frame, roi, lattice, grid, survey, values, bands, fits, macs, words)
+
+
+def _macs_of(
+    frame: Frame, roi: BoolArray, grid: TileGrid, survey: Survey, lattice: Lattice, keys: DerivedKeys
+) -> Macs:
+    at = grid.places(survey.tiles)
+    return Macs(
+        frame, roi, lattice, keys, Windows(at, grid.boxes(survey.tiles), np.diff(survey.table.starts))
+    )
 
 
 def _survey(
@@ -231,30 +242,9 @@ def _packets_of(plan: Plan, data: npt.NDArray[np.uint16], sizes: IndexArray) -> 
     _fill(content, len(data), counts, shards)
     places = np.flatnonzero(counts)
     ends = 1 + V1.shard_bytes * counts[places]
-    tags = _tags_of(plan, content, places, ends)
+    tags = plan.macs.tags(places, plan.values, plan.survey.table.starts[places], content[places], ends)
     content[places[:, None], ends[:, None] + np.arange(V1.mac_bytes)] = tags
     return content
-
-
-def _tags_of(plan: Plan, content: BitArray, places: IndexArray, ends: IndexArray) -> BitArray:
-    """uint8 [places, 4]: the MACs of packets that end before `ends` and lie on the plan's own values."""
-    heads, own = content.reshape(-1).data, _bytes_of(plan.values, plan.frame)
-    starts, tag = (2 * plan.survey.table.starts).tolist(), plan.macs.tag
-    plan.macs.begin(places.tolist())
-    tags = [
-        tag(
-            place,
-            heads[_SIZES[-1] * place : _SIZES[-1] * place + end],
-            own[starts[place] : starts[place + 1]],
-        )
-        for place, end in zip(places.tolist(), ends.tolist(), strict=True)
-    ]
-    return np.frombuffer(b"".join(tags), np.uint8).reshape(-1, V1.mac_bytes)
-
-
-def _bytes_of(values: PlaneArray, frame: Frame) -> memoryview:
-    """The lowest two bytes of each sample, of what stands in the planes of a frame."""
-    return little_endian(low_words(values, frame.shift))
 
 
 @compiled
@@ -294,7 +284,7 @@ class Reader:
         """
         self.grid = TileGrid(frame.rows, frame.cols)
         self.packets: dict[int, Packet] = {}
-        self._restored, self._taken_off = frame, list[tuple[PlaceArray, PlaneArray]]()
+        self._restored, self._taken_off = frame, list[_Off]()
         self._frame, self._lattice, self._keys, self._plan = frame, lattice, keys, of
         self._masks: npt.NDArray[np.uint8] | None = None
         self._words: npt.NDArray[np.uint32] | None = None
@@ -306,8 +296,8 @@ class Reader:
         """The frame; the tiles of its packets restored."""
         if self._taken_off:
             planes = self._restored.planes.copy()
-            for places, values in self._taken_off:
-                put_at(planes.reshape(-1), places, values)
+            for off in self._taken_off:
+                _put_back(planes.reshape(-1), *off)
             self._restored = self._frame.with_planes(planes)
             self._taken_off.clear()
         return self._restored
@@ -323,14 +313,11 @@ class Reader:
         if opening is not None:
             claimed, tries, unread = opening.claimed(), 0, len(opening.places)
             for needed in _by_claims(claimed, self._known()):
-                places = np.flatnonzero(claimed[:, needed]).tolist()
+                places = np.flatnonzero(claimed[:, needed])
                 opening.macs.begin(places)
-                for number, place in enumerate(places):
-                    if self._read_packet(opening, place, needed, places[number + 1 :]):
-                        claimed[place] = False
-                        unread -= 1
-                    else:
-                        tries += 1
+                found = self._read_packets(opening, places, needed)
+                claimed[found] = False
+                unread, tries = unread - len(found), tries + len(places) - len(found)
                 if unread == 0 or (patience is not None and tries >= patience):
                     break
         self._forget_order()
@@ -340,7 +327,7 @@ class Reader:
         opening = self._open(roi, range(len(self.grid)))
         if opening is not None:
             for place in opening.places:
-                self._read_packet(opening, place, needed, ())
+                self._read_packet(opening, place, needed)
         self._forget_order()
 
     def retry(self, roi: BoolArray, tiles: Iterable[int]) -> None:
@@ -349,7 +336,7 @@ class Reader:
         opening = self._open(roi, tiles)
         if opening is not None:
             for place in opening.places:
-                any(self._read_packet(opening, place, needed, ()) for needed in known)
+                any(self._read_packet(opening, place, needed) for needed in known)
 
     def search(self, tiles: Iterable[int], fixed: BoolArray) -> None:
         """`retry` in `tiles` by maps drawn from each tile alone; `fixed` is ROI in all of them.
@@ -394,21 +381,19 @@ class Reader:
                 new.append(tile)
         return self._claims_of(*self._surveyed(roi, new)) if new else None
 
-    def _surveyed(self, roi: BoolArray, tiles: list[int]) -> tuple[Survey, _Macs]:
+    def _surveyed(self, roi: BoolArray, tiles: list[int]) -> tuple[Survey, Macs]:
         frame, numbers = self._frame, np.array(tiles, np.int64)
         survey = _survey(frame, roi, self.grid, numbers, self._lattice, self._site_words())
-        return survey, _Macs(frame, roi, self.grid, survey, self._lattice, self._keys)
+        return survey, _macs_of(frame, roi, self.grid, survey, self._lattice, self._keys)
 
-    def _claims_of(self, survey: Survey, macs: _Macs) -> _Opening:
+    def _claims_of(self, survey: Survey, macs: Macs) -> _Opening:
         """What the tiles of a survey claim; those with sites enough for a packet are its places."""
-        table, bounds = survey.table, self._frame.plane_bounds
+        table = survey.table
         values, masks = table.every.values(self._frame.planes), self._tile_masks()[survey.tiles]
-        heads = peek(values, table, bounds, _TRIAL_TABLE, 8)
+        heads = peek(values, table, self._frame.plane_bounds, _TRIAL_TABLE, 8)
         claims = np.where(heads < 0, 0, heads ^ masks[:, :1])
         places = np.flatnonzero(np.diff(table.starts) >= _LENGTHS[0]).tolist()
-        ahead = _Ahead(values, self._frame, table, masks, claims)
-        tiles = survey.tiles.tolist()
-        return _Opening(macs, table.every.index, tiles, claims, claims.tolist(), places, ahead)
+        return _Opening(macs, survey, values, masks, claims, places)
 
     def _tile_masks(self) -> npt.NDArray[np.uint8]:
         if self._masks is None:
@@ -426,60 +411,122 @@ class Reader:
         if not self.packets:
             self._words = None
 
-    def _read_packet(self, opening: _Opening, place: int, needed: int, following: Sequence[int]) -> bool:
-        """Try all bands under which the tile claims `needed` and every length; on success keep the packet.
+    def _read_packets(self, opening: _Opening, places: IndexArray, needed: int) -> list[int]:
+        """Try those places in their order, for packets of one k; those that have one.
 
-        `following` are the places that will be asked for next.
+        What was right for one tile is tried first for the next, and mostly is right: so tiles that follow are
+        done together, few at a time where that was wrong before.
         """
-        claims = opening.listed[place]
+        found, at, width, next_ = list[int](), 0, 0, _TOGETHER
+        while at < len(places):
+            alike = places[at : at + width]
+            count = self._read_alike(opening, alike, needed) if width else 0
+            found += alike[:count].tolist()
+            at += count
+            if at < len(places) and count == len(alike) and width:
+                width = min(4 * width, _TOGETHER)
+            elif at < len(places):
+                place, next_ = int(places[at]), _FEW if width else next_
+                width = next_ if self._read_packet(opening, place, needed) else 0
+                found += [place] if width else []
+                at += 1
+        return found
+
+    def _read_alike(self, opening: _Opening, places: IndexArray, needed: int) -> int:
+        """Keep packets of what was right last, up to the first place that has none such; how many."""
+        trial, size = self._order[0], self._sizes[0]
+        places = places[: _leading(opening.claims[places, trial] == needed)]
+        if not places.size:
+            return 0
+        taken = opening.take(places, trial, size, self._frame.plane_bounds)
+        count = _leading(opening.authentic(places, taken, size))
+        self._keep(opening, places[:count], taken, size)
+        return count
+
+    def _read_packet(self, opening: _Opening, place: int, needed: int) -> bool:
+        """Try all bands under which the tile claims `needed` and every length; on success keep the packet."""
+        claims = opening.claims[place].tolist()
         for trial in self._order:
-            if claims[trial] == needed and self._read_by(opening, place, trial, following):
+            if claims[trial] == needed and self._read_by(opening, place, trial):
                 _to_front(self._order, trial)  # which ends the loop over it, too
                 return True
         return False
 
-    def _read_by(self, opening: _Opening, place: int, trial: int, following: Sequence[int]) -> bool:
+    def _read_by(self, opening: _Opening, place: int, trial: int) -> bool:
         """Try the length that was right last, then all others, of which hardly any is taken for nothing."""
-        sizes, ahead = self._sizes, opening.ahead
-        if not self.packets:  # no length is likelier than another, so what follows is not taken ahead by one
-            return self._keep(opening, ahead.of(place, trial, len(sizes) - 1, ()), place, sizes)
-        found = ahead.of(place, trial, sizes[0], following)
-        return self._keep(opening, found, place, sizes[:1]) or self._keep(
-            opening, ahead.of(place, trial, len(sizes) - 1, ()), place, sizes[1:]
+        sizes = self._sizes
+        if not self.packets:  # no length is likelier than another
+            return self._read_sizes(opening, place, trial, sizes)
+        return self._read_sizes(opening, place, trial, sizes[:1]) or self._read_sizes(
+            opening, place, trial, sizes[1:]
         )
 
-    def _keep(self, opening: _Opening, found: _Found, place: int, sizes: list[int]) -> bool:
+    def _read_sizes(self, opening: _Opening, place: int, trial: int, sizes: list[int]) -> bool:
         """Keep the packet of the first of `sizes` whose MAC is right; whether there is one."""
-        for size in sizes:
-            end, length = found.ends[size], _SIZES[size]
-            if end == 0:
-                continue
-            head, tag = found.packet[: length - V1.mac_bytes], found.packet[length - V1.mac_bytes : length]
-            if opening.macs.tag(place, head, found.before[: 2 * end], found.after[2 * end :]) == tag:
-                _to_front(self._sizes, size)
-                tile, start = opening.tiles[place], opening.ahead.starts[place]
-                self._taken_off.append((opening.index[start : start + end], found.restored[:end]))
-                self.packets[tile] = Packet(tile, head[0], head[1:])
-                return True
-        return False
+        places = np.array([place])
+        taken = opening.take(places, trial, max(sizes), self._frame.plane_bounds)
+        sizes = [size for size in sizes if taken.ends[0, size]]
+        if not sizes:
+            return False
+        right = opening.authentic_sizes(place, taken, sizes)
+        if not right.any():
+            return False
+        size = sizes[int(right.argmax())]
+        _to_front(self._sizes, size)
+        self._keep(opening, places, taken, size)
+        return True
+
+    def _keep(self, opening: _Opening, places: IndexArray, taken: Taken, size: int) -> None:
+        """Note packets of that size: of the first tiles that `taken` was taken off, those in `places`."""
+        if not places.size:
+            return
+        tiles, content = opening.survey.tiles[places].tolist(), taken.content
+        length = _ENDS[size]
+        for row, tile in enumerate(tiles):
+            head = content[row, :length].tobytes()
+            self.packets[tile] = Packet(tile, head[0], head[1:])
+        table = opening.survey.table
+        self._taken_off.append(
+            (table.every.index, table.starts[places], taken.restored, taken.starts, taken.ends[:, size])
+        )
+
+
+#: where sites are in the planes; then for each tile: the place of its first site there, what was restored,
+#: where that begins, and how much of it there is
+_Off = tuple[PlaceArray, IndexArray, PlaneArray, IndexArray, IndexArray]
+
+
+@compiled
+def _put_back(
+    flat: PlaneArray,
+    index: PlaceArray,
+    firsts: IndexArray,
+    restored: PlaneArray,
+    starts: IndexArray,
+    ends: IndexArray,
+) -> None:
+    """Write restored values to their sites in planes that are flattened."""
+    for n in range(len(firsts)):
+        places, values = index[firsts[n] : firsts[n] + ends[n]], restored[starts[n] : starts[n] + ends[n]]
+        for i in range(places.size):
+            flat[places[i]] = values[i]
 
 
 @dataclass(frozen=True, slots=True)
 class _Opening:
     """Tiles under one map: what each of `_TRIALS` would have each of them claim.
 
-    `claims` is int64 [tiles of the survey, trials], a k for each trial and 0 where it finds too few bits;
-    `listed` is the same as lists. `index` are the sites of all of them in coding order, `tiles` their
-    numbers; `places` are the tiles with sites enough for a packet, by their place in the survey.
+    `values` are what the marked frame holds at the sites of the survey, `masks` what is laid over packets.
+    `claims` is int64 [tiles of the survey, trials], a k for each trial and 0 where it finds too few bits.
+    `places` are the tiles with sites enough for a packet, by their place in the survey.
     """
 
-    macs: _Macs
-    index: PlaceArray
-    tiles: list[int]
+    macs: Macs
+    survey: Survey
+    values: PlaneArray
+    masks: BitArray
     claims: IndexArray
-    listed: list[list[int]]
     places: list[int]
-    ahead: _Ahead
 
     def claimed(self) -> BoolArray:
         """bool [tiles of the survey, 256]: which k some trial would have each tile claim."""
@@ -488,76 +535,47 @@ class _Opening:
         claimed[places[:, None], self.claims[places]] = True
         return claimed
 
+    def take(self, places: IndexArray, trial: int, size: int, bounds: tuple[int, int]) -> Taken:
+        """What a trial takes off tiles, up to packets of that size, and unmasked."""
+        lengths, table = _LENGTHS[: size + 1], self.survey.table
+        taken = take_all(self.values, table, places, bounds, _TRIALS[trial], lengths)
+        content = taken.content
+        content ^= self.masks[places, : content.shape[1]]
+        return taken
 
-class _Found(NamedTuple):
-    """What one trial takes off one tile.
+    def authentic(self, places: IndexArray, taken: Taken, size: int) -> BoolArray:
+        """bool [places]: whether packets of the size up to which they were taken have the right MAC."""
+        right = self._right(places, taken.restored, taken.starts[:-1], taken.content, _ENDS[size])
+        return np.asarray(right & (taken.ends[:, size] > 0))
 
-    Attributes
-    ----------
-    packet : the bytes, unmasked; as many as were asked for
-    ends : for each packet size the site after the one with its last bit; 0 where there are not that many
-    restored : int16, what planes hold at the sites before the last end
-    before, after : the values of all sites, uint16, little-endian: restored, and as they are
-    """
+    def authentic_sizes(self, place: int, taken: Taken, sizes: list[int]) -> BoolArray:
+        """bool [sizes]: whether packets of those sizes, which one tile has bits for, have the right MAC."""
+        first, last = self.survey.table.starts[place : place + 2]
+        restored = np.tile(self.values[first:last], (len(sizes), 1))
+        for row, size in zip(restored, sizes, strict=True):
+            row[: taken.ends[0, size]] = taken.restored[: taken.ends[0, size]]
+        places, firsts = np.full(len(sizes), place), np.arange(len(sizes)) * (last - first)
+        content = np.tile(taken.content, (len(sizes), 1))
+        return self._right(places, restored.reshape(-1), firsts, content, _ENDS[sizes])
 
-    packet: bytes
-    ends: list[int]
-    restored: PlaneArray
-    before: memoryview
-    after: memoryview
+    def _right(
+        self,
+        places: IndexArray,
+        restored: PlaneArray,
+        firsts: IndexArray,
+        content: BitArray,
+        ends: IndexArray,
+    ) -> BoolArray:
+        """bool [places]: whether the MACs in packets are those of what stands before their `ends`."""
+        ends = np.broadcast_to(ends, places.shape)
+        tags = self.macs.tags(places, restored, firsts, content, ends)
+        stated = content[np.arange(len(places))[:, None], ends[:, None] + np.arange(V1.mac_bytes)]
+        return np.asarray((tags == stated).all(axis=1))
 
 
-class _Ahead:
-    """Takes packets off the tiles of a survey, ahead of being asked as long as it is asked as foreseen.
-
-    What was right for one tile is tried first for the next, and mostly is right: then the tiles that follow
-    are done in one call, four times as many each time. What is foreseen wrongly is done again.
-    """
-
-    def __init__(
-        self, values: PlaneArray, frame: Frame, table: SiteTable, masks: BitArray, claims: IndexArray
-    ) -> None:
-        self._values, self._frame, self._table, self._masks = values, frame, table, masks
-        self._claims, self._after, self.starts = claims, _bytes_of(values, frame), table.starts.tolist()
-        self._foreseen: dict[int, tuple[int, int, _Found]] = {}
-        self._width = 1
-
-    def of(self, place: int, trial: int, size: int, following: Sequence[int]) -> _Found:
-        """What `trial` takes off one tile, up to packets of that size.
-
-        `following` will be asked for next, those by the same trial by which it claims the same k.
-        """
-        foreseen = self._foreseen.pop(place, None)
-        if foreseen is not None and foreseen[:2] == (trial, size):
-            return foreseen[2]
-        if not following:
-            return next(self._taken([place], trial, size))
-        self._width = 1 if foreseen is not None else min(4 * self._width, _AHEAD)
-        next_, needed = following[: self._width - 1], self._claims[place, trial]
-        places = [place, *(each for each in next_ if self._claims[each, trial] == needed)]
-        taken = self._taken(places, trial, size)
-        first = next(taken)
-        self._foreseen = {each: (trial, size, found) for each, found in zip(places[1:], taken, strict=True)}
-        return first
-
-    def _taken(self, places: list[int], trial: int, size: int) -> Iterator[_Found]:
-        windows = np.array(places, np.int64)
-        lengths = _LENGTHS[: size + 1]
-        bounds = self._frame.plane_bounds
-        taken = take_all(self._values, self._table, windows, bounds, _TRIALS[trial], lengths)
-        width = taken.content.shape[1]
-        content = (taken.content ^ self._masks[windows, :width]).tobytes()
-        before, own = _bytes_of(taken.restored, self._frame), taken.starts.tolist()
-        starts, ends = self.starts, taken.ends.tolist()
-        for row, place in enumerate(places):
-            start, end = own[row], own[row + 1]
-            yield _Found(
-                content[width * row : width * row + width],
-                ends[row] + [0] * (len(_SIZES) - len(lengths)),
-                taken.restored[start:end],
-                before[2 * start : 2 * end],
-                self._after[2 * starts[place] : 2 * starts[place + 1]],
-            )
+def _leading(right: BoolArray) -> int:
+    """How many are right before the first one that is not."""
+    return right.size if right.all() else int(right.argmin())
 
 
 def _to_front(order: list[int], found: int) -> None:
@@ -568,10 +586,9 @@ def _to_front(order: list[int], found: int) -> None:
 
 def _by_claims(claimed: BoolArray, known: list[int]) -> list[int]:
     """Every k that a tile claims, those of `known` first, then those that most tiles claim."""
-    counts = claimed.sum(axis=0).tolist()
-    ranked = sorted(
-        (needed for needed in range(1, len(counts)) if counts[needed]), key=lambda needed: -counts[needed]
-    )
+    counts = np.count_nonzero(claimed, axis=0)
+    counts[0] = 0  # no packet
+    ranked = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)].tolist()
     return known + [needed for needed in ranked if needed not in known]
 
 
@@ -634,67 +651,6 @@ def _distinct_points(shards: IndexArray) -> int:
     most = np.zeros(V1.point_tiles, np.int64)
     np.maximum.at(most, np.arange(len(shards)) % V1.point_tiles, shards)
     return int(most.sum())
-
-
-class _Macs:
-    """MACs of the tiles of one survey; everything that no trial changes is hashed once, when first asked for.
-
-    That part is the place and the untouched pixels, so it is the same for a frame and for what was embedded
-    into it.
-    """
-
-    def __init__(
-        self,
-        frame: Frame,
-        roi: BoolArray,
-        grid: TileGrid,
-        survey: Survey,
-        lattice: Lattice,
-        keys: DerivedKeys,
-    ) -> None:
-        self._frame, self._roi, self._grid, self._survey, self._lattice = frame, roi, grid, survey, lattice
-        self._fresh = tile_mac(keys)
-        self._hashes: dict[int, hashlib.blake2b] = {}
-
-    def tag(self, place: int, head: bytes | memoryview, *restored: memoryview) -> bytes:
-        """4 bytes over the place, the untouched pixels, the restored sites in coding order and the head.
-
-        `restored` is uint16, little-endian, in as many parts as the caller has.
-        """
-        if place not in self._hashes:
-            self.begin([place])
-        hash_ = self._hashes[place].copy()
-        for part in restored:
-            hash_.update(part)
-        hash_.update(head)
-        return hash_.digest()
-
-    def begin(self, places: list[int]) -> None:
-        """Hash what no trial changes of those tiles, so many at a time that it stays in the cache."""
-        missing = [place for place in places if place not in self._hashes]
-        if not missing:
-            return
-        boxes = self._grid.boxes(self._survey.tiles[missing])
-        heads = self._heads_of(missing, boxes)
-        for first in range(0, len(missing), _CUT_AT_ONCE):
-            part = slice(first, first + _CUT_AT_ONCE)
-            samples, starts = untouched(self._frame, self._roi, boxes[part], self._lattice)
-            content, ends, start = little_endian(samples), (2 * starts).tolist(), 0
-            for place, head, end in zip(missing[part], heads[part], ends[1:], strict=True):
-                hash_ = self._fresh.copy()
-                hash_.update(head)
-                hash_.update(content[start:end])
-                self._hashes[place], start = hash_, end
-
-    def _heads_of(self, places: list[int], boxes: IndexArray) -> list[bytes]:
-        """What the MACs of those tiles begin with: where they are, and how many sites they have."""
-        frame, survey, lattice = self._frame, self._survey, int(self._lattice)
-        tiles, counts = survey.tiles[places], np.diff(survey.table.starts)[places].tolist()
-        wide, sides = self._grid.shape[1], (boxes[:, 2:] - boxes[:, :2]).tolist()
-        return [
-            _PLACE.pack(frame.number, tile // wide, tile % wide, high, across, frame.channels, lattice, count)
-            for tile, (high, across), count in zip(tiles.tolist(), sides, counts, strict=True)
-        ]
 
 
 def _local_maps(view: IntArray, window: Window) -> Iterator[BoolArray]:

@@ -29,6 +29,7 @@ from cryptography.hazmat.primitives.ciphers.modes import CTR
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from blessmark.payload import blake
 from blessmark.profile import V1
 from blessmark.types import Frame, Lattice, SiteKey
 
@@ -213,9 +214,9 @@ def _keystream(key: bytes, label: bytes, frame_number: int, kind: int, length: i
     return stream[:length]
 
 
-def tile_mac(keys: DerivedKeys) -> hashlib.blake2b:
-    """A fresh 4-byte MAC for tile packets; `copy()` it for each tile and trial."""
-    return hashlib.blake2b(digest_size=V1.mac_bytes, key=keys.packet, person=b"bm1 tile")
+def tile_mac(keys: DerivedKeys) -> blake.StateArray:
+    """The 4-byte MAC of tile packets, of which many are made together."""
+    return blake.keyed(keys.packet, b"bm1 tile", V1.mac_bytes)
 
 
 def header_mac(keys: DerivedKeys) -> hashlib.blake2b:
@@ -223,9 +224,9 @@ def header_mac(keys: DerivedKeys) -> hashlib.blake2b:
     return hashlib.blake2b(digest_size=V1.mac_bytes, key=keys.header, person=b"bm1 header")
 
 
-def cell_mac(keys: DerivedKeys) -> hashlib.blake2b:
-    """A fresh 1-byte digest for a cell of the localisation grid."""
-    return hashlib.blake2b(digest_size=1, key=keys.cells, person=b"bm1 cell")
+def cell_mac(keys: DerivedKeys) -> blake.StateArray:
+    """The 1-byte digest of cells of the localisation grid, of which many are made together."""
+    return blake.keyed(keys.cells, b"bm1 cell", 1)
 
 
 def block_header_mac(keys: DerivedKeys) -> hashlib.blake2b:

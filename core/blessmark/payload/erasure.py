@@ -112,7 +112,7 @@ def _contested(
     yield from sorted(candidates, key=lambda candidate: -np.count_nonzero(candidate.agrees))
 
 
-def _candidate(points: Points, shards: Symbols, chosen: npt.NDArray[np.intp]) -> Decoded:
+def _candidate(points: Points, shards: Symbols, chosen: Points) -> Decoded:
     """The message that the chosen shards, k of them at distinct points, belong to."""
     return _compared(_interpolate(points[chosen], shards[chosen], _LOG, _EXP), points, shards)
 
@@ -121,9 +121,15 @@ def _compared(data: Symbols, points: Points, shards: Symbols) -> Decoded:
     return Decoded(data, np.asarray((encode(data, points) == shards).all(axis=1)))
 
 
-def _first_distinct(points: Points) -> npt.NDArray[np.intp]:
+@compiled
+def _first_distinct(points: Points) -> Points:
     """Indices of the first occurrence of every point, ascending."""
-    return np.sort(np.unique(points, return_index=True)[1])
+    seen, found, count = np.zeros(_ORDER + 1, np.bool_), np.empty(len(points), np.int64), 0
+    for i in range(len(points)):
+        if not seen[points[i]]:
+            seen[points[i]], found[count] = True, i
+            count += 1
+    return found[:count]
 
 
 def _uniquely_decoded(points: Points, shards: Symbols, k: int) -> Decoded | None:
@@ -143,9 +149,7 @@ def _uniquely_decoded(points: Points, shards: Symbols, k: int) -> Decoded | None
     return _compared(data, points, shards)
 
 
-def _subsets(
-    points: Points, shards: Symbols, k: int, groups: Points, tries: int
-) -> Iterator[npt.NDArray[np.intp]]:
+def _subsets(points: Points, shards: Symbols, k: int, groups: Points, tries: int) -> Iterator[Points]:
     """k shards at distinct points, of as few groups as a random order of the groups allows.
 
     The order follows from the shards, so that a reader always finds the same.

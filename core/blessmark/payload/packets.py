@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from blessmark.errors import RecordError
+from blessmark.jit import compiled
 from blessmark.payload.erasure import Points, Symbols
 from blessmark.payload.record import padded_plaintext_length
 from blessmark.profile import V1
@@ -16,6 +17,7 @@ from blessmark.profile import V1
 __all__ = ["message_of", "padded_plaintext_length", "points", "shards_in", "shards_of"]
 
 _COLUMNS = V1.shard_bytes // 2
+_POINT_TILES, _POINTS_PER_TILE = V1.point_tiles, V1.points_per_tile
 
 
 def shards_of(message: bytes) -> Symbols:
@@ -44,6 +46,15 @@ def message_of(data: Symbols) -> bytes:
 
 def points(tiles: Points, counts: Points) -> Points:
     """int64: where the shards of packets in `tiles` are evaluated, `counts` of each; both int64 [n]."""
-    first = np.cumsum(counts) - counts
-    within = np.arange(counts.sum()) - np.repeat(first, counts)
-    return np.asarray(np.repeat(tiles % V1.point_tiles * V1.points_per_tile, counts) + within)
+    found: Points = _points(tiles, counts)
+    return found
+
+
+@compiled
+def _points(tiles: Points, counts: Points) -> Points:
+    found, at = np.empty(counts.sum(), np.int64), 0
+    for n in range(len(tiles)):
+        for i in range(counts[n]):
+            found[at + i] = tiles[n] % _POINT_TILES * _POINTS_PER_TILE + i
+        at += counts[n]
+    return found

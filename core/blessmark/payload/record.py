@@ -22,15 +22,19 @@ from enum import IntEnum
 from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 
 from blessmark.errors import RecordError
-from blessmark.jit import compiled
+from blessmark.payload import blake
 from blessmark.payload.crypto import TAG_BYTES, DerivedKeys, cell_mac
 from blessmark.payload.model import Decoder, Encoder
-from blessmark.planes import PlaneArray, little_endian, low_words
+from blessmark.planes import BoxArray, cut_out, little_endian, low_words
 from blessmark.profile import V1
 from blessmark.types import Frame, Record, Rectangle, Tier
+
+#: what is hashed of a cell before its samples: frame number and cell, in 16-bit numbers
+_HEAD_SAMPLES = 4
+#: so many bytes of cells are cut out at a time, or eight cells
+_CUT_AT_ONCE = 1 << 20
 
 PIXEL_DIGEST_BYTES = 16
 UID_DIGEST_BYTES = 8
@@ -203,46 +207,30 @@ def _ceil_div(value: int, divisor: int) -> int:
 
 
 def cell_digests(keys: DerivedKeys, frame: Frame) -> bytes:
-    """One keyed byte for each cell of the frame's grid, in the order of `Grid.cells`.
-
-    The cells are cut out row by row, so that what is hashed is still in the cache.
-    """
-    side, widths = _cell_widths(frame.rows, frame.cols)
-    words = np.empty(frame.channels * min(side, frame.rows) * frame.cols, np.uint16)
-    fresh, index, digests = cell_mac(keys), 0, []
-    for top in range(0, frame.rows, side):
-        _cut_cells(frame.planes, frame.shift, top, side, words)
-        content, start, height = little_endian(words), 0, min(side, frame.rows - top)
-        for width in widths:
-            end = start + 2 * frame.channels * height * width
-            digest = fresh.copy()
-            digest.update(struct.pack(">II", frame.number, index))
-            digest.update(content[start:end])
-            digests.append(digest.digest())
-            start, index = end, index + 1
-    return b"".join(digests)
+    """One keyed byte for each cell of the frame's grid, in the order of `Grid.cells`."""
+    boxes, fresh = _boxes(frame.rows, frame.cols), cell_mac(keys)
+    heads = np.empty((len(boxes), 2), ">u4")
+    heads[:, 0], heads[:, 1] = frame.number, np.arange(len(boxes))
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    lengths = 2 * (_HEAD_SAMPLES + frame.channels * areas)
+    width = blake.padded(int(lengths.max(initial=0)))
+    together = max(blake.LANES, _CUT_AT_ONCE // width // blake.LANES * blake.LANES)
+    found = []
+    for first in range(0, len(boxes), together):
+        part = slice(first, first + together)
+        rows = np.empty((len(boxes[part]), width // 2), np.uint16)
+        rows[:, :_HEAD_SAMPLES] = heads[part].view("<u2")
+        cut_out(frame.planes, frame.shift, boxes[part], _HEAD_SAMPLES, rows)
+        found.append(blake.digests(fresh, rows, lengths[part])[:, 0].tobytes())
+    return b"".join(found)
 
 
 @lru_cache(maxsize=16)
-def _cell_widths(rows: int, cols: int) -> tuple[int, tuple[int, ...]]:
-    """The side of a frame's cells, and how wide those of a row are."""
-    side = Grid.of(rows, cols).step * V1.tile_px
-    return side, tuple(min(side, cols - left) for left in range(0, cols, side))
-
-
-@compiled
-def _cut_cells(planes: PlaneArray, shift: int, top: int, side: int, words: npt.NDArray[np.uint16]) -> None:
-    """The lowest 16 bits of the samples of a row of cells, cell after cell, in each channel after channel."""
-    channels, rows, cols = planes.shape
-    count, more = 0, np.uint16(shift & 0xFFFF)
-    for left in range(0, cols, side):
-        right = min(left + side, cols)
-        for channel in range(channels):
-            for r in range(top, min(top + side, rows)):
-                line, source = words[count : count + right - left], planes[channel, r, left:right]
-                for c in range(len(line)):
-                    line[c] = np.uint16(np.uint16(source[c]) + more)
-                count += len(line)
+def _boxes(rows: int, cols: int) -> BoxArray:
+    """int64 [cells, 4]: top, left, bottom, right of the cells of a frame, as far as it has pixels."""
+    cells = Grid.of(rows, cols).cells
+    boxes = [(cell.top, cell.left, min(cell.bottom, rows), min(cell.right, cols)) for cell in cells]
+    return np.array(boxes, np.int64).reshape(-1, 4)
 
 
 def reduce(record: Record, tier: Tier) -> Record:

@@ -18,7 +18,7 @@ from blessmark.pixels.header import Header, read_header
 from blessmark.pixels.image import Image
 from blessmark.pixels.native import Words
 from blessmark.pixels.syntax import ENCODABLE, LOSSY, written_as
-from blessmark.planes import low_words, same, widened
+from blessmark.planes import extremes, low_words, same, widened
 from blessmark.types import Frame, IntArray
 
 
@@ -62,7 +62,8 @@ def _checked(frames: Iterable[IntArray | Frame], image: Image) -> Iterator[Words
         typed = isinstance(given, Frame) or given.dtype == np.int32
         if held.shape != (image.channels, image.rows, image.cols) or not typed:
             raise PixelError(f"frame {count} has another shape or type than its original")
-        if held.min() < image.lo - shift or held.max() > image.hi - shift:
+        least, greatest = extremes(given.planes) if isinstance(given, Frame) else (held.min(), held.max())
+        if least < image.lo - shift or greatest > image.hi - shift:
             raise PixelError(f"frame {count} holds samples outside {image.lo}..{image.hi}")
         if count > image.frames:
             break

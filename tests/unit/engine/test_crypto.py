@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import ECB
 
-from blessmark.payload import crypto
+from blessmark.payload import blake, crypto
 from blessmark.types import Frame, Lattice, SiteKey
 
 KEY = SiteKey(1, bytes(range(32)))
@@ -134,9 +134,10 @@ def test_masks_are_kept_for_the_next_image_and_cannot_be_written_to(tiles: int) 
 
 def test_macs_are_keyed_blake2b_told_apart_by_purpose() -> None:
     expected = [
-        (crypto.tile_mac, KEYS.packet, b"bm1 tile", 4),
         (crypto.header_mac, KEYS.header, b"bm1 header", 4),
-        (crypto.cell_mac, KEYS.cells, b"bm1 cell", 1),
+        (crypto.block_header_mac, KEYS.blocks, b"bm1 blockheader", 4),
+        (crypto.block_seal_mac, KEYS.blocks, b"bm1 blockseal", 16),
+        (crypto.block_cell_mac, KEYS.blocks, b"bm1 blockcell", 1),
     ]
     for fresh, key, person, size in expected:
         mac = fresh(KEYS)
@@ -146,3 +147,13 @@ def test_macs_are_keyed_blake2b_told_apart_by_purpose() -> None:
             branch.digest() == hashlib.blake2b(b"pixels", digest_size=size, key=key, person=person).digest()
         )
         assert mac.digest() == hashlib.blake2b(digest_size=size, key=key, person=person).digest()
+
+
+def test_macs_of_many_at_once_are_keyed_blake2b_too() -> None:
+    row = np.frombuffer(b"pixels".ljust(128, b"\0"), "<u2").astype(np.uint16).reshape(1, -1)
+    for fresh, key, person, size in [
+        (crypto.tile_mac, KEYS.packet, b"bm1 tile", 4),
+        (crypto.cell_mac, KEYS.cells, b"bm1 cell", 1),
+    ]:
+        digest = blake.digests(fresh(KEYS), row, np.array([6]))[0, :size].tobytes()
+        assert digest == hashlib.blake2b(b"pixels", digest_size=size, key=key, person=person).digest()

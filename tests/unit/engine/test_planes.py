@@ -9,7 +9,17 @@ import pytest
 
 from blessmark import planes, types
 from blessmark.embed import embed
-from blessmark.planes import little_endian, low_words, narrowed, of_words, same, shift_of, widened
+from blessmark.planes import (
+    cut_out,
+    extremes,
+    little_endian,
+    low_words,
+    narrowed,
+    of_words,
+    same,
+    shift_of,
+    widened,
+)
 from blessmark.portrait import portrait
 from blessmark.segment import segmenter
 from blessmark.types import About, Frame, Lattice, View
@@ -53,6 +63,24 @@ class TestPlanes:
         assert (held == narrowed(samples(lo, hi), shift_of(lo, hi))).all()
         assert held.flags.c_contiguous
         assert not np.shares_memory(held, words)
+
+    @pytest.mark.parametrize(("lo", "hi"), RANGES)
+    def test_have_extremes(self, lo, hi):
+        held = narrowed(samples(lo, hi), shift_of(lo, hi))
+        assert extremes(held) == (held.min(), held.max())
+        assert extremes(held[:, :0].copy()) == (0, 0)
+        assert extremes(held[1:, 3:, :1].copy()) == (held[1:, 3:, :1].min(), held[1:, 3:, :1].max())
+
+    @pytest.mark.parametrize(("lo", "hi"), RANGES)
+    def test_are_cut_into_rows(self, lo, hi):
+        boxes, shift = np.array([(0, 0, 9, 13), (2, 5, 8, 6), (8, 0, 9, 4)]), shift_of(lo, hi)
+        rows = np.full((3, 2 + 2 * 9 * 13 + 3), 7, np.uint16)
+        cut_out(narrowed(samples(lo, hi), shift), shift, boxes, 2, rows)
+        assert (rows[:, :2] == 7).all()
+        for row, (top, left, bottom, right) in zip(rows[:, 2:], boxes.tolist(), strict=True):
+            own = (samples(lo, hi)[:, top:bottom, left:right] & 0xFFFF).reshape(-1)
+            assert (row[: own.size] == own).all()
+            assert not row[own.size :].any()
 
     def test_are_contiguous_whatever_they_are_made_of(self):
         interleaved = np.moveaxis(np.arange(60, dtype=np.uint8).reshape(4, 5, 3), 2, 0)

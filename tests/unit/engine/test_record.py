@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import struct
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -316,6 +317,31 @@ def test_cell_digests_are_keyed_and_bound_to_the_frame() -> None:
         record.cell_digests(keys, replace(given, number=6)),
     ):
         assert sum(a == b for a, b in zip(digests, different, strict=True)) < 8
+
+
+@pytest.mark.parametrize(
+    ("rows", "cols", "channels", "lo", "hi"),
+    [(130, 200, 3, 0, 255), (512, 512, 1, 0, 65535), (700, 513, 1, -2048, 2047), (5, 3, 1, 0, 4095)],
+)
+def test_cell_digests_are_one_byte_of_a_keyed_hash(
+    rows: int, cols: int, channels: int, lo: int, hi: int
+) -> None:
+    keys = crypto.derive(SiteKey(1, bytes(32)))
+    samples = np.random.default_rng(rows).integers(lo, hi + 1, (channels, rows, cols)).astype(np.int32)
+    expected = b""
+    for index, cell in enumerate(Grid.of(rows, cols).cells):
+        own = samples[:, cell.top : cell.bottom, cell.left : cell.right].astype("<u2").tobytes()
+        mac = hashlib.blake2b(digest_size=1, key=keys.cells, person=b"bm1 cell")
+        mac.update(struct.pack(">II", 9, index) + own)
+        expected += mac.digest()
+    assert record.cell_digests(keys, Frame(samples, lo, hi, number=9)) == expected
+
+
+def test_cells_are_cut_out_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys, given = crypto.derive(SiteKey(1, bytes(32))), frame(700, 513)
+    digests = record.cell_digests(keys, given)
+    monkeypatch.setattr(record, "_CUT_AT_ONCE", 1)
+    assert record.cell_digests(keys, given) == digests
 
 
 def headers(folders: list[Path]) -> Iterator[Record]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -153,6 +154,24 @@ def test_windows_of_several_sizes_are_found_as_each_alone(lattice):
         assert table.of(place).same_as(alone)
 
 
+def test_tables_agree_on_the_same_sites_in_the_same_order_with_the_same_predictions():
+    rng = np.random.default_rng(12)
+    frame = Frame(rng.integers(0, 900, (1, 64, 192)).astype(np.int32), 0, 1023)
+    roi, words = rng.random((8, 24)) < 0.3, rng.integers(0, 1 << 32, (64, 192), dtype=np.uint32)
+    boxes = np.array([(0, 0, 64, 64), (0, 64, 64, 128), (0, 128, 64, 192)])
+    table = find_all_sites(frame, roi, boxes, Lattice.QUARTER, 3, words)
+    some = find_all_sites(frame, roi, boxes[1:], Lattice.QUARTER, 3, words)
+
+    assert some.agrees_with(table, np.array([1, 2]))
+    assert not some.agrees_with(table, np.array([2, 1]))
+    assert not some.agrees_with(table, np.array([1]))
+    for name in ("index", "predicted"):
+        changed = getattr(some.every, name).copy()
+        changed[-1] += 1
+        other = replace(some, every=replace(some.every, **{name: changed}))
+        assert not other.agrees_with(table, np.array([1, 2]))
+
+
 def test_deepest_samples_have_room_in_the_keys():
     """The greatest complexity that differences of 16 bits can have comes last, and behind nothing."""
     samples = np.zeros((1, 64, 64), np.int32)
@@ -175,13 +194,17 @@ def test_untouched_are_all_pixels_of_a_window_but_its_sites(lattice):
     boxes = np.array([(0, 0, 64, 64), (64, 128, 75, 141), (0, 128, 64, 141)])
     table = find_all_sites(frame, roi, boxes, lattice, 3 - 3 * lattice, words)
 
-    found, starts = untouched(frame, roi, boxes, lattice)
+    rows = np.full((3, 5 + 2 * 64 * 64 + 7), 77, np.uint16)
 
+    untouched(frame, roi, boxes, lattice, 5, rows)
+
+    assert (rows[:, :5] == 77).all()
     for place, (top, left, bottom, right) in enumerate(boxes.tolist()):
         blank = frame.samples.copy()
         blank.reshape(-1)[table.of(place).index] = 0
         expected = blank[:, top:bottom, left:right].astype(np.uint16).reshape(-1)
-        assert np.array_equal(found[starts[place] : starts[place + 1]], expected)
+        assert np.array_equal(rows[place, 5 : 5 + expected.size], expected)
+        assert not rows[place, 5 + expected.size :].any()
 
 
 @pytest.mark.parametrize("lattice", Lattice)

@@ -172,14 +172,16 @@ class Sink:
         with contextlib.suppress(OSError):
             while True:
                 plain, _ = server.accept()
-                threading.Thread(target=self._listen, args=(plain,), daemon=True).start()
+                threading.Thread(target=self._listen, args=(plain, server), daemon=True).start()
 
-    def _listen(self, plain: socket.socket) -> None:
+    def _listen(self, plain: socket.socket, server: socket.socket) -> None:
         with contextlib.suppress(OSError, ValueError):
             connection = plain
             if self._context is not None:
                 connection = self._context.wrap_socket(plain, server_side=True)
             self._connections.append(connection)
+            if self._server is not server:  # who stopped it meanwhile has not seen this one
+                connection.close()
             with connection, connection.makefile("rb") as stream:
                 while length := _length(stream):
                     message = stream.read(length)

@@ -135,7 +135,7 @@ def start(wire: Wire, book: Ledger, scratch: Path) -> Iterator[Callable[..., Com
 
     yield make
     for each in running:
-        each.stop(2.0)
+        each.stop(60.0)
         assert not each.alive
 
 
@@ -221,7 +221,7 @@ def test_a_request_that_is_not_taken_is_made_again(
 def test_an_overdue_request_is_made_again(start: Callable[..., Committer], book: Ledger) -> None:
     deliver(book)
     start(ask={"collect_s": 0.0, "answer_s": 1.0})
-    wait_until(lambda: len(FakeInquirer.made.asked) == 2)
+    wait_until(lambda: len(FakeInquirer.made.asked) >= 2)
 
 
 def test_answers_settle_what_they_are_about(start: Callable[..., Committer], book: Ledger) -> None:
@@ -410,4 +410,4 @@ def test_a_request_that_hangs_is_broken_off_at_the_end(start: Callable[..., Comm
     wait_until(lambda: FakeInquirer.made.asked)
     made.stop(0.2)
     assert hanging.is_set()
-    assert FakeInquirer.made.closed.wait(2)
+    assert FakeInquirer.made.closed.wait(60)

@@ -70,7 +70,7 @@ def meet(
         def serve() -> None:
             raw, address = listener.accept()
             with raw, security.listening(heard):
-                connection = door.shake(raw, address, 5.0)
+                connection = door.shake(raw, address, 60.0)
                 if connection is not None:
                     with connection:
                         found.proof = secure.proof_of(connection)
@@ -260,7 +260,7 @@ def test_health_checks_are_no_occurrence(node: Tls) -> None:
     ours, theirs = socket.socketpair()
     theirs.close()
     with ours, security.listening(heard.append):
-        assert door.shake(ours, ("local", 0), 1.0) is None
+        assert door.shake(ours, ("local", 0), 60.0) is None
     assert not heard
 
 

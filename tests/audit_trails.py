@@ -154,6 +154,10 @@ class Sink:
         self.stop()
 
     @property
+    def listens(self) -> bool:
+        return self._server is not None
+
+    @property
     def told(self) -> list[Told]:
         return [received(message) for message in list(self.messages)]
 

@@ -202,7 +202,7 @@ def test_places_are_those_of_all_together(tmp_path: Path) -> None:
         # counted where it happened, told to the auditor of the node
         assert len([told for told in site.auditor.told if isinstance(told, SecurityAlert)]) == refused
         wait_until(lambda: site.ledger.snapshot().total(OCCURRENCES, "association-rejected") == refused)
-        assert site.ledger.snapshot().total(ASSOCIATIONS, "MOD*", "rejected") == refused
+        wait_until(lambda: site.ledger.snapshot().total(ASSOCIATIONS, "MOD*", "rejected") == refused)
 
         wait_until(lambda: site.receivers.open_associations == 4)
         whose = next(slot for slot in site.receivers._slots if slot.row.open_associations)

@@ -385,9 +385,10 @@ def test_no_line_names_a_uid(
     asked = FakeInquirer.made.asked[0].transaction_uid
     made.desk._take_report(Report(asked, {Reference(CT, "1.2.77"): 0}))
     wait_until(lambda: promised(book) == {"reported": 1})
-    lines = [str(log.line(record)) for record in caplog.records]
     for word in ("commitment-asked", "commitment-answered", "commitment-decided", "commitment-reported"):
-        assert any(word in line for line in lines), word
+        # told once it is on record
+        wait_until(lambda word=word: any(record.msg == word for record in caplog.records))  # type: ignore[misc]
+    lines = [str(log.line(record)) for record in caplog.records]
     assert not any(uid in line for line in lines for uid in ("1.2.77", "1.2.88", asked))
     assert not any("refused" in line for line in lines)
 

@@ -8,7 +8,6 @@ import re
 import socket
 import ssl
 import threading
-import time
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +17,7 @@ from lxml import etree
 
 from benchmarks.stand import free_port
 from tests.certificates import Issued
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, wait_until
 
 _SCHEMA = Path(__file__).parent / "audit_messages" / "dicom.rng"
 _HEADER = re.compile(
@@ -167,10 +166,7 @@ class Sink:
         return self.told
 
     def wait_for_bytes(self, count: int, limit_s: float = PATIENCE_S) -> None:
-        deadline = time.monotonic() + limit_s
-        while len(self.messages) < count:
-            assert time.monotonic() < deadline, self.messages
-            time.sleep(0.02)
+        wait_until(lambda: len(self.messages) >= count, limit_s)
 
     def _serve(self, server: socket.socket) -> None:
         with contextlib.suppress(OSError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 
 import pytest
@@ -15,13 +14,7 @@ from celery import Celery
 from dicom_node.dispatch import ringer as made
 from dicom_node.dispatch.application import WORK, queue
 from dicom_node.dispatch.ringer import COVERS, WAITING, Ring, Ringer
-
-
-def _until(done: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60.0
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+from tests.waiting import wait_until
 
 
 def _in_memory(name: str) -> Celery:
@@ -77,7 +70,7 @@ def test_what_sends_is_made_once() -> None:
     ringer = Ringer(application, lambda _count: None)
     for row in range(3):
         ringer.ring(Ring(WORK, "t.once", row))
-        _until(lambda: not ringer._waiting)
+        wait_until(lambda: not ringer._waiting)
     ringer.stop(30.0)
     assert _messages(app, "t.once") == [0, 1, 2]
     assert made_for == ["a connection"]
@@ -97,7 +90,7 @@ def test_a_broker_that_is_away_costs_nobody_a_moment(monkeypatch: pytest.MonkeyP
     for row in range(1000):
         ringer.ring(Ring(WORK, "t.work", row))
     rung.set()
-    _until(lambda: lost)
+    wait_until(lambda: lost)
     assert waited[0], "who rings has rung before anybody looks for the broker"
     assert not ringer.connected
     assert 0 < sum(lost) <= 1000
@@ -116,7 +109,7 @@ def test_what_is_lost_is_counted_by_rings_not_by_messages(monkeypatch: pytest.Mo
     for row in range(1 + 3 * COVERS):
         ringer.ring(Ring(WORK, "t.work", row))
     gate.set()
-    _until(lambda: sum(lost) == 1 + 3 * COVERS)
+    wait_until(lambda: sum(lost) == 1 + 3 * COVERS)
     ringer.stop()
 
 
@@ -141,11 +134,11 @@ def test_the_first_ring_after_a_rest_goes_out_at_once_and_the_next_wait_for_each
     app = _in_memory("spaced")
     ringer = Ringer(lambda: app, lambda _count: None)
     ringer.ring(Ring(WORK, "t.spaced", 0))
-    _until(lambda: not ringer._waiting)
+    wait_until(lambda: not ringer._waiting)
     for row in (1, 2, 3):
         ringer.ring(Ring(WORK, "t.spaced", row))
     ringer.ring(Ring(WORK, "t.other", 4))
-    _until(lambda: "t.other" not in ringer._waiting)
+    wait_until(lambda: "t.other" not in ringer._waiting)
     assert [ring.row for ring in ringer._waiting["t.spaced"]] == [1, 2, 3]
     ringer.stop(30.0)
     assert _messages(app, "t.spaced") == [0, 1]

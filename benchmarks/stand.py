@@ -34,14 +34,21 @@ ORTHANC = "/usr/sbin/Orthanc"
 _REPOSITORY = Path(__file__).resolve().parent.parent
 #: below the ports that the kernel gives to outgoing connections, so that none takes a dead node's place
 _PORTS = range(20000, 32000)
+_given: set[int] = set()
 _START_S = 120.0
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on and that no outgoing connection will be given."""
+    """A loopback port that nobody listens on, that no outgoing connection will be given, and that is new.
+
+    Whoever was given one before may not listen yet.
+    """
     while True:
         port = random.SystemRandom().choice(_PORTS)
+        if port in _given:
+            continue
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            _given.add(port)
             return port
 
 

@@ -95,7 +95,8 @@ class _Slot:
 
     @property
     def alive(self) -> bool:
-        return self.process is not None and self.process.is_alive()
+        process = self.process  # who supervises forgets it when it has died
+        return process is not None and process.is_alive()
 
     def say(self, message: object) -> None:
         """Tell the process; one that is gone is looked after by who supervises."""

@@ -559,7 +559,8 @@ class Workers:
     @property
     def alive(self) -> int:
         """How many workers are running."""
-        return sum(slot.process is not None and slot.process.is_alive() for slot in self._slots)
+        running = [slot.process for slot in self._slots]  # who supervises forgets those that died meanwhile
+        return sum(process is not None and process.is_alive() for process in running)
 
     @property
     def configured(self) -> int:
@@ -595,7 +596,8 @@ class Workers:
     @property
     def batcher_pid(self) -> int | None:
         """The process that evaluates the networks of all workers, if there is one and it runs."""
-        running = [slot.process.pid for slot in self._batcher if slot.process is not None]
+        processes = [slot.process for slot in self._batcher]
+        running = [process.pid for process in processes if process is not None]
         return running[0] if running else None
 
     @property

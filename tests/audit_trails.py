@@ -8,7 +8,6 @@ import re
 import socket
 import ssl
 import threading
-import time
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +17,7 @@ from lxml import etree
 
 from benchmarks.stand import free_port
 from tests.certificates import Issued
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, wait_until
 
 _SCHEMA = Path(__file__).parent / "audit_messages" / "dicom.rng"
 _HEADER = re.compile(
@@ -154,6 +153,10 @@ class Sink:
         self.stop()
 
     @property
+    def listens(self) -> bool:
+        return self._server is not None
+
+    @property
     def told(self) -> list[Told]:
         return [received(message) for message in list(self.messages)]
 
@@ -163,23 +166,22 @@ class Sink:
         return self.told
 
     def wait_for_bytes(self, count: int, limit_s: float = PATIENCE_S) -> None:
-        deadline = time.monotonic() + limit_s
-        while len(self.messages) < count:
-            assert time.monotonic() < deadline, self.messages
-            time.sleep(0.02)
+        wait_until(lambda: len(self.messages) >= count, limit_s)
 
     def _serve(self, server: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while True:
                 plain, _ = server.accept()
-                threading.Thread(target=self._listen, args=(plain,), daemon=True).start()
+                threading.Thread(target=self._listen, args=(plain, server), daemon=True).start()
 
-    def _listen(self, plain: socket.socket) -> None:
+    def _listen(self, plain: socket.socket, server: socket.socket) -> None:
         with contextlib.suppress(OSError, ValueError):
             connection = plain
             if self._context is not None:
                 connection = self._context.wrap_socket(plain, server_side=True)
             self._connections.append(connection)
+            if self._server is not server:  # who stopped it meanwhile has not seen this one
+                connection.close()
             with connection, connection.makefile("rb") as stream:
                 while length := _length(stream):
                     message = stream.read(length)

@@ -67,11 +67,11 @@ def _answer(task: Task) -> str:
     if verb == "touch":
         Path(argument).touch()
     if verb == "tidy":  # has something to take back when it is ended
-        Path(argument).touch()
         try:
+            Path(argument).touch()  # within: it may be ended as soon as the file is there
             time.sleep(600)
         finally:
-            Path(argument).unlink()
+            Path(argument).unlink(missing_ok=True)
     if verb == "environment":
         return os.environ.get(argument, "")
     if verb == "alone":  # others at work at the same time leave their file

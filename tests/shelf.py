@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -153,14 +152,6 @@ class Shelf:
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         settings = {"ae_title": "SHELF", "host": "127.0.0.1", "port": server.server_address[1]}
         try:
-            yield QueryPeer.model_validate({**settings, "timeout_s": 5.0, **peer}, strict=False)
+            yield QueryPeer.model_validate({**settings, "timeout_s": 60.0, **peer}, strict=False)
         finally:
             server.shutdown()
-
-
-def soon(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Return once `condition` holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.01)

@@ -296,7 +296,7 @@ def test_a_refused_association_is_tried_again(
         sender.queue_some(3)
         wait_until(lambda: sender.ledger.results().get(("a", reason), 0) >= 2)
         assert sender.tally("a").get(DeliveryState.DEAD) is None
-        assert set(sender.ledger.outages()) == {"a"}
+        wait_until(lambda: set(sender.ledger.outages()) == {"a"})
     wait_until(lambda: sender.tally("a") == {DeliveryState.DELIVERED: 3})
     assert sender.ledger.outages() == {}
 

@@ -238,14 +238,15 @@ def test_no_patient_is_named(tmp_path: Path, how: str) -> None:
         node.start()
         try:
             do_everything(node, tmp_path)
-            wait_until(lambda: node.metric("dicom_node_deliveries", state="dead") >= 1, 60, "a dead letter")
-            wait_until(lambda: node.metric("dicom_node_instances", state="received") == 0, 60, "work")
-            wait_until(lambda: node.metric("dicom_node_deliveries", state="queued") == 0, 60, "sending")
+            wait_until(lambda: node.metric("dicom_node_deliveries", state="dead") >= 1, 180, "a dead letter")
+            wait_until(lambda: node.metric("dicom_node_instances", state="received") == 0, 180, "work")
+            wait_until(lambda: node.metric("dicom_node_deliveries", state="queued") == 0, 180, "sending")
             told += commands(node, tmp_path)
             told += [repr(node.page(path)).encode() for path in ("/metrics", "/healthz", "/readyz", "/none")]
         finally:
             node.terminate()
             archive.stop()
+        sink.wait_for_bytes(11)
     log = node.log.read_text("utf-8")
     assert [word for word in _HAPPENED if word not in log] == []
     told.append(log.encode())

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from pydicom import dcmread
 
-from tests.shelf import Shelf, instance, soon
+from tests.shelf import Shelf, instance
+from tests.waiting import wait_until
 
 
 def test_a_killed_fetch_is_resumed(tmp_path: Path) -> None:
@@ -22,7 +23,7 @@ def test_a_killed_fetch_is_resumed(tmp_path: Path) -> None:
         command = [sys.executable, "-m", "dicom_node", "query", "fetch", "--all", "--out", str(out)]
         command += ["--peer", f"SHELF@127.0.0.1:{settings.port}"]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
-            soon(lambda: len(list(out.glob("*.dcm"))) == 3, 60.0)
+            wait_until(lambda: len(list(out.glob("*.dcm"))) == 3)
             child.send_signal(signal.SIGKILL)
         killed.set()
         assert all(dcmread(path).SOPInstanceUID.startswith("1.2.3.") for path in out.glob("*.dcm"))

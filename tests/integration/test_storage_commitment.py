@@ -415,12 +415,19 @@ def test_what_it_never_has_becomes_a_dead_letter_and_its_bytes_stay(site: Callab
 
 
 def test_an_answer_that_leaves_an_instance_out_does_not_settle_it(site: Callable[..., Site]) -> None:
-    made = site(ASKED)
-    silent = [True]
-    made.archive.verdict = lambda uid: None if uid == "1.2.2" and silent.pop() else 0
+    made = site(ASKED, ask={"collect_s": 0.1, "answer_s": 1.0})
+    left_out: list[str] = []
+
+    def verdict(uid: str) -> int | None:
+        if uid == "1.2.1" or left_out:
+            return 0
+        left_out.append(uid)
+        return None
+
+    made.archive.verdict = verdict
     made.send("1.2.1", "1.2.2")
-    silent.append(False)
     wait_until(lambda: made.commitments() == {"committed": 2})
+    assert left_out == ["1.2.2"]
     assert made.archive.stored == {"1.2.1": 1, "1.2.2": 1}
 
 

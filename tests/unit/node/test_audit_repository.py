@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,11 @@ from dicom_node.dimse.secure import client_context
 from dicom_node.errors import PeerError
 from tests.audit_trails import Sink
 from tests.certificates import Authority, Issued
+from tests.waiting import wait_until
 
 
 def settings(port: int, transport: AuditTransport = AuditTransport.TLS) -> Audit:
-    return Audit(host="localhost", port=port, transport=transport, timeout_s=5.0)
+    return Audit(host="localhost", port=port, transport=transport, timeout_s=60.0)
 
 
 @dataclass(frozen=True)
@@ -45,17 +45,18 @@ def secured(sink: Sink, known: Known, shows: Issued) -> Stream:
 
 
 def again_and_again(*steps: Callable[[], object]) -> None:
-    for _ in range(100):
+    """Until one of them raises an error, with which this is left."""
+
+    def turn() -> bool:
         for step in steps:
             step()
-        time.sleep(0.02)
+        return False
+
+    wait_until(turn)
 
 
 def settled(repository: Stream) -> bool:
-    deadline = time.monotonic() + 5.0
-    while not repository.check():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(repository.check)
     return True
 
 

@@ -14,6 +14,7 @@ from dicom_node.config import Config, Destination
 from dicom_node.ledger import Ledger
 from dicom_node.spool import Spool
 from tests.audit_trails import Sink, Told
+from tests.waiting import wait_until
 
 
 def config(folder: Path, sink: Sink, **changes: Any) -> Config:
@@ -42,7 +43,14 @@ def one_run(folder: Path, sink: Sink, **changes: Any) -> list[Told]:
         security.tell(security.Occurrence("association-rejected", "unknown-calling-ae", "10.0.0.7", "EVIL"))
     trail.stop()
     ledger.close()
+    if sink.listens:
+        wait_for_the_end(sink, before)
     return sink.told[before:]
+
+
+def wait_for_the_end(sink: Sink, before: int = 0) -> None:
+    """Until a repository that reads slowly has what comes last, behind so many messages."""
+    wait_until(lambda: [each.type for each in sink.told[before:]][-1:] == ["Application Stop"])
 
 
 def test_without_a_host_there_is_no_trail(scratch: Path) -> None:
@@ -84,6 +92,7 @@ def test_a_reload_is_told_and_names_peers_as_it_does(scratch: Path) -> None:
         known = trail._clerk._site.destinations
         trail.stop()
         ledger.close()
+        wait_for_the_end(sink)
     assert known["vault"] == Party("VAULT", "vault.example")
     assert set(known) == {"vault", *made.destinations}
     assert [each.type for each in sink.told].count("Software Configuration") == 1

@@ -204,7 +204,7 @@ def test_no_sequence_is_written_empty() -> None:
 # ---- with real peers ----
 
 
-def requester(port: int, timeout_s: float = 2.0) -> Requester:
+def requester(port: int, timeout_s: float = 60.0) -> Requester:
     return Requester(ae_title="MODALITY", host="127.0.0.1", port=port, timeout_s=timeout_s)
 
 

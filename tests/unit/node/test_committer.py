@@ -135,7 +135,7 @@ def start(wire: Wire, book: Ledger, scratch: Path) -> Iterator[Callable[..., Com
 
     yield make
     for each in running:
-        each.stop(2.0)
+        each.stop(60.0)
         assert not each.alive
 
 
@@ -221,7 +221,7 @@ def test_a_request_that_is_not_taken_is_made_again(
 def test_an_overdue_request_is_made_again(start: Callable[..., Committer], book: Ledger) -> None:
     deliver(book)
     start(ask={"collect_s": 0.0, "answer_s": 1.0})
-    wait_until(lambda: len(FakeInquirer.made.asked) == 2)
+    wait_until(lambda: len(FakeInquirer.made.asked) >= 2)
 
 
 def test_answers_settle_what_they_are_about(start: Callable[..., Committer], book: Ledger) -> None:
@@ -385,9 +385,10 @@ def test_no_line_names_a_uid(
     asked = FakeInquirer.made.asked[0].transaction_uid
     made.desk._take_report(Report(asked, {Reference(CT, "1.2.77"): 0}))
     wait_until(lambda: promised(book) == {"reported": 1})
-    lines = [str(log.line(record)) for record in caplog.records]
     for word in ("commitment-asked", "commitment-answered", "commitment-decided", "commitment-reported"):
-        assert any(word in line for line in lines), word
+        # told once it is on record
+        wait_until(lambda word=word: any(record.msg == word for record in caplog.records))  # type: ignore[misc]
+    lines = [str(log.line(record)) for record in caplog.records]
     assert not any(uid in line for line in lines for uid in ("1.2.77", "1.2.88", asked))
     assert not any("refused" in line for line in lines)
 
@@ -410,4 +411,4 @@ def test_a_request_that_hangs_is_broken_off_at_the_end(start: Callable[..., Comm
     wait_until(lambda: FakeInquirer.made.asked)
     made.stop(0.2)
     assert hanging.is_set()
-    assert FakeInquirer.made.closed.wait(2)
+    assert FakeInquirer.made.closed.wait(60)

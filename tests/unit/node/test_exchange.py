@@ -83,7 +83,7 @@ def some_object(folder: Path, size: int = 1000) -> Outgoing:
 def sent(
     line: Line,
     out: Outgoing,
-    timeout_s: float = 5.0,
+    timeout_s: float = 60.0,
     meanwhile: Callable[[], float | None] = exchange.nothing_else,
 ) -> int | None:
     own = Exchange(line)
@@ -175,7 +175,7 @@ def test_a_file_that_is_cut_off_on_the_way(tmp_path: Path, line: Line) -> None:
     drain = threading.Thread(target=lambda: line.far.makefile("rb").read())
     drain.start()
     with pytest.raises(SpoolError, match="to its end"):
-        own.store(REQUEST, loaded, 5.0)
+        own.store(REQUEST, loaded, 60.0)
     own.close()
     line.near.shutdown(socket.SHUT_RDWR)
     drain.join()

@@ -177,7 +177,7 @@ def made(tmp_path: Path) -> Iterator[Callable[..., Site]]:
     yield make
     for site in sites:
         if any(lane.ident is not None for lane in site.forwarder._lanes):
-            site.forwarder.stop(1.0)
+            site.forwarder.stop(60.0)
         site.ledger.close()
 
 
@@ -219,7 +219,7 @@ def test_a_destination_that_hangs_holds_up_no_other(made: Callable[..., Site]) -
     site.queue(5)
     site.forwarder.start()
     wait_until(lambda: site.tally("fine") == {DeliveryState.DELIVERED: 5})
-    assert site.tally("hung") == {DeliveryState.SENDING: 1, DeliveryState.QUEUED: 4}
+    wait_until(lambda: site.tally("hung") == {DeliveryState.SENDING: 1, DeliveryState.QUEUED: 4})
     go.set()
 
 
@@ -362,7 +362,7 @@ def test_stop_finishes_the_object_in_hand_and_leaves_the_rest_queued(made: Calla
 
     def slow(_send: Send) -> int:
         entered.set()
-        time.sleep(0.2)
+        site.forwarder._lanes[0].stopping.wait(60)
         return 0x0000
 
     FakeSender.answers["a"] = slow
@@ -388,7 +388,7 @@ def test_stop_breaks_what_hangs(made: Callable[..., Site]) -> None:
     site.forwarder.start()
     assert entered.wait(60)
     site.forwarder.stop(0.1)
-    assert not site.forwarder.alive
+    wait_until(lambda: not site.forwarder.alive)
     assert site.tally("a") == {DeliveryState.QUEUED: 1}
 
 
@@ -873,6 +873,7 @@ def test_a_conversion_that_stop_ended_counts_for_nothing(
     site.forwarder.start()
     assert entered.wait(60)
     site.forwarder.stop(0.1)
+    wait_until(lambda: not site.forwarder.alive)
     assert site.tally("a") == {DeliveryState.QUEUED: 1}
 
 
@@ -926,6 +927,7 @@ def test_whoever_has_nothing_left_to_send_has_recorded_everything(made: Callable
 def test_an_answer_is_recorded_with_the_claim_of_what_comes_soon(
     made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(forwarder, "HELD_BACK_S", 60.0)
     clock = Clock()
     site, pacs = made(clock=clock, pacs={}), Peer("pacs", clock)
     lane, rested = site.forwarder._lanes[0], list[float]()
@@ -949,6 +951,7 @@ def test_an_answer_is_recorded_with_the_claim_of_what_comes_soon(
 def test_while_the_destination_works_a_lane_claims_only_what_is_likely_to_be_there(
     made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(forwarder, "HELD_BACK_S", 60.0)
     clock = Clock()
     site, pacs = made(clock=clock, pacs={}), Peer("pacs", clock)
     lane, claims = site.forwarder._lanes[0], list[int]()
@@ -970,6 +973,7 @@ def test_while_the_destination_works_a_lane_claims_only_what_is_likely_to_be_the
 def test_while_its_bell_is_silent_a_lane_asks_the_ledger_for_nothing(
     made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(forwarder, "POLL_S", 3600.0)
     clock = Clock()
     site, pacs = made(clock=clock, pacs={}), Peer("pacs", clock)
     lane, claims, rang = site.forwarder._lanes[0], list[int](), [False]
@@ -1060,6 +1064,7 @@ def test_a_lane_at_rest_has_what_it_recorded_on_disk_in_time(
 def test_who_is_told_to_stop_while_it_waits_for_more_claims_nothing(
     made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(forwarder, "HELD_BACK_S", 60.0)
     clock = Clock()
     site, pacs = made(clock=clock, pacs={}), Peer("pacs", clock)
     lane, given_back = site.forwarder._lanes[0], list[Send]()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ import pytest
 from dicom_node import leading
 from dicom_node.leading import Leadership
 from dicom_node.ledger.dialects import Lead
+from tests.waiting import wait_until
 
 
 class Lock:
@@ -46,13 +47,6 @@ class Node:
         undo.callback(self.told.append, "down")
 
 
-def _until(done: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60.0
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leading, "_TRY_S", 0.01)
@@ -63,7 +57,7 @@ def test_of_two_one_leads_and_the_other_follows_when_it_stops() -> None:
     lock = Lock()
     first, second = Node(lock), Node(lock)
     first.leadership.start()
-    _until(lambda: first.leadership.leads)
+    wait_until(lambda: first.leadership.leads)
     second.leadership.start()
     time.sleep(0.1)
     assert not second.leadership.leads
@@ -71,7 +65,7 @@ def test_of_two_one_leads_and_the_other_follows_when_it_stops() -> None:
     first.leadership.stop()
     assert first.told == ["up", "down"]
     assert not first.leadership.leads
-    _until(lambda: second.leadership.leads)
+    wait_until(lambda: second.leadership.leads)
     second.leadership.stop()
 
 
@@ -79,11 +73,11 @@ def test_who_loses_the_lock_lays_everything_down_and_tries_again() -> None:
     lock = Lock()
     node = Node(lock)
     node.leadership.start()
-    _until(lambda: node.leadership.leads)
+    wait_until(lambda: node.leadership.leads)
     lock.lost.set()
-    _until(lambda: "down" in node.told)
+    wait_until(lambda: "down" in node.told)
     lock.lost.clear()
-    _until(lambda: node.leadership.leads)
+    wait_until(lambda: node.leadership.leads)
     node.leadership.stop()
     assert node.told[0] == "up"
     assert node.told[-1] == "down"
@@ -99,7 +93,7 @@ def test_parts_that_are_being_stopped_are_not_taken_for_dead() -> None:
     ledger: Any = Lock()
     leadership = Leadership(ledger, "site", take_up)
     leadership.start()
-    _until(lambda: leadership.leads)
+    wait_until(lambda: leadership.leads)
     leadership.stop()
     assert leads == [False]
 
@@ -114,9 +108,9 @@ def test_a_part_that_does_not_start_leaves_the_lead_to_others() -> None:
     ledger: Any = lock
     first, second = Leadership(ledger, "site", broken), Node(lock)
     first.start()
-    _until(lambda: tries)
+    wait_until(lambda: tries)
     second.leadership.start()
-    _until(lambda: second.leadership.leads)
+    wait_until(lambda: second.leadership.leads)
     assert not first.leads
     first.stop()
     second.leadership.stop()

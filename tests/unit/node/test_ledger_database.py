@@ -110,8 +110,11 @@ def test_the_lead_passes_on_and_nobody_is_left_behind(book: Ledger) -> None:
         found.extend(total.write(item) for item in range(first, first + 50))
 
     threads = [threading.Thread(target=ask, args=(50 * number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
+    with book._turn:  # until each has something to write
+        for thread in threads:
+            thread.start()
+        while len(total.group._waiting) < len(threads):
+            time.sleep(0.001)
     for thread in threads:
         thread.join(60)
     assert sorted(found) == [item * item for item in range(400)]

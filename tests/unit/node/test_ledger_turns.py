@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
-import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -31,7 +31,7 @@ def test_who_waits_looks_every_millisecond(tmp_path: Path, monkeypatch: pytest.M
             if len(slept) == 50:
                 one.execute("COMMIT")
 
-        monkeypatch.setattr(time, "sleep", sleep)
+        monkeypatch.setattr(turns, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: 0.0))
         turns.begin(two, 30.0)
         two.execute("COMMIT")
         assert slept == [turns.LOOK_S] * 50

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
+from dicom_node.dimse import listening
 from dicom_node.dimse.board import Board
 from dicom_node.dimse.listening import SharedSocket, listen
 from dicom_node.errors import OutputError
@@ -51,7 +52,7 @@ def test_who_is_done_leaves_the_queue_to_the_others(bound: socket.socket) -> Non
 
 def test_who_has_more_gives_way(bound: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[float] = []
-    monkeypatch.setattr(time, "sleep", waited.append)
+    monkeypatch.setattr(listening, "time", SimpleNamespace(sleep=waited.append))
     board = Board(2)
     board.row(0).say(0, 3, 1.0)
     board.row(1).say(0, 1, 1.0)

@@ -104,14 +104,16 @@ def test_a_pool_that_is_left_leaves_no_process() -> None:
     assert not any(pid is not None and psutil.pid_exists(pid) for pid in ends)
 
 
-def test_what_a_process_has_begun_to_write_it_takes_back_when_it_is_ended(tmp_path: Path) -> None:
+def test_what_a_process_has_begun_to_write_it_takes_back_when_it_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "_LAST_WORDS_S", 60.0)
     draft = tmp_path / "draft"
     with Pool(prepared, lost, 1) as pool:
         answers = pool.answers([("say", "a"), ("tidy", str(draft))])
         next(answers)
         pool._feed(answers.gi_frame.f_locals["run"])  # type: ignore[attr-defined]
-        while not draft.exists():
-            time.sleep(0.01)
+        wait_until(draft.exists)
     assert not draft.exists()
 
 

@@ -29,7 +29,7 @@ def archive(*contexts: Any, echo: int = 0x0000) -> Iterator[Destination]:
     try:
         port = server.socket.getsockname()[1]
         yield Destination.model_validate(
-            {"ae_title": "PACS", "host": "127.0.0.1", "port": port, "timeout_s": 5.0}
+            {"ae_title": "PACS", "host": "127.0.0.1", "port": port, "timeout_s": 60.0}
         )
     finally:
         server.shutdown()

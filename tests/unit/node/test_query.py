@@ -14,8 +14,8 @@ from dicom_node.dimse import patches
 from dicom_node.dimse.query import Finder
 from dicom_node.errors import PeerError, UsageError
 from dicom_node.inquiry import RETURNED, Keys, Level, Row
-from tests.shelf import Shelf, instance, soon
-from tests.waiting import failing
+from tests.shelf import Shelf, instance
+from tests.waiting import failing, wait_until
 
 
 @contextlib.contextmanager
@@ -61,7 +61,7 @@ def test_enough_is_enough() -> None:
     with finder(shelf) as (made, _):
         assert len(rows(made, limit=3)) == 3
         assert len(rows(made, limit=2)) == 2  # the association is as good as before
-    soon(lambda: shelf.cancelled == 2)
+    wait_until(lambda: shelf.cancelled == 2)
     assert shelf.associations == 1
 
 

@@ -231,7 +231,7 @@ def moved(port: int, ds: Dataset, tls: Tls | None = None) -> int | None:
     from pynetdicom import AE
 
     entity = AE()
-    entity.acse_timeout = entity.network_timeout = 5.0
+    entity.acse_timeout = entity.network_timeout = 60.0
     entity.add_requested_context(CT, EXPLICIT)
     more = {} if tls is None else {"tls_args": (client_context(tls), "localhost")}
     association = entity.associate("127.0.0.1", port, ae_title="AUDITOR", **more)

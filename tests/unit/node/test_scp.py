@@ -154,7 +154,8 @@ def shared_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 @pytest.fixture
 def site(shared_site: Site) -> Site:
-    """The receiver of all tests of this file, with nothing waiting."""
+    """The receiver of all tests of this file, with nobody connected and nothing waiting."""
+    wait_until(lambda: not shared_site.receiver.associations)
     shared_site.kept()
     return shared_site
 
@@ -922,8 +923,8 @@ def test_a_malformed_pdu_costs_its_own_association(site: Site, payload: bytes) -
         wire.try_to_send(pdu(wire_kinds.RELEASE, bytes(4)))
         assert wire.hung_up()
     assert raw_accepts(site)
-    assert being_written(site) == []
     wait_until(lambda: not site.receiver.associations)
+    assert being_written(site) == []
 
 
 def test_what_was_read_ahead_of_a_malformed_pdu_holds_nobody_up(tmp_path: Path) -> None:
@@ -1042,7 +1043,7 @@ def test_how_associations_end_is_counted(site: Site) -> None:
     site.ledger.settle()
     before = site.ledger.snapshot()
     with associated(site) as association:
-        assert site.receiver.open_associations == 1
+        wait_until(lambda: site.receiver.open_associations == 1)
         association.abort()
     with associated(site) as association:
         patches.hang_up(association)

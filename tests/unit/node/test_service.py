@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from benchmarks.stand import free_port
-from dicom_node import keys, security, service, users
+from dicom_node import housekeeping, keys, security, service, users
 from dicom_node.config import Access, Caller, Config, Destination, Keys, Role, Route, Tls
 from dicom_node.errors import (
     ConfigError,
@@ -167,6 +167,7 @@ def test_a_clock_that_is_set_back_keeps_nobody_at_rest(
     monkeypatch.setattr(service.Workers, "start", lambda _self: None)
     monkeypatch.setattr(service.Workers, "stop", lambda _self: None)
     monkeypatch.setattr(service.Service, "worker_count", 3)
+    monkeypatch.setattr(housekeeping, "_LOOK_S", 3600.0)  # nobody looks but this test
     node = Service(config(tmp_path, http={"port": None}))
     node.start()
     try:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +21,6 @@ from dicom_node.errors import BlobsUnavailable, ConversionError, SpoolFull
 from dicom_node.spool import Spool
 from dicom_node.transcode import CONVERTIBLE, Transcoder, alternatives, patience_s
 from tests.builders import Encoding, dataset, file_bytes, phantom
-from tests.waiting import wait_until
 
 EXPLICIT, IMPLICIT = str(uid.ExplicitVRLittleEndian), str(uid.ImplicitVRLittleEndian)
 
@@ -134,14 +134,16 @@ def crashing_over_an_object_costs_one_attempt(place: Place, blob: str) -> None:
     transcoder = place.transcoder
     transcoder.convert(blob, EXPLICIT, 300.0)
     os.kill(place.pid(), signal.SIGSTOP)
+    pipe: Any = transcoder._pipe
+    killer = threading.Thread(target=transcoder.abort)
 
-    def kill() -> None:
-        wait_until(transcoder._turn.locked)
-        time.sleep(0.3)
-        transcoder.abort()
+    def poll(limit_s: float) -> bool:
+        """The order is out, and nobody has it yet."""
+        killer.start()
+        return bool(pipe.poll(limit_s))
 
-    killer = threading.Thread(target=kill)
-    killer.start()
+    stand_in: Any = SimpleNamespace(send=pipe.send, poll=poll, recv=pipe.recv, close=pipe.close)
+    transcoder._pipe = stand_in
     with pytest.raises(ConversionError, match="ended the process") as caught:
         transcoder.convert(blob, EXPLICIT, 300.0)
     killer.join()

@@ -111,7 +111,7 @@ def serving(site: Site) -> Iterator[str]:
 @contextlib.contextmanager
 def asked(site: Site, **peer: object) -> Iterator[WebArchive]:
     with serving(site) as url:
-        settings = QueryPeer.model_validate({"dicomweb": url, "timeout_s": 5.0, **peer})
+        settings = QueryPeer.model_validate({"dicomweb": url, "timeout_s": 60.0, **peer})
         with contextlib.closing(WebArchive("web", settings)) as archive:
             yield archive
 

@@ -42,7 +42,7 @@ from dicom_node.errors import (
     StaleLease,
 )
 from dicom_node.insist import insist
-from dicom_node.jobs import PASSED, Outcome, Work, failed, passed
+from dicom_node.jobs import PASSED, UNEXPECTED, Outcome, Work, failed, passed
 from dicom_node.keys import FileKeyRing, PresentRing
 from dicom_node.ledger import Ended, Ledger
 from dicom_node.measuring import Measured, measured
@@ -442,7 +442,7 @@ def _may_pass(error: Exception | None, attempts: int) -> bool:
 
 def _reason(error: Exception) -> str:
     """A bounded word for an error: its class if it is one of ours, else that it was unexpected."""
-    return type(error).__name__ if isinstance(error, NodeError | WatermarkError) else "unexpected-error"
+    return type(error).__name__ if isinstance(error, NodeError | WatermarkError) else UNEXPECTED
 
 
 @dataclass(frozen=True, slots=True)

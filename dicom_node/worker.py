@@ -6,8 +6,8 @@ Rules that bind here:
 3. A worker may be killed at any moment. What it held is taken back at once, and another takes its place.
 4. A worker outlives its node by no more than the instance in hand: it listens at a pipe that closes with it.
    Through the same pipe it tells what it evaluates networks on, which is known as long as it lives.
-
 5. Where a batcher evaluates the networks, it is one more such process; without it workers do it themselves.
+6. A worker or a batcher that hangs ends itself (`watchdog`), and is replaced like any other that died.
 
 Workers are spawned, not forked: the node has threads and locks, and TensorFlow survives no fork.
 """
@@ -684,6 +684,7 @@ class Workers:
                 level=logging.ERROR,
                 worker=slot.name,
                 exit_code=process.exitcode,
+                reason="hung" if process.exitcode == -signal.SIGALRM else None,
                 count=taken_back,
             )
             self._bells.ring_work()

@@ -70,7 +70,8 @@ MEANINGS: Mapping[str, str] = {
     "study-unknown": "an object does not tell its study; the audit trail says unknown",
     "unknown-destination": "deliveries wait for a destination that is not in the configuration",
     "unknown-objects": "the spool holds objects that the ledger does not know",
-    "worker-died": "a worker process ended; what it had in hand was taken back",
+    "worker-died": "a worker process or the batcher ended, by itself if it hung; what it had in hand was "
+    "taken back",
 }
 
 

@@ -1,7 +1,14 @@
-"""A PostgreSQL server of one's own: on a free port, in a folder that goes with it."""
+"""A PostgreSQL server of one's own: on a free port, in a folder that goes with it.
+
+What was killed leaves its folder behind, as a rule in memory; whoever makes the next server removes it. Whose
+folder it is shows a lock that its maker holds as long as it lives, and whether a server is at work in it, the
+command lines of all processes.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import itertools
 import os
 import shutil
@@ -19,6 +26,8 @@ from benchmarks.stand import free_port
 
 _PROGRAMS = Path("/usr/lib/postgresql/15/bin")
 _MEMORY = Path("/dev/shm")
+#: how our folders are called, and the file in each that its maker has locked
+_PREFIX, _OWNED = "dicom-node-pg-", "owned"
 _ROLE = "postgres"
 #: a role that owns its databases and nothing else, and its password
 NODE, PASSWORD = "dicom_node", "kept:out/of@sight"
@@ -26,6 +35,31 @@ NODE, PASSWORD = "dicom_node", "kept:out/of@sight"
 
 def is_installed() -> bool:
     return (_PROGRAMS / "postgres").exists()
+
+
+def sweep(place: Path) -> list[Path]:
+    """Remove the folders in `place` whose makers and servers are dead; they are returned.
+
+    What is not ours to remove stays where it is.
+    """
+    removed = []
+    for folder in sorted(place.glob(f"{_PREFIX}*")):
+        with contextlib.suppress(OSError), (folder / _OWNED).open("rb") as owned:
+            fcntl.flock(owned, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not _is_in_use(folder):
+                shutil.rmtree(folder)
+                removed.append(folder)
+    return removed
+
+
+def _is_in_use(folder: Path) -> bool:
+    """Whether a process was started with a path in the folder, as servers and their tools are."""
+    name = f"{folder}".encode()
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended
+            if name in (process / "cmdline").read_bytes():
+                return True
+    return False
 
 
 class Server:
@@ -47,7 +81,10 @@ class Server:
         on_disk: bool = False,
         network: tuple[str, str] | None = None,
     ) -> None:
-        self._made = tempfile.mkdtemp(dir=_MEMORY if _MEMORY.is_dir() and not on_disk else None)
+        place = _MEMORY if _MEMORY.is_dir() and not on_disk else Path(tempfile.gettempdir())
+        sweep(place)
+        self._made = tempfile.mkdtemp(prefix=_PREFIX, dir=place)
+        self._owned = _owned(Path(self._made))
         self._network = network
         self.folder = folder or Path(self._made) / "data"
         self.port = free_port()
@@ -126,6 +163,7 @@ class Server:
     def remove(self) -> None:
         self.stop(signal.SIGQUIT)
         shutil.rmtree(self._made, ignore_errors=True)
+        os.close(self._owned)
 
     def database(self) -> sa.URL:
         """A new and empty database, and how the node reaches it."""
@@ -149,6 +187,15 @@ class Server:
         command = _as_role([program, *arguments])
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
         assert done.returncode == 0, done.stderr
+
+
+def _owned(folder: Path) -> int:
+    """The descriptor of the file that says whose folder it is, locked before it has its name."""
+    made = folder / f"{_OWNED}.new"
+    file = os.open(made, os.O_CREAT | os.O_RDWR, 0o600)
+    fcntl.flock(file, fcntl.LOCK_EX)
+    made.rename(folder / _OWNED)
+    return file
 
 
 def _as_role(command: list[str]) -> list[str]:

@@ -23,8 +23,9 @@ _LOG = logging.getLogger(__name__)
 #: how long a batcher that was there, or may still come, is waited for, seconds; between two tries
 _PATIENCE_S = 10.0
 _PAUSE_S = 0.05
-#: longest that an answer may take: the first one waits until the libraries are loaded
-_ANSWER_S = 300.0
+#: longest that an answer may take: the first one waits until the libraries are loaded. A batcher that hangs
+#: is ended before that; one that even that does not end is asked nothing for a while
+_ANSWER_S, _ASIDE_S = 300.0, 600.0
 
 
 class Batched:
@@ -44,6 +45,8 @@ class Batched:
         self._address, self._own = address, own
         self._lines = threading.local()
         self._patient = True
+        #: when it is asked again
+        self._asked_from = 0.0
 
     def logits(self, images: Images) -> IntArray:
         """uint8 [n, rows, cols, channels] -> int32 [n, result rows, result cols]."""
@@ -56,6 +59,8 @@ class Batched:
             except (EOFError, OSError, ValueError, KeyError) as error:
                 self._hang_up()
                 log.event(_LOG, "batcher-silent", level=logging.WARNING, error=error)
+                if isinstance(error, TimeoutError):
+                    self._asked_from = time.monotonic() + _ASIDE_S
         measuring.tell(Reading(BATCH_SELF))
         return self._own.logits(images)
 
@@ -71,7 +76,9 @@ class Batched:
         return np.asarray(logits, np.int32)
 
     def _line(self) -> socket.socket | None:
-        """This thread's connection to the batcher; None if there is no batcher."""
+        """This thread's connection to the batcher; None if there is no batcher, or one that hangs."""
+        if time.monotonic() < self._asked_from:
+            return None
         line: socket.socket | None = getattr(self._lines, "line", None)
         if line is None:
             line = self._connected(time.monotonic() + (_PATIENCE_S if self._patient else 0.0))

@@ -8,6 +8,8 @@ Rules that bind here:
 3. Whoever asked is told, or finds the connection closed; then it helps itself (`batched`). Nothing is kept
    here that could be lost.
 4. It ends with its node, as a worker does: it listens at a pipe that closes with it.
+5. A batch that takes too long ends the process (`watchdog`), whatever the device's driver does; whoever
+   waited finds the connection closed, as at any other death, and the supervisor starts another.
 """
 
 from __future__ import annotations
@@ -31,11 +33,15 @@ from dicom_node.config import Config
 from dicom_node.errors import NodeError
 from dicom_node.segmenters import Engines, Tell
 from dicom_node.shared_arrays import is_ours, receive, send
+from dicom_node.watchdog import Watchdog
 
 _LOG = logging.getLogger(__name__)
 
 #: connections that may wait to be taken
 _BACKLOG = 64
+#: longest that a batch may take, loading the libraries for the first one included, seconds; whoever waits is
+#: to see it end, so it is shorter than the patience of workers (`batched`)
+LONGEST_BATCH_S = 240.0
 #: seconds until the next try when the machine has no room for a connection
 _RECOVER_S = 0.5
 
@@ -75,10 +81,17 @@ class Batcher:
     ----------
     runtime_of : what evaluates the network of an id; KeyError for one that is not here
     bounds : of a batch
+    watched : gives what is entered around the evaluation of one
     """
 
-    def __init__(self, runtime_of: Callable[[str], Runtime], bounds: Bounds) -> None:
-        self._runtime_of, self._bounds = runtime_of, bounds
+    def __init__(
+        self,
+        runtime_of: Callable[[str], Runtime],
+        bounds: Bounds,
+        *,
+        watched: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+    ) -> None:
+        self._runtime_of, self._bounds, self._watched = runtime_of, bounds, watched
         self._changed = threading.Condition()
         self._asked: list[_Asked] = []
         self._guests = 0
@@ -128,8 +141,9 @@ class Batcher:
     def _evaluate(self, batch: list[_Asked]) -> None:
         began = time.monotonic()
         try:
-            runtime = self._runtime_of(batch[0].waiting.network)
-            logits = runtime.logits(np.concatenate([each.images for each in batch]))
+            images = np.concatenate([each.images for each in batch])
+            with self._watched():
+                logits = self._runtime_of(batch[0].waiting.network).logits(images)
             ends = np.cumsum([len(each.images) for each in batch])
             for each, own in zip(batch, np.split(logits, ends[:-1]), strict=True):
                 each.logits = own
@@ -185,7 +199,9 @@ def serve(config: Config, tell: Tell, lifeline: Connection, ready: Callable[[], 
             runtimes[identity] = engines.runtime(network)
         return runtimes[identity]
 
-    batcher = Batcher(runtime_of, Bounds(networks.batch_frames, networks.batch_wait_ms / 1000))
+    bounds = Bounds(networks.batch_frames, networks.batch_wait_ms / 1000)
+    dog = Watchdog()
+    batcher = Batcher(runtime_of, bounds, watched=lambda: dog.over(LONGEST_BATCH_S))
     with listen(address_of(config)) as listener:
         threading.Thread(target=batcher.admit, args=(listener,), name="admit", daemon=True).start()
         threading.Thread(target=_until_closed, args=(lifeline, batcher), name="lifeline", daemon=True).start()

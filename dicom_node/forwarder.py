@@ -13,6 +13,9 @@ Rules that bind here:
    several answers in one commit. A lane holds back at most `HELD_BACK` of them, as a rule for at most
    `HELD_BACK_S`: so many, and the one in hand, a crash may repeat. An answer is held back until its record
    is on disk, which is as a rule an arrival's doing: a claim itself does not wait for the disk.
+7. Whatever an attempt raises ends that attempt, as a refusal would: an object with which our own code fails
+   backs off and becomes a dead letter, and nobody waits behind it. What fails beside an attempt costs it
+   nothing.
 """
 
 from __future__ import annotations
@@ -44,7 +47,7 @@ from dicom_node.errors import (
     StaleLease,
 )
 from dicom_node.insist import insist
-from dicom_node.jobs import NOT_SENDABLE, Receipt, Send
+from dicom_node.jobs import NOT_SENDABLE, UNEXPECTED, Receipt, Send
 from dicom_node.ledger import Ledger
 from dicom_node.metrics import STAGE_SECONDS, Reading
 from dicom_node.reach import Contact, Reach, after_restart, contact_of, observed, stands_aside
@@ -70,6 +73,9 @@ IDLE_CLOSE_S = 2.0
 POLL_S = 1.0
 #: pause after a fault of the node itself, seconds
 _FAULT_PAUSE_S = 5.0
+
+#: what `stop` may be the cause of, which ends processes and breaks connections
+_ENDED_BY_STOP = frozenset({"conversion-crashed", UNEXPECTED})
 
 _SEND = "send"
 
@@ -351,11 +357,23 @@ class _Lane(threading.Thread):
             try:
                 self._turn()
             except Exception as error:
-                log.event(_LOG, "forwarder-fault", level=logging.ERROR, error=error, destination=self.name)
+                self._tell(error)
                 self.stopping.wait(_FAULT_PAUSE_S)
         with contextlib.suppress(LedgerError):
             self._settle()
         self.sender.close()
+
+    def _tell(self, error: Exception, send: Send | None = None) -> None:
+        """Say that something unforeseen happened, with the delivery that it cost an attempt."""
+        log.event(
+            _LOG,
+            "forwarder-fault",
+            level=logging.ERROR,
+            error=error,
+            destination=self.destination_name,
+            job=None if send is None else send.job,
+            delivery=None if send is None else send.id,
+        )
 
     def _turn(self) -> None:
         if not (self._is_open() and self._watch.admits(self)):
@@ -464,8 +482,8 @@ class _Lane(threading.Thread):
             self._give_back(send)
             return
         self._last_used = time.monotonic()
-        if self.stopping.is_set() and isinstance(answer, PeerError) and answer.reason == "conversion-crashed":
-            self._give_back(send)  # it was `stop` that ended the process
+        if self.stopping.is_set() and isinstance(answer, PeerError) and answer.reason in _ENDED_BY_STOP:
+            self._give_back(send)
             return
         self._decide(send, answer, self._last_used - started)
         self._watch.note(contact_of(answer), send.id, self)
@@ -506,6 +524,9 @@ class _Lane(threading.Thread):
         except LedgerError as error:  # whoever insists, or claims, hears it again
             log.event(_LOG, "ledger-refuses", level=logging.ERROR, error=error)
             return None
+        except Exception as error:  # the object under way has been sent, and is to be heard of
+            self._tell(error)
+            return None
         self._read_ahead()
         left_s = self._left_s()
         return None if left_s == math.inf else max(left_s, 0.0)
@@ -537,7 +558,8 @@ class _Lane(threading.Thread):
         if self._claimed and self._prepared != self._claimed[0].send.id:
             following = self._claimed[0].send
             self._prepared = following.id
-            with contextlib.suppress(NodeError):  # told when it is sent
+            # told when it is sent; else it would cost the object before it an attempt
+            with contextlib.suppress(Exception):
                 self.sender.prepare(following, self._spool.path(following.blob))
 
     def _held_back(self) -> int:
@@ -619,6 +641,22 @@ class _Lane(threading.Thread):
         except NodeError as error:
             # not the peer's fault, but for the object it means the same: it cannot be delivered as it is
             return PeerError(str(error), retryable=False, reason=NOT_SENDABLE)
+        except Exception as error:
+            return self._failed(send, error)
+
+    def _failed(self, send: Send, error: Exception) -> PeerError:
+        """What our own code makes of an object may be the object's doing, and may leave a broken association.
+
+        What it says may quote the object: only its type is passed on.
+        """
+        self._tell(error, send)
+        with contextlib.suppress(Exception):
+            self.sender.forget()
+        return PeerError(
+            f"an unexpected {type(error).__name__}; see the line forwarder-fault",
+            retryable=False,
+            reason=UNEXPECTED,
+        )
 
     def _prolong(self, send: Send, claimed_at: float, size: int) -> None:
         """Keep the lease for as long as it may take to send so many bytes."""

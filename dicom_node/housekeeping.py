@@ -36,7 +36,7 @@ _PRESSED_S = (30.0, 960.0)
 _WEIGH_S, _REST_SHARE = 30.0, 20.0
 #: on a disk that runs short, finished objects stay for so many seconds: more than any row takes to be written
 _PRESSED_KEEP_S = 600.0
-#: seconds between two steps of a purge, in which receivers and senders write
+#: seconds between two steps of a purge, or behind a clock, in which receivers and senders write
 _BREATH_S = 0.02
 _DAY_S = 86400.0
 #: after a fall of the machine, objects put this many seconds before the last event are hashed again
@@ -76,7 +76,8 @@ def reconcile(
     that were written shortly before: a disk that had promised too much loses those.
     """
     last_at = ledger.last_event_at()  # by the clock as it was, as the ages of objects are
-    _follow(ledger, ledger.behind_s())
+    _note_set_back(ledger, ledger.behind_s())
+    _follow(ledger, progress)
     suspect_after = last_at - _SUSPECT_S if ledger.begin_run(boot) else float("inf")
     checked = lost = remade = 0
     for claim in ledger.claims():
@@ -99,13 +100,26 @@ def reconcile(
     return Found(checked, lost, remade)
 
 
-def _follow(ledger: Ledger, by_s: float) -> bool:
-    """Have what waits follow a clock that was set back, and whether it was; a little is what clocks do."""
-    if by_s <= _SET_BACK_S:
-        return False
-    count = ledger.set_back(by_s)
-    log.event(_LOG, "clock-set-back", level=logging.WARNING, count=count)
-    return True
+def _note_set_back(ledger: Ledger, by_s: float) -> None:
+    """Have the ledger note that the clock was set back; a little is what clocks do."""
+    if by_s > _SET_BACK_S:
+        ledger.set_back(by_s)
+
+
+def _follow(ledger: Ledger, breathe: Callable[[], object], stopping: threading.Event | None = None) -> bool:
+    """Have what waits follow the clock, as far as that is still to be done, and whether anything was.
+
+    Calls `breathe` between two steps. May be ended by `stopping`; whoever calls next goes on.
+    """
+    steps = count = 0
+    for moved in ledger.follow_the_clock():
+        steps, count = steps + 1, count + moved
+        if stopping is not None and stopping.is_set():
+            break
+        breathe()
+    if steps:
+        log.event(_LOG, "clock-set-back", level=logging.WARNING, count=count)
+    return steps > 0
 
 
 def _ahead_s() -> float:
@@ -204,9 +218,11 @@ class Housekeeper(threading.Thread):
     def _follow_the_clock(self) -> None:
         """Notice that the clock was set back since the last look; forward nothing need be done."""
         ahead_s = _ahead_s()
-        if self._ledger.by_this_clock and _follow(self._ledger, self._ahead_s - ahead_s):
-            self._rouse()
+        if self._ledger.by_this_clock:
+            _note_set_back(self._ledger, self._ahead_s - ahead_s)
         self._ahead_s = ahead_s
+        if _follow(self._ledger, lambda: self._stopping.wait(_BREATH_S), self._stopping):
+            self._rouse()
 
     def weigh(self) -> None:
         """Add up the sizes of all objects, for the metrics; with very many the less often."""

@@ -89,6 +89,8 @@ PASSED = "passed"
 NOT_JUDGED = "not-judged"
 #: reason of a delivery whose bytes cannot be sent as they are in the spool: gone, or not what the row says
 NOT_SENDABLE = "not-sendable"
+#: reason of what failed by an error that nobody had thought of
+UNEXPECTED = "unexpected-error"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ Rules that bind here:
 3. A worker may be killed at any moment. What it held is taken back at once, and another takes its place.
 4. A worker outlives its node by no more than the instance in hand: it listens at a pipe that closes with it.
    Through the same pipe it tells what it evaluates networks on, which is known as long as it lives.
-
 5. Where a batcher evaluates the networks, it is one more such process; without it workers do it themselves.
+6. A worker or a batcher that hangs ends itself (`watchdog`), and is replaced like any other that died.
 
 Workers are spawned, not forked: the node has threads and locks, and TensorFlow survives no fork.
 """
@@ -42,7 +42,7 @@ from dicom_node.errors import (
     StaleLease,
 )
 from dicom_node.insist import insist
-from dicom_node.jobs import PASSED, Outcome, Work, failed, passed
+from dicom_node.jobs import PASSED, UNEXPECTED, Outcome, Work, failed, passed
 from dicom_node.keys import FileKeyRing, PresentRing
 from dicom_node.ledger import Ended, Ledger
 from dicom_node.measuring import Measured, measured
@@ -442,7 +442,7 @@ def _may_pass(error: Exception | None, attempts: int) -> bool:
 
 def _reason(error: Exception) -> str:
     """A bounded word for an error: its class if it is one of ours, else that it was unexpected."""
-    return type(error).__name__ if isinstance(error, NodeError | WatermarkError) else "unexpected-error"
+    return type(error).__name__ if isinstance(error, NodeError | WatermarkError) else UNEXPECTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -686,6 +686,7 @@ class Workers:
                 level=logging.ERROR,
                 worker=slot.name,
                 exit_code=process.exitcode,
+                reason="hung" if process.exitcode == -signal.SIGALRM else None,
                 count=taken_back,
             )
             self._bells.ring_work()

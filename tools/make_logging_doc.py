@@ -42,6 +42,7 @@ MEANINGS: Mapping[str, str] = {
     "destination-back": "a destination that was down takes objects again",
     "destination-down": "a destination is asked with one object at a time until it answers",
     "dispatch-fault": "what hears the broker met something unforeseen; it begins anew",
+    "forwarder-fault": "a lane met something unforeseen; if a delivery is named, it cost that an attempt",
     "lease-lost": "somebody else has the object now; this result is dropped",
     "leading": "this node does now what one node of a cluster does for all",
     "leading-no-more": "it has laid that down",
@@ -69,7 +70,8 @@ MEANINGS: Mapping[str, str] = {
     "study-unknown": "an object does not tell its study; the audit trail says unknown",
     "unknown-destination": "deliveries wait for a destination that is not in the configuration",
     "unknown-objects": "the spool holds objects that the ledger does not know",
-    "worker-died": "a worker process ended; what it had in hand was taken back",
+    "worker-died": "a worker process or the batcher ended, by itself if it hung; what it had in hand was "
+    "taken back",
 }
 
 

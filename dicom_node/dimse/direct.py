@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -30,9 +29,8 @@ _LOG = logging.getLogger(__name__)
 #: PS3.8 annex E.2: bits of a message control header
 _COMMAND, _LAST = 0x01, 0x02
 _SUCCESS = 0x0000
-#: seconds after which the library's thread looks around although nobody has woken it; while an answer keeps
-#: it from that, seconds between two looks
-_TURN_S, _POLL_S = 0.1, 0.001
+#: seconds after which the library's thread looks around although nobody has woken it
+_TURN_S = 0.1
 #: what the library answers where a handler fails
 FAULT = 0xC211
 
@@ -82,13 +80,23 @@ class Direct:
         self._request: commands.Request | None = None
         self._context_id = 0
         self._inflow: Any = None
-        #: whether a request is being answered at this moment
-        self.answering = False
+        self._answered = threading.Event()
+        self._answered.set()
 
     @property
     def busy(self) -> bool:
         """Whether a request has begun to arrive and has not been answered."""
         return self._request is not None
+
+    @property
+    def answering(self) -> bool:
+        """Whether a request is being answered at this moment."""
+        return not self._answered.is_set()
+
+    def wait_for_answer(self) -> None:
+        """Sleep until the request that is being answered has been; called by another thread."""
+        while self.answering:
+            self._answered.wait()
 
     def take(self, context_id: int, value: memoryview) -> bool:
         """Take one fragment, control header first; False if it begins a message that is not for us.
@@ -136,7 +144,7 @@ class Direct:
             sent.append(status)
             self._respond(request, self._context_id, status, comment)
 
-        self.answering = True
+        self._answered.clear()
         try:
             self._answer(inflow, send)
         except Exception as error:
@@ -145,7 +153,8 @@ class Direct:
             if not sent:
                 send(FAULT, "")
         finally:
-            self._request, self.answering = None, False
+            self._request = None
+            self._answered.set()
 
     def _respond(self, request: commands.Request, context_id: int, status: int, comment: str) -> None:
         self._send(commands.answer(request, context_id, status, comment, self._largest()))
@@ -230,8 +239,7 @@ class Line:
         with self._letters.mutex:
             self._handed = bool(self._letters.queue)
         self._bell.wait(_TURN_S)
-        while self.requests.answering:
-            time.sleep(_POLL_S)
+        self.requests.wait_for_answer()
         self._bell.clear()
 
 

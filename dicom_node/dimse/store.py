@@ -175,6 +175,15 @@ class Sender:
         if taken is not None:
             taken.let_go()
 
+    def forget(self) -> None:
+        """Break the connection, and never use the association again, whatever state it is in."""
+        try:
+            self.abort()
+            self.rest()
+        finally:
+            self._association = self._exchange = self._next = None
+            self._contexts = {}
+
     def _make_entity(self, calling_ae: str) -> Any:
         entity = AE(ae_title=calling_ae)
         entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
@@ -206,7 +215,7 @@ class Sender:
         while self.connected and time.monotonic() < deadline:
             time.sleep(0.001)
         if self.connected:
-            self._forget()
+            self.forget()
         return False
 
     def _associate(self) -> Any:
@@ -257,7 +266,7 @@ class Sender:
         try:
             return Exchange(self._association)
         except OSError as error:
-            self._forget()
+            self.forget()
             raise self._failure("closed the association before anything was sent", "closed") from error
 
     def _unload(self, loaded: Loaded | None = None) -> None:
@@ -286,14 +295,7 @@ class Sender:
             raise self._failure("closed the association instead of answering", "closed") from error
         finally:
             if status is None:
-                self._forget()
-
-    def _forget(self) -> None:
-        """Break the connection, and never use the association again."""
-        self.abort()
-        self.rest()
-        self._association = None
-        self._contexts = {}
+                self.forget()
 
     def _failure(self, what: str, reason: str) -> PeerError:
         return PeerError(f"destination {self._name} ({self._destination.ae_title}) {what}", reason=reason)

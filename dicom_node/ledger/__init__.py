@@ -31,6 +31,7 @@ Rules that bind here:
     moving       into another ledger
     figures      what is counted
     recovery     what a start puts right
+    set_backs    what follows a clock that was set back
 
 Every thread and process of a node may hold a ledger of the same file, and every node of a cluster one of
 the same database; a forked child must open its own.
@@ -48,8 +49,9 @@ from dicom_node.ledger.moving import Moving
 from dicom_node.ledger.operator import Operator
 from dicom_node.ledger.outages import Outages
 from dicom_node.ledger.promises import Promises
-from dicom_node.ledger.recovery import Claim, Part, Recovery
+from dicom_node.ledger.recovery import Claim, Part
 from dicom_node.ledger.retention import Purged
+from dicom_node.ledger.set_backs import SetBacks
 from dicom_node.ledger.trail import Step, Trail
 from dicom_node.ledger.verdicts import Verdicts
 from dicom_node.ledger.view import Backlog, DeadLetter, Event, Item, Judged, Kept, Parcel, View
@@ -79,7 +81,7 @@ __all__ = [
 
 
 class Ledger(
-    Recovery,
+    SetBacks,
     Promises,
     Operator,
     View,

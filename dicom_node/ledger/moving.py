@@ -25,6 +25,7 @@ from dicom_node.ledger.schema import (
     promise_items,
     promises,
     runs,
+    set_backs,
     tallies,
 )
 
@@ -33,7 +34,7 @@ _PAGE = 5000
 #: those that others refer to come first
 _TABLES = (
     *(instances, deliveries, conversions, outages, events, pauses),
-    *(asks, commitments, ask_items, promises, promise_items),
+    *(asks, commitments, ask_items, promises, promise_items, set_backs),
 )
 #: their rows are numbered, and no number is given out twice
 _NUMBERED = (instances, deliveries, events, asks, promises)

@@ -20,39 +20,17 @@ from dicom_node.ledger.schema import (
     DEAD,
     KEPT,
     QUEUED,
-    RECEIVED,
     SENDING,
-    UNCOMMITTED,
     UNPROCESSED,
-    UNREPORTED,
     UNSETTLED,
-    WORKING,
-    asks,
-    commitments,
     deliveries,
     events,
     instances,
-    promises,
     runs,
 )
 
 _PAGE = 1000
 _i, _d = instances.c, deliveries.c
-#: longer than a lease lasts, seconds
-_LONGEST_LEASE_S = 3600.0
-#: what the story of an instance says where the times of what follows are another clock's
-_SET_BACK = "clock-set-back"
-#: times that something waits for, of which rows, and whether one within the time that was set back may be new
-_TIMES: tuple[tuple[sa.Column[float], sa.ColumnElement[bool], bool], ...] = (
-    (_i.next_at, RECEIVED, False),
-    (_i.lease_until, WORKING, True),
-    (_d.next_at, QUEUED, False),
-    (_d.lease_until, SENDING, True),
-    (commitments.c.next_at, UNCOMMITTED, False),
-    (asks.c.due_at, sa.true(), True),
-    (promises.c.next_at, UNREPORTED, False),
-    (promises.c.due_at, UNREPORTED, True),
-)
 
 
 class Part(enum.StrEnum):
@@ -119,49 +97,6 @@ class Recovery(Instances):
         with self._reading() as connection:
             last = sa.select(events.c.at).order_by(events.c.id.desc()).limit(1)
             return float(connection.execute(last).scalar() or 0.0)
-
-    @property
-    def by_this_clock(self) -> bool:
-        """Whether the clock of this machine says when something is due, not that of a server."""
-        return not self._dialect.shared
-
-    def behind_s(self) -> float:
-        """By how much this machine's clock was set back while no node ran, as far as the last event tells.
-
-        0.0 where a server's clock counts, which is nobody's business here.
-        """
-        if not self.by_this_clock:
-            return 0.0
-        last = self.last_event_at()
-        with self._reading() as connection:
-            return max(0.0, last - self._now(connection))
-
-    @repeated
-    def set_back(self, by_s: float) -> int:
-        """The clock was set back by so many seconds; how many rows follow it.
-
-        What was due, or was to be, by the clock as it was, is so by the clock as it is: else everything that
-        waits would wait so much longer. Leases, which whoever holds them renews, follow only from an hour on:
-        one that was taken since then looks like an old one else, and would end under its holder.
-        """
-        count = 0
-        with self._writing() as connection:
-            now = self._now(connection)
-            for column, which, after in _TIMES:
-                if column.name == "lease_until" and by_s < _LONGEST_LEASE_S:
-                    continue
-                later = sa.and_(which, column > now + (by_s if after else 0.0))
-                values = {column.name: column - by_s}
-                count += connection.execute(sa.update(column.table).where(later).values(values)).rowcount
-            self._note_set_back(connection, now)
-        return count
-
-    def _note_set_back(self, connection: sa.Connection, now: float) -> None:
-        """Have the last event one of the clock as it is, or the next start would find it set back again."""
-        query = sa.select(events.c.instance_id, events.c.at).order_by(events.c.id.desc()).limit(1)
-        last = connection.execute(query).one_or_none()
-        if last is not None and last.at > now:
-            self._note(connection, last.instance_id, _SET_BACK)
 
     def recover(self) -> int:
         """Take back every lease of this node; call once at start, while none of it works. Returns how many.

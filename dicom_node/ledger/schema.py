@@ -223,6 +223,16 @@ homes = sa.Table(
     sa.Column("log_salt", sa.Text),
 )
 
+set_backs = sa.Table(
+    "set_backs",
+    METADATA,
+    sa.Column("part", sa.Text, primary_key=True),
+    sa.Column("by_s", sa.Float),
+    sa.Column("later_than", sa.Float),
+    sa.Column("done", _Big),
+    sa.Column("last", _Big),
+)
+
 floor = sa.Table("floor", METADATA, sa.Column("schema", sa.Integer))
 
 _i, _d = instances.c, deliveries.c

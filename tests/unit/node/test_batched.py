@@ -16,12 +16,13 @@ from blessmark.segment.integer import NumpyRuntime, load
 from blessmark.types import IntArray
 from dicom_node import batched
 from dicom_node.batched import Batched
-from dicom_node.batcher import Batcher, listen
+from dicom_node.batcher import LONGEST_BATCH_S, Batcher, listen
 from dicom_node.batches import Bounds
 from dicom_node.measuring import measured
 from dicom_node.metrics import BATCH_FRAMES, BATCH_SELF, BATCH_WAIT
 
 NETWORK = load("vessels")
+PATIENCE_S = batched._ANSWER_S
 IMAGES = np.random.default_rng(3).integers(0, 256, (2, 16, 24, 1)).astype(np.uint8)
 EXPECTED = NumpyRuntime(NETWORK).logits(IMAGES)
 
@@ -129,3 +130,32 @@ def test_one_that_fails_is_asked_twice_and_then_not(
     calls = broken(content)
     assert np.array_equal(Batched(NETWORK, address, own).logits(IMAGES), EXPECTED)
     assert (own.asked, len(calls)) == (1, 2)
+
+
+def test_one_that_hangs_is_waited_for_once_and_not_asked_again_for_a_while(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batched, "_ANSWER_S", 0.2)
+    own, hung = Own(), threading.Event()
+    served = Batcher(lambda _: hung.wait(60) and NumpyRuntime(NETWORK), Bounds(8, 0.0))
+    with listen(address) as listener:
+        threading.Thread(target=served.admit, args=(listener,), daemon=True).start()
+        working = threading.Thread(target=served.work, daemon=True)
+        working.start()
+        asks = Batched(NETWORK, address, own)
+        assert np.array_equal(asks.logits(IMAGES), EXPECTED)
+        asked = []
+        monkeypatch.setattr(asks, "_connected", lambda _until: asked.append(1))
+        for _ in range(3):
+            assert np.array_equal(asks.logits(IMAGES), EXPECTED)
+        assert (own.asked, asked) == (4, [])
+        asks._asked_from = 0.0
+        asks.logits(IMAGES)
+        assert asked == [1]
+        hung.set()
+        served.stop()
+        working.join(120)
+
+
+def test_a_batcher_that_hangs_is_ended_before_workers_lose_patience() -> None:
+    assert LONGEST_BATCH_S < PATIENCE_S

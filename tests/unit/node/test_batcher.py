@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import signal
 import socket
@@ -13,14 +14,15 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from blessmark.segment.integer import NumpyRuntime, load
+from blessmark.segment.integer import Network, NumpyRuntime, Runtime, load
 from blessmark.types import IntArray
-from dicom_node import batched
+from dicom_node import batched, batcher, log
 from dicom_node.batched import Batched
 from dicom_node.batcher import Batcher, listen
 from dicom_node.batches import Bounds, address_of
@@ -30,9 +32,10 @@ from dicom_node.errors import NodeError
 from dicom_node.jobs import Arrival, InstanceState
 from dicom_node.keys import generate
 from dicom_node.metrics import BATCH_FRAMES
+from dicom_node.segmenters import Engines
 from dicom_node.shared_arrays import is_ours, receive, send
 from dicom_node.stores import open_ledger, open_spool
-from dicom_node.worker import Processor, Tell, Workers, build_processor
+from dicom_node.worker import Order, Processor, Tell, Workers, build_processor, run_batcher
 from tests import builders
 from tests.unit.node.test_worker import config
 from tests.waiting import wait_until
@@ -231,7 +234,12 @@ def protecting(folder: Path, batcher: BatcherKind) -> Config:
     )
 
 
-def worked(made: Config, contents: list[bytes], meanwhile: Callable[[Workers, int], None]) -> list[str]:
+def worked(
+    made: Config,
+    contents: list[bytes],
+    meanwhile: Callable[[Workers, int], None],
+    begin: Callable[[Workers], None] = Workers.start,
+) -> list[str]:
     """The names of what two worker processes make of objects; `meanwhile` hears how many are made."""
     spool, ledger = open_spool(made), open_ledger(made)
     for number, content in enumerate(contents):
@@ -239,7 +247,7 @@ def worked(made: Config, contents: list[bytes], meanwhile: Callable[[Workers, in
         ledger.add(Arrival("1.2", f"1.2.{number}", "1.2.3", "A", "B", "all"), blob.name, blob.size)
     with contextlib.closing(ledger):
         workers = Workers(made, ledger, Bells(made.destinations), factory=at_a_fixed_time)
-        workers.start()
+        begin(workers)
         try:
             deadline = time.monotonic() + 180
             while (ready := ledger.counts().instances[InstanceState.READY]) < len(contents):
@@ -250,7 +258,8 @@ def worked(made: Config, contents: list[bytes], meanwhile: Callable[[Workers, in
             workers.stop()
         seen = {reading.metric: reading.value for reading in ledger.snapshot().counted if not reading.bound}
         sends = ledger.claim_sends("a", 100, 60.0)
-    assert bool(seen.get(BATCH_FRAMES.name)) is (made.networks.batcher is BatcherKind.PROCESS)
+    if begin is Workers.start:  # else all may be done before its successor is there
+        assert bool(seen.get(BATCH_FRAMES.name)) is (made.networks.batcher is BatcherKind.PROCESS)
     return sorted(send.blob for send in sends)
 
 
@@ -274,3 +283,43 @@ def test_a_batcher_that_is_killed_again_and_again_costs_nothing_but_time(
     assert killed
     assert together == alone
     assert len(set(together)) == len(contents)
+
+
+class Hangs(Engines):
+    """What evaluates networks; the first process that is asked hangs, and holds the interpreter."""
+
+    def runtime(self, network: Network) -> Runtime:
+        try:
+            Path(os.environ["HUNG"]).touch(exist_ok=False)
+        except FileExistsError:
+            return super().runtime(network)
+        re.match("(a+)+$", "a" * 64 + "b")
+        raise AssertionError("years have passed")
+
+
+def run_a_batcher_that_hangs(order: Order, lifeline: Connection) -> None:
+    if not Path(os.environ["HUNG"]).exists():
+        batcher.LONGEST_BATCH_S = 1.0
+    batcher.Engines = Hangs  # type: ignore[misc]
+    run_batcher(order, lifeline)
+
+
+def test_a_batcher_that_hangs_is_ended_and_replaced_and_every_instance_worked_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("HUNG", str(tmp_path / "hung"))
+    contents = [builders.file_bytes(builders.ct(256, 256, seed=seed)) for seed in range(2)]
+
+    def begin(workers: Workers) -> None:
+        workers._batcher[0].body = run_a_batcher_that_hangs
+        workers.start()
+
+    made = worked(protecting(tmp_path, BatcherKind.PROCESS), contents, lambda _workers, _ready: None, begin)
+    assert len(set(made)) == len(contents)
+    (died,) = [log.line(record) for record in caplog.records if record.msg == "worker-died"]
+    assert {name: died[name] for name in ("worker", "exit_code", "reason", "count")} == {
+        "worker": "batcher",
+        "exit_code": -signal.SIGALRM,
+        "reason": "hung",
+        "count": 0,
+    }

@@ -122,9 +122,9 @@ def test_a_fault_before_the_answer_is_answered_and_one_behind_it_is_not(
 def association() -> Any:
     """What is looked at of the library's association."""
     dimse = SimpleNamespace(msg_queue=queue.Queue(), maximum_pdu_size=0)
-    return SimpleNamespace(
-        dimse=dimse, dul=SimpleNamespace(to_user_queue=queue.Queue(), socket=None), _accepted_cx={}
-    )
+    timer = SimpleNamespace(restart=lambda: None)
+    dul = SimpleNamespace(to_user_queue=queue.Queue(), socket=None, _idle_timer=timer)
+    return SimpleNamespace(dimse=dimse, dul=dul, _accepted_cx={})
 
 
 def line(of: Any) -> Line:
@@ -158,13 +158,89 @@ def test_what_was_handed_over_is_in_hand_until_the_thread_rests_again() -> None:
     assert not made.handed
 
 
+class Slow:
+    """A line whose requests are answered when they are let; and the library's thread, which rests once."""
+
+    def __init__(self) -> None:
+        self.begun, self.go, self.rested = threading.Semaphore(0), threading.Semaphore(0), threading.Event()
+        self.line = Line(association(), lambda *_: Inflow(), self._answer)
+        self.line.requests._classes = {1: CT}.get
+        self.thread = threading.Thread(target=lambda: (self.line.rest(), self.rested.set()), daemon=True)
+
+    def _answer(self, _inflow: Inflow, _send: Send) -> None:
+        self.begun.release()
+        assert self.go.acquire(timeout=60)
+
+    def take(self, count: int = 1) -> threading.Thread:
+        """Let a thread take so many requests; returns when the first is being answered."""
+
+        def take() -> None:
+            for _ in range(count):
+                for control, data in ((COMMAND | LAST, store_command(CT, "1.2.3")), (LAST, b"ab")):
+                    self.line.requests.take(1, memoryview(bytes((control,)) + data))
+
+        taking = threading.Thread(target=take, daemon=True)
+        taking.start()
+        assert self.begun.acquire(timeout=60)
+        return taking
+
+
 def test_nobody_gets_up_while_a_request_is_answered() -> None:
-    made = line(association())
-    made.requests.answering = True
-    rested = threading.Event()
-    thread = threading.Thread(target=lambda: (made.rest(), rested.set()), daemon=True)
-    thread.start()
-    made.ring()
-    assert not rested.wait(0.2)
-    made.requests.answering = False
-    assert rested.wait(60)
+    slow = Slow()
+    slow.take()
+    slow.thread.start()
+    slow.line.ring()
+    assert not slow.rested.wait(0.2)
+    slow.go.release()
+    assert slow.rested.wait(60)
+
+
+def test_who_waits_for_an_answer_sleeps_until_it_is_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look would take the interpreter from the thread that answers."""
+    slow, looks = Slow(), list[int]()
+    slow.take()
+    answering = Direct.answering.fget
+    assert answering is not None
+    monkeypatch.setattr(
+        Direct, "answering", property(lambda requests: looks.append(1) or answering(requests))
+    )
+    slow.thread.start()
+    slow.line.ring()
+    assert not slow.rested.wait(0.5)
+    slow.go.release()
+    assert slow.rested.wait(60)
+    assert len(looks) <= 3
+
+
+def test_an_answer_that_fails_wakes_who_waits_for_it() -> None:
+    slow = Slow()
+
+    def fail(_inflow: Inflow, _send: Send) -> None:
+        slow.begun.release()
+        assert slow.go.acquire(timeout=60)
+        raise RuntimeError("a fault")
+
+    slow.line.requests._answer = fail
+    slow.take()
+    slow.thread.start()
+    slow.line.ring()
+    assert not slow.rested.wait(0.1)
+    slow.go.release()
+    assert slow.rested.wait(60)
+
+
+def test_of_many_answers_none_is_missed() -> None:
+    """Whatever the next request does meanwhile, who waits gets up: at the last answer, if not before."""
+    slow = Slow()
+    for _ in range(200):
+        slow.rested.clear()
+        slow.thread = threading.Thread(target=lambda: (slow.line.rest(), slow.rested.set()), daemon=True)
+        taking = slow.take(3)
+        slow.line.ring()
+        slow.thread.start()
+        slow.go.release(3)
+        taking.join(60)
+        assert slow.rested.wait(60)
+        assert not slow.line.requests.answering
+        while slow.begun.acquire(blocking=False):
+            pass

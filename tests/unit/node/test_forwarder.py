@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from dicom_node import forwarder, insist
+from dicom_node import forwarder, insist, log
 from dicom_node.config import Config
 from dicom_node.errors import (
     BlobsUnavailable,
@@ -54,6 +54,7 @@ class FakeSender:
         self.prepared: list[int] = []
         self.quiet = True
         self.looks = 0
+        self.forgotten = 0
         self.made.append(self)
 
     def agree(self, send: Send, _alternatives: object = ()) -> str:
@@ -79,6 +80,10 @@ class FakeSender:
     def close(self) -> None:
         self.connected = False
         self.closed.set()
+
+    def forget(self) -> None:
+        self.connected = False
+        self.forgotten += 1
 
     def abort(self) -> None:
         self.aborted.set()
@@ -874,6 +879,99 @@ def test_a_conversion_that_stop_ended_counts_for_nothing(
     assert entered.wait(60)
     site.forwarder.stop(0.1)
     wait_until(lambda: not site.forwarder.alive)
+    assert site.tally("a") == {DeliveryState.QUEUED: 1}
+
+
+# ---- what nobody had thought of ----
+
+
+def raising(error: Exception) -> Callable[..., Any]:
+    def wrapper(*_arguments: object, **_options: object) -> Any:
+        raise error
+
+    return wrapper
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), ValueError("DOE^JOHN"), RecursionError(), AttributeError("x")]
+)
+def test_an_object_with_which_our_code_always_fails_backs_off_and_is_given_up(
+    made: Callable[..., Site], error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing stays leased, those behind it are sent at once, and it is told without what the error says."""
+    clock = Clock()
+    retry = {"refusals": 3, "first_s": 60.0, "factor": 10.0, "jitter": 0.0}
+    site, peer, failed_at = made(clock=clock, pacs={"retry": retry}), Peer("pacs", clock), list[float]()
+
+    def fail(send: Send) -> int:
+        if send.id == 1:
+            failed_at.append(clock())
+            raise error
+        return 0x0000
+
+    peer.status = fail
+    site.queue(3)
+    site.run(lambda: peer.taken == [2, 3], 60.0, step_s=1.0)
+    assert clock() < 1_000_004.0, "those behind it were sent at once"
+    assert site.tally("pacs") == {DeliveryState.DELIVERED: 2, DeliveryState.QUEUED: 1}
+    site.run(lambda: site.ledger.dead_letters(), DAY_S, step_s=1.0)
+    waits = [round(after - before) for before, after in itertools.pairwise(failed_at)]
+    assert [60 <= waits[0] <= 61, 600 <= waits[1] <= 601] == [True, True]
+    (letter,) = site.ledger.dead_letters()
+    assert (letter.reason, letter.attempts) == ("unexpected-error", 3)
+    assert site.ledger.results() == {("pacs", "delivered"): 2, ("pacs", "unexpected-error"): 3}
+    assert site.ledger.snapshot().total(ATTEMPTS, "pacs") == 5
+    assert site.ledger.outages() == {}, "it says nothing about the destination"
+    assert FakeSender.made[0].forgotten == 3, "who knows what state its association is in"
+    told = [log.line(record) for record in caplog.records if record.msg == "forwarder-fault"]
+    assert [(line["exception"], line["delivery"]) for line in told] == [(type(error).__name__, 1)] * 3
+    lines = " ".join(str(log.line(record)) for record in caplog.records)
+    assert "DOE" not in lines
+
+
+def test_what_fails_while_the_next_is_read_ahead_costs_the_object_under_way_nothing(
+    made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    site, peer = made(clock=clock, pacs={}), Peer("pacs", clock)
+    monkeypatch.setattr(FakeSender, "prepare", raising(MemoryError()))
+    FakeSender.made[0].connected = True
+    site.queue(3)
+    site.forwarder._lanes[0]._turn()
+    assert peer.taken == [1, 2, 3]
+    assert site.tally("pacs") == {DeliveryState.DELIVERED: 3}
+
+
+def test_what_fails_beside_an_object_under_way_costs_it_nothing(
+    made: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    site, peer = made(clock=clock, pacs={}), Peer("pacs", clock)
+    site.queue(1)
+    lane = site.forwarder._lanes[0]
+    lane._claim(1)
+    claimed = lane._claimed.popleft()
+    monkeypatch.setattr(lane, "_is_overdue", raising(ZeroDivisionError()))
+    lane._deliver(claimed.send, claimed.at)
+    monkeypatch.undo()
+    lane._settle()
+    assert peer.taken == [1]
+    assert site.tally("pacs") == {DeliveryState.DELIVERED: 1}
+
+
+def test_what_stop_may_have_broken_counts_for_nothing(made: Callable[..., Site]) -> None:
+    site, entered = made(a={"retry": {"refusals": 1}}), threading.Event()
+
+    def hang(_send: Send) -> int:
+        entered.set()
+        FakeSender.made[0].aborted.wait(60)
+        raise AttributeError("its socket is gone")
+
+    FakeSender.answers["a"] = hang
+    site.queue()
+    site.forwarder.start()
+    assert entered.wait(60)
+    site.forwarder.stop(0.1)
     assert site.tally("a") == {DeliveryState.QUEUED: 1}
 
 

@@ -30,6 +30,7 @@ def old(scratch: Path, clock: Clock) -> Iterator[Ledger]:
     book.converted(blob("out"), "1.2.840.10008.1.2.4.90", blob("smaller"))
     book.went_down("vna", clock.now - 9)
     book.pause("pacs")
+    book.set_back(60.0)
     yield book
     book.close()
 

@@ -11,7 +11,6 @@ import pytest
 from dicom_node.errors import LedgerError, StaleLease
 from dicom_node.jobs import NOT_SENDABLE, DeliveryState, InstanceState, Outcome
 from dicom_node.ledger import INTERRUPTED_LIMIT, Claim, Ledger, Part
-from dicom_node.ledger.dialects import Place
 from dicom_node.metrics import LOST
 from tests.ledgers import Clock, arrival, blob, delivery_state, outcome, send, state, work
 
@@ -167,82 +166,3 @@ def test_a_letter_that_died_for_its_bytes_lives_again_when_its_instance_comes_ag
     (again,) = book.claim_work("w", 1, 10.0)
     book.finish(again, outcome("pacs"))
     assert delivery_state(book) is DeliveryState.QUEUED
-
-
-HOUR = 3600.0
-
-
-def test_a_clock_that_is_set_back_holds_nothing_up(book: Ledger, clock: Clock) -> None:
-    """What waited before, at once or for a minute, waits no hour longer; no lease lasts an hour longer."""
-    book.finish(work(book, "1.1"), outcome("pacs"))
-    book.add(arrival("1.2"), blob("b"), 1)
-    (mine,) = book.claim_work("w", 1, 10.0)
-    book.add(arrival("1.3"), blob("c"), 1)
-    book.add(arrival("1.4"), blob("d"), 1)
-    (later,) = book.claim_work("w", 1, 10.0)
-    book.release(later, clock.now + 60.0, "later")
-    clock.now -= HOUR
-    assert book.claim_work("w", 8, 10.0) == []
-    assert book.claim_sends("pacs", 8, 10.0) == []
-
-    assert book.set_back(HOUR) == 4
-    assert [each.arrival.sop_instance_uid for each in book.claim_work("v", 8, 100.0)] == ["1.4"]
-    assert len(book.claim_sends("pacs", 8, 100.0)) == 1
-    clock.now += 11.0
-    assert [each.arrival.sop_instance_uid for each in book.claim_work("v", 8, 100.0)] == ["1.2"]
-    with pytest.raises(StaleLease):
-        book.finish(mine, outcome())
-    clock.now += 49.0
-    assert [each.arrival.sop_instance_uid for each in book.claim_work("v", 8, 100.0)] == ["1.3"]
-
-
-def test_a_lease_that_was_taken_since_the_clock_was_set_back_stays(book: Ledger, clock: Clock) -> None:
-    clock.now -= HOUR
-    mine = work(book)
-    assert book.set_back(HOUR) == 0
-    assert book.claim_work("v", 8, 10.0) == []
-    book.finish(mine, outcome())
-
-
-def test_a_lease_of_whichever_clock_does_not_end_under_its_holder(book: Ledger, clock: Clock) -> None:
-    """Set back by less than a lease lasts, nobody can tell by which clock one was taken: it is renewed."""
-    clock.now -= 250.0
-    book.add(arrival(), blob("a"), 1)
-    (mine,) = book.claim_work("w", 1, 300.0)
-    assert book.set_back(250.0) == 0
-    clock.now += 100.0
-    assert book.claim_work("v", 8, 300.0) == []
-    book.beat(mine, 300.0)
-
-
-def test_a_clock_that_is_set_back_is_followed_once(book: Ledger, clock: Clock) -> None:
-    """By whoever notices; the next start, or the tenth, finds nothing more to do, and the story tells."""
-    book.add(arrival(), blob("a"), 1)
-    clock.now -= HOUR
-    assert book.set_back(HOUR) == 1
-    clock.now += 600.0
-    assert book.behind_s() == 0.0
-    assert book.set_back(HOUR) == 0
-    assert [step.what for step in book.steps(0, 9)].count("clock-set-back") == 1
-
-
-def test_a_clock_that_is_put_forward_ends_leases_and_nothing_comes_twice(book: Ledger, clock: Clock) -> None:
-    """By a day: who holds what is overtaken by another, and refused."""
-    delivery = send(book)
-    clock.now += 24 * HOUR
-    (again,) = book.claim_sends("pacs", 8, 10.0)
-    assert again.id == delivery.id
-    with pytest.raises(StaleLease):
-        book.delivered(delivery, 0)
-    book.delivered(again, 0)
-    assert delivery_state(book) is DeliveryState.DELIVERED
-
-
-def test_what_a_server_times_follows_no_clock_of_this_machine(
-    book: Ledger, clock: Clock, place: Place
-) -> None:
-    assert book.behind_s() == 0.0
-    book.add(arrival(), blob("a"), 1)
-    clock.now -= HOUR
-    assert book.by_this_clock is isinstance(place, Path)
-    assert book.behind_s() == (HOUR if book.by_this_clock else 0.0)

@@ -56,6 +56,7 @@ def after(
         (PeerError("x", reason="spool-full"), Contact.NOTHING),
         (PeerError("x", reason="spool-unavailable"), Contact.NOTHING),
         (PeerError("x", retryable=False, reason="not-convertible"), Contact.NOTHING),
+        (PeerError("x", retryable=False, reason="unexpected-error"), Contact.NOTHING),
     ],
 )
 def test_what_an_answer_shows(answer: int | PeerError, contact: Contact) -> None:

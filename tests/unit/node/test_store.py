@@ -16,6 +16,7 @@ from pynetdicom.transport import ThreadedAssociationServer
 
 from dicom_node.config import Destination
 from dicom_node.dimse import stream
+from dicom_node.dimse.exchange import Exchange
 from dicom_node.dimse.reception import part10_head
 from dicom_node.dimse.store import MAX_CONTEXTS, Sender, patience_s
 from dicom_node.errors import PeerError, SpoolError
@@ -311,6 +312,23 @@ def test_what_was_read_ahead_is_sent_and_nothing_else(
         out.rest()
         assert out.deliver(job(), path) == 0x0000
     assert archive.received == [DATA_SET] * 5
+    assert archive.associations == 2
+
+
+def test_whoever_is_to_forget_an_association_does_in_whatever_state_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = part10(tmp_path)
+    with peer() as archive, sender(archive.port) as out:
+        out.deliver(job(), path)
+        out.prepare(job(), path)
+        with monkeypatch.context() as broken:
+            broken.setattr(Exchange, "unload", lambda _self, _loaded: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                out.forget()
+        assert not out.connected
+        assert out.deliver(job(), path) == 0x0000
+        assert out.connected
     assert archive.associations == 2
 
 

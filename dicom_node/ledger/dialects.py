@@ -332,7 +332,8 @@ class SQLite(Dialect):
 
     def sync(self) -> None:
         try:
-            log = os.open(f"{self._path}-wal", os.O_RDONLY | os.O_CLOEXEC)
+            # where the file is a link, SQLite has the log beside what that leads to
+            log = os.open(f"{os.path.realpath(self._path)}-wal", os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:  # whoever took it away has put what it held into the file
             return
         try:

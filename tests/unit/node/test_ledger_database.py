@@ -248,3 +248,18 @@ def test_a_disk_that_does_not_sync_is_told(book: Ledger, monkeypatch: pytest.Mon
 
 def test_a_log_that_is_gone_holds_nothing_back(tmp_path: Path) -> None:
     dialects.dialect_of(tmp_path / "none.sqlite", 1).sync()
+
+
+def test_the_log_of_a_ledger_behind_a_link_is_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "ledger.sqlite").symlink_to(tmp_path / "disk" / "ledger.sqlite")
+    (tmp_path / "disk" / "ledger.sqlite").touch()
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", lambda handle: synced.append(os.fstat(handle).st_ino))
+    with contextlib.closing(Ledger(tmp_path / "ledger.sqlite")) as book:
+        queue(book, "1.1")
+        book.claim_sends("pacs", 1, 10.0, awaits_disk=False)
+        book.sync()
+        assert synced == [(tmp_path / "disk" / "ledger.sqlite-wal").stat().st_ino]

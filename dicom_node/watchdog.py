@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-
 #: a piece of work is not given its time again more often, seconds
 _OFTEN_S = 1.0
 

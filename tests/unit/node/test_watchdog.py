@@ -10,7 +10,11 @@ import pytest
 
 from tests.architecture.repository import ROOT
 
-HEAD = "import threading, time\nfrom dicom_node import watchdog\nfrom dicom_node.watchdog import Watchdog, bites\nbites()\n"
+HEAD = """import threading, time
+from dicom_node import watchdog
+from dicom_node.watchdog import Watchdog, bites
+bites()
+"""
 #: a regular expression holds the interpreter for as long as it looks: for years
 HELD = "import re\ndog = Watchdog()\nwith dog.over(0.3):\n    re.match('(a+)+$', 'a' * 64 + 'b')\n"
 ASLEEP = "dog = Watchdog()\nwith dog.over(0.3):\n    time.sleep(600)\n"

@@ -18,8 +18,8 @@ __all__ = ["How", "Item", "Judges", "Report", "limit_s", "lost"]
 
 Report = InstanceReport | Unreadable
 
-#: how long an instance may take: any, and for each byte of it. As a rule it is 20 ms a megabyte, but 1.3 s
-#: for one of colour frames that are not marked, which may be 50 kB as they are compressed
+#: how long a step of the work on an instance may take, to decode it or to judge a frame: any, and for each
+#: byte of it. All of it may be hours: an empty tile of a slide may be a kilobyte, and take as long as any
 _FILE_S, _BYTE_S = 600.0, 1e-4
 
 
@@ -83,7 +83,7 @@ def _may_take_s(item: Item) -> float:
 
 
 def limit_s(path: Path | None) -> float:
-    """How long the work on a file may take, seconds: several times what the slowest takes at rest."""
+    """How long a step of the work on a file may take, seconds: many times what the slowest takes at rest."""
     try:
         size = 0 if path is None else path.stat().st_size
     except OSError:  # whoever reads it says what is wrong

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
@@ -30,6 +30,8 @@ class Measured:
     #: the stage that runs, if any, and since when; those around it wait
     running: str = ""
     since: float = 0.0
+    #: is called whenever a stage begins or ends: the work has come a step further
+    step: Callable[[], object] = lambda: None
 
     def readings(self) -> list[Reading]:
         """Everything that is to be counted."""
@@ -42,6 +44,7 @@ class Measured:
         if before:
             self.seconds[before] += now - self.since
         self.running, self.since = stage, now
+        self.step()
         return before
 
 

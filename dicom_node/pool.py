@@ -4,7 +4,8 @@
 
 Processes are spawned as tasks ask for them, load what they need once, and hear of nothing but their pipe. One
 that dies costs nobody else anything: its task is tried once more, with no other beside it, and then given up.
-One that takes longer than its task may is ended, and the task given up: a decoder that hangs hangs again.
+One of whose task a step takes longer than it may is ended, and the task given up: a decoder that hangs hangs
+again. Steps are the stages that are measured (`measuring`), such as the work on each frame.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from typing import Generic, TypeVar
 
 from blessmark.errors import WatermarkError
 from dicom_node.errors import NodeError
+from dicom_node.measuring import measured
 
 Task = TypeVar("Task")
 Answer = TypeVar("Answer")
@@ -44,7 +46,9 @@ _ENVIRONMENT: Mapping[str, str] = {
 _LONG_S = 1.0
 #: a process that writes a file takes it back before it ends; one that hangs is not waited for
 _LAST_WORDS_S = 2.0
-_READY, _FAILED, _DONE = "ready", "failed", "done"
+_READY, _FAILED, _DONE, _ON = "ready", "failed", "done", "on"
+#: how often a process tells at most that its task goes on, seconds
+_TOLD_S = 5.0
 
 
 def cores() -> int:
@@ -62,7 +66,7 @@ class Pool(Generic[Task, Answer]):
     lost : the answer to a task that ended two processes, and is given the exit code of the second; or to one
         that took too long, and is given None
     processes : most processes, at least 1
-    limit_s : how long a task may take, seconds
+    limit_s : how long a step of a task may take, seconds
     """
 
     def __init__(
@@ -160,7 +164,9 @@ class Pool(Generic[Task, Answer]):
             if kind == _FAILED:
                 raise NodeError(content)
             worker.ready = True
-            if kind == _DONE and worker.place is not None:
+            if worker.place is not None and kind == _ON:
+                worker.left_s = self._limit_s(run.tasks[worker.place])
+            if worker.place is not None and kind == _DONE:
                 run.note(worker.place, content)
                 worker.place = None
         for worker in [each for each in self._workers if each.place is not None]:
@@ -211,7 +217,7 @@ class Pool(Generic[Task, Answer]):
 
 @dataclass(slots=True)
 class _Worker:
-    """A process, the place of the task that it works on, and how much longer that may take."""
+    """A process, the place of the task that it works on, and how much longer a step of that may take."""
 
     process: BaseProcess
     pipe: Connection
@@ -291,4 +297,20 @@ def _serve(pipe: Connection, prepare: Callable[[], Callable[[Task], Answer]]) ->
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         pipe.send((_READY, None))
         while True:
-            pipe.send((_DONE, answer(pipe.recv())))
+            task = pipe.recv()
+            with measured() as seen:
+                seen.step = _telling(pipe)
+                pipe.send((_DONE, answer(task)))
+
+
+def _telling(pipe: Connection) -> Callable[[], None]:
+    """Tells now and then, when it is called, that the task goes on."""
+    told = time.monotonic()
+
+    def step() -> None:
+        nonlocal told
+        if time.monotonic() - told >= _TOLD_S:
+            told = time.monotonic()
+            pipe.send((_ON, None))
+
+    return step

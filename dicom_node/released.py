@@ -11,8 +11,9 @@ from blessmark import pixels
 from blessmark.payload.signature import LAYER_ID, Instance, PublicKey
 from blessmark.segment import batch
 from blessmark.signing import Release, check
-from blessmark.types import Segmenter, SignatureEvidence, SignatureState
+from blessmark.types import Frame, Segmenter, SignatureEvidence, SignatureState
 from dicom_node import header, label
+from dicom_node.measuring import stage
 from dicom_node.report import InstanceReport, SignatureReport
 
 _SOP_INSTANCE_UID = 0x00080018
@@ -73,12 +74,12 @@ def check_released(
         return InstanceReport(source, FINDINGS[SignatureState.NONE], str(image.reason))
     mark = label.read_mark(ds)
     first, *others = segmenters
-    found = of_instance(
-        [
-            check(frame, (drawer, *others), release_of(ds, mark, frame.number, image.frames, keys))
-            for frame, drawer in batch.drawn_ahead(image, first)
-        ]
-    )
+
+    def checked(frame: Frame, drawer: Segmenter) -> SignatureEvidence:
+        with stage("extract"):
+            return check(frame, (drawer, *others), release_of(ds, mark, frame.number, image.frames, keys))
+
+    found = of_instance([checked(frame, drawer) for frame, drawer in batch.drawn_ahead(image, first)])
     return InstanceReport(
         source,
         FINDINGS[SignatureState(found.state)],

@@ -1,4 +1,4 @@
-"""Ends this process when a piece of its work takes too long.
+"""Ends this process when a step of its work takes too long.
 
 A native decoder that hangs may hold the interpreter, so no thread of ours could do it: the kernel does, by a
 signal that nobody catches. Whoever looks after the process then takes back what it had in hand, as after any
@@ -11,7 +11,10 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+
+#: a piece of work is not given its time again more often, seconds
+_OFTEN_S = 1.0
 
 
 class Watchdog:
@@ -19,18 +22,28 @@ class Watchdog:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        #: thread -> until when its piece of work may take
+        #: thread -> until when the step of its piece of work may take
         self._until: dict[int, float] = {}
 
     @contextlib.contextmanager
-    def over(self, limit_s: float) -> Iterator[None]:
-        """Around a piece of work, which may take so many seconds."""
-        thread = threading.get_ident()
+    def over(self, limit_s: float) -> Iterator[Callable[[], None]]:
+        """Around a piece of work, each step of which may take so many seconds; gives what begins the next."""
+        thread, begun = threading.get_ident(), time.monotonic()
+
+        def step() -> None:
+            nonlocal begun
+            if (now := time.monotonic()) - begun < _OFTEN_S:
+                return
+            with self._lock:
+                if thread in self._until:
+                    begun, self._until[thread] = now, now + limit_s
+                    self._wind()
+
         with self._lock:
-            self._until[thread] = time.monotonic() + limit_s
+            self._until[thread] = begun + limit_s
             self._wind()
         try:
-            yield
+            yield step
         finally:
             with self._lock:
                 del self._until[thread]

@@ -64,8 +64,8 @@ POLL_S = 1.0
 PATIENCE = 8
 #: longest wait before an instance is tried again, seconds
 _LONGEST_WAIT_S = 60.0
-#: longest work on an instance, seconds, and for each byte of it more: to judge a gigabyte of well compressed
-#: colour tiles takes hours, and a decoder that hangs takes for ever
+#: longest step of the work on an instance, seconds, and for each byte of it more: to decode it, or to judge a
+#: frame. To judge a slide of many empty tiles takes hours, and a decoder that hangs takes for ever
 _LONGEST_WORK_S, _LONGEST_BYTE_S = 3600.0, 1e-4
 #: what is done is recorded with what is done within so many seconds, and before anything of so many bytes
 _RECORDED_WITHIN_S = 0.05
@@ -81,12 +81,14 @@ _PROVEN_S = 60.0
 _PROTECTED = frozenset({"protected", "protected-header", "protected-whole-image"})
 _PROTECTED_BEFORE = "already-protected"
 
-_UNWATCHED = contextlib.nullcontext()
+_UNWATCHED = contextlib.nullcontext(lambda: None)
 
 Processor = Callable[[Work], Outcome]
 #: is told of every network that a process starts to evaluate
 Tell = Callable[[NetworkRun], None]
 Factory = Callable[[Config, Tell], Processor]
+#: around a piece of work; gives what is called when it has come a step further
+_Watch = contextlib.AbstractContextManager[Callable[[], None]]
 #: records ends of work, all or none; those whose lease has gone, by their ids
 _Finish = Callable[[Sequence[Ended]], Mapping[int, StaleLease]]
 
@@ -186,7 +188,7 @@ class Worker:
     ledger, bells : shared with the other processes
     process : what to do with an instance
     abreast : instances of a batch that are worked on at a time, where they mostly wait for a batcher
-    watched : gives what is entered around the work on an instance
+    watched : gives what is entered around the work on an instance, which gives what is called at each step
     """
 
     def __init__(
@@ -198,7 +200,7 @@ class Worker:
         process: Processor,
         *,
         abreast: int = 1,
-        watched: Callable[[Work], contextlib.AbstractContextManager[None]] = lambda _: _UNWATCHED,
+        watched: Callable[[Work], _Watch] = lambda _: _UNWATCHED,
     ) -> None:
         self.name = name
         self._watched = watched
@@ -260,7 +262,7 @@ class Worker:
         route = self._config.route(work.arrival.route)
         with measured() as seen:
             try:
-                with self._watched(work):
+                with self._watched(work) as seen.step:
                     outcome = self._process(work)
             except Exception as caught:
                 error = caught
@@ -506,7 +508,7 @@ def _work(order: Order, lifeline: Connection) -> None:
     ledger.close()
 
 
-def _watched_by_a_dog() -> Callable[[Work], contextlib.AbstractContextManager[None]]:
+def _watched_by_a_dog() -> Callable[[Work], _Watch]:
     dog = watchdog.Watchdog()
     return lambda work: dog.over(_LONGEST_WORK_S + work.size * _LONGEST_BYTE_S)
 

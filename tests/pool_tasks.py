@@ -9,7 +9,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from dicom_node import pool
 from dicom_node.errors import KeyFileError
+from dicom_node.measuring import stage
 from tests.waiting import wait_until
 
 Task = tuple[str, str]
@@ -59,6 +61,13 @@ def _answer(task: Task) -> str:
         time.sleep(600)
     if verb == "hang-once" and not Path(argument).exists():  # until it is killed
         Path(argument).touch()
+        time.sleep(600)
+    if verb.startswith("steps"):
+        pool._TOLD_S = 0.0
+        for _ in range(20):
+            with stage("decode"):
+                time.sleep(0.1)
+    if verb == "steps-and-hang":
         time.sleep(600)
     if verb == "sleep":
         time.sleep(float(argument))

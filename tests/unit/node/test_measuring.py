@@ -58,6 +58,18 @@ def test_what_is_told_is_counted_with_the_instance() -> None:
     assert seen.readings() == [Reading(PSNR, (), 80.0)]
 
 
+def test_whoever_watches_hears_of_every_step() -> None:
+    heard: list[str] = []
+    with measured() as seen:
+        seen.step = lambda: heard.append(seen.running)
+        with stage("decode"):
+            pass
+        for _ in range(2):
+            with stage("extract"):
+                pass
+    assert heard == ["decode", "", "extract", "", "extract", ""]
+
+
 def test_outside_nothing_is_kept() -> None:
     with stage("decode"):
         tell_modality("MR")

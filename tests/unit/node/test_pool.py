@@ -59,6 +59,13 @@ def test_a_task_that_hangs_is_given_up_and_those_behind_it_are_done() -> None:
         ]
 
 
+def test_a_task_that_goes_on_is_not_given_up_however_long_it_takes() -> None:
+    """A slide of many frames takes hours, each of them a second; one that then hangs is given up."""
+    tasks: list[Task] = [("steps", "a"), ("steps-and-hang", "b"), ("say", "c")]
+    with Pool(prepared, lost, 1, lambda _task: 1.0) as pool:
+        assert [answer for _, answer in pool.answers(tasks)] == ["a", "lost b None", "c"]
+
+
 def test_a_command_that_was_stopped_for_hours_gives_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """With all of its processes, by Ctrl-Z: the clock went on, and nobody worked."""
     clock, listen, stopped_s = time.monotonic, pool_module.wait, 0.0

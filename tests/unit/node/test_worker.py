@@ -607,6 +607,24 @@ def test_what_is_large_may_take_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     assert limits == [3650.0, 403600.0]
 
 
+def test_whoever_watches_hears_of_every_step(made: Callable[..., Site]) -> None:
+    """A slide of many frames has its time again at every frame."""
+    heard: list[int] = []
+    site = made()
+    site.worker._watched = lambda work: contextlib.nullcontext(lambda: heard.append(work.id))
+    site.worker._process = _in_two_stages
+    site.arrive()
+    site.worker.turn()
+    assert heard == [1, 1, 1, 1]
+
+
+def _in_two_stages(work: Work) -> Outcome:
+    for name in ("decode", "extract"):
+        with stage(name):
+            pass
+    return Outcome(InstanceState.HELD, "held", "")
+
+
 def tells_of_networks(made: Config, tell: Tell) -> Processor:
     """A processor that tells what it runs with its first instance, as a worker does that starts an engine."""
     process = build_processor(made, tell)

@@ -15,7 +15,7 @@ import numpy as np
 from blessmark.carrier import global_framing, tile_framing
 from blessmark.payload import crypto, record
 from blessmark.profile import V1
-from blessmark.roi import block_map, fixed_blocks
+from blessmark.roi import Maps, fixed_blocks
 from blessmark.types import (
     BoolArray,
     Frame,
@@ -73,15 +73,17 @@ class Extraction:
     reader: tile_framing.Reader | None = field(default=None, repr=False)
 
 
-def extract(frame: Frame, ring: KeyRing, segmenters: Sequence[Segmenter]) -> Extraction | None:
+def extract(
+    frame: Frame, ring: KeyRing, segmenters: Sequence[Segmenter], maps: Maps | None = None
+) -> Extraction | None:
     """Find the watermark of `frame`, or None.
 
     Tries the segmenters in their order, tile framing before global, every key of the ring; none draws a map
     before those in front of it have failed. A record that opens ends the search. If none does, the image may
     be damaged so that its map is drawn differently now, and maps drawn from each tile alone are tried; the
-    reading with most authentic packets is returned.
+    reading with most authentic packets is returned. `maps` are those of `frame`, where others use them too.
     """
-    search = _Search(frame, ring, segmenters)
+    search = _Search(frame, ring, segmenters, maps or Maps(frame))
     partial: list[Extraction] = []
     for found in itertools.chain(search.by_segmenters(), search.by_tiles()):
         if found.record is not None:
@@ -173,9 +175,8 @@ def _blocks_of(tiles: BoolArray, found: Extraction) -> BoolArray:
 class _Search:
     """One frame's readers and maps, kept from one attempt to the next."""
 
-    def __init__(self, frame: Frame, ring: KeyRing, segmenters: Sequence[Segmenter]) -> None:
-        self._frame, self._segmenters = frame, segmenters
-        self._maps: dict[tuple[str, Lattice], BoolArray] = {}
+    def __init__(self, frame: Frame, ring: KeyRing, segmenters: Sequence[Segmenter], maps: Maps) -> None:
+        self._frame, self._segmenters, self._maps = frame, segmenters, maps
         self._readers = {
             (lattice, key): tile_framing.Reader(frame, lattice, crypto.derive(key))
             for lattice, key in itertools.product(Lattice, ring.keys)
@@ -198,7 +199,7 @@ class _Search:
                 continue
             reader.search(range(len(reader.grid)), fixed)
             segmenter = self._segmenters[0]
-            roi = self._map(segmenter, lattice)
+            roi = self._maps.of(segmenter, lattice)
             found = _opened(self._frame, roi, lattice, segmenter, key, reader)
             if found is not None:
                 yield found
@@ -215,12 +216,12 @@ class _Search:
         again = self._by_map(found.framing, named[0], found.lattice, found.key)
         if again is not None and again.record is not None:
             return again
-        return replace(found, segmenter=named[0], roi=self._map(named[0], found.lattice))
+        return replace(found, segmenter=named[0], roi=self._maps.of(named[0], found.lattice))
 
     def _by_map(
         self, framing: Framing, segmenter: Segmenter, lattice: Lattice, key: SiteKey
     ) -> Extraction | None:
-        roi = self._map(segmenter, lattice)
+        roi = self._maps.of(segmenter, lattice)
         if roi.all():
             return None
         if framing is Framing.GLOBAL:
@@ -228,12 +229,6 @@ class _Search:
         reader = self._readers[lattice, key]
         reader.read(roi)
         return _opened(self._frame, roi, lattice, segmenter, key, reader)
-
-    def _map(self, segmenter: Segmenter, lattice: Lattice) -> BoolArray:
-        at = segmenter.id, lattice
-        if at not in self._maps:
-            self._maps[at] = block_map(segmenter, self._frame, lattice)
-        return self._maps[at]
 
 
 def _named(found: Extraction) -> str:

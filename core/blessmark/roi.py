@@ -9,7 +9,7 @@ from blessmark.jit import compiled
 from blessmark.planes import PlaneArray
 from blessmark.profile import V1
 from blessmark.types import BoolArray, Frame, Lattice, Rectangle, Segmenter, View
-from blessmark.view import invariant_view
+from blessmark.view import invariant_view, shows
 
 _BLOCK = V1.block_px
 
@@ -33,6 +33,34 @@ def block_map(segmenter: Segmenter, frame: Frame, lattice: Lattice, view: View |
             "was expected; the installation is broken"
         )
     return np.asarray(found | fixed_blocks(frame, lattice))
+
+
+class Maps:
+    """The maps of one frame, each drawn when it is first asked for, and kept for who asks next."""
+
+    def __init__(self, frame: Frame) -> None:
+        self._frame = frame
+        self._views: dict[Lattice, View] = {}
+        self._drawn: dict[tuple[str, Lattice], BoolArray] = {}
+
+    def of(self, segmenter: Segmenter, lattice: Lattice) -> BoolArray:
+        """`block_map` of the frame; not to be written to."""
+        at = segmenter.id, lattice
+        if at not in self._drawn:
+            self._drawn[at] = block_map(segmenter, self._frame, lattice, self._view(lattice))
+        return self._drawn[at]
+
+    def below(self, frame: Frame) -> Maps:
+        """Those of the frame with something taken off; where it shows the same, nothing is drawn again."""
+        maps = Maps(frame)
+        maps._views = {lattice: view for lattice, view in self._views.items() if shows(frame, view)}
+        maps._drawn = {at: drawn for at, drawn in self._drawn.items() if at[1] in maps._views}
+        return maps
+
+    def _view(self, lattice: Lattice) -> View:
+        if lattice not in self._views:
+            self._views[lattice] = invariant_view(self._frame, lattice)
+        return self._views[lattice]
 
 
 def fixed_blocks(frame: Frame, lattice: Lattice) -> BoolArray:

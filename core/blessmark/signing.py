@@ -19,8 +19,9 @@ from blessmark.fidelity import psnr_db
 from blessmark.payload import crypto, signature
 from blessmark.payload.signature import LAYER_KEY, Instance, PublicKey, Signature, SigningKey
 from blessmark.profile import V1
-from blessmark.roi import block_map, fixed_blocks, pixel_mask
+from blessmark.roi import Maps, block_map, fixed_blocks, pixel_mask
 from blessmark.types import (
+    BoolArray,
     Embedded,
     Frame,
     Framing,
@@ -107,16 +108,18 @@ def sign(
     return Signed(Embedded(signed, receipt), made, beside=False)
 
 
-def peel(frame: Frame, segmenters: Sequence[Segmenter]) -> Peeled | None:
+def peel(frame: Frame, segmenters: Sequence[Segmenter], maps: Maps | None = None) -> Peeled | None:
     """Take the signature layer off, None if there is none.
 
     Needs no secret. The first reading that holds a signature is taken, else the one with most packets.
+    `maps` are those of `frame`, where others use them too.
     """
+    maps = maps or Maps(frame)
     readers = {lattice: tile_framing.Reader(frame, lattice, _KEYS) for lattice in Lattice}
     partial: list[Peeled] = []
     for segmenter in segmenters:
         for lattice, reader in readers.items():
-            roi = block_map(segmenter, frame, lattice)
+            roi = maps.of(segmenter, lattice)
             if not roi.all():
                 reader.read_only(roi, signature.SHARDS)
                 partial.extend(_opened(frame, reader, lattice))
@@ -124,7 +127,7 @@ def peel(frame: Frame, segmenters: Sequence[Segmenter]) -> Peeled | None:
                 return partial[-1]
     for segmenter in segmenters:
         for lattice in Lattice:
-            whole = _peeled_whole(frame, segmenter, lattice)
+            whole = _peeled_whole(frame, maps.of(segmenter, lattice), lattice)
             if whole is not None:
                 return whole
     return max(partial, key=_packets, default=None)
@@ -232,8 +235,7 @@ def _may_be_a_layer(reading: global_framing.Reading, frame: Frame) -> bool:
     return len(reading.message) == signature.SHARDS * V1.shard_bytes and furthest <= V1.expansions[-1]
 
 
-def _peeled_whole(frame: Frame, segmenter: Segmenter, lattice: Lattice) -> Peeled | None:
-    roi = block_map(segmenter, frame, lattice)
+def _peeled_whole(frame: Frame, roi: BoolArray, lattice: Lattice) -> Peeled | None:
     reading = None if roi.all() else global_framing.read(frame, roi, lattice, _KEYS)
     if reading is None or not _may_be_a_layer(reading, frame):
         return None

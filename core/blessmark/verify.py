@@ -20,7 +20,7 @@ from blessmark.fidelity import psnr_db
 from blessmark.payload import crypto, record
 from blessmark.payload.signature import LAYER_ID
 from blessmark.profile import V1
-from blessmark.roi import pixel_mask
+from blessmark.roi import Maps, pixel_mask
 from blessmark.signing import Release
 from blessmark.types import (
     Evidence,
@@ -83,21 +83,22 @@ def verify(
 
 
 def _below(
-    frame: Frame, segmenters: Sequence[Segmenter], judge: Callable[[Frame], Verdict], *, hinted: bool
+    frame: Frame, segmenters: Sequence[Segmenter], judge: Callable[[Frame, Maps], Verdict], *, hinted: bool
 ) -> tuple[Verdict, signing.Peeled | None]:
     """The verdict on what is below the signature layer, and the layer, None where there is none.
 
     A frame that is proven as it arrived has none.
     """
-    layer = signing.peel(frame, segmenters) if hinted else None
-    verdict = judge(frame if layer is None else layer.frame)
+    maps = Maps(frame)
+    layer = signing.peel(frame, segmenters, maps) if hinted else None
+    verdict = judge(frame, maps) if layer is None else judge(layer.frame, maps.below(layer.frame))
     if layer is None and not hinted and not _proven(verdict):
-        layer = signing.peel(frame, segmenters)
-        verdict = verdict if layer is None else judge(layer.frame)
+        layer = signing.peel(frame, segmenters, maps)
+        verdict = verdict if layer is None else judge(layer.frame, maps.below(layer.frame))
     if layer is not None and not _proven(verdict):
         closer = signing.peel_again(layer)
         if closer is not layer:
-            layer, verdict = closer, judge(closer.frame)
+            layer, verdict = closer, judge(closer.frame, maps.below(closer.frame))
     return (verdict if layer is None else _under(layer, _as_received(verdict, frame))), layer
 
 
@@ -145,6 +146,7 @@ def _as_received(verdict: Verdict, frame: Frame) -> Verdict:
 
 def _judge(
     frame: Frame,
+    maps: Maps,
     *,
     ring: KeyRing,
     segmenters: Sequence[Segmenter],
@@ -156,7 +158,7 @@ def _judge(
     """The verdict on a frame without signature layer."""
     known = _known_maps(segmenters)
     unknown = [claimed for claimed in hinted_segmenters if claimed not in known]
-    found = extract(frame, ring, segmenters)
+    found = extract(frame, ring, segmenters, maps)
     if found is not None and found.record is not None:
         return _judge_found(frame, found, header, known, unknown)
     by_seal = None if sealed is None else _judge_sealed(frame, ring, sealed, header)

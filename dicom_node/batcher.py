@@ -89,7 +89,7 @@ class Batcher:
         runtime_of: Callable[[str], Runtime],
         bounds: Bounds,
         *,
-        watched: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+        watched: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
     ) -> None:
         self._runtime_of, self._bounds, self._watched = runtime_of, bounds, watched
         self._changed = threading.Condition()

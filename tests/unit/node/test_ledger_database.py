@@ -247,9 +247,7 @@ def test_a_log_that_is_gone_holds_nothing_back(tmp_path: Path) -> None:
     dialects.dialect_of(tmp_path / "none.sqlite", 1).sync()
 
 
-def test_the_log_of_a_ledger_behind_a_link_is_synced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_log_of_a_ledger_behind_a_link_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "ledger.sqlite").symlink_to(tmp_path / "disk" / "ledger.sqlite")
     (tmp_path / "disk" / "ledger.sqlite").touch()

@@ -10,7 +10,7 @@ from typing import TypeVar
 _Error = TypeVar("_Error", bound=Exception)
 
 #: how long a test waits for what must happen; only a test that fails waits that long
-PATIENCE_S = 120.0
+PATIENCE_S = 300.0
 #: longest that one look is counted as: what takes longer was stopped, as a whole machine may be
 _TURN_S = 10.0
 

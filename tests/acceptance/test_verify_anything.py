@@ -211,12 +211,12 @@ def descendants(child: subprocess.Popen[str]) -> list[psutil.Process]:
 
 
 def test_a_judge_that_is_killed_costs_nothing(site: Site, tmp_path: Path) -> None:
-    with running(site, tmp_path / "many", 100) as child:
+    with running(site, tmp_path / "many", 40) as child:
         judge = next(each for each in descendants(child) if "spawn_main" in " ".join(each.cmdline()))
         judge.kill()
         out, err = child.communicate(timeout=120)
     assert (child.returncode, err) == (0, "")
-    assert out.splitlines()[-1] == "100 authentic"
+    assert out.splitlines()[-1] == "40 authentic"
 
 
 @pytest.mark.parametrize("ended_by", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

@@ -121,8 +121,10 @@ class SetBacks(Recovery):
 
         Let others write in between. Yields nothing if there is nothing to follow; may be ended at any time.
         """
+        with self._reading() as connection:  # as a rule there is none, and this is asked every few seconds
+            open_parts = set(connection.execute(sa.select(_s.part)).scalars())
         for part in _PARTS:
-            noted = self._set_back_of(part)
+            noted = self._set_back_of(part) if part.name in open_parts else None
             if noted is not None:
                 yield from self._follow_part(part, noted)
 

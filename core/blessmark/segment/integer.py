@@ -362,10 +362,15 @@ def _move(op: Op, sources: list[npt.NDArray[Number]]) -> npt.NDArray[Number]:
 
 
 def _conv_float(images: Float, conv: Conv, op: Op) -> Float:
-    """Convolve [n, rows, cols, channels]; one matrix product a strip, on unrolled patches."""
+    """Convolve [n, rows, cols, channels]; one matrix product a strip, on unrolled patches.
+
+    Raises ValueError for other channels than the kernel's: the compiled loops would write beside memory.
+    """
     kernel, bias = scaled_kernel(conv)
-    count, rows, cols, _ = images.shape
-    side, _, _, width = kernel.shape
+    count, rows, cols, channels = images.shape
+    side, _, taken, width = kernel.shape
+    if channels != taken:
+        raise ValueError(f"images of {channels} channels for a kernel of {taken}")
     matrix, step = kernel.reshape(-1, width), max(1, _STRIP_PIXELS // cols)
     patches, summed = (
         np.empty((step * cols, len(matrix)), np.float32),

@@ -26,7 +26,7 @@ from blessmark.errors import SelfTestError, WatermarkError
 from blessmark.payload import erasure
 from blessmark.portrait import portrait
 from blessmark.profile import V1
-from blessmark.segment import integer, segmenter
+from blessmark.segment import segmenter
 from blessmark.types import (
     About,
     BlockSettings,
@@ -89,7 +89,7 @@ def rehearse() -> None:
 
 
 def _check_the_rest() -> None:
-    """Run the loops that no vector needs: a wrong shard, a bit in a block, a network, and what is drawn."""
+    """Run the loops that no vector needs: a wrong shard, a bit in a block, and what is drawn."""
     data, points = np.arange(12, dtype=np.uint16).reshape(4, 3), np.arange(8, dtype=np.int64)
     shards = erasure.encode(data, points)
     shards[0] ^= 1
@@ -98,9 +98,6 @@ def _check_the_rest() -> None:
     placed = dct.place(dct.Choices(blocks, both, both), blocks[0], np.zeros(1, np.uint8))
     if not np.array_equal(read_again.data, data) or placed is None:
         raise SelfTestError("shards or blocks come out otherwise than they must")
-    network = integer.load("blessmark-block-6")
-    if integer.logits_digest(integer.NumpyRuntime(network)) != network.logits_sha256:
-        raise SelfTestError(f"{network.id} gives other logits here than by its definition")
     _check_the_drawn()
 
 

@@ -28,7 +28,6 @@ import numpy as np
 import numpy.typing as npt
 
 from blessmark.errors import SegmenterError
-from blessmark.jit import compiled
 from blessmark.types import IntArray
 
 #: largest activation and largest weight magnitude
@@ -39,10 +38,8 @@ EXACT_BOUND = 2**23
 INPUT = "input"
 #: hex digits of the digest in an id: 48 bits, so that no two networks that anybody trains share one
 _ID_DIGITS = 12
-#: pixels of one matrix product in the NumPy runtime; their patches stay in the second-level cache
-_STRIP_PIXELS = 512
-#: pixels of small images that go through the NumPy runtime together
-_GROUP_PIXELS = 8192
+#: columns of one GEMM in the NumPy runtime; sized to stay in the second-level cache
+_STRIP_PIXELS = 8192
 
 Float = npt.NDArray[np.float32]
 Images = npt.NDArray[np.uint8]
@@ -174,7 +171,7 @@ class NumpyRuntime:
 
     def logits(self, images: Images) -> IntArray:
         """uint8 [n, rows, cols, channels] -> int32 [n, result rows, result cols]."""
-        count = max(1, _GROUP_PIXELS * images.shape[0] // max(1, images[..., 0].size))
+        count = max(1, _STRIP_PIXELS * images.shape[0] // max(1, images[..., 0].size))
         groups = [images[first : first + count] for first in range(0, len(images), count)]
         return np.concatenate([self._group(group) for group in groups])
 
@@ -341,9 +338,11 @@ def _reach(network: Network) -> int:
 
 
 def _apply(step: Step, sources: list[Float], convs: Mapping[str, Conv]) -> Float:
-    if step.op in (Op.CONV, Op.LOGIT):
-        return _conv_float(sources[0], convs[step.name], step.op)
-    return _move(step.op, sources)
+    if step.op not in (Op.CONV, Op.LOGIT):
+        return _move(step.op, sources)
+    summed = _conv_float(sources[0], convs[step.name])
+    np.floor(summed, out=summed)
+    return summed if step.op is Op.LOGIT else np.clip(summed, 0, ACTIVATION_MAX, out=summed)
 
 
 def _move(op: Op, sources: list[npt.NDArray[Number]]) -> npt.NDArray[Number]:
@@ -361,66 +360,23 @@ def _move(op: Op, sources: list[npt.NDArray[Number]]) -> npt.NDArray[Number]:
     return np.moveaxis(cells, -2, -3).reshape(*batch, 2 * rows_in, 2 * cols_in, 1)
 
 
-def _conv_float(images: Float, conv: Conv, op: Op) -> Float:
-    """Convolve [n, rows, cols, channels]; one matrix product a strip, on unrolled patches.
-
-    Raises ValueError for other channels than the kernel's: the compiled loops would write beside memory.
-    """
+def _conv_float(images: Float, conv: Conv) -> Float:
+    """Convolve [n, rows, cols, channels]; one matrix product a strip, on unrolled patches."""
     kernel, bias = scaled_kernel(conv)
-    count, rows, cols, channels = images.shape
-    side, _, taken, width = kernel.shape
-    if channels != taken:
-        raise ValueError(f"images of {channels} channels for a kernel of {taken}")
-    matrix, step = kernel.reshape(-1, width), max(1, _STRIP_PIXELS // cols)
-    patches, summed = (
-        np.empty((step * cols, len(matrix)), np.float32),
-        np.empty((step * cols, width), np.float32),
-    )
-    source, out = np.ascontiguousarray(images), np.empty((count, rows, cols, width), np.float32)
-    results, most = out.reshape(-1, width), np.float32(np.inf if op is Op.LOGIT else ACTIVATION_MAX)
-    for first in range(0, count * rows, step):
-        last = min(first + step, count * rows)
-        pixels = (last - first) * cols
-        _unroll(source, side, first, last, patches.reshape(-1))
-        np.matmul(patches[:pixels], matrix, out=summed[:pixels])
-        _finish(
-            summed[:pixels], bias, -most if op is Op.LOGIT else np.float32(0), most, results[first * cols :]
-        )
+    side, _, channels, width = kernel.shape
+    matrix = kernel.reshape(-1, width)
+    if side == 1:
+        return (images.reshape(-1, channels) @ matrix + bias).reshape(*images.shape[:3], width)
+    margin = (side // 2,) * 2
+    padded = np.pad(images, ((0, 0), margin, margin, (0, 0)))
+    patches = np.moveaxis(np.lib.stride_tricks.sliding_window_view(padded, (side, side), (1, 2)), 3, 5)
+    out = np.empty((*images.shape[:3], width), np.float32)
+    strip = max(1, _STRIP_PIXELS // (images.shape[0] * images.shape[2]))
+    for top in range(0, images.shape[1], strip):
+        part = patches[:, top : top + strip]
+        summed = part.reshape(-1, matrix.shape[0]) @ matrix + bias
+        out[:, top : top + strip] = summed.reshape(*part.shape[:3], width)
     return out
-
-
-@compiled
-def _unroll(images: Float, side: int, first: int, last: int, patches: Float) -> None:
-    """The side x side x channels samples around every pixel of some rows, with zeros beyond the margin.
-
-    Rows are counted through all images.
-    """
-    _, rows, cols, channels = images.shape
-    flat, run, at = images.reshape(-1), side * channels, 0
-    for line in range(first, last):
-        row, start = line % rows, line - line % rows
-        for c in range(cols):
-            left = max(c - side // 2, 0)
-            lacking, taken = left - c + side // 2, min(c - side // 2 + side, cols) - left
-            for r in range(row - side // 2, row - side // 2 + side):
-                inside = 0 <= r < rows
-                if not inside or taken < side:
-                    for i in range(np.uint64(run)):
-                        patches[np.uint64(at) + i] = np.float32(0)
-                if inside:
-                    to = np.uint64(at + lacking * channels)
-                    source = np.uint64(((start + r) * cols + left) * channels)
-                    for i in range(np.uint64(taken * channels)):
-                        patches[to + i] = flat[source + i]
-                at += run
-
-
-@compiled
-def _finish(summed: Float, bias: Float, least: np.float32, most: np.float32, results: Float) -> None:
-    """Sums with their bias, rounded down and kept within `least..most`."""
-    for i in range(summed.shape[0]):
-        for j in range(summed.shape[1]):
-            results[i, j] = min(max(np.floor(summed[i, j] + bias[j]), least), most)
 
 
 def _conv_int64(images: npt.NDArray[np.int64], conv: Conv, op: Op) -> npt.NDArray[np.int64]:

@@ -91,13 +91,6 @@ def test_strips_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.array_equal(NumpyRuntime(network).logits(batch), expected)
 
 
-@pytest.mark.parametrize("more", [1, 60])
-def test_images_with_other_channels_are_refused(more: int) -> None:
-    channels = images(3, 1, 8, 8).shape[3] + more
-    with pytest.raises(ValueError, match="channels"):
-        NumpyRuntime(random_network(3)).logits(np.zeros((1, 8, 8, channels), np.uint8))
-
-
 def test_folding_the_shift_into_the_kernel_is_exact() -> None:
     conv = random_network(1).convs["b"]
     kernel, bias = scaled_kernel(conv)

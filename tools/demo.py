@@ -33,7 +33,7 @@ from typing import Any
 
 import pydicom.data
 from pydicom.dataset import Dataset
-from pynetdicom import AE, _config
+from pynetdicom import AE, _config, evt
 from pynetdicom.presentation import build_context
 
 from blessmark import pixels
@@ -42,6 +42,7 @@ from blessmark.segment import segmenter
 from blessmark.types import Receipt
 from dicom_node import __version__
 from dicom_node.config import RECORD_FIELDS
+from dicom_node.dimse import patches
 from dicom_node.errors import NodeError
 from dicom_node.keys import FileKeyRing
 from dicom_node.protect import Site, protect
@@ -362,13 +363,21 @@ def _run(*arguments: str | Path, allowed: Sequence[int] = (0,)) -> str:
 
 def _send(samples: Sequence[Sample], port: int, called_ae: str = "DEMONODE") -> list[Sample]:
     """C-STORE every sample in its own transfer syntax; every answer must be success. In the order sent."""
+    patches.apply()
     _config.STORE_SEND_CHUNKED_DATASET = True  # the bytes as they stand in the file
     modality = AE(ae_title="MODALITY")
     pairs = sorted({(sample.sop_class, sample.syntax) for sample in samples})
     sent: list[Sample] = []
     for batch in (pairs[at : at + 128] for at in range(0, len(pairs), 128)):
         contexts = [build_context(*pair) for pair in batch]
-        association = modality.associate("127.0.0.1", port, contexts=contexts, ae_title=called_ae)
+        association = modality.associate(
+            "127.0.0.1",
+            port,
+            contexts=contexts,
+            ae_title=called_ae,
+            # the library's own loop now and then takes the answer that its sender waits for
+            evt_handlers=[(evt.EVT_ESTABLISHED, lambda event: patches.install_gate(event.assoc))],
+        )
         if not association.is_established:
             raise DemoError("the node refuses the association")
         for sample in samples:

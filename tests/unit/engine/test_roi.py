@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from blessmark.errors import SegmenterError
-from blessmark.roi import block_map, pixel_mask, roi_share
+from blessmark.roi import Maps, block_map, pixel_mask, roi_share
 from blessmark.segment.whole import Whole
 from blessmark.types import Lattice, Rectangle
 from tests.phantoms import frame
@@ -123,3 +123,30 @@ def test_pixel_mask_spreads_blocks_and_keeps_partial_blocks():
     expected[:32, :48] = False
     expected[8:16, 16:24] = True
     assert (mask == expected).all()
+
+
+class Counted(Whole):
+    """Says how often it has drawn."""
+
+    def __init__(self) -> None:
+        self.drawn = 0
+
+    def roi_blocks(self, view):
+        self.drawn += 1
+        return super().roi_blocks(view)
+
+
+def test_a_map_is_drawn_once_and_anew_only_below_what_shows_otherwise():
+    segmenter, above = Counted(), frame(BLANK)
+    maps = Maps(above)
+    first = maps.of(segmenter, Lattice.QUARTER)
+
+    assert maps.of(segmenter, Lattice.QUARTER) is first
+    assert maps.below(frame(BLANK)).of(segmenter, Lattice.QUARTER) is first
+    assert segmenter.drawn == 1
+
+    other = BLANK.copy()
+    other[:8, :8] = 4000
+    again = maps.below(frame(other)).of(segmenter, Lattice.QUARTER)
+    assert segmenter.drawn == 2
+    assert (again == block_map(Whole(), frame(other), Lattice.QUARTER)).all()
